@@ -1,0 +1,98 @@
+"""Every error the daemon raises on purpose, and what an operator does about it."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The process's exit codes; those from 64 up are the meanings of sysexits.h."""
+
+    OK = 0
+    FAILED = 1  # something expected did not hold: a demo's or a check's verdict
+    USAGE = 2  # the command line could not be understood
+    UNAVAILABLE = 69  # MongoDB could not be reached in time by a command that does not wait for it
+    INTERNAL = 70  # a part of the daemon died: a bug, or a machine out of resources
+    NOT_ALLOWED = 77  # MongoDB refused the credentials or the role
+    CONFIGURATION = 78  # the settings are wrong: restarting cannot help
+    FORCED = 130  # a second signal cut the orderly stop short
+
+
+class PoolDaemonError(Exception):
+    """Anything the daemon raises on purpose; its text is one line meant for an operator."""
+
+    exit_code = ExitCode.FAILED
+
+
+class ConfigurationError(PoolDaemonError):
+    """The settings cannot be used. Correct the field that the message names, then start again."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+
+class EmbeddedError(PoolDaemonError):
+    """The daemon's own mongod cannot be found, started or stopped. The message names the remedy."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+
+class CapacityError(PoolDaemonError, ValueError):
+    """A number, a unit or a reservation breaks the rules of capacity. Correct the document named."""
+
+
+class NotFiniteError(CapacityError):
+    """An amount or a rate is NaN or infinite. Whoever wrote it must write a finite number."""
+
+
+class UnitsError(CapacityError):
+    """A workload's type or size has no known units; it is left running. Correct its document."""
+
+
+class ReservationError(CapacityError):
+    """A reservation is incomplete or contradicts the text that was signed. The customer must send it again."""
+
+
+class VerificationError(CapacityError):
+    """A signature does not hold, or it or its key is malformed. The signer must sign again."""
+
+
+class StoreError(PoolDaemonError):
+    """The database did not do what was asked."""
+
+
+class NotFoundError(StoreError):
+    """No document has that id. Check the id; nothing is wrong with the database."""
+
+
+class PoolNotFoundError(NotFoundError):
+    """The specified pool could not be found. Check the pool's id."""
+
+
+class ReservationNotFoundError(NotFoundError):
+    """The specified reservation was not found. Check the reservation's id."""
+
+
+class UnreadableDocumentError(StoreError):
+    """A document breaks the data contract. It is skipped and never rewritten; correct it by hand."""
+
+
+class StoreUnavailableError(StoreError):
+    """MongoDB cannot be reached or does not answer in time; the daemon retries. See to the server or the network."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class StoreConflictError(StoreError):
+    """Another writer was faster, again and again; the daemon retries. Nothing to do unless it persists."""
+
+
+class StoreRefusedError(StoreError):
+    """MongoDB refuses the credentials or lacks a privilege. Grant the role that the daemon needs."""
+
+    exit_code = ExitCode.NOT_ALLOWED
+
+
+class StreamUnsupportedError(StoreError):
+    """The server offers no change stream (standalone, or no privilege); the daemon polls instead."""
+
+
+class StreamTokenError(StoreError):
+    """The place to resume the change stream is gone; the daemon reopens it now and rescans everything."""
