@@ -34,6 +34,12 @@ class EmbeddedError(PoolDaemonError):
     exit_code = ExitCode.CONFIGURATION
 
 
+class PartDiedError(PoolDaemonError):
+    """A part of the daemon ended although nobody stopped it. The log's last lines say why; restart it."""
+
+    exit_code = ExitCode.INTERNAL
+
+
 class CapacityError(PoolDaemonError, ValueError):
     """A number, a unit or a reservation breaks the rules of capacity. Correct the document named."""
 
@@ -96,3 +102,7 @@ class StreamUnsupportedError(StoreError):
 
 class StreamTokenError(StoreError):
     """The place to resume the change stream is gone; the daemon reopens it now and rescans everything."""
+
+
+class DemoError(PoolDaemonError):
+    """The demo could not be played to its end. The message holds what the daemon said last; --keep keeps its log."""

@@ -1,0 +1,95 @@
+"""Which workloads of an expired pool must go, and when to look at those that may stay.
+
+A pool is due at its `empty_at`, but that instant speaks of its scarcest resource only: a workload must go when
+it uses a resource that is exhausted, and may stay while everything it uses lasts.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pool_daemon.capacity.cloud_units import CloudUnits, cloud_units
+from pool_daemon.capacity.pool import NEVER, Pool
+from pool_daemon.errors import UnitsError
+
+
+class Resource(StrEnum):
+    """What a pool holds and a workload drains; the value is its name in records and logs."""
+
+    COMPUTE = "cu"
+    STORAGE = "su"
+    ADDRESSES = "ipv4u"
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """A workload that must go, and the exhausted resources that it uses."""
+
+    document: Mapping[str, Any]
+    resources: tuple[Resource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to happen to the workloads of one pool at one instant.
+
+    `incomputable` pairs the ids of workloads whose units are unknown with the reason; they are left running.
+    `look_again_at` is the unix second at which the next resource that a staying workload uses runs out; None if
+    nothing that stays can run out without the pool being changed first.
+    """
+
+    going: tuple[Going, ...]
+    incomputable: tuple[tuple[Any, str], ...]
+    look_again_at: int | None
+
+
+def exhausted_resources(pool: Pool) -> frozenset[Resource]:
+    """Name the resources of a synced pool that no longer last one more second at its active rates."""
+    return frozenset(resource for resource, left, rate in _levels(pool) if left <= 0 or left < rate)
+
+
+def judge(pool: Pool, workloads: Iterable[Mapping[str, Any]], *, now: int) -> Verdict:
+    """Decide for each deployed workload of a pool that was synced at `now` (unix seconds) whether it must go.
+
+    A free workload uses nothing and stays. One whose units cannot be computed stays and is named.
+    """
+    exhausted = exhausted_resources(pool)
+    going: list[Going] = []
+    incomputable: list[tuple[Any, str]] = []
+    lasting: set[Resource] = set()
+    for document in workloads:
+        try:
+            used = _used_resources(cloud_units(document))
+        except UnitsError as error:
+            incomputable.append((document.get("_id"), str(error)))
+            continue
+        gone = tuple(resource for resource in used if resource in exhausted)
+        if gone:
+            going.append(Going(document, gone))
+        else:
+            lasting.update(used)
+    return Verdict(tuple(going), tuple(incomputable), _look_again_at(pool, lasting, now=now))
+
+
+def _levels(pool: Pool) -> tuple[tuple[Resource, float, float], ...]:
+    return (
+        (Resource.COMPUTE, pool.cus, pool.active_cu),
+        (Resource.STORAGE, pool.sus, pool.active_su),
+        (Resource.ADDRESSES, pool.ipv4us, pool.active_ipv4),
+    )
+
+
+def _used_resources(units: CloudUnits) -> tuple[Resource, ...]:
+    return tuple(resource for resource, rate in zip(Resource, units, strict=True) if rate > 0)
+
+
+def _look_again_at(pool: Pool, lasting: set[Resource], *, now: int) -> int | None:
+    """Return when the first of `lasting` runs out at the pool's active rates: a second early at worst, never late."""
+    ends = [
+        pool.last_updated + min(math.floor(min(left / rate, float(NEVER))), NEVER)
+        for resource, left, rate in _levels(pool)
+        if resource in lasting and rate > 0
+    ]
+    return max(now + 1, min(ends)) if ends else None

@@ -1,0 +1,96 @@
+"""What the next pass has to look at, beyond what newly falls due.
+
+The watermark is the unix second up to which everything due has been looked at: a pass reads only what lies behind
+it, so a pool whose nodes never answer costs nothing twice. What comes to matter again below the watermark is
+entered here by id: a pool that was changed, or one of which another resource runs out later.
+
+All of it lives in memory. Losing it loses nothing: without a watermark the next pass looks at everything overdue.
+"""
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one pass has taken from the agenda.
+
+    Pools due are read from the watermark `after` (unix seconds) on, from the beginning of time if it is None;
+    `pool_ids` and `workload_ids` are looked at wherever they stand.
+    """
+
+    after: int | None
+    pool_ids: frozenset[int] = field(default=frozenset())
+    workload_ids: frozenset[Any] = field(default=frozenset())
+
+
+class Agenda:
+    """Collects what is to be looked at until a pass takes it; adding a thing twice costs nothing."""
+
+    def __init__(self) -> None:
+        self._watermark: int | None = None
+        self._rescan_wanted = True
+        self._look_again: dict[int, int] = {}
+        self._queue: list[tuple[int, int]] = []
+        self._workload_ids: set[Any] = set()
+
+    def rescan(self) -> None:
+        """Ask for a look at everything overdue: after a start or a gap, when anything may have been missed."""
+        self._rescan_wanted = True
+
+    def look_again(self, pool_id: int, *, at: int) -> None:
+        """Ask for a look at a pool at the unix second `at`; of two such wishes the earlier one stands."""
+        known = self._look_again.get(pool_id)
+        if known is None or at < known:
+            self._look_again[pool_id] = at
+            heapq.heappush(self._queue, (at, pool_id))
+
+    def look_again_at_all(self, wishes: Mapping[int, int]) -> None:
+        """Ask for a look at each pool at its unix second."""
+        for pool_id, at in wishes.items():
+            self.look_again(pool_id, at=at)
+
+    def look_at_workloads(self, workload_ids: Iterable[Any]) -> None:
+        """Ask for a look at the pools, yet unknown, of some workloads that were deployed."""
+        self._workload_ids.update(workload_ids)
+
+    def next_at(self) -> int | None:
+        """Return the unix second of the earliest look that was asked for by id."""
+        while self._queue and self._look_again.get(self._queue[0][1]) != self._queue[0][0]:
+            heapq.heappop(self._queue)
+        return self._queue[0][0] if self._queue else None
+
+    def take(self, now: int) -> Work:
+        """Hand out what is to be looked at by the unix second `now`.
+
+        Whatever is added from here on, the same things included, is kept for the pass after: the world may change
+        behind the back of the one that begins now.
+        """
+        pool_ids = set()
+        while (at := self.next_at()) is not None and at <= now:
+            pool_id = heapq.heappop(self._queue)[1]
+            del self._look_again[pool_id]
+            pool_ids.add(pool_id)
+        work = Work(
+            None if self._rescan_wanted else self._watermark,
+            frozenset(pool_ids),
+            frozenset(self._workload_ids),
+        )
+        self._workload_ids.clear()
+        self._rescan_wanted = False
+        return work
+
+    def put_back(self, work: Work, now: int) -> None:
+        """Take back the work of a pass that did not come to its end."""
+        self._rescan_wanted = self._rescan_wanted or work.after is None
+        self._workload_ids.update(work.workload_ids)
+        self.look_again_at_all(dict.fromkeys(work.pool_ids, now))
+
+    def finished(self, now: int) -> None:
+        """Note that a pass has looked at everything due at the unix second `now`.
+
+        The watermark follows a clock that steps back, since pools may now fall due below the old one.
+        """
+        self._watermark = now

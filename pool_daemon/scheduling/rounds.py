@@ -1,0 +1,63 @@
+"""The daemon's round: disarm, pass, arm, wait; whatever happens in a pass, it ends in an armed alarm."""
+
+import asyncio
+import math
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreError
+from pool_daemon.scheduling.alarm import Alarm
+from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.scheduling.expirer import Expirer, PassReport
+
+log = structlog.get_logger("pool_daemon.rounds")
+
+
+class Rounds:
+    """Goes round until `stop` is set; the setter wakes the alarm too."""
+
+    def __init__(self, *, expirer: Expirer, alarm: Alarm, clock: Clock, stop: asyncio.Event) -> None:
+        self._expirer = expirer
+        self._alarm = alarm
+        self._clock = clock
+        self._stop = stop
+        self._backoff = Backoff()
+
+    async def run(self) -> None:
+        """Pass after pass, each when the alarm rings for it."""
+        while not self._stop.is_set():
+            await self._round()
+            await self._alarm.wait()
+
+    async def _round(self) -> None:
+        self._alarm.disarm()
+        deadline: float | None = None
+        pool_id: int | None = None
+        try:
+            report = await self._expirer.run_pass(math.floor(self._clock.now()))
+            deadline, pool_id = report.next_at, report.next_pool_id
+            self._passed(report)
+        except StoreError as error:
+            deadline = self._failed(error)
+        except Exception as error:  # noqa: BLE001 - a bug in one pass must not leave the alarm unarmed
+            deadline = self._failed(error)
+        finally:
+            self._alarm.arm(deadline, pool_id=pool_id)
+
+    def _passed(self, report: PassReport) -> None:
+        self._backoff.reset()
+        if report.settled or report.set_aside:
+            log.info("pass_completed", settled=report.settled, decommissioned=report.decommissioned)
+        log.debug("armed", pool=report.next_pool_id, at=report.next_at)
+
+    def _failed(self, error: Exception) -> float:
+        """Tell that a pass failed; return when to try again (unix seconds)."""
+        wait_seconds = self._backoff.next_seconds()
+        log.error(
+            "pass_failed",
+            reason=str(error),
+            retry_seconds=round(wait_seconds, 3),
+            exc_info=None if isinstance(error, StoreError) else error,
+        )
+        return self._clock.now() + wait_seconds

@@ -1,0 +1,154 @@
+"""The watcher turns changes into wakes and nothing else: it reads no pool and decides only whether to wake."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreError, StoreUnavailableError, StreamTokenError, StreamUnsupportedError
+from pool_daemon.scheduling.agenda import Agenda
+from pool_daemon.scheduling.alarm import Alarm
+from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.store.changes import Change, Stream, Subject
+
+RETRY_STREAM_SECONDS: Final = 300.0
+"""While polling, a change stream is tried this often: somebody may have granted the privilege."""
+
+RESUMES: Final = 3
+"""Errors in a row after which a resume token is given up, whatever the server calls them."""
+
+OpenStream = Callable[[Mapping[str, Any] | None], AbstractAsyncContextManager[Stream]]
+
+log = structlog.get_logger("pool_daemon.watcher")
+
+
+class StreamStalledError(StoreError):
+    """The resume token stands still, which it never does on a living stream; the daemon reopens it."""
+
+
+class Watcher:
+    """Keeps a change stream open and wakes the alarm when a deadline may have moved.
+
+    `open_stream` opens the stream behind a token, or now. `poll_seconds` is how often everything overdue is looked
+    at on a server that has no change streams. A token that stands still for `silence_seconds` is a dead stream.
+    """
+
+    def __init__(
+        self,
+        *,
+        open_stream: OpenStream,
+        agenda: Agenda,
+        alarm: Alarm,
+        clock: Clock,
+        poll_seconds: float,
+        silence_seconds: float,
+    ) -> None:
+        self._open_stream = open_stream
+        self._agenda = agenda
+        self._alarm = alarm
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+        self._silence_seconds = silence_seconds
+        self._token: Mapping[str, Any] | None = None
+        self._token_moved_at = clock.monotonic()
+        self._failures = 0
+        self._warned = False
+        self.watching = asyncio.Event()
+
+    async def run(self) -> None:
+        """Watch for ever; every way out of a stream ends in another one, or in polling."""
+        backoff = Backoff()
+        while True:
+            try:
+                await self._watch(backoff)
+            except StreamUnsupportedError as error:
+                await self._poll(error)
+            except StreamTokenError as error:
+                self._drop_token(error)
+            except StoreUnavailableError as error:
+                await self._retry(error, backoff)
+            except StoreError as error:
+                self._failures += 1
+                if self._failures >= RESUMES:
+                    self._drop_token(error)
+                await self._retry(error, backoff)
+            else:  # invalidated: the stream ended, and its token with it
+                self._drop_token(None)
+
+    async def _watch(self, backoff: Backoff) -> None:
+        resumed = self._token is not None
+        async with self._open_stream(self._token) as stream:
+            log.info("stream_opened", resumed=resumed)
+            if not resumed:
+                self._agenda.rescan()
+            self._token_moved_at = self._clock.monotonic()
+            self._alarm.wake()
+            self.watching.set()
+            async for batch in stream:
+                backoff.reset()
+                self._failures = 0
+                for change in batch.changes:
+                    self._observe(change)
+                self._note_token(batch.token)
+
+    def _observe(self, change: Change) -> None:
+        if change.subject is Subject.COLLECTION:
+            self._agenda.rescan()
+            self._alarm.wake()
+        elif change.subject is Subject.WORKLOAD:
+            self._observe_workload(change)
+        else:
+            self._observe_pool(change)
+
+    def _observe_workload(self, change: Change) -> None:
+        """Have the pool of a newly deployed workload looked at: if it has run empty, no write to it will say so."""
+        if change.pool_id is None:
+            self._agenda.look_at_workloads([change.subject_id])
+        else:
+            self._agenda.look_again(change.pool_id, at=int(self._clock.now()))
+        self._alarm.wake()
+
+    def _observe_pool(self, change: Change) -> None:
+        now = self._clock.now()
+        if change.subject_id == self._alarm.pool_id:
+            self._alarm.wake()
+        if change.removed:
+            return
+        if change.empty_at is not None and change.empty_at > now:
+            self._alarm.expect(change.empty_at)
+        elif isinstance(change.subject_id, int):
+            self._agenda.look_again(change.subject_id, at=int(now))
+            self._alarm.wake()
+
+    def _note_token(self, token: Mapping[str, Any]) -> None:
+        now = self._clock.monotonic()
+        if token != self._token:
+            self._token = token
+            self._token_moved_at = now
+        elif now - self._token_moved_at > self._silence_seconds:
+            raise StreamStalledError(f"the resume token has not moved for {self._silence_seconds:g} s")
+
+    def _drop_token(self, error: StoreError | None) -> None:
+        log.warning("stream_token_dropped", reason=str(error) if error else "the stream was invalidated")
+        self._token = None
+        self._failures = 0
+
+    async def _retry(self, error: StoreError, backoff: Backoff) -> None:
+        wait_seconds = backoff.next_seconds()
+        log.warning("stream_lost", reason=str(error), retry_seconds=round(wait_seconds, 3))
+        await asyncio.sleep(wait_seconds)
+
+    async def _poll(self, error: StoreError) -> None:
+        """Look at everything overdue at intervals, until it is time to try for a stream again."""
+        if not self._warned:
+            log.warning("stream_unsupported", reason=str(error), poll_seconds=self._poll_seconds)
+            self._warned = True
+        self.watching.set()
+        end = self._clock.monotonic() + RETRY_STREAM_SECONDS
+        while self._clock.monotonic() < end:
+            self._agenda.rescan()
+            self._alarm.wake()
+            await asyncio.sleep(self._poll_seconds)

@@ -1,0 +1,79 @@
+"""The daemon as a process: its logs, its MongoDB, its name, its signals."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from pool_daemon import __version__
+from pool_daemon.daemon import Daemon
+from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode
+from pool_daemon.settings import Settings
+from pool_daemon.signals import stop_signals
+from pool_daemon.telemetry.logs import configure_logs
+
+log = structlog.get_logger("pool_daemon")
+
+
+def serve(settings: Settings, *, once: bool) -> ExitCode:
+    """Run the daemon until a signal stops it, or for a single pass if `once`.
+
+    Raises ConfigurationError if there is no MongoDB to work on, and what `Daemon` raises.
+    """
+    configure_logs(settings.log.format, settings.log.level)
+    log.info("started", version=__version__, database=settings.database.name)
+    exit_code = asyncio.run(_serve(settings, once=once))
+    log.info("stopped", exit_code=int(exit_code))
+    return exit_code
+
+
+async def _serve(settings: Settings, *, once: bool) -> ExitCode:
+    async with _mongodb(settings) as uri:
+        daemon = Daemon(settings=settings, uri=uri, identity=process_identity())
+        with stop_signals(daemon.stop):
+            if not once:
+                await daemon.run()
+                return ExitCode.OK
+            report = await daemon.run_once()
+    log.info("pass_completed", settled=report.settled, decommissioned=report.decommissioned)
+    return ExitCode.FAILED if report.set_aside or not report.completed else ExitCode.OK
+
+
+def process_identity() -> str:
+    """Return a name for this process that no other has: the host, the process id, and a random ending."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder for the daemon's own mongod: systemd's state directory, else the user's."""
+    if systemd := environ.get("STATE_DIRECTORY"):
+        return Path(systemd.split(":")[0]) / "mongod"
+    home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "pool-daemon" / "mongod"
+
+
+@asynccontextmanager
+async def _mongodb(settings: Settings) -> AsyncIterator[str]:
+    """Give the address of the MongoDB to work on: the configured one, else that of a mongod of our own."""
+    if settings.database.uri is not None:
+        yield settings.database.uri.get_secret_value()
+        return
+    folder = settings.embedded.folder or state_folder(os.environ)
+    try:
+        mongod = EmbeddedMongod(folder=folder, port=settings.embedded.port, mongod=settings.embedded.mongod)
+        await mongod.start()
+    except EmbeddedError as error:
+        raise ConfigurationError(
+            f"database.uri: not set, and the daemon's own mongod cannot serve instead: {error}"
+        ) from error
+    try:
+        log.warning("embedded_mongod_started", folder=str(folder), port=mongod.port, reason="database.uri is not set")
+        yield mongod.uri
+    finally:
+        await mongod.stop()

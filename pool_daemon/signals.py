@@ -1,0 +1,41 @@
+"""SIGTERM and SIGINT: the first asks for an orderly stop, the second forces one."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pool_daemon.errors import ExitCode
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at the first signal; leave the process at once at the second; restore everything at the end.
+
+    Leaving at once skips every clean-up on purpose: whoever sends a second signal has seen the first one fail.
+    """
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    asked = False
+
+    def receive() -> None:
+        nonlocal asked
+        if asked:
+            sys.stderr.flush()
+            os._exit(ExitCode.FORCED)
+        asked = True
+        stop()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, receive)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)

@@ -1,0 +1,193 @@
+"""The change stream: what others do to pools and workloads, as far as it can move a deadline.
+
+The stream's two commands are sent as they are. So a batch of changes costs one trip instead of one for each, every
+ending is seen as what it is, and the resume token, which the server moves even when nothing happens, is in sight.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from pool_daemon.capacity.workload import NextAction
+from pool_daemon.errors import UnreadableDocumentError
+from pool_daemon.store.client import Database, Session
+from pool_daemon.store.documents import integer
+from pool_daemon.store.failures import translated_stream
+from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.workloads import WORKLOADS
+
+AWAIT_MS: Final = 1000
+"""How long the server holds an answer back while nothing happens: one command a second, and a stop waits no longer."""
+
+BATCH: Final = 1000
+"""Changes a trip; at 2,000 changes a second two trips."""
+
+
+class Subject(StrEnum):
+    """What a change is about."""
+
+    POOL = "pool"
+    WORKLOAD = "workload"
+    COLLECTION = "collection"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change that may move a deadline.
+
+    `subject_id` is the document's id. `empty_at` (unix seconds) is the pool's new deadline, `pool_id` the pool of a
+    workload that is now deployed; both None where the event does not carry them or they cannot be read. A pool that
+    was removed has `removed` set. A change of a whole collection (dropped, renamed) has neither id.
+    """
+
+    subject: Subject
+    subject_id: Any = None
+    empty_at: int | None = None
+    pool_id: int | None = None
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one answer of the stream held, and the token to resume behind it."""
+
+    changes: Sequence[Change]
+    token: Mapping[str, Any]
+
+
+class Stream:
+    """An open change stream."""
+
+    def __init__(self, *, database: Database, session: Session, first: Mapping[str, Any]) -> None:
+        self._database = database
+        self._session = session
+        self._cursor = first
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        """Iterate over the answers, empty ones included."""
+        return self._batches()
+
+    async def _batches(self) -> AsyncIterator[Batch]:
+        documents = self._cursor["firstBatch"]
+        while True:
+            yield Batch([_change(document) for document in documents], self._cursor["postBatchResumeToken"])
+            if self._cursor["id"] == 0:  # an invalidate was the last change: the cursor ends without an error
+                return
+            documents = await self._next()
+
+    async def _next(self) -> Sequence[Mapping[str, Any]]:
+        with translated_stream():
+            answer = await self._database.motor.command(
+                {
+                    "getMore": self._cursor["id"],
+                    "collection": "$cmd.aggregate",
+                    "batchSize": BATCH,
+                    "maxTimeMS": AWAIT_MS,
+                },
+                session=self._session,
+            )
+        self._cursor = answer["cursor"]
+        documents: Sequence[Mapping[str, Any]] = self._cursor["nextBatch"]
+        return documents
+
+    async def close(self) -> None:
+        """Tell the server that nobody reads any more; its failure to hear it does not matter."""
+        if self._cursor["id"] != 0:
+            with translated_stream():
+                await self._database.motor.command(
+                    {"killCursors": "$cmd.aggregate", "cursors": [self._cursor["id"]]}, session=self._session
+                )
+
+
+_UPDATED = "updateDescription.updatedFields"
+
+PIPELINE: Final[tuple[Mapping[str, Any], ...]] = (
+    {
+        "$match": {
+            "$or": [
+                {"ns.coll": CAPACITY_POOLS, "operationType": {"$in": ["insert", "replace", "delete"]}},
+                {
+                    "ns.coll": CAPACITY_POOLS,
+                    "operationType": "update",
+                    "$or": [
+                        {f"{_UPDATED}.{name}": {"$exists": True}}
+                        for name in ("empty_at", "active_cu", "active_su", "active_ipv4")
+                    ],
+                },
+                {
+                    "ns.coll": WORKLOADS,
+                    "operationType": {"$in": ["insert", "replace"]},
+                    "fullDocument.next_action": int(NextAction.DEPLOY),
+                },
+                {
+                    "ns.coll": WORKLOADS,
+                    "operationType": "update",
+                    f"{_UPDATED}.next_action": int(NextAction.DEPLOY),
+                },
+                {
+                    "ns.coll": {"$in": [CAPACITY_POOLS, WORKLOADS]},
+                    "operationType": {"$in": ["drop", "rename"]},
+                },
+                {"operationType": {"$in": ["dropDatabase", "invalidate"]}},
+            ]
+        }
+    },
+    {
+        "$project": {
+            "operationType": 1,
+            "ns.coll": 1,
+            "documentKey._id": 1,
+            "fullDocument.empty_at": 1,
+            "fullDocument.pool_id": 1,
+            f"{_UPDATED}.empty_at": 1,
+        }
+    },
+)
+"""What the server lets through, and how little of it. The daemon's own saving of a synced pool touches neither
+`empty_at` nor an active rate, and so wakes nobody."""
+
+
+@asynccontextmanager
+async def open_stream(database: Database, *, token: Mapping[str, Any] | None) -> AsyncIterator[Stream]:
+    """Open the change stream behind `token`, or at this moment if that is None.
+
+    Raises StreamUnsupportedError (no replica set, no privilege), StreamTokenError (what came behind the token is
+    lost), StoreUnavailableError.
+    """
+    options: dict[str, Any] = {} if token is None else {"startAfter": token}
+    session = await database.session()
+    try:
+        with translated_stream():
+            answer = await database.motor.command(
+                {
+                    "aggregate": 1,
+                    "pipeline": [{"$changeStream": options}, *PIPELINE],
+                    "cursor": {"batchSize": BATCH},
+                },
+                session=session,
+            )
+        stream = Stream(database=database, session=session, first=answer["cursor"])
+        yield stream
+    finally:
+        await session.end_session()
+
+
+def _change(document: Mapping[str, Any]) -> Change:
+    operation = document["operationType"]
+    collection = document.get("ns", {}).get("coll")
+    subject_id = document.get("documentKey", {}).get("_id")
+    body = document.get("fullDocument") or document.get("updateDescription", {}).get("updatedFields", {})
+    if operation in {"drop", "rename", "dropDatabase", "invalidate"}:
+        return Change(Subject.COLLECTION)
+    if collection == WORKLOADS:
+        return Change(Subject.WORKLOAD, subject_id, pool_id=_whole(body, "pool_id"))
+    return Change(Subject.POOL, subject_id, empty_at=_whole(body, "empty_at"), removed=operation == "delete")
+
+
+def _whole(body: Mapping[str, Any], name: str) -> int | None:
+    try:
+        return integer(body.get(name), name)
+    except UnreadableDocumentError:
+        return None

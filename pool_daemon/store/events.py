@@ -1,0 +1,57 @@
+"""The daemon's own record of what it did: one document for each workload, which cannot exist twice."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from bson import Int64
+from pymongo import UpdateOne
+
+from pool_daemon.store.cases import Decommissioned
+from pool_daemon.store.client import Database, Session
+from pool_daemon.store.failures import translated
+
+EVENTS: Final = "pool-daemon-events"
+
+
+class EventStore:
+    """The collection `pool-daemon-events`; `identity` is written into every record as who did it."""
+
+    def __init__(self, *, database: Database, identity: str) -> None:
+        self._events = database.collection(EVENTS)
+        self._identity = identity
+
+    async def record(
+        self, decommissioned: Iterable[Decommissioned], *, at: float, session: Session | None = None
+    ) -> None:
+        """Record what was decommissioned at the unix instant `at`; a record that is there already stays as it is.
+
+        A record's id is made of the workload, its pool and the pool's `empty_at`, so that doing the same thing
+        again, whoever does it, finds the record there.
+        """
+        upserts = [
+            UpdateOne({"_id": event_id(gone)}, {"$setOnInsert": self._record(gone, at)}, upsert=True)
+            for gone in decommissioned
+        ]
+        with translated("recording events"):
+            await self._events.bulk_write(upserts, ordered=False, session=session)
+
+    def _record(self, gone: Decommissioned, at: float) -> dict[str, Any]:
+        return {
+            "kind": "decommissioned",
+            "workload_id": gone.workload_id,
+            "pool_id": Int64(gone.pool_id),
+            "customer_tid": Int64(gone.customer_tid),
+            "workload_type": gone.workload_type,
+            "node_id": gone.node_id,
+            "resources": list(gone.resources),
+            "reason": "resource exhausted",
+            "empty_at": Int64(gone.empty_at),
+            "decommissioned_at": datetime.fromtimestamp(at, UTC),
+            "by": self._identity,
+        }
+
+
+def event_id(gone: Decommissioned) -> str:
+    """Return the id of the record of one decommissioning."""
+    return f"{gone.workload_id}/{gone.pool_id}/{gone.empty_at}"

@@ -1,0 +1,117 @@
+"""The edge of the store: here, once, an error of the driver becomes one of the daemon's own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bson.errors import BSONError
+from pymongo import errors as driver
+
+from pool_daemon.errors import (
+    ConfigurationError,
+    StoreConflictError,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    StreamTokenError,
+    StreamUnsupportedError,
+    UnreadableDocumentError,
+)
+
+REFUSED = frozenset({13, 18, 8000})
+"""Unauthorized, AuthenticationFailed, and a hosted service's AtlasError: only an operator can help."""
+
+UNAVAILABLE = frozenset(
+    {
+        6,
+        7,
+        24,
+        50,
+        63,
+        64,
+        89,
+        91,
+        133,
+        150,
+        189,
+        234,
+        262,
+        290,
+        9001,
+        10058,
+        10107,
+        11600,
+        11602,
+        13388,
+        13435,
+        13436,
+    }
+)
+"""Codes of a server that is away, stepping down, shutting down, recovering or too slow; they pass by themselves."""
+
+CONFLICT = frozenset({112, 225, 246, 251, 256, 11000})
+"""WriteConflict; transactions aborted, superseded or without their snapshot; DuplicateKey: another was faster."""
+
+TOKEN_DEAD = frozenset({260, 280, 286, 10334})
+"""InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, BSONObjectTooLarge: it fails for ever."""
+
+STREAM_UNSUPPORTED = frozenset({13, 115, 303, 40573})
+"""No privilege, no such command, no such feature, no replica set: there is no change stream to be had."""
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Raise the driver's errors as the daemon's own; `doing` says in a few words what was tried."""
+    try:
+        yield
+    except driver.PyMongoError as error:
+        raise _translation(error, doing) from error
+    except BSONError as error:
+        raise UnreadableDocumentError(f"{doing}: {one_line(error)}") from error
+
+
+@contextmanager
+def translated_stream() -> Iterator[None]:
+    """Raise what ends a change stream as the daemon's own errors, its dead tokens told from the rest."""
+    try:
+        with translated("watching for changes"):
+            yield
+    except StoreError as error:
+        code = getattr(error.__cause__, "code", None)
+        if code in STREAM_UNSUPPORTED:
+            raise StreamUnsupportedError(str(error)) from error
+        if code in TOKEN_DEAD:
+            raise StreamTokenError(str(error)) from error
+        raise
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's text, short enough for a log."""
+    lines = str(error).partition(", full error:")[0].splitlines() or [type(error).__name__]
+    return lines[0][:300]
+
+
+def _translation(error: driver.PyMongoError, doing: str) -> Exception:
+    text = f"{doing}: {one_line(error)}"
+    if isinstance(error, driver.InvalidURI | driver.ConfigurationError):
+        return ConfigurationError(f"database.uri: {one_line(error)}")
+    if isinstance(error, driver.OperationFailure):
+        return _operation_failure(error, text)
+    if isinstance(error, driver.ConnectionFailure):
+        return StoreUnavailableError(text)
+    return StoreError(text)
+
+
+def _operation_failure(error: driver.OperationFailure, text: str) -> StoreError:
+    codes = {error.code, *_write_error_codes(error)}
+    if codes & REFUSED:
+        return StoreRefusedError(text)
+    if codes & UNAVAILABLE or error.timeout:
+        return StoreUnavailableError(text)
+    if codes & CONFLICT or error.has_error_label("TransientTransactionError"):
+        return StoreConflictError(text)
+    return StoreError(text)
+
+
+def _write_error_codes(error: driver.OperationFailure) -> set[int]:
+    details = error.details or {}
+    return {entry.get("code", 0) for entry in details.get("writeErrors", ())}

@@ -1,0 +1,209 @@
+"""Pools in the database, under the names that the existing service's interface gives its functions."""
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from bson import Int64
+from bson.raw_bson import RawBSONDocument
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from pool_daemon.capacity.pool import NEVER, Pool
+from pool_daemon.errors import PoolNotFoundError, StoreConflictError, UnreadableDocumentError
+from pool_daemon.store.client import Collection, Database
+from pool_daemon.store.documents import (
+    RAW,
+    changed_fields,
+    decoded,
+    document_id,
+    integer,
+    pool_from_document,
+    pool_to_document,
+)
+from pool_daemon.store.failures import translated
+
+CAPACITY_POOLS: Final = "capacity-pools"
+CAPACITY_RESERVATIONS: Final = "capacity-reservations"
+COUNTERS: Final = "counters"
+
+BATCH: Final = 1000
+"""Documents a round trip when many pools are read: half a megabyte, where the cost of the trip no longer shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResult:
+    """One document of a stream of pools: either the pool, or what makes it unreadable."""
+
+    document_id: Any
+    pool: Pool | None = None
+    error: UnreadableDocumentError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DueBatch:
+    """Some of the pools that are due: their ids, and the documents whose id is none."""
+
+    pool_ids: list[int]
+    unreadable: list[PoolResult]
+
+
+class PoolStore:
+    """The collection `capacity-pools`.
+
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    """
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+        self._pools: Collection = database.collection(CAPACITY_POOLS)
+        self._raw: Collection = database.collection(CAPACITY_POOLS, RAW)
+
+    async def capacity_pool_create(self, pool: Pool) -> Pool:
+        """Save a new pool and return it as saved; id 0 draws the next one from `counters`.
+
+        Raises StoreConflictError if the id is taken.
+        """
+        if pool.pool_id == 0:
+            pool = replace(pool, pool_id=await next_id(self._database))
+        try:
+            with translated(f"creating pool {pool.pool_id}"):
+                await self._pools.insert_one(pool_to_document(pool))
+        except StoreConflictError as error:
+            if isinstance(error.__cause__, DuplicateKeyError):
+                raise StoreConflictError(f"pool {pool.pool_id} exists already") from error
+            raise
+        return pool
+
+    async def update_pool(self, pool: Pool, *, as_read: Pool) -> bool:
+        """Save what differs between `as_read` and `pool`, if the document is still as it was read.
+
+        Returns False, and changes nothing, if anybody changed any field since: read it again and decide anew.
+        """
+        changes = changed_fields(as_read, pool)
+        with translated(f"updating pool {pool.pool_id}"):
+            if not changes:
+                return await self._pools.count_documents(unchanged(as_read), limit=1) == 1
+            result = await self._pools.update_one(unchanged(as_read), {"$set": changes})
+        return result.matched_count == 1
+
+    async def get_pool(self, pool_id: int) -> Pool:
+        """Return the pool with that id.
+
+        Raises PoolNotFoundError or UnreadableDocumentError.
+        """
+        with translated(f"reading pool {pool_id}"):
+            raw = await self._raw.find_one({"_id": Int64(pool_id)})
+        if raw is None:
+            raise PoolNotFoundError(f"pool {pool_id}: the specified pool could not be found")
+        return pool_from_document(decoded(raw))
+
+    def get_pools(self) -> AsyncIterator[PoolResult]:
+        """Stream every pool by id; one that cannot be read comes out as an error and the stream goes on.
+
+        Memory stays that of one batch, however many pools there are.
+        """
+        return self._results({}, [("_id", 1)])
+
+    async def get_pools_by_owner(self, owner_tid: int) -> list[Pool]:
+        """Return the readable pools of one owner."""
+        return await self._readable({"customer_tid": Int64(owner_tid)}, [("_id", 1)])
+
+    async def get_expired_pools(self, ts: int) -> list[Pool]:
+        """Return the readable pools that are empty at the unix second `ts`, those empty longest first."""
+        return await self._readable({"empty_at": {"$lte": Int64(ts)}}, [("empty_at", 1)])
+
+    async def get_next_expired_pool(self, ts: int) -> Pool:
+        """Return the first readable pool to run empty after the unix second `ts`.
+
+        Raises PoolNotFoundError if there is none; a pool that never runs empty is none.
+        """
+        upcoming = {"empty_at": {"$gt": Int64(ts), "$lt": Int64(NEVER)}}
+        async for result in self._results(upcoming, [("empty_at", 1)], first_batch=1):
+            if result.pool is not None:
+                return result.pool
+        raise PoolNotFoundError(f"no pool runs empty after {ts}")
+
+    async def due(self, *, after: int | None, until: int) -> AsyncIterator[DueBatch]:
+        """Stream, longest due first, the pools whose `empty_at` lies in (after, until]; no lower bound if None.
+
+        Only ids travel, so that a storm takes no more memory than a quiet hour.
+        """
+        bounds = {"$lte": Int64(until)} | ({} if after is None else {"$gt": Int64(after)})
+        cursor = self._pools.find({"empty_at": bounds}, {"_id": 1}, sort=[("empty_at", 1)], batch_size=BATCH)
+        try:
+            while True:
+                with translated("reading what is due"):
+                    documents = await cursor.to_list(BATCH)
+                if not documents:
+                    return
+                yield _due_batch(documents)
+        finally:
+            await cursor.close()
+
+    async def unreadable_deadlines(self) -> list[PoolResult]:
+        """Return pools, a few batches at most, whose `empty_at` is no number: no query for what is due finds them.
+
+        Both ends of the index are read, around the finite numbers, so the cost is that of what is found.
+        Raises StoreError while there is no index on `empty_at` alone.
+        """
+        found: list[PoolResult] = []
+        for bound in ({"max": {"empty_at": -math.inf}}, {"min": {"empty_at": math.inf}}):
+            cursor = self._raw.find({}, hint=[("empty_at", 1)], limit=BATCH, **bound)
+            with translated("looking for unreadable deadlines"):
+                documents = await cursor.to_list(BATCH)
+            found += [result for result in map(_result, documents) if result.error is not None]
+        return found
+
+    async def _readable(self, query: Mapping[str, Any], order: list[tuple[str, int]]) -> list[Pool]:
+        return [result.pool async for result in self._results(query, order) if result.pool is not None]
+
+    async def _results(
+        self, query: Mapping[str, Any], order: list[tuple[str, int]], *, first_batch: int = BATCH
+    ) -> AsyncIterator[PoolResult]:
+        cursor = self._raw.find(query, sort=order, batch_size=first_batch)
+        try:
+            while True:
+                with translated("reading pools"):
+                    documents = await cursor.to_list(first_batch)
+                if not documents:
+                    return
+                for document in documents:
+                    yield _result(document)
+        finally:
+            await cursor.close()
+
+
+async def next_id(database: Database) -> int:
+    """Draw the next id; pools and reservations share one sequence, that of the reservations."""
+    with translated("drawing an id"):
+        counter = await database.collection(COUNTERS).find_one_and_update(
+            {"_id": CAPACITY_RESERVATIONS},
+            {"$inc": {"sequence": Int64(1)}},
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+        )
+    return int(counter["sequence"])
+
+
+def _due_batch(documents: list[dict[str, Any]]) -> DueBatch:
+    batch = DueBatch([], [])
+    for document in documents:
+        try:
+            batch.pool_ids.append(integer(document["_id"], "_id"))
+        except UnreadableDocumentError as error:
+            batch.unreadable.append(PoolResult(document["_id"], error=error))
+    return batch
+
+
+def unchanged(pool: Pool) -> dict[str, Any]:
+    """Return the query that matches a pool's document only while every field is as it was read."""
+    return pool_to_document(pool)
+
+
+def _result(raw: RawBSONDocument) -> PoolResult:
+    try:
+        return PoolResult(document_id(raw), pool=pool_from_document(decoded(raw)))
+    except UnreadableDocumentError as error:
+        return PoolResult(document_id(raw), error=error)

@@ -1,0 +1,54 @@
+"""What the database needs before the daemon can work on it: collections of its own, and indexes."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pymongo.errors import CollectionInvalid
+
+from pool_daemon.store.client import Database
+from pool_daemon.store.events import EVENTS
+from pool_daemon.store.failures import translated
+from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.workloads import WORKLOADS
+
+OWN_COLLECTIONS: Final = (EVENTS,)
+
+INDEXES: Final[Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]] = {
+    CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),
+    # Finds the deployed workloads of a pool without reading those that are long deleted, in the order of their ids.
+    WORKLOADS: ((("pool_id", 1), ("next_action", 1), ("_id", 1)),),
+}
+
+
+async def create_collections(database: Database) -> None:
+    """Create the daemon's own collections: quick, and better done before a transaction would have to."""
+    with translated("listing collections"):
+        existing = set(await database.motor.list_collection_names())
+    for name in OWN_COLLECTIONS:
+        if name not in existing:
+            with translated(f"creating {name}"):
+                await _create(database, name)
+
+
+async def setup(database: Database) -> int:
+    """Create the indexes that are missing, and return how many; one with the same keys under another name counts.
+
+    On a big collection this takes minutes, so nothing waits for it.
+    """
+    created = 0
+    for name, wanted in INDEXES.items():
+        collection = database.collection(name)
+        with translated(f"creating the indexes of {name}"):
+            existing = {tuple(index["key"]) for index in (await collection.index_information()).values()}
+            for keys in wanted:
+                if keys not in existing:
+                    await collection.create_index(list(keys))
+                    created += 1
+    return created
+
+
+async def _create(database: Database, name: str) -> Any:
+    try:
+        return await database.motor.create_collection(name)
+    except CollectionInvalid:  # another daemon was faster
+        return None

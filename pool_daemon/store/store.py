@@ -1,0 +1,22 @@
+"""The store as one thing: what the floors above are handed."""
+
+from pool_daemon.clock import Clock
+from pool_daemon.store.client import Database
+from pool_daemon.store.decommissions import Decommissions
+from pool_daemon.store.pools import PoolStore
+from pool_daemon.store.workloads import WorkloadStore
+
+
+class Store:
+    """The rooms of the store on one database.
+
+    `identity` is written into every record as who did it; `batch_workloads` bounds what one transaction takes.
+    """
+
+    def __init__(self, *, database: Database, clock: Clock, identity: str, batch_workloads: int) -> None:
+        self.database = database
+        self.pools = PoolStore(database=database)
+        self.workloads = WorkloadStore(database=database)
+        self.decommissions = Decommissions(
+            database=database, clock=clock, identity=identity, batch_workloads=batch_workloads
+        )

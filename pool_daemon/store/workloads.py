@@ -1,0 +1,73 @@
+"""Workloads and their work orders in the database."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from bson import Int64
+from bson.raw_bson import RawBSONDocument
+from pymongo import ReplaceOne
+
+from pool_daemon.capacity.workload import NextAction
+from pool_daemon.store.client import Database, Session
+from pool_daemon.store.documents import RAW
+from pool_daemon.store.failures import translated
+
+WORKLOADS: Final = "workload"
+WORKQUEUE: Final = "workqueue"
+
+
+class WorkloadStore:
+    """The collections `workload` and `workqueue`; each call may be part of a session's transaction."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._workloads = database.collection(WORKLOADS, RAW)
+        self._orders = database.collection(WORKQUEUE)
+
+    async def deletion_copies(
+        self, pool_ids: Sequence[int], *, limit: int, after: Any = None, session: Session | None = None
+    ) -> list[RawBSONDocument]:
+        """Return the deployed workloads of some pools as their work orders would hold them.
+
+        That is the whole document, byte for byte, with the next action "delete" in its place: the server makes the
+        copy, so no field passes through Python's types. At most `limit` of them; of a single pool those behind the
+        id `after`, in the order of their ids.
+        """
+        match: dict[str, Any] = {
+            "pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
+            "next_action": int(NextAction.DEPLOY),
+        }
+        if after is not None:
+            match["_id"] = {"$gt": after}
+        pipeline: list[dict[str, Any]] = [
+            {"$match": match},
+            *([{"$sort": {"_id": 1}}] if len(pool_ids) == 1 else []),
+            {"$limit": limit},
+            {"$set": {"next_action": int(NextAction.DELETE)}},
+        ]
+        cursor = self._workloads.aggregate(pipeline, session=session, batchSize=limit)
+        with translated("reading deployed workloads"):
+            return await cursor.to_list(limit)
+
+    async def set_next_action(
+        self, workload_ids: Sequence[Any], *, was: NextAction, to: NextAction, session: Session | None = None
+    ) -> int:
+        """Change the next action of those workloads that still have `was`; return how many changed."""
+        with translated("setting next_action"):
+            result = await self._workloads.update_many(
+                {"_id": {"$in": list(workload_ids)}, "next_action": int(was)},
+                {"$set": {"next_action": int(to)}},
+                session=session,
+            )
+        return result.modified_count
+
+    async def order(self, copies: Iterable[RawBSONDocument], *, session: Session | None = None) -> None:
+        """Put work orders on the queue that the nodes poll, each in place of an older one of the same workload."""
+        upserts: list[ReplaceOne[Any]] = [ReplaceOne({"_id": copy["_id"]}, copy, upsert=True) for copy in copies]
+        with translated("writing work orders"):
+            await self._orders.bulk_write(upserts, ordered=False, session=session)
+
+    async def pools_of(self, workload_ids: Sequence[Any]) -> list[Any]:
+        """Return the pool ids of those workloads that are deployed."""
+        query = {"_id": {"$in": list(workload_ids)}, "next_action": int(NextAction.DEPLOY)}
+        with translated("finding the pools of workloads"):
+            return await self._workloads.distinct("pool_id", query)

@@ -1,0 +1,80 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pool_daemon.scheduling.agenda import Agenda
+
+
+def test_the_first_pass_looks_at_everything_overdue() -> None:
+    assert Agenda().take(100).after is None
+
+
+def test_a_pass_reads_only_behind_what_the_one_before_has_looked_at() -> None:
+    agenda = Agenda()
+    agenda.take(100)
+    agenda.finished(100)
+    assert agenda.take(160).after == 100
+
+
+def test_a_rescan_asked_for_during_a_pass_is_not_forgotten_when_the_pass_finishes() -> None:
+    agenda = Agenda()
+    agenda.take(100)
+    agenda.rescan()
+    agenda.finished(100)
+    assert agenda.take(101).after is None
+
+
+def test_the_watermark_follows_a_clock_that_steps_back() -> None:
+    agenda = Agenda()
+    for now in (1000, 400):
+        agenda.take(now)
+        agenda.finished(now)
+    assert agenda.take(401).after == 400
+
+
+def test_a_pool_is_handed_out_at_its_second_and_not_before() -> None:
+    agenda = Agenda()
+    agenda.look_again(7, at=50)
+    assert agenda.take(49).pool_ids == frozenset()
+    assert agenda.next_at() == 50
+    assert agenda.take(50).pool_ids == {7}
+    assert agenda.next_at() is None
+
+
+def test_of_two_wishes_for_one_pool_the_earlier_stands() -> None:
+    agenda = Agenda()
+    agenda.look_again(7, at=50)
+    agenda.look_again(7, at=20)
+    agenda.look_again(7, at=90)
+    assert agenda.take(20).pool_ids == {7}
+    assert agenda.take(100).pool_ids == frozenset()
+
+
+def test_what_is_added_during_a_pass_is_kept_for_the_next_even_if_it_is_the_same() -> None:
+    agenda = Agenda()
+    agenda.look_again(7, at=10)
+    agenda.take(10)
+    agenda.look_again(7, at=10)
+    agenda.finished(10)
+    assert agenda.take(10).pool_ids == {7}
+
+
+def test_a_pass_that_failed_gives_everything_back() -> None:
+    agenda = Agenda()
+    agenda.look_again(7, at=10)
+    agenda.look_at_workloads([70])
+    work = agenda.take(10)
+    agenda.put_back(work, 10)
+    assert agenda.take(10) == work
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 100))), st.integers(0, 100))
+def test_every_pool_is_handed_out_exactly_once_at_its_earliest_wish(wishes: list[tuple[int, int]], now: int) -> None:
+    agenda = Agenda()
+    earliest: dict[int, int] = {}
+    for pool_id, at in wishes:
+        agenda.look_again(pool_id, at=at)
+        earliest[pool_id] = min(at, earliest.get(pool_id, at))
+    due = {pool_id for pool_id, at in earliest.items() if at <= now}
+    assert agenda.take(now).pool_ids == due
+    assert agenda.next_at() == min((at for at in earliest.values() if at > now), default=None)
+    assert agenda.take(100).pool_ids == earliest.keys() - due
