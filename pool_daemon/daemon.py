@@ -18,7 +18,7 @@ from pool_daemon.scheduling.rounds import Rounds
 from pool_daemon.scheduling.watcher import Watcher
 from pool_daemon.settings import Settings
 from pool_daemon.store.changes import open_stream
-from pool_daemon.store.client import Database
+from pool_daemon.store.client import connect
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.store.store import Store
 
@@ -40,7 +40,7 @@ class Daemon:
         clock = clock or SystemClock()
         self._clock = clock
         self._stop = asyncio.Event()
-        self._database = Database(
+        self._database = connect(
             uri=uri,
             name=settings.database.name,
             timeout_seconds=settings.database.timeout_seconds,

@@ -8,11 +8,12 @@ from typing import Any
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
+from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.verdict import Going, Resource, Verdict, judge
-from pool_daemon.errors import UnreadableDocumentError
+from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.documents import RAW, decoded, document_id, integer, pool_from_document
+from pool_daemon.store.documents import RAW, decoded, document_id, pool_from_document
 from pool_daemon.store.failures import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WorkloadStore
@@ -113,7 +114,7 @@ class CaseReader:
             )
             copies = self._fitting(copies, pools, settlement)
             workloads = _by_pool(copies, settlement)
-        settlement.cases = [_case(pool, workloads[pool.pool_id], now, settlement) for pool in pools]
+        settlement.cases = [case for pool in pools if (case := _case(pool, workloads[pool.pool_id], now, settlement))]
         return settlement
 
     async def _due_pools(
@@ -155,15 +156,19 @@ def _by_pool(copies: Iterable[RawBSONDocument], settlement: Settlement) -> dict[
     for copy in copies:
         try:
             document = decoded(copy)
-            found[integer(document["pool_id"], "pool_id")].append(_Deployed(document, copy))
+            found[fields.whole(document, "pool_id", UnreadableDocumentError)].append(_Deployed(document, copy))
         except UnreadableDocumentError as error:
             settlement.unreadable.append(Unreadable("workload", document_id(copy), str(error)))
     return found
 
 
-def _case(pool: Pool, workloads: Sequence[_Deployed], now: int, settlement: Settlement) -> Case:
+def _case(pool: Pool, workloads: Sequence[_Deployed], now: int, settlement: Settlement) -> Case | None:
     synced = replace(pool)
-    synced.sync_current_capacity(now)
+    try:
+        synced.sync_current_capacity(now)
+    except NotFiniteError as error:
+        settlement.unreadable.append(Unreadable("pool", pool.pool_id, str(error)))
+        return None
     verdict = judge(synced, [workload.document for workload in workloads], now=now)
     settlement.unreadable += [Unreadable("workload", *pair) for pair in verdict.incomputable]
     if verdict.look_again_at is not None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.documents import integer
 from pool_daemon.store.failures import translated_stream
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WORKLOADS
@@ -188,6 +188,6 @@ def _change(document: Mapping[str, Any]) -> Change:
 
 def _whole(body: Mapping[str, Any], name: str) -> int | None:
     try:
-        return integer(body.get(name), name)
+        return fields.whole(body, name, UnreadableDocumentError)
     except UnreadableDocumentError:
         return None

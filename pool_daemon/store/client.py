@@ -1,6 +1,7 @@
 """The connection to MongoDB: one client, its time-outs, and the transaction in which effects are committed."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
@@ -12,10 +13,11 @@ from motor.motor_asyncio import (
     AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.documents import LENIENT
 from pool_daemon.store.failures import translated
 
@@ -31,26 +33,29 @@ FIRST_WAIT_SECONDS: Final = 0.004
 """The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
 
 
-class Database:
-    """One database on one MongoDB deployment, reached through motor.
+def connect(*, uri: str, name: str, timeout_seconds: float = 10, server_selection_seconds: float = 5) -> "Database":
+    """Return the database of that name at that address; nothing is sent before the first operation.
 
     `timeout_seconds` bounds every operation with all its retries; `server_selection_seconds` bounds the search for
-    a primary. Nothing is sent before the first operation.
+    a primary. Raises ConfigurationError if the address makes no sense.
     """
+    with translated("connecting"):
+        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
+            uri,
+            appname="pool-daemon",
+            timeoutMS=int(timeout_seconds * 1000),
+            serverSelectionTimeoutMS=int(server_selection_seconds * 1000),
+            w="majority",
+        )
+    return Database(client=client, name=name)
 
-    def __init__(
-        self, *, uri: str, name: str, timeout_seconds: float = 10, server_selection_seconds: float = 5
-    ) -> None:
-        with translated("connecting"):
-            self._client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
-                uri,
-                appname="pool-daemon",
-                timeoutMS=int(timeout_seconds * 1000),
-                serverSelectionTimeoutMS=int(server_selection_seconds * 1000),
-                w="majority",
-            )
+
+class Database:
+    """One database on one MongoDB deployment, reached through motor."""
+
+    def __init__(self, *, client: AsyncIOMotorClient[Any], name: str) -> None:
+        self._client = client
         self.name = name
-        self.timeout_seconds = timeout_seconds
         self._replicated: bool | None = None
 
     @property
@@ -86,20 +91,20 @@ class Database:
     async def transact(self, body: Callable[[Session], Awaitable[T]]) -> T:
         """Run `body` in a transaction: a snapshot to read from, a majority commit, all of it or nothing.
 
-        Begun anew when another writer was faster, with a short random wait that grows; a commit whose answer was
-        lost is sent again, which the server recognises. Raises what `body` raises, StoreConflictError when every
-        attempt lost, or StoreUnavailableError; in the last case the transaction may have been committed.
+        Begun anew when another writer was faster, with a short random wait that grows. Raises what `body` raises,
+        StoreConflictError when every attempt lost, or StoreUnavailableError; in the last case the transaction may
+        have been committed.
         """
         with translated("committing a batch"):
             async with await self._client.start_session() as session:
-                for attempt in range(1, TRANSACTION_ATTEMPTS + 1):
+                for attempt in range(1, TRANSACTION_ATTEMPTS):
                     try:
                         return await self._attempt(session, body)
-                    except PyMongoError as error:
-                        if attempt == TRANSACTION_ATTEMPTS or not _lost_a_race(error):
+                    except (PyMongoError, StoreConflictError) as error:
+                        if not _lost_a_race(error):
                             raise
                     await asyncio.sleep(random.uniform(0, FIRST_WAIT_SECONDS * 2**attempt))  # noqa: S311 - jitter
-        raise AssertionError("the last attempt returns or raises")
+                return await self._attempt(session, body)
 
     async def _attempt(self, session: Session, body: Callable[[Session], Awaitable[T]]) -> T:
         transaction = session.start_transaction(
@@ -107,18 +112,30 @@ class Database:
         )
         async with transaction:
             result = await body(session)
-            try:
-                await session.commit_transaction()
-            except PyMongoError as error:
-                if not error.has_error_label("UnknownTransactionCommitResult"):
-                    raise
-                await session.commit_transaction()
+            await self._commit(session)
         return result
+
+    async def _commit(self, session: Session) -> None:
+        """Commit; the driver asks again until its time is up, and the server knows a commit that it has done already.
+
+        If no answer is to be had, the transaction is given up on the server: left open, it would keep every other
+        writer, the next pass too, from its pools for a minute. One that was committed after all stays committed.
+        """
+        try:
+            await session.commit_transaction()
+        except PyMongoError as error:
+            if error.has_error_label("UnknownTransactionCommitResult"):
+                with contextlib.suppress(PyMongoError):
+                    await self._client.admin.command("killSessions", [session.session_id])
+            raise
 
     def close(self) -> None:
         """Close every connection; operations still waiting fail."""
         self._client.close()
 
 
-def _lost_a_race(error: PyMongoError) -> bool:
-    return error.has_error_label("TransientTransactionError") and getattr(error, "code", None) is not None
+def _lost_a_race(error: BaseException) -> bool:
+    """Tell whether the server aborted the transaction in favour of another writer; a broken connection is no race."""
+    if isinstance(error, StoreConflictError):
+        error = error.__cause__ or error
+    return isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")

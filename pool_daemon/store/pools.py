@@ -10,6 +10,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.errors import PoolNotFoundError, StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Collection, Database
@@ -18,7 +19,6 @@ from pool_daemon.store.documents import (
     changed_fields,
     decoded,
     document_id,
-    integer,
     pool_from_document,
     pool_to_document,
 )
@@ -191,7 +191,7 @@ def _due_batch(documents: list[dict[str, Any]]) -> DueBatch:
     batch = DueBatch([], [])
     for document in documents:
         try:
-            batch.pool_ids.append(integer(document["_id"], "_id"))
+            batch.pool_ids.append(fields.whole(document, "_id", UnreadableDocumentError))
         except UnreadableDocumentError as error:
             batch.unreadable.append(PoolResult(document["_id"], error=error))
     return batch

@@ -1,0 +1,71 @@
+"""One field of a document, read leniently and checked.
+
+Other programs write the documents, so an int64 may arrive as an int32 or a whole double, and a double as an
+integer. Whoever reads a field names the error to raise, because a reason means something else to each.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pool_daemon.capacity.arithmetic import EARLIEST, LATEST
+from pool_daemon.errors import PoolDaemonError
+
+_MISSING: Final = object()
+
+
+def whole(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> int:
+    """Return a field that fits an int64; a bool is not a number, a whole double is."""
+    value = document.get(name, _MISSING)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise error(f"{name} {_describe(value)}, not a whole number")
+    if not EARLIEST <= value <= LATEST:
+        raise error(f"{name} does not fit an int64")
+    return int(value)
+
+
+def number(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> float:
+    """Return a field that is a double or fits an int64, as a double; it may be NaN or infinite."""
+    value = document.get(name, _MISSING)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return float(whole(document, name, error))
+    raise error(f"{name} {_describe(value)}, not a number")
+
+
+def text(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> str:
+    """Return a field that is a string."""
+    value = document.get(name, _MISSING)
+    if not isinstance(value, str):
+        raise error(f"{name} {_describe(value)}, not a string")
+    return value
+
+
+def texts(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> list[str] | None:
+    """Return a field that is an array of strings; missing or null is None."""
+    values = _array(document, name, error)
+    return None if values is None else [text({name: value}, name, error) for value in values]
+
+
+def wholes(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> list[int] | None:
+    """Return a field that is an array of whole numbers; missing or null is None."""
+    values = _array(document, name, error)
+    return None if values is None else [whole({name: value}, name, error) for value in values]
+
+
+def _array(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> list[Any] | None:
+    value = document.get(name)
+    if value is None or isinstance(value, list):
+        return value
+    raise error(f"{name} {_describe(value)}, not an array")
+
+
+def _describe(value: object) -> str:
+    # A value of an unexpected type is named by its type alone: its text may be long, secret or endless.
+    if value is _MISSING:
+        return "is missing"
+    if value is None:
+        return "is null"
+    return f"is {value}" if isinstance(value, float) else f"is of type {type(value).__name__}"

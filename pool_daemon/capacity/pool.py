@@ -1,0 +1,205 @@
+"""The pool: an amount of capacity that somebody bought, and the rates at which workloads drain it.
+
+Amounts are compute, storage and IPv4 unit seconds; rates are units, so one unit takes one unit second a
+second. Instants are whole unix seconds and always given. The explorer service computes the same pools in the
+same database, so every operation must come to its result bit for bit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from pool_daemon.capacity import fields
+from pool_daemon.capacity.arithmetic import LATEST, all_finite, runs_out_at
+from pool_daemon.errors import CapacityError, NotFiniteError
+
+NEVER: Final = LATEST
+"""The `empty_at` of a pool that nothing drains."""
+
+NEGLIGIBLE_RATE: Final = 0.00001
+"""An active rate below this is what rounding left behind of workloads that are gone, and becomes 0."""
+
+_DOUBLES: Final = ("cus", "sus", "ipv4us", "active_cu", "active_su", "active_ipv4")
+
+Amounts = tuple[float, float, float]
+"""Compute, storage and IPv4, in that order: unit seconds left, or units active."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pool:
+    """One pool's state, as true at `last_updated`.
+
+    Mutable and not thread safe: whoever holds it takes care that nobody else uses it at the same time. Every
+    method does all that it says, or raises and changes nothing. Lists are replaced, never changed in place,
+    so that a shallow copy stays as it is. Nothing is ever credited for a clock that steps back: while `now`
+    lies before `last_updated`, no time passes for the pool.
+
+    Raises NotFiniteError if an amount or a rate is NaN or infinite.
+    """
+
+    pool_id: int
+    cus: float
+    sus: float
+    ipv4us: float
+    node_ids: list[str] | None
+    last_updated: int
+    active_cu: float
+    active_su: float
+    active_ipv4: float
+    empty_at: int
+    customer_tid: int
+    sponsor_tid: int
+    active_workload_ids: list[int] | None
+
+    def __post_init__(self) -> None:
+        self._require_finite("what is left or active", *self._left, *self._active)
+        for name in _DOUBLES:
+            # An integer would be written to the database as one, where the explorer expects a double.
+            setattr(self, name, float(getattr(self, name)))
+
+    @property
+    def _left(self) -> Amounts:
+        return self.cus, self.sus, self.ipv4us
+
+    @property
+    def _active(self) -> Amounts:
+        return self.active_cu, self.active_su, self.active_ipv4
+
+    def sync_current_capacity(self, now: int) -> None:
+        """Deduct what was used since `last_updated`; `empty_at` stays as it is.
+
+        Raises NotFiniteError if what is left could not be held in a double.
+        """
+        if now >= self.last_updated:
+            left = self._left_at(now)
+            self._require_finite("what is left", *left)
+            self.cus, self.sus, self.ipv4us = left
+            self.last_updated = now
+
+    def add_capacity(self, cus: float, sus: float, ipv4us: float, *, now: int) -> None:
+        """Top the pool up with each amount above 0 (unit seconds) and recompute `empty_at`.
+
+        Raises NotFiniteError if an amount is NaN or infinite, or the sum could not be held in a double.
+        """
+        self._require_finite("capacity to add", cus, sus, ipv4us)
+        left = _raised(self._left_at(now), (cus, sus, ipv4us))
+        self._become(left, self._active, now=now)
+
+    def add_workload(self, workload_id: int, cu: float, su: float, ipv4u: float, *, now: int) -> None:
+        """Let a workload drain the pool at each rate above 0 (units) and recompute `empty_at`.
+
+        A workload that is there already changes nothing. Raises NotFiniteError if a rate is NaN or infinite,
+        or the sum could not be held in a double.
+        """
+        self._require_finite(f"what workload {workload_id} uses", cu, su, ipv4u)
+        workload_ids = self.active_workload_ids or []
+        if workload_id in workload_ids:
+            return
+        active = _raised(self._active, (cu, su, ipv4u))
+        self._become(self._left_at(now), active, now=now)
+        self.active_workload_ids = [*workload_ids, workload_id]
+
+    def remove_workload(self, workload_id: int, cu: float, su: float, ipv4u: float, *, now: int) -> None:
+        """Stop a workload from draining the pool at each rate above 0 (units) and recompute `empty_at`.
+
+        A workload that is not there changes nothing. The last id takes the place of the one that goes, and a
+        rate below `NEGLIGIBLE_RATE` becomes 0. Raises NotFiniteError if a rate is NaN or infinite.
+        """
+        self._require_finite(f"what workload {workload_id} uses", cu, su, ipv4u)
+        workload_ids = self.active_workload_ids or []
+        if workload_id not in workload_ids:
+            return
+        active = _lowered(self._active, (cu, su, ipv4u))
+        self._become(self._left_at(now), active, now=now)
+        *kept, last = workload_ids
+        if last != workload_id:
+            kept[kept.index(workload_id)] = last
+        self.active_workload_ids = kept
+
+    def allowed_in_pool(self, node_id: str) -> bool:
+        """Tell whether workloads on that node may be deployed in the pool."""
+        return self.node_ids is not None and node_id in self.node_ids
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the pool as JSON names and orders it; an array that was null stays null."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a pool leniently: a missing array is null, unknown fields are ignored.
+
+        Raises CapacityError, naming the field that is missing or of another type, and NotFiniteError.
+        """
+        return cls(
+            pool_id=fields.whole(document, "pool_id", CapacityError),
+            cus=fields.number(document, "cus", CapacityError),
+            sus=fields.number(document, "sus", CapacityError),
+            ipv4us=fields.number(document, "ipv4us", CapacityError),
+            node_ids=fields.texts(document, "node_ids", CapacityError),
+            last_updated=fields.whole(document, "last_updated", CapacityError),
+            active_cu=fields.number(document, "active_cu", CapacityError),
+            active_su=fields.number(document, "active_su", CapacityError),
+            active_ipv4=fields.number(document, "active_ipv4", CapacityError),
+            empty_at=fields.whole(document, "empty_at", CapacityError),
+            customer_tid=fields.whole(document, "customer_tid", CapacityError),
+            sponsor_tid=fields.whole(document, "sponsor_tid", CapacityError),
+            active_workload_ids=fields.wholes(document, "active_workload_ids", CapacityError),
+        )
+
+    def _left_at(self, now: int) -> Amounts:
+        elapsed_seconds = now - self.last_updated
+        if elapsed_seconds < 0:
+            return self._left
+        # Should what was used overflow to infinity, it was more than any pool holds: nothing is left.
+        return (
+            max(0.0, self.cus - self.active_cu * elapsed_seconds),
+            max(0.0, self.sus - self.active_su * elapsed_seconds),
+            max(0.0, self.ipv4us - self.active_ipv4 * elapsed_seconds),
+        )
+
+    def _become(self, left: Amounts, active: Amounts, *, now: int) -> None:
+        self._require_finite("what would be left or active", *left, *active)
+        self.cus, self.sus, self.ipv4us = left
+        self.active_cu, self.active_su, self.active_ipv4 = active
+        self.last_updated = max(now, self.last_updated)
+        self.empty_at = min(
+            runs_out_at(amount, rate, self.last_updated) for amount, rate in zip(left, active, strict=True)
+        )
+
+    def _require_finite(self, what: str, *numbers: float) -> None:
+        if not all_finite(numbers):
+            shown = ", ".join(map(str, numbers))
+            raise NotFiniteError(f"pool {self.pool_id}: {what} must be finite, not {shown}")
+
+
+def new_pool(pool_id: int, owner_tid: int, sponsor_tid: int, node_ids: list[str] | None, *, now: int) -> Pool:
+    """Return an empty pool that nothing drains; id 0 means that it gets one when it is first saved."""
+    return Pool(
+        pool_id=pool_id,
+        cus=0.0,
+        sus=0.0,
+        ipv4us=0.0,
+        node_ids=None if node_ids is None else list(node_ids),
+        last_updated=now,
+        active_cu=0.0,
+        active_su=0.0,
+        active_ipv4=0.0,
+        empty_at=NEVER,
+        customer_tid=owner_tid,
+        sponsor_tid=sponsor_tid,
+        active_workload_ids=[],
+    )
+
+
+def _raised(amounts: Amounts, by: Amounts) -> Amounts:
+    a, b, c = amounts
+    return a + max(by[0], 0.0), b + max(by[1], 0.0), c + max(by[2], 0.0)
+
+
+def _lowered(active: Amounts, by: Amounts) -> Amounts:
+    a, b, c = active
+    return _settled(a - max(by[0], 0.0)), _settled(b - max(by[1], 0.0)), _settled(c - max(by[2], 0.0))
+
+
+def _settled(rate: float) -> float:
+    return 0.0 if rate < NEGLIGIBLE_RATE else rate

@@ -1,0 +1,56 @@
+"""The front door: reads the command line, runs one command, turns its end into an exit code."""
+
+import os
+import select
+import sys
+import traceback
+from collections.abc import Sequence
+
+from pool_daemon.commands import build_parser
+from pool_daemon.errors import ExitCode, PoolDaemonError
+from pool_daemon.telemetry.credentials import mask_credentials
+
+
+def main(argv: Sequence[str] | None = None) -> ExitCode:
+    """Run the command that `argv` names (by default the process's own arguments) and return its exit code."""
+    try:
+        exit_code = _dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except PoolDaemonError as error:
+        for line in str(error).splitlines():
+            print(f"pool-daemon: {mask_credentials(line)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.FORCED
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug must still end in its exit code
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            return ExitCode.OK
+        print(mask_credentials(traceback.format_exc()), file=sys.stderr)
+        return ExitCode.INTERNAL
+    return exit_code
+
+
+def _dispatch(argv: Sequence[str]) -> ExitCode:
+    # No option before the command takes a value, so the first word that is no option is the command.
+    chosen = next((word for word in argv if not word.startswith("-")), "")
+    parser = build_parser(loaded={chosen})
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as finished:  # argparse has said all there is to say
+        return ExitCode.USAGE if finished.code else ExitCode.OK
+    if arguments.run is None:
+        parser.print_help(sys.stderr)
+        return ExitCode.USAGE
+    exit_code: ExitCode = arguments.run(arguments)
+    return exit_code
+
+
+def _reader_has_left() -> bool:
+    """Tell whether the pipe that broke is standard output (`| head`); if so, let nothing more go there."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # What is still buffered would raise once more when the interpreter flushes it at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

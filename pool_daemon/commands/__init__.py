@@ -1,0 +1,92 @@
+"""The commands, and the parser that knows them all.
+
+A command is a line in `COMMANDS` and a module that has
+
+- `EXAMPLES`, lines of shell for the end of its help;
+- `add_arguments(parser)`, which declares its options (see `add_config_argument`);
+- `run(arguments)`, which does the work and returns an ExitCode; it may raise any PoolDaemonError.
+
+Only the module of the command in use is imported, so a module imports at its top whatever it needs.
+"""
+
+import argparse
+from collections.abc import Collection, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+import pool_daemon
+from pool_daemon.errors import ExitCode
+
+
+class CommandModule(Protocol):
+    """What the module of a command has to offer."""
+
+    EXAMPLES: Iterable[str]
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's options."""
+
+    def run(self, arguments: argparse.Namespace) -> ExitCode:
+        """Do the work and say how it ended."""
+
+
+class Command(NamedTuple):
+    """A command's line in the list of commands, and the module behind it."""
+
+    summary: str
+    module: str
+
+    def load(self) -> CommandModule:
+        """Import the module, and with it all that the command needs."""
+        return cast("CommandModule", import_module(f"{__name__}.{self.module}"))
+
+
+COMMANDS = {
+    "run": Command("watch the pools and stop what drains the empty ones", "run"),
+    "check-config": Command("show the settings in force, or what is wrong with them", "check_config"),
+    "pools": Command("show the pools and when each runs empty", "pools"),
+    "demo": Command("show the daemon at work on a MongoDB of its own, for half a minute", "demo"),
+    "version": Command("show the version", "version"),
+    "completion": Command("print completions for a shell", "completion"),
+}
+
+
+def build_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
+    """Build the parser of the command line, complete for the commands in `loaded` and with the rest named.
+
+    What it parses has `run`, the function of the command in use, or None where no command was given.
+    """
+    parser = argparse.ArgumentParser(
+        prog="pool-daemon",
+        description=pool_daemon.__doc__,
+        epilog="Help on one command: pool-daemon COMMAND --help",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"pool-daemon {pool_daemon.__version__}")
+    parser.set_defaults(run=None)
+    subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if name in loaded:
+            module = command.load()
+            module.add_arguments(subparser)
+            subparser.epilog = "\n  ".join(["examples:", *module.EXAMPLES])
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, which every command that reads settings takes."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        help="TOML file of settings; without it none is read. Secrets and the environment rank above it",
+    )

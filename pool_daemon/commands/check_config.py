@@ -1,0 +1,54 @@
+"""The settings in force, and where each of them comes from."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pool_daemon.commands import add_config_argument
+from pool_daemon.errors import ExitCode
+from pool_daemon.settings import Sources, example_toml
+
+EXAMPLES = (
+    "pool-daemon check-config --config /etc/pool-daemon/config.toml",
+    "pool-daemon check-config --json | jq .database",
+    "pool-daemon check-config --example > config.toml",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--config`, `--json` and `--example`."""
+    add_config_argument(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead of text")
+    form.add_argument("--example", action="store_true", help="print a file with every setting explained, and stop")
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Print every setting with its place; secrets are masked."""
+    if arguments.example:
+        print(example_toml(), end="")
+        return ExitCode.OK
+    sources = Sources(config=arguments.config, environ=os.environ)
+    shown = {
+        section: {field: {"value": value, "from": sources.place_of(section, field)} for field, value in fields.items()}
+        for section, fields in sources.load().masked().items()
+    }
+    print(json.dumps(shown, indent=2) if arguments.json else _as_text(shown))
+    return ExitCode.OK
+
+
+def _as_text(shown: dict[str, dict[str, dict[str, Any]]]) -> str:
+    return "\n\n".join("\n".join([f"[{name}]", *_lines(fields)]) for name, fields in shown.items())
+
+
+def _lines(fields: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Write one section's fields as TOML would have them, with their places in a column of comments."""
+    settings = [
+        f"# {name} is not set" if field["value"] is None else f"{name} = {json.dumps(field['value'])}"
+        for name, field in fields.items()
+    ]
+    width = max(map(len, settings))
+    for setting, field in zip(settings, fields.values(), strict=True):
+        yield f"{setting:{width}}  # {field['from']}"

@@ -1,0 +1,38 @@
+"""Completions for the shells that shtab can write them for."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import shtab
+
+from pool_daemon.commands import COMMANDS, build_parser
+from pool_daemon.errors import ExitCode
+
+EXAMPLES = (
+    "source <(pool-daemon completion bash)",
+    "pool-daemon completion zsh > ~/.zfunc/_pool-daemon",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the shell."""
+    parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS, help="the shell to complete for")
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Print the script that the shell is to read."""
+    parser = build_parser(loaded=COMMANDS)
+    for action in _actions(parser):
+        if action.type is Path:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks for it
+    print(shtab.complete(parser, arguments.shell))
+    return ExitCode.OK
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to list them
+        yield action
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - as above
+            for subparser in action.choices.values():
+                yield from _actions(subparser)

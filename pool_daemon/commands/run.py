@@ -1,0 +1,25 @@
+"""The main job: run the daemon until it is told to stop."""
+
+import argparse
+
+from pool_daemon.commands import add_config_argument
+from pool_daemon.errors import ExitCode
+from pool_daemon.service import serve
+from pool_daemon.settings import load_settings
+
+EXAMPLES = (
+    "pool-daemon run --config /etc/pool-daemon/config.toml",
+    "POOL_DAEMON_DATABASE__URI='mongodb://db-1/?replicaSet=explorer' pool-daemon run",
+    "pool-daemon run --once",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--config` and `--once`."""
+    add_config_argument(parser)
+    parser.add_argument("--once", action="store_true", help="make one pass over everything overdue, then exit")
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Run the daemon, or one pass of it."""
+    return serve(load_settings(arguments.config), once=arguments.once)

@@ -1,0 +1,159 @@
+"""Where a person looks while the demo runs: a live table on a terminal, plain lines anywhere else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool
+from pool_daemon.demo.scene import Event, Scene, Voice
+from pool_daemon.demo.snapshot import Record
+from pool_daemon.demo.verdict import TOLERANCE, milliseconds
+
+SOON: Final = "bold magenta"
+SOON_SECONDS: Final = 3
+HORIZON_SECONDS: Final = 25
+"""A pool that lasts this long or longer has a full bar."""
+
+MINUTES_FROM_SECONDS: Final = 100
+CENTURY_SECONDS: Final = 100 * 365 * 86400
+BAR_COLUMNS: Final = 22
+OTHER_LINES: Final = 4
+LEAST_EVENTS: Final = 3
+
+STYLES: Final = {Voice.STAGE: "dim", Voice.CUSTOMER: "cyan", Voice.DAEMON: "green", Voice.WARNING: "magenta"}
+"""The terminal's own colours, those that are legible on a dark and on a light ground alike."""
+
+
+class Screen(Protocol):
+    """Shows the demo while it runs."""
+
+    def show(self, scene: Scene) -> None:
+        """Show the scene in place of the one before."""
+
+
+@contextmanager
+def screen_on(console: Console, *, plain: bool) -> Iterator[Screen]:
+    """Take the console for as long as the demo runs; a live table leaves it as it was."""
+    if plain:
+        yield PlainScreen(console=console)
+    else:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            yield LiveScreen(live=live)
+
+
+class PlainScreen:
+    """Prints each event on a line of its own."""
+
+    def __init__(self, *, console: Console) -> None:
+        self._console = console
+        self._shown = 0
+
+    def show(self, scene: Scene) -> None:
+        """Print the events that are new."""
+        for event in scene.events[self._shown :]:
+            self._console.print(event_line(event), no_wrap=True, overflow="ellipsis")
+        self._shown = len(scene.events)
+
+
+class LiveScreen:
+    """Draws the pools and the latest events again and again in the same place."""
+
+    def __init__(self, *, live: Live) -> None:
+        self._live = live
+
+    def show(self, scene: Scene) -> None:
+        """Draw the scene."""
+        self._live.update(picture(scene, lines=self._live.console.height - 1), refresh=True)
+
+
+def picture(scene: Scene, *, lines: int) -> RenderableType:
+    """Draw the scene: the pools, and below them as many of the latest events as there are lines left."""
+    room = max(LEAST_EVENTS, lines - len(scene.plans) - OTHER_LINES)
+    events = (event_line(event) for event in scene.events[-room:])
+    return Group(_headline(scene), Text(), _pools(scene), Text(), *events)
+
+
+def event_line(event: Event) -> Text:
+    """Return the event as one line, cut rather than wrapped where it is too long."""
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{'' if event.second is None else f'{event.second:.3f} s':>9}  ", "dim")
+    line.append(f"{event.voice:<8}  ", STYLES[event.voice])
+    return line.append(event.text)
+
+
+def _headline(scene: Scene) -> Table:
+    clock = "getting ready"
+    if scene.second is not None:
+        clock = f"second {min(max(int(scene.second), 0), scene.last_second)} of {scene.last_second}"
+    line = Table.grid(expand=True)
+    line.add_column()
+    line.add_column(justify="right")
+    line.add_row(Text.assemble(("pool-daemon demo", "bold"), ("   Ctrl-C ends it", "dim")), Text(clock, "bold"))
+    return line
+
+
+def _pools(scene: Scene) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("pool", no_wrap=True)
+    table.add_column("what it shows", no_wrap=True)
+    table.add_column("lasts", no_wrap=True, justify="right", width=8)
+    table.add_column("state", no_wrap=True)
+    for plan in scene.plans:
+        left = None if scene.snapshot.records_of(plan) else scene.seconds_left(plan)
+        state = _outcome(plan, scene) or _running(left)
+        table.add_row(Text(plan.name, "bold"), plan.shows, _countdown(left), state)
+    return table
+
+
+def _countdown(left: float | None) -> Text:
+    if left is None or left <= 0:
+        return Text()
+    if left > CENTURY_SECONDS:
+        return Text("for ever")
+    if left >= MINUTES_FROM_SECONDS:
+        return Text(f"{left / 60:.0f} min")
+    return Text(f"{left:.1f} s", SOON if left < SOON_SECONDS else "")
+
+
+def _running(left: float | None) -> Text:
+    state = Text("running  ")
+    if left is not None and 0 < left < CENTURY_SECONDS:
+        halves = round(2 * BAR_COLUMNS * min(left / HORIZON_SECONDS, 1))
+        state.append("━" * (halves // 2) + "╸" * (halves % 2), SOON if left < SOON_SECONDS else "cyan")
+    return state
+
+
+def _outcome(plan: PlannedPool, scene: Scene) -> Text | None:
+    """Say what has become of the pool, None as long as it just runs."""
+    records = scene.snapshot.records_of(plan)
+    if plan.pool_id not in scene.snapshot.pools:
+        return Text("not bought yet", "dim")
+    if any(record.workload_id not in plan.leaving for record in records):
+        return Text("✗ stopped, must run on", "bold red")
+    if records and len(records) == len(plan.leaving):
+        return _stopped(plan, records)
+    if plan.appears == BEFORE_THE_DAEMON:
+        return Text("skipped, runs on" if plan.damaged else "waits for the daemon")
+    empty_at = scene.timetable.empty_at(plan)
+    if empty_at is not None and scene.now > empty_at + TOLERANCE.total_seconds():
+        return Text("✗ still running", "bold red")
+    return None
+
+
+def _stopped(plan: PlannedPool, records: list[Record]) -> Text:
+    if plan.appears == BEFORE_THE_DAEMON:
+        return Text("✓ stopped at once", "green")
+    earliest = min(record.lateness for record in records)
+    latest = max(record.lateness for record in records)
+    if earliest < timedelta():
+        return Text(f"✗ stopped {-milliseconds(earliest)} ms early", "bold red")
+    if latest >= TOLERANCE:
+        return Text(f"✗ stopped {milliseconds(latest)} ms late", "bold red")
+    share = f" {len(records)} of {len(plan.all_workloads)}" if plan.stays else ""
+    return Text(f"✓ stopped{share}, {milliseconds(latest)} ms late", "green")

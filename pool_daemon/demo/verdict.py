@@ -1,0 +1,181 @@
+"""What was expected of the daemon and what it did, pool by pool, as the database tells it afterwards."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from pool_daemon.capacity.workload import NextAction
+from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool, Timetable
+from pool_daemon.demo.snapshot import Record, Snapshot
+from pool_daemon.errors import ExitCode
+
+TOLERANCE: Final = timedelta(seconds=1)
+"""A workload stopped within the second in which its pool runs empty is stopped in time."""
+
+SYNCED: Final = frozenset({"cus", "sus", "ipv4us", "last_updated"})
+"""What the daemon saves of a pool that ran empty; all else is its customer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the verdict; what was expected held if there are no `faults`."""
+
+    name: str
+    shows: str
+    expected: str
+    happened: str
+    lateness: timedelta | None
+    faults: tuple[str, ...]
+
+    @property
+    def held(self) -> bool:
+        """Whether everything that was expected happened, and nothing else."""
+        return not self.faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that the verdict is made of.
+
+    `written` are the pools as their customers last wrote them, `belated` the ids of those whose customer was
+    late, `exit_code` is the daemon's after it was told to stop.
+    """
+
+    timetable: Timetable
+    snapshot: Snapshot
+    written: Mapping[int, Mapping[str, Any]]
+    belated: Collection[int]
+    exit_code: int
+
+
+def judge(plans: Sequence[PlannedPool], evidence: Evidence) -> list[Finding]:
+    """Compare the scenario with what happened: a finding for each pool, and one for the daemon itself."""
+    return [*(_judge_pool(plan, evidence) for plan in plans), _judge_daemon(plans, evidence)]
+
+
+def exit_code(findings: Sequence[Finding]) -> ExitCode:
+    """Return OK only if everything held."""
+    return ExitCode.OK if all(finding.held for finding in findings) else ExitCode.FAILED
+
+
+def milliseconds(lateness: timedelta) -> int:
+    """Return a lateness in whole milliseconds; MongoDB keeps no instant more precisely."""
+    return round(lateness / timedelta(milliseconds=1))
+
+
+def _judge_pool(plan: PlannedPool, evidence: Evidence) -> Finding:
+    return Finding(
+        name=plan.name,
+        shows=plan.shows,
+        expected=_expected(plan),
+        happened=_happened(plan, evidence.snapshot),
+        lateness=_lateness(plan, evidence.snapshot),
+        faults=tuple(dict.fromkeys(_faults(plan, evidence))),
+    )
+
+
+def _judge_daemon(plans: Sequence[PlannedPool], evidence: Evidence) -> Finding:
+    known = {workload_id for plan in plans for workload_id in plan.all_workloads}
+    strangers = {record.workload_id for record in evidence.snapshot.records} - known
+    faults = [f"a record of workload {workload_id}, which does not exist" for workload_id in sorted(strangers)]
+    if evidence.exit_code:
+        faults.append(f"ended with exit code {evidence.exit_code} when told to stop")
+    return Finding(
+        name="the daemon",
+        shows="stops when it is told to",
+        expected="exit code 0",
+        happened=f"exit code {evidence.exit_code}",
+        lateness=None,
+        faults=tuple(faults),
+    )
+
+
+def _expected(plan: PlannedPool) -> str:
+    if not plan.leaving:
+        return "runs on"
+    when = "at once" if plan.appears == BEFORE_THE_DAEMON else f"at {plan.ends} s"
+    return f"{_share(plan.leaving, plan)} {when}"
+
+
+def _happened(plan: PlannedPool, snapshot: Snapshot) -> str:
+    gone = [workload_id for workload_id in plan.all_workloads if not _runs(workload_id, snapshot)]
+    if not gone:
+        return "runs on"
+    if plan.appears == BEFORE_THE_DAEMON:
+        return f"{_share(gone, plan)} at once"
+    lateness = _lateness(plan, snapshot)
+    when = "unrecorded" if lateness is None else f"{milliseconds(lateness)} ms late"
+    return f"{_share(gone, plan)}, {when}"
+
+
+def _lateness(plan: PlannedPool, snapshot: Snapshot) -> timedelta | None:
+    """Return how late the pool's last workload was stopped, None if none was or if the daemon did not run yet."""
+    if plan.appears == BEFORE_THE_DAEMON:
+        return None
+    return max((record.lateness for record in snapshot.records_of(plan)), default=None)
+
+
+def _share(gone: Collection[int], plan: PlannedPool) -> str:
+    total = len(plan.all_workloads)
+    if len(gone) < total:
+        return f"{len(gone)} of {total}"
+    return "stops" if total == 1 else f"{total} stop"
+
+
+def _runs(workload_id: int, snapshot: Snapshot) -> bool:
+    workload = snapshot.workloads.get(workload_id)
+    return workload is not None and workload["next_action"] == NextAction.DEPLOY
+
+
+def _faults(plan: PlannedPool, evidence: Evidence) -> Iterator[str]:
+    if plan.pool_id in evidence.belated:
+        yield "its customer came too late: this machine is too busy"
+    leaving = plan.leaving
+    for workload_id in plan.all_workloads:
+        if workload_id in leaving:
+            yield from _faults_of_leaving(workload_id, plan, evidence)
+        else:
+            yield from _faults_of_staying(workload_id, evidence.snapshot)
+    may_change = SYNCED if leaving else frozenset()
+    found = evidence.snapshot.pools.get(plan.pool_id, {})
+    if _without(may_change, found) != _without(may_change, evidence.written[plan.pool_id]):
+        yield "its pool is not as its customer wrote it"
+
+
+def _without(names: Collection[str], document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name not in names}
+
+
+def _faults_of_leaving(workload_id: int, plan: PlannedPool, evidence: Evidence) -> Iterator[str]:
+    snapshot = evidence.snapshot
+    workload, order = snapshot.workloads.get(workload_id), snapshot.orders.get(workload_id)
+    if workload is None or workload["next_action"] != NextAction.DELETE:
+        yield f"workload {workload_id} was not stopped"
+    if order is None:
+        yield f"workload {workload_id} has no work order"
+    elif order != workload:
+        yield f"the work order of {workload_id} is no copy of it"
+    records = [record for record in snapshot.records if record.workload_id == workload_id]
+    if len(records) != 1:
+        yield f"workload {workload_id} has {len(records)} records"
+    for record in records:
+        yield from _faults_of_time(record, plan, evidence.timetable)
+
+
+def _faults_of_time(record: Record, plan: PlannedPool, timetable: Timetable) -> Iterator[str]:
+    if record.empty_at != timetable.empty_at(plan):
+        yield f"stopped for second {record.empty_at - timetable.origin(plan)}"
+    if record.lateness < timedelta():
+        yield f"stopped {-milliseconds(record.lateness)} ms early"
+    elif record.lateness >= TOLERANCE and plan.appears != BEFORE_THE_DAEMON:
+        yield f"stopped {milliseconds(record.lateness)} ms late"
+
+
+def _faults_of_staying(workload_id: int, snapshot: Snapshot) -> Iterator[str]:
+    if not _runs(workload_id, snapshot):
+        yield f"workload {workload_id} does not run any more"
+    if workload_id in snapshot.orders:
+        yield f"workload {workload_id} has a work order"
+    if any(record.workload_id == workload_id for record in snapshot.records):
+        yield f"workload {workload_id} has a record of being stopped"

@@ -1,0 +1,22 @@
+"""What may forbid the daemon to act, for as long as it does."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Gate(Protocol):
+    """Something that must hold for anything to be decommissioned."""
+
+    def closed_by(self) -> str | None:
+        """Return in one word why nothing may be done now; None if this gate is open."""
+
+
+class Gates:
+    """Several gates in a row: all of them must be open."""
+
+    def __init__(self, gates: Sequence[Gate] = ()) -> None:
+        self._gates = gates
+
+    def closed_by(self) -> str | None:
+        """Return why the first closed gate is closed; None if all are open."""
+        return next((reason for gate in self._gates if (reason := gate.closed_by()) is not None), None)

@@ -1,0 +1,153 @@
+"""Where settings come from, in rising order: defaults, the TOML file, the secrets folder, the environment."""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    SecretsSettingsSource,
+    SettingsError,
+)
+
+from pool_daemon.errors import ConfigurationError
+from pool_daemon.settings.sections import SECTIONS, Settings, takes
+
+PREFIX = "POOL_DAEMON_"
+SECRETS_DIR = "POOL_DAEMON_SECRETS_DIR"
+SYSTEMD_SECRETS_DIR = "CREDENTIALS_DIRECTORY"
+SEPARATOR = "__"
+KUBERNETES_LINK = re.compile(r"^([a-z0-9_]+_)?(service_host|service_port|port)(_[a-z0-9_]+)?$")
+
+Key = tuple[str, ...]
+
+
+class Reading(NamedTuple):
+    """A value as it was found, and the place that an operator has to go to in order to change it."""
+
+    value: Any
+    place: str
+
+
+class Sources:
+    """Everything that was found in all places; of each key only the reading that ranks highest."""
+
+    def __init__(self, *, config: Path | None, environ: Mapping[str, str]) -> None:
+        folder = environ.get(SECRETS_DIR) or environ.get(SYSTEMD_SECRETS_DIR)
+        self._readings = {
+            **dict(_read_file(config) if config else ()),
+            **dict(_read_secrets(Path(folder)) if folder else ()),
+            **dict(_read_environment(environ)),
+        }
+
+    def load(self) -> Settings:
+        """Check everything that was found.
+
+        Raises ConfigurationError with one line per problem: the key, its place, what is wrong and the remedy.
+        """
+        values: dict[str, dict[str, Any]] = {}
+        problems = []
+        for key, reading in self._readings.items():
+            if _is_setting(key):
+                values.setdefault(key[0], {})[key[1]] = reading.value
+            else:
+                problems.append(_complaint(key, reading.place, _what_is_wrong_with_key(key)))
+        try:
+            settings = Settings.model_validate(values)
+        except ValidationError as error:
+            problems += [self._explain(detail) for detail in error.errors(include_input=False)]
+        if problems:
+            raise ConfigurationError("\n".join(problems))
+        return settings
+
+    def place_of(self, section: str, field: str) -> str:
+        """Name the place that a value came from, or `default`."""
+        reading = self._readings.get((section, field))
+        return reading.place if reading else "default"
+
+    def _explain(self, detail: ErrorDetails) -> str:
+        """Put one finding of pydantic's into an operator's words, without the value: it may be a secret."""
+        section, field = str(detail["loc"][0]), str(detail["loc"][1])
+        own = detail.get("ctx", {}).get("error")
+        wrong = str(own) if own else f"must be {takes(SECTIONS[section][field]) or 'text in quotes'}"
+        return _complaint((section, field), self.place_of(section, field), wrong)
+
+
+def load_settings(config: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from every place; a TOML file only if one is named.
+
+    Raises ConfigurationError with one line per problem.
+    """
+    return Sources(config=config, environ=environ).load()
+
+
+def _read_file(path: Path) -> Iterator[tuple[Key, Reading]]:
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not TOML: {error}") from None
+    for section, table in document.items():
+        if isinstance(table, dict):
+            yield from (((section, field), Reading(value, f"file {path}")) for field, value in table.items())
+        else:
+            yield (section,), Reading(table, f"file {path}")
+
+
+def _read_secrets(folder: Path) -> Iterator[tuple[Key, Reading]]:
+    try:
+        names = sorted(file.name for file in folder.iterdir() if SEPARATOR in file.name)
+        flat = SecretsSettingsSource(BaseSettings, secrets_dir=folder)
+        texts = NestedSecretsSettingsSource(flat, secrets_prefix="", secrets_case_sensitive=True).env_vars
+    except OSError as error:
+        raise ConfigurationError(f"secrets folder {folder}: cannot be read: {error.strerror}") from None
+    except (SettingsError, UnicodeDecodeError):
+        raise ConfigurationError(f"secrets folder {folder}: must hold nothing but small text files") from None
+    for name in names:
+        if name not in texts:
+            raise ConfigurationError(f"secret {folder / name}: must be a file that lies inside the folder")
+        yield _key(name), Reading(texts[name], f"secret {folder / name}")
+
+
+def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[Key, Reading]]:
+    for name, text in environ.items():
+        if name.startswith(PREFIX) and name != SECRETS_DIR:
+            yield _key(name.removeprefix(PREFIX)), Reading(text, f"environment variable {name}")
+
+
+def _key(name: str) -> Key:
+    return tuple(name.lower().split(SEPARATOR))
+
+
+def _is_setting(key: Key) -> bool:
+    match key:
+        case (section, field):
+            return field in SECTIONS.get(section, {})
+        case _:
+            return False
+
+
+def _what_is_wrong_with_key(key: Key) -> str:
+    dotted = ".".join(key)
+    if dotted in SECTIONS:
+        return f"is a section; set one of its fields: {', '.join(SECTIONS[dotted])}"
+    if KUBERNETES_LINK.search(dotted):
+        return "is no setting; Kubernetes makes it for a Service of that name: set enableServiceLinks to false"
+    known = [f"{section}.{field}" for section, fields in SECTIONS.items() for field in fields]
+    close = get_close_matches(dotted, known, n=1)
+    return f"is no setting; did you mean {close[0]}?" if close else "is no setting; remove it"
+
+
+def _complaint(key: Key, place: str, wrong: str) -> str:
+    return f"{'.'.join(key)} ({place}): {wrong}"

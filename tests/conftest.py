@@ -1,0 +1,39 @@
+"""One real mongod for the whole run, and a database of its own for every test that asks for one."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from pymongo import MongoClient
+
+from pool_daemon.embedded import EmbeddedMongod
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mongod(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
+    # Test commands give fail points to the tests of faults. The loop of this fixture rests while tests run on theirs.
+    options = ["--setParameter=enableTestCommands=1"]
+    async with EmbeddedMongod(folder=tmp_path_factory.mktemp("mongod"), options=options) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo_uri(mongod: EmbeddedMongod) -> str:
+    return mongod.uri
+
+
+@pytest.fixture(scope="session")
+def mongo(mongo_uri: str) -> Iterator[MongoClient[dict[str, Any]]]:
+    """Connect from outside the daemon, as the explorer and the nodes do."""
+    client: MongoClient[dict[str, Any]] = MongoClient(mongo_uri)
+    with client:
+        yield client
+
+
+@pytest.fixture
+def database_name(mongo: MongoClient[dict[str, Any]]) -> Iterator[str]:
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield name
+    mongo.drop_database(name)

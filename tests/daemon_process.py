@@ -1,0 +1,133 @@
+"""The daemon as its users run it: a process with an environment, a log and an exit code."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from deadline import wait_until
+
+Record = dict[str, Any]
+
+STOP_SECONDS = 30
+"""More than the daemon gives itself to stop in order."""
+
+
+class DaemonProcess:
+    """One `pool-daemon run`; a context manager that kills what is left of it.
+
+    Its log is read by a thread as it comes, so that the daemon never waits for a reader.
+    """
+
+    def __init__(self, *arguments: str, uri: str, database_name: str, **settings: str) -> None:
+        self.records: list[Record] = []
+        self.unreadable_lines: list[str] = []
+        self._arguments = arguments
+        self._environment = environment(DATABASE__URI=uri, DATABASE__NAME=database_name, **settings)
+        self._process: subprocess.Popen[str] | None = None
+        self._reader = threading.Thread(target=self._read_log, name="log of the daemon", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pool_daemon", "run", *self._arguments],
+            env=self._environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+        )
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        if self.process.stderr:
+            self.process.stderr.close()
+        if kind is not None:
+            sys.stderr.writelines(f"{line}\n" for line in self.log_lines())
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The process; it must have been started."""
+        if self._process is None:
+            raise RuntimeError("the daemon has not been started")
+        return self._process
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the process is alive."""
+        return self.process.poll() is None
+
+    def cpu_seconds(self) -> float:
+        """Read how much processor time the process has used so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self) -> None:
+        """Ask the daemon to stop, as systemd and Kubernetes do, and hold it to exit code 0."""
+        self.process.terminate()
+        self.wait_for_exit()
+
+    def wait_for_exit(self, *, code: int = 0) -> None:
+        """Wait for the process to end by itself with that exit code."""
+        assert self.process.wait(STOP_SECONDS) == code, "\n".join(self.log_lines())
+
+    def wait_for_log(
+        self, condition: Callable[[Record], object], *, within_seconds: float, what: str
+    ) -> None:
+        """Wait for a record of the log."""
+        wait_until(
+            lambda: any(condition(record) for record in list(self.records)),
+            within_seconds=within_seconds,
+            what=what,
+        )
+
+    def wait_for_mention(self, number: int, *, within_seconds: float = 5) -> None:
+        """Wait for a record of the log that names a pool or a workload by its number."""
+        self.wait_for_log(
+            lambda record: str(number) in json.dumps(record),
+            within_seconds=within_seconds,
+            what=f"{number} in the log",
+        )
+
+    def complaints(self) -> list[Record]:
+        """List the records of the log that are warnings or worse."""
+        return [record for record in self.records if record.get("level") not in ("debug", "info")]
+
+    def log_lines(self) -> list[str]:
+        """List what the daemon said, one line a record."""
+        return [*map(json.dumps, self.records), *self.unreadable_lines]
+
+    def _read_log(self) -> None:
+        for line in self.process.stderr or ():
+            try:
+                self.records.append(json.loads(line))
+            except json.JSONDecodeError:
+                self.unreadable_lines.append(line.rstrip())
+
+
+@contextmanager
+def running_daemon(*, uri: str, database_name: str, **settings: str) -> Iterator[DaemonProcess]:
+    """Run a daemon that must stop in order at the end, having logged nothing but JSON."""
+    with DaemonProcess(uri=uri, database_name=database_name, **settings) as daemon:
+        yield daemon
+        daemon.stop()
+        assert daemon.unreadable_lines == []
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Make an environment in which the daemon finds these settings and no others."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("POOL_DAEMON_")}
+    named = {f"POOL_DAEMON_{name}": value for name, value in settings.items()}
+    return ours | {"POOL_DAEMON_LOG__FORMAT": "json"} | named

@@ -1,0 +1,20 @@
+"""Waiting for something to become true, with an end to patience."""
+
+import time
+from collections.abc import Callable
+
+POLL_SECONDS = 0.01
+
+
+def wait_until(condition: Callable[[], object], *, within_seconds: float, what: str) -> None:
+    """Return as soon as the condition holds; fail with `what` was awaited when time is up."""
+    deadline = time.monotonic() + within_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within_seconds} s: {what}")
+        time.sleep(POLL_SECONDS)
+
+
+def wait_for_instant(instant: float) -> None:
+    """Return when the clock on the wall shows that instant, in unix seconds."""
+    time.sleep(max(0.0, instant - time.time()))

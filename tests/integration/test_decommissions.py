@@ -1,0 +1,292 @@
+"""One batch, on a real server: what it writes, and what it does when the world changes in the middle of it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from arithmetic_model import Rates
+from deadline import wait_until
+from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Purchase
+from fail_point import fail_point, times_entered
+from pymongo import MongoClient
+
+from pool_daemon.clock import SystemClock
+from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.store.cases import OversizedBatchError, Settlement
+from pool_daemon.store.client import Database, connect
+from pool_daemon.store.decommissions import Decommissions
+
+Client = MongoClient[dict[str, Any]]
+
+
+@pytest.fixture
+def explorer(mongo: Client, database_name: str) -> Explorer:
+    return Explorer(database=mongo[database_name])
+
+
+@pytest_asyncio.fixture
+async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
+    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
+    yield database
+    database.close()
+
+
+def decommissions_of(database: Database, *, batch_workloads: int = 100) -> Decommissions:
+    return Decommissions(database=database, clock=SystemClock(), identity="me", batch_workloads=batch_workloads)
+
+
+@pytest.fixture
+def decommissions(database: Database) -> Decommissions:
+    return decommissions_of(database)
+
+
+def now() -> int:
+    return int(time.time())
+
+
+def assert_decommissioned(explorer: Explorer, workload_ids: list[int]) -> None:
+    """Each has its one transition, its one order, which is the document itself, and its one record."""
+    assert set(explorer.next_actions(workload_ids)) == {4}
+    for workload_id in workload_ids:
+        document = explorer.bytes_of(explorer.workloads, workload_id)
+        assert explorer.bytes_of(explorer.orders, workload_id) == document
+        assert explorer.events.count_documents({"workload_id": workload_id}) == 1
+
+
+def assert_untouched(explorer: Explorer, workload_ids: list[int]) -> None:
+    assert set(explorer.next_actions(workload_ids)) == {3}
+    assert explorer.orders.count_documents({"_id": {"$in": workload_ids}}) == 0
+    assert explorer.events.count_documents({"workload_id": {"$in": workload_ids}}) == 0
+
+
+async def test_what_uses_an_exhausted_resource_goes_and_the_rest_stays(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy(Rates(0.5, 1e9, 0.5), [CONTAINER, VOLUME, PUBLIC_IP, FREE[0]], bought_at=now() - 3600)
+    container, volume, address, free = pool.workload_ids
+    settlement = await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, [container, address])
+    assert_untouched(explorer, [volume, free])
+    assert {gone.workload_id: gone.resources for gone in settlement.decommissioned} == {
+        container: ("cu",),
+        address: ("ipv4u",),
+    }
+
+
+async def test_the_pool_is_asked_for_again_when_the_next_resource_runs_out(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    moment = now()
+    pool = explorer.buy(Rates(0.5, 5000, 0), [CONTAINER, VOLUME], bought_at=moment - 3600)
+    settlement = await decommissions.settle([pool.pool_id], now=moment)
+    drained = sum(explorer.rates[workload].su for workload in pool.workload_ids)
+    assert settlement.look_again == {pool.pool_id: moment - 3600 + int(5000 / drained)}
+
+
+async def test_settling_again_finds_nothing_left_to_do(explorer: Explorer, decommissions: Decommissions) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    await decommissions.settle([pool.pool_id], now=now())
+    saved = explorer.bytes_of(explorer.pools, pool.pool_id)
+    again = await decommissions.settle([pool.pool_id], now=now() + 5)
+    assert again.decommissioned == []
+    assert explorer.bytes_of(explorer.pools, pool.pool_id) == saved
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_a_pool_that_is_not_due_is_left_alone(explorer: Explorer, decommissions: Decommissions) -> None:
+    pool = explorer.buy(Rates(100, 100, 0), [CONTAINER])
+    settlement = await decommissions.settle([pool.pool_id, 404], now=now())
+    assert list(settlement.cases) == []
+    assert_untouched(explorer, pool.workload_ids)
+
+
+async def test_a_pool_is_due_by_an_instant_apart_from_now(explorer: Explorer, decommissions: Decommissions) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    await decommissions.settle([pool.pool_id], now=now(), due_by=pool.empty_at - 1)
+    assert_untouched(explorer, pool.workload_ids)
+    await decommissions.settle([pool.pool_id], now=now(), due_by=pool.empty_at)
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def during(
+    mongo: Client, decommissions: Decommissions, pool: Purchase, command: str, act: Any, *, mode: Any = None
+) -> Settlement:
+    """Settle a pool, and act while the server holds back the daemon's first command of that name."""
+    before = times_entered(mongo)
+    with fail_point(mongo, command, mode=mode, blockConnection=True, blockTimeMS=400):
+        settling = asyncio.create_task(decommissions.settle([pool.pool_id], now=now()))
+        await asyncio.to_thread(
+            wait_until, lambda: times_entered(mongo) > before, within_seconds=5, what=f"the daemon's {command}"
+        )
+        await asyncio.to_thread(act)
+        return await settling
+
+
+async def test_a_top_up_committed_between_reading_and_writing_keeps_every_workload(
+    explorer: Explorer, mongo: Client, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER, VOLUME)
+    await during(mongo, decommissions, pool, "aggregate", lambda: explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6)))
+    assert_untouched(explorer, pool.workload_ids)
+
+
+async def test_a_top_up_is_noticed_even_if_the_daemon_had_nothing_to_change_in_the_pool(
+    explorer: Explorer, mongo: Client, decommissions: Decommissions
+) -> None:
+    """A pool that is empty since this very second: syncing it again changes nothing, and yet it must be written."""
+    pool = explorer.buy_expired(CONTAINER)
+    explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"cus": 0.0, "sus": 0.0, "ipv4us": 0.0}})
+    explorer.rewrite(pool.pool_id, lambda document: document.update(last_updated=now() + 60))
+    await during(mongo, decommissions, pool, "aggregate", lambda: explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6)))
+    assert_untouched(explorer, pool.workload_ids)
+
+
+async def test_a_pool_empty_since_this_very_second_is_decommissioned_and_stays_as_it_is(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    moment = now()
+    explorer.pools.update_one(
+        {"_id": pool.pool_id},
+        {"$set": {"cus": 0.0, "sus": 0.0, "ipv4us": 0.0}, "$max": {"last_updated": moment, "empty_at": moment}},
+    )
+    saved = explorer.bytes_of(explorer.pools, pool.pool_id)
+    await decommissions.settle([pool.pool_id], now=moment)
+    assert_decommissioned(explorer, pool.workload_ids)
+    assert explorer.bytes_of(explorer.pools, pool.pool_id) == saved
+
+
+async def test_a_workload_deleted_by_its_customer_meanwhile_is_not_decommissioned_too(
+    explorer: Explorer, mongo: Client, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER, CONTAINER)
+    theirs, other = pool.workload_ids
+    await during(
+        mongo,
+        decommissions,
+        pool,
+        "update",
+        lambda: explorer.workloads.update_one({"_id": theirs}, {"$set": {"next_action": 6}}),
+    )
+    assert explorer.next_action(theirs) == 6
+    assert explorer.orders.count_documents({"_id": theirs}) == 0
+    assert_decommissioned(explorer, [other])
+
+
+@pytest.mark.parametrize("answer_lost", [{"closeConnection": True}, {"errorCode": 6, "errorLabels": ["RetryableWriteError"]}])
+async def test_a_commit_that_fails_once_is_repeated_and_happens_once(
+    explorer: Explorer, mongo: Client, decommissions: Decommissions, answer_lost: dict[str, Any]
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    with fail_point(mongo, "commitTransaction", **answer_lost):
+        await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_a_commit_whose_answer_never_comes_raises_and_settling_again_does_it_once(
+    explorer: Explorer, mongo: Client, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    with (
+        fail_point(mongo, "commitTransaction", mode="alwaysOn", closeConnection=True),
+        pytest.raises(StoreUnavailableError),
+    ):
+        await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_several_pools_with_more_workloads_than_a_batch_holds_are_refused_whole(
+    explorer: Explorer, database: Database
+) -> None:
+    pools = [explorer.buy_expired(*[CONTAINER] * 3) for _ in range(2)]
+    with pytest.raises(OversizedBatchError):
+        await decommissions_of(database, batch_workloads=5).settle([pool.pool_id for pool in pools], now=now())
+    for pool in pools:
+        assert_untouched(explorer, pool.workload_ids)
+
+
+async def test_one_pool_with_more_workloads_than_a_batch_holds_is_done_in_steps_even_if_the_first_ones_stay(
+    explorer: Explorer, database: Database
+) -> None:
+    pool = explorer.buy_expired(*[FREE[0]] * 12, *[CONTAINER] * 13)
+    decommissions = decommissions_of(database, batch_workloads=5)
+    steps, after = 0, None
+    while True:
+        settlement = await decommissions.settle([pool.pool_id], now=now(), after=after)
+        steps += 1
+        after = settlement.continue_after
+        if after is None:
+            break
+    assert steps == 5
+    assert_untouched(explorer, pool.workload_ids[:12])
+    assert_decommissioned(explorer, pool.workload_ids[12:])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def standalone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
+    folder = tmp_path_factory.mktemp("standalone")
+    options = ("--setParameter", "enableTestCommands=1")
+    async with EmbeddedMongod(folder=folder, replica_set=None, options=options) as server:
+        yield server
+
+
+@pytest.fixture
+def lone_client(standalone: EmbeddedMongod) -> Iterator[Client]:
+    with MongoClient(standalone.uri) as client:
+        yield client
+
+
+@pytest.fixture
+def lone_explorer(lone_client: Client, database_name: str) -> Explorer:
+    return Explorer(database=lone_client[database_name])
+
+
+@pytest_asyncio.fixture
+async def in_turn(standalone: EmbeddedMongod, database_name: str) -> AsyncIterator[Decommissions]:
+    database = connect(uri=standalone.uri, name=database_name)
+    yield decommissions_of(database)
+    database.close()
+
+
+async def test_without_transactions_a_batch_is_written_step_by_step(
+    lone_explorer: Explorer, in_turn: Decommissions
+) -> None:
+    pool = lone_explorer.buy(Rates(0.5, 1e9, 0), [CONTAINER, VOLUME], bought_at=now() - 3600)
+    container, volume = pool.workload_ids
+    settlement = await in_turn.settle([pool.pool_id], now=now())
+    assert [gone.workload_id for gone in settlement.decommissioned] == [container]
+    assert_decommissioned(lone_explorer, [container])
+    assert_untouched(lone_explorer, [volume])
+
+
+async def test_without_transactions_a_top_up_before_the_first_write_keeps_every_workload(
+    lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
+) -> None:
+    pool = lone_explorer.buy_expired(CONTAINER)
+    settlement = await during(
+        lone_client, in_turn, pool, "update", lambda: lone_explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6))
+    )
+    assert_untouched(lone_explorer, pool.workload_ids)
+    assert list(settlement.look_again) == [pool.pool_id]
+
+
+async def test_without_transactions_a_top_up_before_the_order_takes_the_marks_back(
+    lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
+) -> None:
+    """The daemon's second aggregate command counts whether the pool is still as it was saved."""
+    pool = lone_explorer.buy_expired(CONTAINER)
+    settlement = await during(
+        lone_client,
+        in_turn,
+        pool,
+        "aggregate",
+        lambda: lone_explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6)),
+        mode={"skip": 1},
+    )
+    assert_untouched(lone_explorer, pool.workload_ids)
+    assert list(settlement.look_again) == [pool.pool_id]

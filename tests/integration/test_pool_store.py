@@ -1,0 +1,214 @@
+"""Pools and reservations, read and written plainly; the same tests on a real server and on one in memory."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from bson import Int64
+from mock_database import MockDatabase
+
+from pool_daemon.capacity.pool import NEVER, Pool, new_pool
+from pool_daemon.capacity.reservation import Reservation, ReservationData
+from pool_daemon.errors import PoolNotFoundError, ReservationNotFoundError, StoreConflictError, UnreadableDocumentError
+from pool_daemon.store.client import Database, connect
+from pool_daemon.store.pools import PoolStore, next_id
+from pool_daemon.store.reservations import ReservationStore
+from pool_daemon.store.setup import INDEXES, create_collections, setup
+
+
+@pytest_asyncio.fixture(params=["mongod", "mongomock"])
+async def database(request: pytest.FixtureRequest, mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
+    database = MockDatabase() if request.param == "mongomock" else connect(uri=mongo_uri, name=database_name)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def pools(database: Database) -> PoolStore:
+    return PoolStore(database=database)
+
+
+def pool(pool_id: int, *, empty_at: int = NEVER, owner: int = 7) -> Pool:
+    return replace(new_pool(pool_id, owner, 0, ["a"], now=1000), empty_at=empty_at)
+
+
+async def test_a_pool_comes_back_as_it_was_saved(pools: PoolStore) -> None:
+    saved = await pools.capacity_pool_create(pool(5, empty_at=2000))
+    assert await pools.get_pool(5) == saved
+
+
+async def test_a_pool_without_id_draws_the_next_of_the_sequence_it_shares_with_reservations(
+    pools: PoolStore, database: Database
+) -> None:
+    first = await pools.capacity_pool_create(pool(0))
+    reservation = await ReservationStore(database=database).capacity_reservation_create(RESERVATION)
+    second = await pools.capacity_pool_create(pool(0))
+    assert (first.pool_id, reservation.reservation_id, second.pool_id) == (1, 2, 3)
+    counter = await database.collection("counters").find_one({"_id": "capacity-reservations"})
+    assert counter == {"_id": "capacity-reservations", "sequence": 3}
+
+
+async def test_an_id_that_is_taken_is_refused(pools: PoolStore) -> None:
+    await pools.capacity_pool_create(pool(5))
+    with pytest.raises(StoreConflictError, match="pool 5 exists already"):
+        await pools.capacity_pool_create(pool(5))
+
+
+async def test_a_pool_that_is_not_there_is_not_found(pools: PoolStore) -> None:
+    with pytest.raises(PoolNotFoundError, match="pool 404"):
+        await pools.get_pool(404)
+
+
+async def test_an_update_is_saved_while_the_pool_is_as_it_was_read(pools: PoolStore) -> None:
+    await pools.capacity_pool_create(pool(5))
+    as_read = await pools.get_pool(5)
+    changed = replace(as_read)
+    changed.add_capacity(10, 20, 30, now=1500)
+    assert await pools.update_pool(changed, as_read=as_read)
+    assert await pools.get_pool(5) == changed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cus": 1.0}, {"empty_at": Int64(5)}, {"node_ids": ["a", "b"]}, {"active_workload_ids": [Int64(5)]}],
+)
+async def test_an_update_never_overwrites_what_somebody_else_changed(
+    pools: PoolStore, database: Database, change: dict[str, Any]
+) -> None:
+    await pools.capacity_pool_create(pool(5))
+    as_read = await pools.get_pool(5)
+    await database.collection("capacity-pools").update_one({"_id": 5}, {"$set": change})
+    theirs = await database.collection("capacity-pools").find_one({"_id": 5})
+    assert not await pools.update_pool(replace(as_read, sus=99.0), as_read=as_read)
+    assert await database.collection("capacity-pools").find_one({"_id": 5}) == theirs
+
+
+async def test_an_update_of_nothing_still_tells_whether_the_pool_is_as_it_was_read(pools: PoolStore) -> None:
+    saved = await pools.capacity_pool_create(pool(5))
+    assert await pools.update_pool(saved, as_read=saved)
+    other = replace(saved, cus=1.0)
+    assert not await pools.update_pool(other, as_read=other)
+
+
+async def test_an_update_leaves_fields_that_nobody_here_knows(pools: PoolStore, database: Database) -> None:
+    saved = await pools.capacity_pool_create(pool(5))
+    await database.collection("capacity-pools").update_one({"_id": 5}, {"$set": {"note": "theirs"}})
+    assert await pools.update_pool(replace(saved, cus=1.0), as_read=saved)
+    assert (await database.collection("capacity-pools").find_one({"_id": 5}))["note"] == "theirs"
+
+
+async def test_an_unreadable_pool_comes_out_of_the_stream_as_an_error_and_the_stream_goes_on(
+    pools: PoolStore, database: Database
+) -> None:
+    for pool_id in (1, 3):
+        await pools.capacity_pool_create(pool(pool_id))
+    await database.collection("capacity-pools").insert_one({"_id": Int64(2), "cus": "many"})
+    results = [result async for result in pools.get_pools()]
+    assert [(result.document_id, result.pool is not None) for result in results] == [(1, True), (2, False), (3, True)]
+    assert "cus" in str(results[1].error)
+    with pytest.raises(UnreadableDocumentError, match="cus"):
+        await pools.get_pool(2)
+
+
+async def test_an_owner_gets_the_pools_of_its_own(pools: PoolStore) -> None:
+    for pool_id, owner in ((1, 7), (2, 8), (3, 7)):
+        await pools.capacity_pool_create(pool(pool_id, owner=owner))
+    assert [found.pool_id for found in await pools.get_pools_by_owner(7)] == [1, 3]
+
+
+async def test_expired_pools_are_those_empty_by_then_the_longest_empty_first(pools: PoolStore) -> None:
+    for pool_id, empty_at in ((1, 300), (2, 100), (3, 301), (4, NEVER), (5, -1)):
+        await pools.capacity_pool_create(pool(pool_id, empty_at=empty_at))
+    assert [found.pool_id for found in await pools.get_expired_pools(300)] == [5, 2, 1]
+
+
+async def test_the_next_pool_to_expire_is_the_first_after_that_second(pools: PoolStore, database: Database) -> None:
+    for pool_id, empty_at in ((1, 300), (2, 100), (3, 301), (4, NEVER)):
+        await pools.capacity_pool_create(pool(pool_id, empty_at=empty_at))
+    await database.collection("capacity-pools").insert_one({"_id": Int64(9), "empty_at": Int64(250)})
+    assert (await pools.get_next_expired_pool(100)).pool_id == 1
+    assert (await pools.get_next_expired_pool(300)).pool_id == 3
+    with pytest.raises(PoolNotFoundError):
+        await pools.get_next_expired_pool(301)
+
+
+async def test_what_is_due_comes_between_the_bounds_and_an_id_that_is_none_apart(
+    pools: PoolStore, database: Database
+) -> None:
+    for pool_id, empty_at in ((1, 300), (2, 100), (3, 301), (4, 200)):
+        await pools.capacity_pool_create(pool(pool_id, empty_at=empty_at))
+    await database.collection("capacity-pools").insert_one({"_id": "x", "empty_at": Int64(250)})
+    batches = [batch async for batch in pools.due(after=100, until=300)]
+    assert [pool_id for batch in batches for pool_id in batch.pool_ids] == [4, 1]
+    assert [result.document_id for batch in batches for result in batch.unreadable] == ["x"]
+    assert [batch.pool_ids async for batch in pools.due(after=None, until=100)] == [[2]]
+
+
+RESERVATION = Reservation(
+    reservation_id=0,
+    json='{"pool_id":0}',
+    data_reservation=ReservationData(pool_id=0, cus=1, sus=2, ipv4us=3, node_ids=["a"], currencies=None),
+    customer_tid=7,
+    customer_signature="aa",
+    sponsor_tid=0,
+    sponsor_signature="",
+)
+
+
+async def test_a_reservation_comes_back_as_it_was_saved(database: Database) -> None:
+    store = ReservationStore(database=database)
+    saved = await store.capacity_reservation_create(RESERVATION)
+    assert await store.capacity_reservation_get(saved.reservation_id) == saved
+    with pytest.raises(ReservationNotFoundError, match="reservation 404"):
+        await store.capacity_reservation_get(404)
+
+
+@pytest_asyncio.fixture
+async def real(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
+    database = connect(uri=mongo_uri, name=database_name)
+    yield database
+    database.close()
+
+
+async def test_setup_makes_the_missing_indexes_and_leaves_those_that_are_there(real: Database) -> None:
+    await real.collection("capacity-pools").create_index("empty_at", name="theirs")
+    assert await setup(real) == 2
+    assert await setup(real) == 0
+    names = await real.collection("capacity-pools").index_information()
+    assert set(names) == {"_id_", "theirs", "customer_tid_1"}
+    for collection, wanted in INDEXES.items():
+        keys = {tuple(index["key"]) for index in (await real.collection(collection).index_information()).values()}
+        assert keys >= set(wanted)
+
+
+async def test_the_sequence_is_an_int64_from_the_first_id_on(real: Database) -> None:
+    assert await next_id(real) == 1
+    counter = await real.collection("counters").find_one({"_id": "capacity-reservations"})
+    assert isinstance(counter["sequence"], Int64)
+
+
+async def test_the_daemons_own_collections_are_created_once(real: Database) -> None:
+    await create_collections(real)
+    await create_collections(real)
+    assert "pool-daemon-events" in await real.motor.list_collection_names()
+
+
+@pytest.mark.parametrize("stored", ["never", None, float("nan"), True, {"at": 5}, float("inf")])
+async def test_a_deadline_that_is_no_number_is_found_by_the_index_alone(real: Database, stored: Any) -> None:
+    await setup(real)
+    pools = PoolStore(database=real)
+    for pool_id in range(1, 6):
+        await pools.capacity_pool_create(pool(pool_id, empty_at=pool_id * 1000))
+    await real.collection("capacity-pools").insert_one({"_id": Int64(9), "empty_at": stored})
+    assert [result.document_id for result in await pools.unreadable_deadlines()] == [9]
+
+
+async def test_more_pools_than_a_batch_holds_stream_through(real: Database) -> None:
+    pools = PoolStore(database=real)
+    documents = [{"_id": Int64(number), "empty_at": Int64(number)} for number in range(2500)]
+    await real.collection("capacity-pools").insert_many(documents)
+    batches = [batch.pool_ids async for batch in pools.due(after=None, until=2498)]
+    assert [pool_id for batch in batches for pool_id in batch] == list(range(2499))
+    assert max(len(batch) for batch in batches) <= 1000

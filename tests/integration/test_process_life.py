@@ -1,0 +1,174 @@
+"""How a daemon starts, meets a database that comes and goes, shares it with another, and stops."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from arithmetic_model import Document, Rates
+from daemon_process import DaemonProcess, running_daemon
+from deadline import wait_until
+from explorer import CONTAINER, FREE, PLENTY, VOLUME, YEAR_SECONDS, Explorer
+from ledger import DELETE, Ledger
+from pool_daemon.embedded import EmbeddedMongod
+from pymongo import MongoClient
+
+QUICK = {"DATABASE__SERVER_SELECTION_SECONDS": "1"}
+"""Settings with which a daemon notices within a second that MongoDB is away."""
+
+START_SECONDS = 10
+RETURN_SECONDS = 30
+
+
+@pytest.fixture
+def explorer(mongo: MongoClient[Document]) -> Iterator[Explorer]:
+    """Write to a fresh database for each test: each has daemons of its own."""
+    name = f"process-life-{uuid4().hex[:8]}"
+    yield Explorer(database=mongo[name])
+    mongo.drop_database(name)
+
+
+@pytest.fixture
+def ledger(mongo: MongoClient[Document], explorer: Explorer) -> Iterator[Ledger]:
+    """Judge at the end of each test what was committed in it."""
+    ledger = Ledger(client=mongo, explorer=explorer)
+    yield ledger
+    assert ledger.violations_of_i1() == []
+    assert ledger.violations_of_i2() == []
+
+
+def test_what_fell_due_while_no_daemon_ran_goes_at_its_start(
+    explorer: Explorer, ledger: Ledger, mongo_uri: str
+) -> None:
+    expired = [explorer.buy_expired(CONTAINER, VOLUME, *FREE) for _ in range(10)]
+    lasting = explorer.buy(Rates(cu=PLENTY), [CONTAINER])
+
+    with running_daemon(uri=mongo_uri, database_name=explorer.database.name):
+        for pool in expired:
+            ledger.wait_for_decommissions(pool.workload_ids[:2], within_seconds=START_SECONDS)
+
+    assert explorer.next_actions(lasting.workload_ids) == [3]
+
+
+def test_a_daemon_on_an_empty_database_waits_and_stops_in_order(
+    explorer: Explorer, ledger: Ledger, mongo_uri: str
+) -> None:
+    with running_daemon(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+        pool = explorer.buy_expired(CONTAINER)
+        ledger.wait_for_decommissions(pool.workload_ids, within_seconds=START_SECONDS)
+
+    assert daemon.complaints() == []
+
+
+def test_one_pass_deals_with_what_is_due_and_ends(explorer: Explorer, ledger: Ledger, mongo_uri: str) -> None:
+    expired = explorer.buy_expired(CONTAINER)
+    lasting = explorer.buy(Rates(cu=YEAR_SECONDS), [CONTAINER])
+
+    with DaemonProcess("--once", uri=mongo_uri, database_name=explorer.database.name) as daemon:
+        daemon.wait_for_exit()
+
+    ledger.wait_for_decommissions(expired.workload_ids, within_seconds=0)
+    assert explorer.next_actions(lasting.workload_ids) == [3]
+
+
+def test_two_daemons_at_once_do_nothing_twice(explorer: Explorer, ledger: Ledger, mongo_uri: str) -> None:
+    pools = [explorer.buy_expired(CONTAINER, VOLUME) for _ in range(20)]
+    name = explorer.database.name
+
+    with (
+        running_daemon(uri=mongo_uri, database_name=name),
+        running_daemon(uri=mongo_uri, database_name=name),
+    ):
+        for pool in pools:
+            ledger.wait_for_decommissions(pool.workload_ids, within_seconds=START_SECONDS)
+        together = [explorer.buy(Rates(cu=2.5, su=2.5), [CONTAINER, VOLUME]) for _ in range(20)]
+        for pool in together:
+            ledger.wait_for_decommissions(pool.workload_ids, within_seconds=5)
+
+    workloads = [workload_id for pool in pools + together for workload_id in pool.workload_ids]
+    assert sorted(each.workload_id for each in ledger.read().decommissions) == workloads
+    assert explorer.events.count_documents({}) == len(workloads)
+
+
+async def test_a_daemon_that_starts_before_its_database_waits_for_it(tmp_path: Path) -> None:
+    async with EmbeddedMongod(folder=tmp_path) as server:
+        uri = server.uri
+        with outside_writer(uri) as explorer:
+            pool = explorer.buy_expired(CONTAINER)
+    port = int(uri.split("127.0.0.1:")[1].split("/")[0])
+
+    with running_daemon(uri=uri, database_name=explorer.database.name, **QUICK) as daemon:
+        wait_until(daemon.complaints, within_seconds=START_SECONDS, what="a complaint that MongoDB is away")
+        async with EmbeddedMongod(folder=tmp_path, port=port):
+            with outside_writer(uri) as writer:
+                wait_for_orders(writer, pool.workload_ids, within_seconds=RETURN_SECONDS)
+            daemon.stop()
+
+
+async def test_a_daemon_outlives_a_restart_of_its_database(tmp_path: Path) -> None:
+    async with EmbeddedMongod(folder=tmp_path) as server:
+        uri, name = server.uri, "explorer"
+        with (
+            running_daemon(uri=uri, database_name=name, **QUICK) as daemon,
+            outside_writer(uri) as explorer,
+        ):
+            before = explorer.buy_expired(CONTAINER)
+            wait_for_orders(explorer, before.workload_ids, within_seconds=START_SECONDS)
+
+            await server.stop()
+            wait_until(daemon.complaints, within_seconds=START_SECONDS, what="a complaint about the loss")
+            await server.start()
+
+            after = explorer.buy_expired(CONTAINER)
+            wait_for_orders(explorer, after.workload_ids, within_seconds=RETURN_SECONDS)
+            on_time = explorer.buy(Rates(cu=2.5), [CONTAINER])
+            wait_for_orders(explorer, on_time.workload_ids, within_seconds=5)
+            daemon.stop()
+
+
+async def test_a_daemon_of_a_standalone_server_polls_and_says_so_once(tmp_path: Path) -> None:
+    async with EmbeddedMongod(folder=tmp_path, replica_set=None) as server:
+        with outside_writer(server.uri) as explorer:
+            overdue = explorer.buy_expired(CONTAINER, VOLUME, *FREE)
+            with running_daemon(uri=server.uri, database_name=explorer.database.name) as daemon:
+                wait_for_orders(explorer, overdue.workload_ids[:2], within_seconds=START_SECONDS)
+                heard_of_late = explorer.buy_expired(CONTAINER)
+                on_time = explorer.buy(Rates(cu=3.5), [CONTAINER, *FREE])
+                topped_up = explorer.buy(Rates(cu=3.5), [CONTAINER])
+                explorer.top_up(topped_up.pool_id, Rates(cu=YEAR_SECONDS))
+                wait_for_orders(explorer, heard_of_late.workload_ids, within_seconds=5)
+                wait_for_orders(explorer, on_time.workload_ids[:1], within_seconds=5)
+            (event,) = explorer.events.find({"pool_id": on_time.pool_id})
+
+        assert on_time.empty_at <= event["decommissioned_at"].timestamp() < on_time.empty_at + 1
+        assert len(daemon.complaints()) == 1
+
+
+@contextmanager
+def outside_writer(uri: str) -> Iterator[Explorer]:
+    """Write to a server of the test's own."""
+    client: MongoClient[Document] = MongoClient(uri, tz_aware=True)
+    with client:
+        yield Explorer(database=client["explorer"])
+
+
+def wait_for_orders(explorer: Explorer, workload_ids: list[int], *, within_seconds: float) -> None:
+    """Wait for the orders of these workloads; each must be a copy and recorded once, with no others."""
+    wait_until(
+        lambda: explorer.orders.count_documents({"_id": {"$in": workload_ids}}) == len(workload_ids),
+        within_seconds=within_seconds,
+        what=f"orders for {workload_ids}",
+    )
+    for workload_id in workload_ids:
+        wait_until(
+            lambda workload_id=workload_id: explorer.events.count_documents({"workload_id": workload_id}),
+            within_seconds=1,
+            what=f"an event of {workload_id}",
+        )
+        assert explorer.next_action(workload_id) == DELETE
+        order = explorer.bytes_of(explorer.orders, workload_id)
+        assert order == explorer.bytes_of(explorer.workloads, workload_id)
+        assert explorer.events.count_documents({"workload_id": workload_id}) == 1
+    running = explorer.workloads.distinct("_id", {"next_action": 3})
+    assert explorer.orders.count_documents({"_id": {"$in": running}}) == 0

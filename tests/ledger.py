@@ -1,0 +1,192 @@
+"""What had to be decommissioned when, and what was: the two invariants, judged from the database alone.
+
+I1, never early: no workload goes while its resource lasts, nor after a top-up that was committed first.
+I2, never lost: every workload that must go, goes: one transition, one order and one event, all in one commit.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from arithmetic_model import Document, exhausted, is_readable
+from deadline import wait_until
+from explorer import Explorer
+from oplog import Change, Commit, Oplog
+from pymongo import MongoClient
+
+DEPLOY = 3
+DELETE = 4
+
+GRACE_SECONDS = 2
+"""How long after it is due a workload may still run before it counts as lost."""
+
+
+class Decommission(NamedTuple):
+    """A workload's transition from deploy to delete, with what was true at that moment."""
+
+    workload_id: int
+    pool: Document
+    commit: Commit
+
+    @property
+    def key(self) -> tuple[int, Any, Any]:
+        """What makes the transition one of its own: the same end of the same pool is recorded once."""
+        return self.workload_id, self.pool.get("_id"), self.pool.get("empty_at")
+
+    @property
+    def committed_at(self) -> float:
+        """The moment of the commit, in unix seconds."""
+        return self.commit.committed_at
+
+    def is_ordered(self) -> bool:
+        """Tell whether the same commit wrote the work order."""
+        return any(
+            (change.collection, change.document_id) == ("workqueue", self.workload_id)
+            for change in self.commit.changes
+        )
+
+    def is_recorded(self) -> bool:
+        """Tell whether the same commit wrote the event."""
+        return any(
+            change.collection == "pool-daemon-events" and change.fields.get("workload_id") == self.workload_id
+            for change in self.commit.changes
+        )
+
+
+class TopUp(NamedTuple):
+    """A pool's end that was moved by an outside writer, and how many of its workloads had gone by then."""
+
+    pool_id: int
+    committed_at: float
+    gone_before: int
+
+
+class Ledger:
+    """Replays every commit to the explorer's database since this object was made."""
+
+    def __init__(self, *, client: MongoClient[Document], explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._oplog = Oplog(client=client, database_name=explorer.database.name)
+        self._client = client
+
+    def read(self) -> "Account":
+        """Replay the commits up to now."""
+        account = Account()
+        for commit in self._oplog.commits():
+            account.enter(commit)
+        return account
+
+    def now(self) -> float:
+        """Read the server's clock, in unix seconds."""
+        local_time: datetime = self._client.admin.command("hello")["localTime"]
+        return local_time.replace(tzinfo=UTC).timestamp()
+
+    def wait_for_decommissions(self, workload_ids: list[int], *, within_seconds: float) -> list[Decommission]:
+        """Wait until all these workloads are to be deleted; return their transitions in the same order."""
+        explorer = self._explorer
+        wait_until(
+            lambda: set(explorer.next_actions(workload_ids)) == {DELETE},
+            within_seconds=within_seconds,
+            what=f"{workload_ids} to be decommissioned, but {explorer.next_actions(workload_ids)}",
+        )
+        found = {each.workload_id: each for each in self.read().decommissions}
+        return [found[workload_id] for workload_id in workload_ids]
+
+    def violations_of_i1(self) -> list[str]:
+        """Say of each workload that went too early, or that is half gone, why it should not have."""
+        account = self.read()
+        gone = {each.workload_id for each in account.decommissions}
+        early = [
+            f"{each.workload_id} at {each.committed_at}: {reason}"
+            for each in account.decommissions
+            if (reason := self._why_early(each))
+        ]
+        ordered = [order["_id"] for order in self._explorer.orders.find({"next_action": DELETE})]
+        recorded = [event["workload_id"] for event in self._explorer.events.find({"kind": "decommissioned"})]
+        return [
+            *early,
+            *(f"{each}: ordered to be deleted while it still runs" for each in ordered if each not in gone),
+            *(f"{each}: an event while it still runs" for each in recorded if each not in gone),
+        ]
+
+    def violations_of_i2(self) -> list[str]:
+        """Say of each workload that was lost, or that went twice or by halves, what is wrong."""
+        account = self.read()
+        firsts = {each.key: each for each in reversed(account.decommissions)}
+        transitions = Counter(each.workload_id for each in firsts.values())
+        events = Counter(
+            event["workload_id"] for event in self._explorer.events.find({"kind": "decommissioned"})
+        )
+        return [
+            *(
+                f"{workload_id}: {events[workload_id]} events of {count} transitions"
+                for workload_id, count in transitions.items()
+                if events[workload_id] != count
+            ),
+            *(wrong for each in firsts.values() if (wrong := self._what_is_missing(each))),
+            *self._left_behind(account),
+        ]
+
+    def _why_early(self, each: Decommission) -> str | None:
+        if not is_readable(each.pool):
+            return f"its pool cannot be read: {each.pool}"
+        if each.committed_at < each.pool["empty_at"]:
+            return f"its pool lasts until {each.pool['empty_at']}"
+        rates = self._explorer.rates[each.workload_id]
+        if not exhausted(each.pool, rates, now=int(each.committed_at)):
+            return f"nothing that it uses was exhausted: {each.pool}"
+        return None
+
+    def _what_is_missing(self, each: Decommission) -> str | None:
+        if not each.is_ordered():
+            return f"{each.workload_id}: no order in the commit of its transition"
+        if not each.is_recorded():
+            return f"{each.workload_id}: no event in the commit of its transition"
+        document = self._explorer.bytes_of(self._explorer.workloads, each.workload_id)
+        if document != self._explorer.bytes_of(self._explorer.orders, each.workload_id):
+            return f"{each.workload_id}: its order is not a copy of its document"
+        return None
+
+    def _left_behind(self, account: "Account") -> Iterator[str]:
+        then = int(self.now()) - GRACE_SECONDS
+        for workload_id, rates in self._explorer.rates.items():
+            workload = account.documents["workload"].get(workload_id, {})
+            pool = account.documents["capacity-pools"].get(workload.get("pool_id"), {})
+            if workload.get("next_action") != DEPLOY or not is_readable(pool) or pool["empty_at"] > then:
+                continue
+            if missing := exhausted(pool, rates, now=then):
+                yield f"{workload_id}: still runs without {missing} of pool {pool}"
+
+
+class Account:
+    """The state of the database after the commits that were entered, and what they did on the way."""
+
+    def __init__(self) -> None:
+        self.documents: defaultdict[str, dict[Any, Document]] = defaultdict(dict)
+        self.decommissions: list[Decommission] = []
+        self.top_ups: list[TopUp] = []
+        self._gone: Counter[Any] = Counter()
+
+    def enter(self, commit: Commit) -> None:
+        """Apply one commit; note the transitions and the top-ups in it, by the state before it."""
+        for change in commit.changes:
+            if change.collection == "workload":
+                self._note_transition(change, commit)
+            if change.collection == "capacity-pools":
+                self._note_top_up(change, commit)
+        for change in commit.changes:
+            documents = self.documents[change.collection]
+            documents[change.document_id] = change.applied_to(documents.get(change.document_id, {}))
+
+    def _note_transition(self, change: Change, commit: Commit) -> None:
+        before = self.documents["workload"].get(change.document_id, {})
+        if before.get("next_action") == DEPLOY and change.fields.get("next_action") == DELETE:
+            pool = self.documents["capacity-pools"].get(before.get("pool_id"), {})
+            self.decommissions.append(Decommission(change.document_id, dict(pool), commit))
+            self._gone[before.get("pool_id")] += 1
+
+    def _note_top_up(self, change: Change, commit: Commit) -> None:
+        if "empty_at" in change.fields and change.document_id in self.documents["capacity-pools"]:
+            gone = self._gone[change.document_id]
+            self.top_ups.append(TopUp(change.document_id, commit.committed_at, gone))

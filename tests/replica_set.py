@@ -1,0 +1,140 @@
+"""A replica set of three on one machine, whose members a test may kill, freeze and bring back."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pymongo import AsyncMongoClient
+from pymongo.errors import AutoReconnect
+
+from pool_daemon.embedded import EmbeddedMongod
+
+NAME = "pool-daemon-three"
+SETTINGS = {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 500}
+ANSWER_MILLISECONDS = 500
+"""A member that takes longer to answer counts as silent: it is dead or frozen."""
+
+AGREEMENT_SECONDS = 30
+INELIGIBLE_SECONDS = 10
+POLL_SECONDS = 0.02
+
+Answer = TypeVar("Answer")
+
+
+class BreakableMongod(EmbeddedMongod):
+    """A mongod that can be broken. Started again, it has its data, and its port if nobody took that meanwhile."""
+
+    async def kill(self) -> None:
+        """End it as kill -9 does; nothing happens if it has ended."""
+        await self._run.kill()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Freeze it: its connections stay open and nothing answers, as behind a network that went dark."""
+        self._run.send(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._run.send(signal.SIGCONT)
+
+
+class EmbeddedReplicaSet:
+    """Three members that elect a new primary in a second or two; an async context manager for one event loop."""
+
+    def __init__(self, *, folder: Path) -> None:
+        # With replica_set=None no member initiates a set of its own.
+        options = [f"--replSet={NAME}", "--setParameter=enableTestCommands=1"]
+        folders = [folder / f"member-{number}" for number in range(3)]
+        self.members = [BreakableMongod(folder=it, replica_set=None, options=options) for it in folders]
+        self._clients: list[AsyncMongoClient[dict[str, Any]]] = []
+
+    @property
+    def uri(self) -> str:
+        """Where clients connect to the whole set."""
+        hosts = ",".join(f"127.0.0.1:{member.port}" for member in self.members)
+        return f"mongodb://{hosts}/?replicaSet={NAME}"
+
+    async def start(self) -> None:
+        """Start the members, initiate their set, and return once it has a primary and two secondaries."""
+        async with asyncio.TaskGroup() as starts:
+            for member in self.members:
+                starts.create_task(member.start())
+        self._clients = [_direct_client(member) for member in self.members]
+        hosts = [{"_id": i, "host": f"127.0.0.1:{member.port}"} for i, member in enumerate(self.members)]
+        config = {"_id": NAME, "members": hosts, "settings": SETTINGS}
+        await self._clients[0].admin.command("replSetInitiate", config)
+        await self.primary()
+        await _agreed(self._two_follow, on="two secondaries")
+
+    async def stop(self) -> None:
+        """End the members at once: nobody reads their folders again."""
+        for client in self._clients:
+            await client.close()
+        await asyncio.gather(*(member.kill() for member in self.members))
+
+    async def primary(self) -> BreakableMongod:
+        """Return the primary, once there is one; of two that claim it, the one that was elected last."""
+        return await _agreed(self._leader, on="a primary")
+
+    async def step_down(self) -> BreakableMongod:
+        """Make the primary hand over; return the new one once it takes writes."""
+        old = await self.primary()
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(old.uri)
+        async with client:
+            await client.admin.command("replSetStepDown", INELIGIBLE_SECONDS, secondaryCatchUpPeriodSecs=5)
+
+        async def successor() -> BreakableMongod | None:
+            leader = await self._leader()
+            return leader if leader is not old else None
+
+        return await _agreed(successor, on="a new primary")
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _leader(self) -> BreakableMongod | None:
+        answers = zip(await self._hellos(), self.members, strict=True)
+        leaders = [(hello["electionId"], member) for hello, member in answers if hello.get("isWritablePrimary")]
+        return max(leaders, key=lambda leader: leader[0])[1] if leaders else None
+
+    async def _two_follow(self) -> bool:
+        return sum(bool(hello.get("secondary")) for hello in await self._hellos()) == 2
+
+    async def _hellos(self) -> list[dict[str, Any]]:
+        return await asyncio.gather(*(_hello(client) for client in self._clients))
+
+
+def _direct_client(member: BreakableMongod) -> AsyncMongoClient[dict[str, Any]]:
+    return AsyncMongoClient(
+        member.uri,
+        connectTimeoutMS=ANSWER_MILLISECONDS,
+        socketTimeoutMS=ANSWER_MILLISECONDS,
+        serverSelectionTimeoutMS=ANSWER_MILLISECONDS,
+    )
+
+
+async def _hello(client: AsyncMongoClient[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return await client.admin.command("hello")
+    except AutoReconnect:
+        return {}
+
+
+async def _agreed(question: Callable[[], Awaitable[Answer | None]], *, on: str) -> Answer:
+    deadline = time.monotonic() + AGREEMENT_SECONDS
+    while time.monotonic() < deadline:
+        if answer := await question():
+            return answer
+        await asyncio.sleep(POLL_SECONDS)
+    raise AssertionError(f"no agreement on {on} within {AGREEMENT_SECONDS} s")

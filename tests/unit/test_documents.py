@@ -1,0 +1,142 @@
+"""Documents of the database, bit for bit: the golden vectors hold the bytes that the existing service writes."""
+
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import bson
+import pytest
+from bson import Int64
+from bson.raw_bson import RawBSONDocument
+
+from pool_daemon.capacity.pool import NEVER, Pool
+from pool_daemon.capacity.reservation import Reservation
+from pool_daemon.errors import UnreadableDocumentError
+from pool_daemon.store.documents import (
+    decoded,
+    document_id,
+    pool_from_document,
+    pool_to_document,
+    reservation_from_document,
+    reservation_to_document,
+)
+
+TABLES = Path(__file__).parents[1] / "data" / "tables.jsonl.gz"
+
+
+def rows(table: str) -> list[dict[str, Any]]:
+    with gzip.open(TABLES, "rt") as lines:
+        return [row for row in map(json.loads, lines) if row["table"] == table]
+
+
+GOOD: dict[str, Any] = {
+    "_id": Int64(1),
+    "cus": 1.5,
+    "sus": 2.0,
+    "ipv4us": 0.0,
+    "node_ids": ["a"],
+    "last_updated": Int64(100),
+    "active_cu": 0.5,
+    "active_su": 0.0,
+    "active_ipv4": 0.0,
+    "empty_at": Int64(103),
+    "customer_tid": Int64(7),
+    "sponsor_tid": Int64(0),
+    "active_workload_ids": [Int64(11)],
+}
+
+
+@pytest.mark.parametrize("row", rows("pool_bson"), ids=lambda row: str(row["json"]["pool_id"]))
+def test_a_pool_is_read_and_written_byte_for_byte(row: dict[str, Any]) -> None:
+    raw = bytes.fromhex(row["bson_hex"])
+    pool = pool_from_document(decoded(RawBSONDocument(raw)))
+    assert bson.encode(pool_to_document(pool)) == raw
+    assert pool == Pool.from_json(row["json"])
+
+
+@pytest.mark.parametrize("row", rows("reservation"), ids=lambda row: str(row["json"]["id"]))
+def test_a_reservation_is_read_and_written_byte_for_byte(row: dict[str, Any]) -> None:
+    raw = bytes.fromhex(row["bson_hex"])
+    reservation = reservation_from_document(decoded(RawBSONDocument(raw)))
+    assert bson.encode(reservation_to_document(reservation)) == raw
+    assert reservation == Reservation.from_json(row["json"])
+
+
+def test_there_are_vectors_of_both_kinds() -> None:
+    assert (len(rows("pool_bson")), len(rows("reservation"))) == (40, 40)
+
+
+@pytest.mark.parametrize(
+    ("field", "stored", "read"),
+    [
+        ("_id", 5, 5),
+        ("_id", 5.0, 5),
+        ("empty_at", 103, 103),
+        ("empty_at", Int64(NEVER), NEVER),
+        ("empty_at", Int64(-5), -5),
+        ("empty_at", 1e18, 10**18),
+        ("cus", 3, 3.0),
+        ("cus", Int64(3), 3.0),
+        ("node_ids", None, None),
+        ("node_ids", [], []),
+        ("active_workload_ids", [5, 6.0, Int64(7)], [5, 6, 7]),
+    ],
+)
+def test_other_number_types_and_null_arrays_are_read(field: str, stored: Any, read: Any) -> None:
+    document = bson.decode(bson.encode(GOOD | {field: stored, "unknown": "field"}))
+    attribute = "pool_id" if field == "_id" else field
+    assert getattr(pool_from_document(document), attribute) == read
+
+
+@pytest.mark.parametrize("field", ["node_ids", "active_workload_ids"])
+def test_a_missing_array_is_read_as_none(field: str) -> None:
+    assert getattr(pool_from_document({key: GOOD[key] for key in GOOD if key != field}), field) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "stored"),
+    [
+        ("_id", "one"),
+        ("_id", 1.5),
+        ("cus", "3"),
+        ("cus", True),
+        ("cus", None),
+        ("cus", math.nan),
+        ("active_su", math.inf),
+        ("active_cu", -0.5),
+        ("last_updated", 100.5),
+        ("empty_at", "never"),
+        ("empty_at", 1e30),
+        ("empty_at", math.nan),
+        ("empty_at", False),
+        ("node_ids", "a"),
+        ("node_ids", ["a", 5]),
+        ("active_workload_ids", {"0": 5}),
+        ("active_workload_ids", ["x"]),
+        ("sponsor_tid", [1]),
+    ],
+)
+def test_an_unreadable_pool_says_which_field_it_is(field: str, stored: Any) -> None:
+    with pytest.raises(UnreadableDocumentError) as caught:
+        pool_from_document(GOOD | {field: stored})
+    assert field in str(caught.value) or "finite" in str(caught.value)
+
+
+@pytest.mark.parametrize("field", [field for field in GOOD if field not in {"node_ids", "active_workload_ids"}])
+def test_a_pool_without_one_of_its_numbers_is_unreadable(field: str) -> None:
+    with pytest.raises(UnreadableDocumentError, match=field):
+        pool_from_document({key: GOOD[key] for key in GOOD if key != field})
+
+
+def test_text_that_is_not_utf8_makes_a_document_unreadable_but_not_nameless() -> None:
+    raw = RawBSONDocument(bson.encode({"_id": 9, "name": "ABCD"}).replace(b"ABCD", b"\xff\xfe\xff\xfe"))
+    with pytest.raises(UnreadableDocumentError, match="not decodable"):
+        decoded(raw)
+    assert document_id(raw) == 9
+
+
+def test_dates_beyond_what_python_can_hold_do_not_matter() -> None:
+    raw = RawBSONDocument(bson.encode({"_id": 9, "at": bson.datetime_ms.DatetimeMS(2**62)}))
+    assert decoded(raw)["_id"] == 9

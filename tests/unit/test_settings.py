@@ -1,0 +1,346 @@
+import re
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from pool_daemon.errors import ConfigurationError, ExitCode
+from pool_daemon.settings import Database, Settings, Sources, example_toml, load_settings
+from pool_daemon.settings.sections import SECTIONS
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+URI = "mongodb://daemon:hunter2@db-1,db-2/?replicaSet=explorer"
+
+WriteConfig = Callable[[str], Path]
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> WriteConfig:
+    def write(text: str) -> Path:
+        path = tmp_path / "config.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    return folder
+
+
+def every_field() -> Iterator[tuple[str, str, FieldInfo]]:
+    for section, fields in SECTIONS.items():
+        for name, field in fields.items():
+            yield section, name, field
+
+
+def complaints(config: Path | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Load settings that must be refused, and return the lines that say why."""
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(config, environ or {})
+    assert refused.value.exit_code == ExitCode.CONFIGURATION
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "hunter2" not in shown
+    assert "pydantic" not in str(refused.value)
+    return str(refused.value).splitlines()
+
+
+def test_without_any_source_the_defaults_are_in_force() -> None:
+    assert load_settings(None, {}) == Settings()
+
+
+def test_settings_built_in_code_read_nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOL_DAEMON_DATABASE__NAME", "outside")
+    assert Settings().database.name == "explorer"
+    assert load_settings().database.name == "outside"
+
+
+def test_the_environment_ranks_above_secrets_and_those_above_the_file(write_config: WriteConfig, secrets: Path) -> None:
+    config = write_config('[database]\nname = "file"\ntimeout_seconds = 1\nserver_selection_seconds = 1')
+    (secrets / "database__name").write_text("secret")
+    (secrets / "database__timeout_seconds").write_text("2")
+    environ = {"POOL_DAEMON_SECRETS_DIR": str(secrets), "POOL_DAEMON_DATABASE__NAME": "environment"}
+    sources = Sources(config=config, environ=environ)
+    database = sources.load().database
+    assert (database.name, database.timeout_seconds, database.server_selection_seconds) == ("environment", 2, 1)
+    assert sources.place_of("database", "name") == "environment variable POOL_DAEMON_DATABASE__NAME"
+    assert sources.place_of("database", "timeout_seconds") == f"secret {secrets}/database__timeout_seconds"
+    assert sources.place_of("database", "server_selection_seconds") == f"file {config}"
+    assert sources.place_of("database", "uri") == "default"
+
+
+def test_a_secret_loses_the_newline_that_editors_leave(secrets: Path) -> None:
+    (secrets / "database__uri").write_text(f"{URI}\n")
+    settings = load_settings(None, {"CREDENTIALS_DIRECTORY": str(secrets)})
+    assert settings.database.uri is not None
+    assert settings.database.uri.get_secret_value() == URI
+
+
+def test_a_secret_may_be_a_link_inside_its_folder_as_kubernetes_mounts_it(secrets: Path) -> None:
+    (secrets / "..2026").mkdir()
+    (secrets / "..2026" / "database__uri").write_text(URI)
+    (secrets / "..data").symlink_to("..2026")
+    (secrets / "database__uri").symlink_to("..data/database__uri")
+    assert load_settings(None, {"POOL_DAEMON_SECRETS_DIR": str(secrets)}).database.uri is not None
+
+
+def test_the_folder_chosen_for_the_daemon_ranks_above_that_of_systemd(secrets: Path, tmp_path: Path) -> None:
+    (secrets / "database__name").write_text("chosen")
+    environ = {"POOL_DAEMON_SECRETS_DIR": str(secrets), "CREDENTIALS_DIRECTORY": str(tmp_path / "absent")}
+    assert load_settings(None, environ).database.name == "chosen"
+
+
+def test_files_of_others_in_the_secrets_folder_are_left_alone(secrets: Path) -> None:
+    (secrets / "tls.key").write_text("theirs")
+    (secrets / "log").write_text("theirs")
+    assert load_settings(None, {"CREDENTIALS_DIRECTORY": str(secrets)}) == Settings()
+
+
+def test_an_unknown_secret_is_refused(secrets: Path) -> None:
+    (secrets / "database__password").write_text("hunter2")
+    [line] = complaints(environ={"POOL_DAEMON_SECRETS_DIR": str(secrets)})
+    assert line.startswith(f"database.password (secret {secrets}/database__password): is no setting")
+
+
+def test_a_secret_that_links_out_of_its_folder_is_refused(secrets: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text(URI)
+    (secrets / "database__uri").symlink_to(tmp_path / "elsewhere")
+    [line] = complaints(environ={"POOL_DAEMON_SECRETS_DIR": str(secrets)})
+    assert line == f"secret {secrets}/database__uri: must be a file that lies inside the folder"
+
+
+def test_a_secrets_folder_that_cannot_be_used_is_refused(secrets: Path) -> None:
+    (secrets / "plain_file").write_text("x")
+    for folder in (secrets / "absent", secrets / "plain_file"):
+        [line] = complaints(environ={"POOL_DAEMON_SECRETS_DIR": str(folder)})
+        assert line.startswith(f"secrets folder {folder}: cannot be read: ")
+
+
+def test_a_secret_that_is_not_text_is_refused(secrets: Path) -> None:
+    (secrets / "database__uri").write_bytes(b"mongodb://\xff")
+    [line] = complaints(environ={"POOL_DAEMON_SECRETS_DIR": str(secrets)})
+    assert line == f"secrets folder {secrets}: must hold nothing but small text files"
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    [absent] = complaints(tmp_path / "absent.toml")
+    assert absent == f"{tmp_path}/absent.toml: cannot be read: No such file or directory"
+    [folder] = complaints(tmp_path)
+    assert folder == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_a_file_that_is_not_toml_is_refused_with_line_and_column(write_config: WriteConfig) -> None:
+    [line] = complaints(write_config("[log]\nlevel = \n"))
+    assert re.search(r"config\.toml: is not TOML: .*line 2, column 9", line)
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
+    [line] = complaints(tmp_path / "config.toml")
+    assert line == f"{tmp_path}/config.toml: is not UTF-8 text; save it as UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "[databse]\nuri = 'mongodb://u:hunter2@h'",
+            "databse.uri (file PATH): is no setting; did you mean database.uri?",
+        ),
+        (
+            "[stream]\npol_seconds = 1",
+            "stream.pol_seconds (file PATH): is no setting; did you mean stream.poll_seconds?",
+        ),
+        ("[zzz]\nq = 1", "zzz.q (file PATH): is no setting; remove it"),
+        ("name = 'hunter2'", "name (file PATH): is no setting; remove it"),
+        ("log = 'debug'", "log (file PATH): is a section; set one of its fields: format, level"),
+        ("[log.level]\nx = 1", "log.level (file PATH): must be one of debug, info, warning, error"),
+    ],
+)
+def test_an_unknown_key_of_the_file_is_refused(write_config: WriteConfig, text: str, expected: str) -> None:
+    config = write_config(text)
+    assert complaints(config) == [expected.replace("PATH", str(config))]
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [
+        (
+            "POOL_DAEMON_DATABASE__URL",
+            "database.url (environment variable {}): is no setting; did you mean database.uri?",
+        ),
+        ("POOL_DAEMON_URI", "uri (environment variable {}): is no setting; remove it"),
+        ("POOL_DAEMON_", " (environment variable {}): is no setting; remove it"),
+        (
+            "POOL_DAEMON_DATABASE__URI__X",
+            "database.uri.x (environment variable {}): is no setting; did you mean database.uri?",
+        ),
+        ("POOL_DAEMON_LOG", "log (environment variable {}): is a section; set one of its fields: format, level"),
+    ],
+)
+def test_a_variable_that_names_nothing_is_refused(variable: str, expected: str) -> None:
+    assert complaints(environ={variable: "hunter2"}) == [expected.format(variable)]
+
+
+@pytest.mark.parametrize(
+    "variable", ["POOL_DAEMON_SERVICE_HOST", "POOL_DAEMON_PORT", "POOL_DAEMON_METRICS_PORT_9090_TCP_ADDR"]
+)
+def test_variables_that_kubernetes_makes_for_a_service_are_refused_with_the_way_out(variable: str) -> None:
+    [line] = complaints(environ={variable: "10.0.0.1"})
+    assert "enableServiceLinks" in line
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    assert load_settings(None, {"POOL": "1", "OTHER_POOL_DAEMON_X": "1", "PATH": "/bin"}) == Settings()
+
+
+def test_every_problem_has_a_line_of_its_own(write_config: WriteConfig) -> None:
+    config = write_config("[expiry]\nsafety_seconds = 0\nworkers = 3\n[stream]\npoll_seconds = 'soon'")
+    lines = complaints(config, {"POOL_DAEMON_LOG__LEVEL": "loud", "POOL_DAEMON_LOG__FORM": "json"})
+    assert sorted(line.split(" ")[0] for line in lines) == [
+        "expiry.safety_seconds",
+        "expiry.workers",
+        "log.form",
+        "log.level",
+        "stream.poll_seconds",
+    ]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e9", "", "soon", "0x10", "1,5", "true"])
+def test_a_duration_that_is_no_sensible_number_is_refused(value: str) -> None:
+    [line] = complaints(environ={"POOL_DAEMON_STREAM__SILENCE_SECONDS": value})
+    assert line == (
+        "stream.silence_seconds (environment variable POOL_DAEMON_STREAM__SILENCE_SECONDS): "
+        "must be a number from 0.1 to 3600"
+    )
+
+
+@pytest.mark.parametrize("value", ["1.5", "-1", "65536", "nan", "", "9" * 5000])
+def test_a_port_that_is_no_port_is_refused(value: str) -> None:
+    [line] = complaints(environ={"POOL_DAEMON_EMBEDDED__PORT": value})
+    assert line.endswith("must be a whole number from 0 to 65535")
+
+
+@pytest.mark.parametrize("value", ["nan", "-inf", "true", "[1]", "1979-05-27", "'soon'", "{ x = 1 }"])
+def test_a_duration_of_the_file_that_is_no_sensible_number_is_refused(write_config: WriteConfig, value: str) -> None:
+    [line] = complaints(write_config(f"[expiry]\ndrain_seconds = {value}"))
+    assert line.startswith("expiry.drain_seconds (file ")
+
+
+def test_numbers_in_the_environment_are_read_as_numbers() -> None:
+    environ = {"POOL_DAEMON_EMBEDDED__PORT": "27018", "POOL_DAEMON_DATABASE__TIMEOUT_SECONDS": "2.5"}
+    settings = load_settings(None, environ)
+    assert (settings.embedded.port, settings.database.timeout_seconds) == (27018, 2.5)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "hunter2",
+        "http://daemon:hunter2@db",
+        "mongodb:/daemon:hunter2@db",
+        "mongodb://",
+        "mongodb://daemon:hunter2@",
+        "mongodb://daemon:hunter2@/?replicaSet=explorer",
+        "mongodb://daemon:hunter2@work@db",
+        "mongodb://daemon:hunter2/3@db",
+        "mongodb://daemon:hunter2 @db",
+        "MONGODB://daemon:hunter2@db",
+    ],
+)
+def test_an_address_that_no_driver_could_use_is_refused_and_never_shown(uri: str) -> None:
+    [line] = complaints(environ={"POOL_DAEMON_DATABASE__URI": uri})
+    assert line.startswith("database.uri (environment variable POOL_DAEMON_DATABASE__URI): must look like mongodb://")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        URI,
+        "mongodb://localhost",
+        "mongodb://localhost:27017/explorer?directConnection=true",
+        "mongodb+srv://daemon:p%40ss@cluster.example.org/?retryWrites=true",
+        "mongodb://[::1]:27017,10.0.0.1:27018/",
+        "mongodb://%2Frun%2Fmongodb.sock",
+        "mongodb://db?appName=a@b",
+    ],
+)
+def test_an_address_of_a_mongodb_is_accepted(uri: str) -> None:
+    settings = load_settings(None, {"POOL_DAEMON_DATABASE__URI": uri})
+    assert settings.database.uri is not None
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a.b", "$a", "x" * 64])
+def test_a_database_name_that_mongodb_refuses_is_refused(name: str) -> None:
+    [line] = complaints(environ={"POOL_DAEMON_DATABASE__NAME": name})
+    assert line.startswith("database.name ")
+
+
+@pytest.mark.parametrize("path", ["", ".", "~/mongodb"])
+def test_a_path_that_is_not_written_out_is_refused(path: str) -> None:
+    [line] = complaints(environ={"POOL_DAEMON_EMBEDDED__FOLDER": path})
+    assert line.endswith("must be a path written out: not empty, no ~")
+
+
+def test_a_secret_never_shows() -> None:
+    settings = load_settings(None, {"POOL_DAEMON_DATABASE__URI": URI})
+    assert "hunter2" not in f"{settings!r} {settings} {settings.masked()}"
+    assert settings.masked()["database"]["uri"].startswith("********")
+    assert Settings().masked()["database"]["uri"] is None
+
+
+def test_settings_cannot_be_changed_or_widened_in_code() -> None:
+    with pytest.raises(ValidationError):
+        Settings().database.name = "other"  # type: ignore[misc]  # the point of the test
+    with pytest.raises(ValidationError):
+        Database(uri="mongodb://h", password="hunter2")  # type: ignore[call-arg]  # noqa: S106 - as above
+
+
+@given(st.sampled_from([f"POOL_DAEMON_{s}__{f}".upper() for s, f, _ in every_field()]), st.text())
+def test_whatever_a_variable_holds_it_is_used_or_refused_by_name(variable: str, text: str) -> None:
+    refusal = ""
+    try:
+        load_settings(None, {variable: text})
+    except ConfigurationError as error:
+        refusal = str(error)
+    assert not refusal or f"(environment variable {variable}): must " in refusal
+
+
+def test_every_field_is_explained_and_every_number_bounded() -> None:
+    for section, name, field in every_field():
+        assert field.description, f"{section}.{name}"
+        assert field.description.endswith(".")
+        if field.annotation in (int, float):
+            assert any(hasattr(rule, "ge") for rule in field.metadata), f"{section}.{name}"
+            assert any(hasattr(rule, "le") for rule in field.metadata), f"{section}.{name}"
+
+
+def test_the_example_file_is_the_one_that_the_models_write() -> None:
+    assert EXAMPLE.read_text() == example_toml(), "run: pool-daemon check-config --example > config.example.toml"
+
+
+def test_the_example_file_changes_nothing_as_it_stands() -> None:
+    assert load_settings(EXAMPLE, {}) == Settings()
+
+
+def test_the_example_file_uncommented_holds_every_field_with_its_default(write_config: WriteConfig) -> None:
+    config = write_config(re.sub(r"^#(\w+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE))
+    document: dict[str, dict[str, Any]] = tomllib.loads(config.read_text())
+    assert {section: list(fields) for section, fields in document.items()} == {
+        section: list(fields) for section, fields in SECTIONS.items()
+    }
+    load_settings(config, {})
+    for section, name, field in every_field():
+        if field.default is not None:
+            assert document[section][name] == field.default, f"{section}.{name}"
