@@ -51,9 +51,7 @@ def recompute(pool: Document) -> None:
     """Set `empty_at` to the second in which the first resource runs out."""
     last_updated = Fraction(pool["last_updated"])
     seconds_left = [
-        rounded_to_64_bits(Fraction(pool[left]) / Fraction(pool[active]))
-        if pool[active]
-        else 2**63 - last_updated
+        rounded_to_64_bits(Fraction(pool[left]) / Fraction(pool[active])) if pool[active] else 2**63 - last_updated
         for left, active in RESOURCES.values()
     ]
     pool["empty_at"] = min(int(rounded_to_64_bits(min(seconds_left) + last_updated)), NEVER)

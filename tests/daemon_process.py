@@ -83,9 +83,7 @@ class DaemonProcess:
         """Wait for the process to end by itself with that exit code."""
         assert self.process.wait(STOP_SECONDS) == code, "\n".join(self.log_lines())
 
-    def wait_for_log(
-        self, condition: Callable[[Record], object], *, within_seconds: float, what: str
-    ) -> None:
+    def wait_for_log(self, condition: Callable[[Record], object], *, within_seconds: float, what: str) -> None:
         """Wait for a record of the log."""
         wait_until(
             lambda: any(condition(record) for record in list(self.records)),

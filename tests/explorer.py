@@ -52,8 +52,13 @@ class Purchase:
 
     pool_id: int
     empty_at: int
-    workload_ids: list[int]
     document: Document
+    workloads: list[Document]
+
+    @property
+    def workload_ids(self) -> list[int]:
+        """The ids of its workloads, in their order."""
+        return [workload["_id"] for workload in self.workloads]
 
 
 class Explorer:
@@ -74,7 +79,7 @@ class Explorer:
         self._pool_ids = itertools.count(910_000_001)
         self._workload_ids = itertools.count(510_000_001)
 
-    def buy(
+    def draft(
         self,
         amounts: Rates,
         kinds: Sequence[Kind],
@@ -83,9 +88,10 @@ class Explorer:
         next_action: int = 3,
         **fields: Any,
     ) -> Purchase:
-        """Create a pool that holds `amounts` since `bought_at` (now, unless told), and what drains it.
+        """Make a pool that holds `amounts` since `bought_at` (now, unless told), and what drains it.
 
         `fields` replace those of the finished document, for pools that no sane writer would leave behind.
+        Nothing is written.
         """
         pool = new_pool(next(self._pool_ids), now=int(time.time()) if bought_at is None else bought_at)
         add_capacity(pool, amounts, now=pool["last_updated"])
@@ -93,11 +99,20 @@ class Explorer:
         for workload, kind in zip(workloads, kinds, strict=True):
             add_workload(pool, workload["_id"], kind.rates, now=pool["last_updated"])
         document = {name: value for name, value in (encoded(pool) | fields).items() if value is not MISSING}
+        return Purchase(pool["_id"], pool["empty_at"], document, workloads)
+
+    def create(self, purchases: Sequence[Purchase]) -> None:
+        """Write the workloads of drafted pools, then the pools."""
+        workloads = [workload for purchase in purchases for workload in purchase.workloads]
         if workloads:
             self.workloads.insert_many(workloads)
-        self.pools.insert_one(document)
-        workload_ids = [workload["_id"] for workload in workloads]
-        return Purchase(pool["_id"], pool["empty_at"], workload_ids, document)
+        self.pools.insert_many([purchase.document for purchase in purchases])
+
+    def buy(self, amounts: Rates, kinds: Sequence[Kind], **fields: Any) -> Purchase:
+        """Draft a pool with all that it takes, and create it."""
+        purchase = self.draft(amounts, kinds, **fields)
+        self.create([purchase])
+        return purchase
 
     def buy_expired(self, *kinds: Kind, next_action: int = 3, **fields: Any) -> Purchase:
         """Create a pool of which everything ran out an hour ago."""
@@ -126,9 +141,7 @@ class Explorer:
             **fields,
         }
 
-    def rewrite(
-        self, pool_id: int, change: Callable[[Document], None], *, not_before: float = 0.0
-    ) -> None:
+    def rewrite(self, pool_id: int, change: Callable[[Document], None], *, not_before: float = 0.0) -> None:
         """Read a pool, change it in memory, and write all of it back, at once or at a later instant."""
         pool = self.pools.find_one({"_id": pool_id})
         if pool is None:
@@ -172,11 +185,11 @@ class Explorer:
     def bytes_of(self, collection: Collection[Document], document_id: Any) -> bytes | None:
         """Read the very bytes of a document."""
         found = self._raw[collection.name].find_one({"_id": document_id})
-        return None if found is None else found.raw
+        return None if found is None else bytes(found.raw)
 
     def contents(self, collection_name: str) -> list[bytes]:
         """Read the very bytes of a whole collection, in the order of the ids."""
-        return [document.raw for document in self._raw[collection_name].find().sort("_id", 1)]
+        return [bytes(document.raw) for document in self._raw[collection_name].find().sort("_id", 1)]
 
 
 def new_pool(pool_id: int, *, now: int) -> Document:
@@ -200,9 +213,5 @@ def new_pool(pool_id: int, *, now: int) -> Document:
 
 def encoded(pool: Document) -> Document:
     """Give each of a pool's whole numbers the type that the explorer gives it: int64, even when small."""
-    whole = {
-        name: Int64(pool[name]) for name in ("_id", "last_updated", "empty_at", "customer_tid", "sponsor_tid")
-    }
-    return (
-        pool | whole | {"active_workload_ids": [Int64(workload) for workload in pool["active_workload_ids"]]}
-    )
+    whole = {name: Int64(pool[name]) for name in ("_id", "last_updated", "empty_at", "customer_tid", "sponsor_tid")}
+    return pool | whole | {"active_workload_ids": [Int64(workload) for workload in pool["active_workload_ids"]]}

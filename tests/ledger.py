@@ -42,8 +42,7 @@ class Decommission(NamedTuple):
     def is_ordered(self) -> bool:
         """Tell whether the same commit wrote the work order."""
         return any(
-            (change.collection, change.document_id) == ("workqueue", self.workload_id)
-            for change in self.commit.changes
+            (change.collection, change.document_id) == ("workqueue", self.workload_id) for change in self.commit.changes
         )
 
     def is_recorded(self) -> bool:
@@ -115,9 +114,7 @@ class Ledger:
         account = self.read()
         firsts = {each.key: each for each in reversed(account.decommissions)}
         transitions = Counter(each.workload_id for each in firsts.values())
-        events = Counter(
-            event["workload_id"] for event in self._explorer.events.find({"kind": "decommissioned"})
-        )
+        events = Counter(event["workload_id"] for event in self._explorer.events.find({"kind": "decommissioned"}))
         return [
             *(
                 f"{workload_id}: {events[workload_id]} events of {count} transitions"

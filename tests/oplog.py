@@ -70,6 +70,4 @@ def change(operation: Mapping[str, Any], collection: str) -> Change:
     document_id = operation["o2"]["_id"] if operation["op"] == "u" else what["_id"]
     if "diff" not in what:
         return Change(collection, document_id, dict(what), replaces=True)
-    return Change(
-        collection, document_id, {**what["diff"].get("u", {}), **what["diff"].get("i", {})}, replaces=False
-    )
+    return Change(collection, document_id, {**what["diff"].get("u", {}), **what["diff"].get("i", {})}, replaces=False)

@@ -88,14 +88,19 @@ def event_line(event: Event) -> Text:
 
 
 def _headline(scene: Scene) -> Table:
-    clock = "getting ready"
-    if scene.second is not None:
-        clock = f"second {min(max(int(scene.second), 0), scene.last_second)} of {scene.last_second}"
     line = Table.grid(expand=True)
     line.add_column()
     line.add_column(justify="right")
-    line.add_row(Text.assemble(("pool-daemon demo", "bold"), ("   Ctrl-C ends it", "dim")), Text(clock, "bold"))
+    line.add_row(Text.assemble(("pool-daemon demo", "bold"), ("   Ctrl-C ends it", "dim")), Text(_clock(scene), "bold"))
     return line
+
+
+def _clock(scene: Scene) -> str:
+    if scene.second is None:
+        return "getting ready"
+    if scene.second > scene.last_second:
+        return "stopping"
+    return f"second {max(int(scene.second), 0)} of {scene.last_second}"
 
 
 def _pools(scene: Scene) -> Table:

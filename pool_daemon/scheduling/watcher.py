@@ -88,11 +88,11 @@ class Watcher:
             self._alarm.wake()
             self.watching.set()
             async for batch in stream:
-                backoff.reset()
-                self._failures = 0
                 for change in batch.changes:
                     self._observe(change)
-                self._note_token(batch.token)
+                if self._token_moved(batch.token):
+                    backoff.reset()
+                    self._failures = 0
 
     def _observe(self, change: Change) -> None:
         if change.subject is Subject.COLLECTION:
@@ -123,13 +123,19 @@ class Watcher:
             self._agenda.look_again(change.subject_id, at=int(now))
             self._alarm.wake()
 
-    def _note_token(self, token: Mapping[str, Any]) -> None:
+    def _token_moved(self, token: Mapping[str, Any]) -> bool:
+        """Note how far the stream has come: only a token that moves is a sign of life, an answer alone is none.
+
+        Raises StreamStalledError if it has not moved for too long.
+        """
         now = self._clock.monotonic()
         if token != self._token:
             self._token = token
             self._token_moved_at = now
-        elif now - self._token_moved_at > self._silence_seconds:
+            return True
+        if now - self._token_moved_at > self._silence_seconds:
             raise StreamStalledError(f"the resume token has not moved for {self._silence_seconds:g} s")
+        return False
 
     def _drop_token(self, error: StoreError | None) -> None:
         log.warning("stream_token_dropped", reason=str(error) if error else "the stream was invalidated")

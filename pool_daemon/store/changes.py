@@ -79,26 +79,18 @@ class Stream:
 
     async def _next(self) -> Sequence[Mapping[str, Any]]:
         with translated_stream():
-            answer = await self._database.motor.command(
+            answer = await self._database.stream_command(
                 {
                     "getMore": self._cursor["id"],
                     "collection": "$cmd.aggregate",
                     "batchSize": BATCH,
                     "maxTimeMS": AWAIT_MS,
                 },
-                session=self._session,
+                self._session,
             )
         self._cursor = answer["cursor"]
         documents: Sequence[Mapping[str, Any]] = self._cursor["nextBatch"]
         return documents
-
-    async def close(self) -> None:
-        """Tell the server that nobody reads any more; its failure to hear it does not matter."""
-        if self._cursor["id"] != 0:
-            with translated_stream():
-                await self._database.motor.command(
-                    {"killCursors": "$cmd.aggregate", "cursors": [self._cursor["id"]]}, session=self._session
-                )
 
 
 _UPDATED = "updateDescription.updatedFields"
@@ -157,16 +149,16 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
     lost), StoreUnavailableError.
     """
     options: dict[str, Any] = {} if token is None else {"startAfter": token}
-    session = await database.session()
+    session = await database.stream_session()
     try:
         with translated_stream():
-            answer = await database.motor.command(
+            answer = await database.stream_command(
                 {
                     "aggregate": 1,
                     "pipeline": [{"$changeStream": options}, *PIPELINE],
                     "cursor": {"batchSize": BATCH},
                 },
-                session=session,
+                session,
             )
         stream = Stream(database=database, session=session, first=answer["cursor"])
         yield stream

@@ -39,22 +39,37 @@ def connect(*, uri: str, name: str, timeout_seconds: float = 10, server_selectio
     `timeout_seconds` bounds every operation with all its retries; `server_selection_seconds` bounds the search for
     a primary. Raises ConfigurationError if the address makes no sense.
     """
-    with translated("connecting"):
-        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
+
+    def client(**limits: Any) -> AsyncIOMotorClient[Any]:
+        return AsyncIOMotorClient(
             uri,
             appname="pool-daemon",
-            timeoutMS=int(timeout_seconds * 1000),
             serverSelectionTimeoutMS=int(server_selection_seconds * 1000),
             w="majority",
+            **limits,
         )
-    return Database(client=client, name=name)
+
+    milliseconds = int(timeout_seconds * 1000)
+    with translated("connecting"):
+        return Database(
+            client=client(timeoutMS=milliseconds),
+            stream_client=client(socketTimeoutMS=milliseconds, connectTimeoutMS=milliseconds),
+            name=name,
+        )
 
 
 class Database:
-    """One database on one MongoDB deployment, reached through motor."""
+    """One database on one MongoDB deployment, reached through motor.
 
-    def __init__(self, *, client: AsyncIOMotorClient[Any], name: str) -> None:
+    The change stream has a client of its own. On the other one the driver gives every command the time-out as its
+    time limit at the server, and so would make it hold back the stream's answers for that long.
+    """
+
+    def __init__(
+        self, *, client: AsyncIOMotorClient[Any], name: str, stream_client: AsyncIOMotorClient[Any] | None = None
+    ) -> None:
         self._client = client
+        self._stream_client = stream_client or client
         self.name = name
         self._replicated: bool | None = None
 
@@ -83,10 +98,16 @@ class Database:
             self._replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
         return self._replicated
 
-    async def session(self) -> Session:
-        """Start a session; the caller ends it."""
+    async def stream_session(self) -> Session:
+        """Start a session for a change stream; the caller ends it."""
         with translated("starting a session"):
-            return await self._client.start_session()
+            return await self._stream_client.start_session()
+
+    async def stream_command(self, command: dict[str, Any], session: Session) -> dict[str, Any]:
+        """Send one of a change stream's commands in its session; raises the driver's errors."""
+        return await self._stream_client.get_database(self.name, codec_options=LENIENT).command(
+            command, session=session
+        )
 
     async def transact(self, body: Callable[[Session], Awaitable[T]]) -> T:
         """Run `body` in a transaction: a snapshot to read from, a majority commit, all of it or nothing.
@@ -132,6 +153,7 @@ class Database:
     def close(self) -> None:
         """Close every connection; operations still waiting fail."""
         self._client.close()
+        self._stream_client.close()
 
 
 def _lost_a_race(error: BaseException) -> bool:

@@ -48,9 +48,8 @@ UNREADABLE_WORKLOADS: dict[str, Kind] = {
 
 
 @pytest.fixture(scope="module")
-def unreadable_pools(explorer: Explorer, ledger: Ledger) -> dict[str, Purchase]:
+def unreadable_pools(explorer: Explorer) -> dict[str, Purchase]:
     """Make every unreadable pool before the daemon starts; each counts a workload that runs."""
-    assert ledger
     return {name: explorer.buy_expired(CONTAINER, **fields) for name, fields in UNREADABLE_POOLS.items()}
 
 
@@ -124,9 +123,7 @@ def test_a_pool_that_lasts_beyond_every_calendar_delays_nobody(
 
 
 @pytest.mark.parametrize("empty_at", [0, -1, -(2**63)])
-def test_a_pool_that_ended_before_all_time_goes_at_once(
-    explorer: Explorer, ledger: Ledger, empty_at: int
-) -> None:
+def test_a_pool_that_ended_before_all_time_goes_at_once(explorer: Explorer, ledger: Ledger, empty_at: int) -> None:
     pool = explorer.buy_expired(CONTAINER, empty_at=Int64(empty_at))
 
     ledger.wait_for_decommissions(pool.workload_ids, within_seconds=AT_ONCE_SECONDS)
@@ -166,7 +163,7 @@ def test_a_workload_that_python_cannot_decode_is_ordered_byte_for_byte(
     pool = explorer.buy_expired(CONTAINER, next_action=6)
     workload = explorer.new_workload(pool.pool_id, CONTAINER)
     before = workload_bytes(workload)
-    explorer.workloads.insert_one(RawBSONDocument(before))  # type: ignore[arg-type]  # a document all the same
+    explorer.workloads.insert_one(RawBSONDocument(before))
 
     ledger.wait_for_decommissions([workload["_id"]], within_seconds=AT_ONCE_SECONDS)
 

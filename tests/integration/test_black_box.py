@@ -42,9 +42,7 @@ def test_a_pool_with_a_fractional_end_goes_within_a_second_of_it(explorer: Explo
     assert pool.empty_at <= decided_at <= gone.committed_at + 0.001
 
 
-def test_a_pool_topped_up_50_ms_before_its_end_keeps_every_workload(
-    explorer: Explorer, ledger: Ledger
-) -> None:
+def test_a_pool_topped_up_50_ms_before_its_end_keeps_every_workload(explorer: Explorer, ledger: Ledger) -> None:
     pool = topped_up_in_time(explorer, ledger)
 
     witness(explorer, ledger, pool.empty_at + 1)
@@ -183,12 +181,10 @@ def test_nothing_of_a_pool_changes_but_its_synced_capacity(explorer: Explorer, l
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == encode(expected)
 
 
-def test_a_leniently_written_pool_is_read_and_its_capacity_written_exactly(
-    explorer: Explorer, ledger: Ledger
-) -> None:
+def test_a_leniently_written_pool_is_read_and_its_capacity_written_exactly(explorer: Explorer, ledger: Ledger) -> None:
     """Whole numbers of any type, arrays that are null or missing: nothing that a pool needs is lost."""
     now = int(time.time())
-    lenient = {"last_updated": now - 100, "cus": 60, "sus": 7, "node_ids": None}
+    lenient: Document = {"last_updated": now - 100, "cus": 60, "sus": 7, "node_ids": None}
     pool = explorer.buy_expired(CONTAINER, **lenient, active_workload_ids=MISSING)
 
     ledger.wait_for_decommissions(pool.workload_ids, within_seconds=AT_ONCE_SECONDS)
@@ -219,9 +215,7 @@ def test_a_clock_that_stepped_back_credits_no_capacity(explorer: Explorer, ledge
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == encode(pool.document)
 
 
-def test_a_workload_stays_while_its_resource_lasts_whatever_empty_at_says(
-    explorer: Explorer, ledger: Ledger
-) -> None:
+def test_a_workload_stays_while_its_resource_lasts_whatever_empty_at_says(explorer: Explorer, ledger: Ledger) -> None:
     pool = explorer.buy(Rates(cu=PLENTY), [CONTAINER], empty_at=Int64(int(time.time()) - 60))
 
     witness(explorer, ledger)
@@ -230,9 +224,7 @@ def test_a_workload_stays_while_its_resource_lasts_whatever_empty_at_says(
 
 
 @pytest.mark.parametrize("next_action", [0, 1, 2, 4, 5, 6, 7])
-def test_a_workload_that_does_not_run_is_never_touched(
-    explorer: Explorer, ledger: Ledger, next_action: int
-) -> None:
+def test_a_workload_that_does_not_run_is_never_touched(explorer: Explorer, ledger: Ledger, next_action: int) -> None:
     pool = explorer.buy_expired(CONTAINER, next_action=next_action)
     running = explorer.new_workload(pool.pool_id, CONTAINER)
     explorer.workloads.insert_one(running)
@@ -321,9 +313,7 @@ def test_no_documents_but_those_of_the_transition_are_written(explorer: Explorer
     }
 
 
-def test_a_daemon_that_has_nothing_to_do_is_idle(
-    explorer: Explorer, ledger: Ledger, daemon: DaemonProcess
-) -> None:
+def test_a_daemon_that_has_nothing_to_do_is_idle(explorer: Explorer, ledger: Ledger, daemon: DaemonProcess) -> None:
     """Overdue pools that nobody repairs must not keep it busy."""
     explorer.buy(Rates(cu=PLENTY), [CONTAINER], empty_at=Int64(int(time.time()) - 60))
     explorer.buy_expired(CONTAINER, next_action=6)

@@ -177,7 +177,9 @@ async def test_a_workload_deleted_by_its_customer_meanwhile_is_not_decommissione
     assert_decommissioned(explorer, [other])
 
 
-@pytest.mark.parametrize("answer_lost", [{"closeConnection": True}, {"errorCode": 6, "errorLabels": ["RetryableWriteError"]}])
+@pytest.mark.parametrize(
+    "answer_lost", [{"closeConnection": True}, {"errorCode": 6, "errorLabels": ["RetryableWriteError"]}]
+)
 async def test_a_commit_that_fails_once_is_repeated_and_happens_once(
     explorer: Explorer, mongo: Client, decommissions: Decommissions, answer_lost: dict[str, Any]
 ) -> None:

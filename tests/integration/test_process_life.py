@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,8 +12,9 @@ from daemon_process import DaemonProcess, running_daemon
 from deadline import wait_until
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, YEAR_SECONDS, Explorer
 from ledger import DELETE, Ledger
-from pool_daemon.embedded import EmbeddedMongod
 from pymongo import MongoClient
+
+from pool_daemon.embedded import EmbeddedMongod
 
 QUICK = {"DATABASE__SERVER_SELECTION_SECONDS": "1"}
 """Settings with which a daemon notices within a second that MongoDB is away."""
@@ -162,7 +164,7 @@ def wait_for_orders(explorer: Explorer, workload_ids: list[int], *, within_secon
     )
     for workload_id in workload_ids:
         wait_until(
-            lambda workload_id=workload_id: explorer.events.count_documents({"workload_id": workload_id}),
+            partial(explorer.events.count_documents, {"workload_id": workload_id}),
             within_seconds=1,
             what=f"an event of {workload_id}",
         )

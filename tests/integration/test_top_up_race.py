@@ -4,6 +4,7 @@ The outside writer reads a pool, thinks for a few milliseconds, and writes all o
 the synced capacity that the daemon saved in between, as it always could. What counts is who still runs.
 """
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +22,14 @@ pytestmark = [pytest.mark.usefixtures("daemon"), pytest.mark.timeout(180)]
 
 TRIALS = 1000
 WINDOW_SECONDS = 0.020
-LATECOMERS = 5
+LATECOMERS = 8
 """Every so many-eth top-up is aimed at up to 60 ms after the end instead: the daemon's chance to be first."""
 
-POOLS_A_SECOND = 30
-SPARE = 1.05
-"""So many more top-ups are aimed than are wanted: not every one comes when it is aimed at."""
+CROWDS = (50, 10)
+"""How many pools run empty in one second, and in the next: in a crowd the transactions conflict, alone they do not."""
+
+SPARE = 1.2
+"""So many more top-ups are aimed than are wanted close to the end: some are late, on purpose or by accident."""
 
 SECOND_CHANCES = 200
 RACERS = 4
@@ -58,7 +61,7 @@ def test_whoever_commits_first_around_the_end_of_a_pool_wins_alone(
     ends: dict[int, int] = {}
     close: list[TopUp] = []
     while len(close) < TRIALS:
-        pools = buy_pools(explorer, int((TRIALS - len(close)) * SPARE))
+        pools = buy_pools(explorer, int((TRIALS - len(close)) * SPARE) + CROWDS[0])
         ends |= {pool.pool_id: pool.empty_at for pool in pools}
         top_up(explorer, [aimed_at(pool, number, chance) for number, pool in enumerate(pools)])
         all_top_ups = [each for each in ledger.read().top_ups if each.pool_id in ends]
@@ -123,12 +126,15 @@ def say(
 
 def buy_pools(explorer: Explorer, count: int) -> list[Purchase]:
     """Create pools of which many run empty in each of the coming seconds."""
+    kinds = [CONTAINER, CONTAINER, VOLUME, FREE[0]]
     bought_at = int(time.time())
-    lasting_seconds = (4 + number // POOLS_A_SECOND for number in range(count))
-    return [
-        explorer.buy(Rates(2 * seconds + 1.0, PLENTY), [CONTAINER, CONTAINER, VOLUME, FREE[0]], bought_at=bought_at)
-        for seconds in lasting_seconds
+    lasting_seconds = itertools.chain.from_iterable(map(itertools.repeat, itertools.count(4), itertools.cycle(CROWDS)))
+    pools = [
+        explorer.draft(Rates(2 * seconds + 1.0, PLENTY), kinds, bought_at=bought_at)
+        for seconds in itertools.islice(lasting_seconds, count)
     ]
+    explorer.create(pools)
+    return pools
 
 
 def aimed_at(pool: Purchase, number: int, chance: random.Random) -> Shot:
@@ -148,8 +154,8 @@ def top_up(explorer: Explorer, shots: Sequence[Shot]) -> None:
             wait_for_instant(shot.read_at)
             explorer.top_up(shot.pool_id, GENEROUS, not_before=shot.write_at)
 
-    with ThreadPoolExecutor(POOLS_A_SECOND) as writers:
-        list(writers.map(write, (in_order[first::POOLS_A_SECOND] for first in range(POOLS_A_SECOND))))
+    with ThreadPoolExecutor(CROWDS[0]) as writers:
+        list(writers.map(write, (in_order[first :: CROWDS[0]] for first in range(CROWDS[0]))))
 
 
 def race_for_the_second(explorer: Explorer, pool: Purchase, chance: random.Random) -> None:

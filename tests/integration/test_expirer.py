@@ -1,0 +1,190 @@
+"""A whole pass on a real server: what it settles, what it isolates, and what it leaves for the next one."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from arithmetic_model import Rates
+from explorer import CONTAINER, FREE, VOLUME, Explorer
+from fail_point import fail_point
+from pymongo import MongoClient
+from structlog.testing import capture_logs
+
+from pool_daemon.clock import SystemClock
+from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.scheduling.agenda import Agenda
+from pool_daemon.scheduling.expirer import Expirer
+from pool_daemon.scheduling.reports import Reports
+from pool_daemon.store.client import connect
+from pool_daemon.store.setup import create_collections, setup
+from pool_daemon.store.store import Store
+
+Client = MongoClient[dict[str, Any]]
+
+
+@pytest.fixture
+def explorer(mongo: Client, database_name: str) -> Explorer:
+    return Explorer(database=mongo[database_name])
+
+
+@pytest.fixture
+def agenda() -> Agenda:
+    return Agenda()
+
+
+@pytest_asyncio.fixture
+async def stop() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest_asyncio.fixture
+async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, stop: asyncio.Event) -> AsyncIterator[Expirer]:
+    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
+    await create_collections(database)
+    await setup(database)
+    yield Expirer(
+        store=Store(database=database, clock=SystemClock(), identity="me", batch_workloads=20),
+        agenda=agenda,
+        reports=Reports(),
+        clock=SystemClock(),
+        stop=stop,
+        concurrency=2,
+    )
+    database.close()
+
+
+def now() -> int:
+    return int(time.time())
+
+
+async def test_everything_overdue_is_settled_and_the_next_pool_is_found(explorer: Explorer, expirer: Expirer) -> None:
+    overdue = [explorer.buy_expired(CONTAINER) for _ in range(30)]
+    coming = explorer.buy(Rates(1000, 1e9, 0), [CONTAINER])
+    report = await expirer.run_pass(now())
+    assert (report.settled, report.decommissioned, report.set_aside) == (30, 30, 0)
+    assert (report.next_at, report.next_pool_id) == (coming.empty_at, coming.pool_id)
+    gone = [workload for pool in overdue for workload in pool.workload_ids]
+    assert set(explorer.next_actions(gone)) == {4}
+    assert explorer.next_actions(coming.workload_ids) == [3]
+
+
+async def test_the_next_pass_reads_only_what_fell_due_since(explorer: Explorer, expirer: Expirer) -> None:
+    for _ in range(10):
+        explorer.buy_expired(CONTAINER)
+    await expirer.run_pass(now())
+    assert (await expirer.run_pass(now() + 1)).settled == 0
+
+
+async def test_a_pool_with_more_workloads_than_a_batch_holds_is_emptied_in_one_pass(
+    explorer: Explorer, expirer: Expirer
+) -> None:
+    big = explorer.buy_expired(*[FREE[1]] * 25, *[CONTAINER] * 40)
+    small = explorer.buy_expired(CONTAINER)
+    report = await expirer.run_pass(now())
+    assert report.decommissioned == 41
+    assert explorer.next_actions(big.workload_ids) == [3] * 25 + [4] * 40
+    assert explorer.next_actions(small.workload_ids) == [4]
+
+
+async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settled_in_the_same_pass(
+    explorer: Explorer, expirer: Expirer, agenda: Agenda
+) -> None:
+    pools = [explorer.buy_expired(CONTAINER) for _ in range(40)]
+    poison = pools[17]
+    explorer.database.create_collection("workqueue", validator={"pool_id": {"$ne": poison.pool_id}})
+    moment = now()
+    with capture_logs() as logs:
+        report = await expirer.run_pass(moment)
+    assert (report.decommissioned, report.set_aside) == (39, 1)
+    assert explorer.next_actions(poison.workload_ids) == [3]
+    aside = [entry for entry in logs if entry["event"] == "pool_set_aside"]
+    assert [entry["pool"] for entry in aside] == [poison.pool_id]
+    assert report.next_at == moment + aside[0]["retry_seconds"]
+
+    explorer.database.command("collMod", "workqueue", validator={})
+    report = await expirer.run_pass(report.next_at)
+    assert report.decommissioned == 1
+    assert explorer.next_actions(poison.workload_ids) == [4]
+
+
+async def test_unreadable_documents_are_told_once_and_left_as_they_are(explorer: Explorer, expirer: Expirer) -> None:
+    good = explorer.buy_expired(CONTAINER)
+    strange = explorer.buy_expired(CONTAINER, cus="many")
+    never = explorer.buy_expired(empty_at="soon")
+    unknown = explorer.new_workload(good.pool_id, CONTAINER, workload_type=99)
+    explorer.workloads.insert_one(unknown)
+    with capture_logs() as logs:
+        for moment in (now(), now() + 1):
+            expirer._agenda.rescan()
+            await expirer.run_pass(moment)
+    told = [
+        (entry["event"], entry.get("pool", entry.get("workload"))) for entry in logs if "unreadable" in entry["event"]
+    ]
+    assert sorted(told) == [
+        ("pool_unreadable", strange.pool_id),
+        ("pool_unreadable", never.pool_id),
+        ("workload_unreadable", unknown["_id"]),
+    ]
+    assert explorer.next_actions([*good.workload_ids, *strange.workload_ids, unknown["_id"]]) == [4, 3, 3]
+
+
+async def test_an_outage_fails_the_pass_blames_no_pool_and_loses_nothing(
+    explorer: Explorer, mongo: Client, expirer: Expirer, agenda: Agenda
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    agenda.look_again(pool.pool_id, at=now())
+    with (
+        fail_point(mongo, "find", "aggregate", mode="alwaysOn", closeConnection=True),
+        capture_logs() as logs,
+        pytest.raises(StoreUnavailableError),
+    ):
+        await expirer.run_pass(now())
+    assert [entry for entry in logs if entry["event"] == "pool_set_aside"] == []
+    await expirer.run_pass(now())
+    assert explorer.next_actions(pool.workload_ids) == [4]
+
+
+async def test_a_pass_told_to_stop_ends_between_batches_and_leaves_the_rest_for_the_next(
+    explorer: Explorer, expirer: Expirer, stop: asyncio.Event
+) -> None:
+    for _ in range(5):
+        explorer.buy_expired(CONTAINER)
+    stop.set()
+    report = await expirer.run_pass(now())
+    assert (report.completed, report.settled) == (False, 0)
+    stop.clear()
+    assert (await expirer.run_pass(now())).settled == 5
+
+
+async def test_the_pools_of_newly_deployed_workloads_are_looked_at(
+    explorer: Explorer, expirer: Expirer, agenda: Agenda
+) -> None:
+    pool = explorer.buy_expired(CONTAINER, VOLUME, next_action=1)
+    await expirer.run_pass(now())
+    for workload in pool.workload_ids:
+        explorer.deploy(workload)
+    agenda.look_at_workloads([pool.workload_ids[0]])
+    await expirer.run_pass(now())
+    assert explorer.next_actions(pool.workload_ids) == [4, 4]
+
+
+async def test_a_resource_that_runs_out_later_takes_its_workloads_then_although_nobody_touches_the_pool(
+    explorer: Explorer, expirer: Expirer
+) -> None:
+    moment = now()
+    pool = explorer.buy(Rates(0.5, 4500, 0), [CONTAINER, VOLUME], bought_at=moment - 3600)
+    container, volume = pool.workload_ids
+    report = await expirer.run_pass(moment)
+    assert explorer.next_actions([container, volume]) == [4, 3]
+    assert report.next_at is not None
+    while explorer.next_action(volume) == 3:
+        assert report.next_at is not None
+        assert report.next_at <= moment + 3600
+        report = await expirer.run_pass(report.next_at)
+    drained = sum(explorer.rates[workload].su for workload in pool.workload_ids)
+    saved = explorer.pools.find_one({"_id": pool.pool_id})
+    assert saved is not None
+    assert 0 <= saved["last_updated"] - (moment - 3600 + 4500 / drained) + 1 <= 2

@@ -1,0 +1,227 @@
+"""The watcher on a real change stream: what wakes the alarm, what does not, and what every ending leads to."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from arithmetic_model import Rates
+from deadline import wait_until
+from explorer import CONTAINER, FREE, YEAR_SECONDS, Explorer
+from fail_point import fail_point, times_entered
+from pymongo import MongoClient
+from structlog.testing import capture_logs
+
+from pool_daemon.clock import SystemClock
+from pool_daemon.scheduling.agenda import Agenda
+from pool_daemon.scheduling.alarm import Alarm
+from pool_daemon.scheduling.watcher import Watcher
+from pool_daemon.store.changes import open_stream
+from pool_daemon.store.client import connect
+
+Client = MongoClient[dict[str, Any]]
+
+PATIENCE_SECONDS = 10.0
+
+
+class Watched:
+    """A running watcher, its agenda, and an alarm armed for a deadline an hour from now."""
+
+    def __init__(self, *, alarm: Alarm, agenda: Agenda, watcher: Watcher) -> None:
+        self.alarm = alarm
+        self.agenda = agenda
+        self.watcher = watcher
+        self.deadline = time.time() + 3600
+
+    def arm(self, *, pool_id: int | None = None) -> None:
+        """Take everything off the agenda and wait anew."""
+        self.alarm.disarm()
+        self.agenda.take(int(time.time()) + 1)
+        self.agenda.finished(int(time.time()))
+        self.alarm.arm(self.deadline, pool_id=pool_id)
+
+    async def rings(self) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.alarm.wait()
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    await asyncio.to_thread(wait_until, condition, within_seconds=PATIENCE_SECONDS, what=what)
+
+
+def events(logs: list[Any]) -> list[str]:
+    return [entry["event"] for entry in logs]
+
+
+@pytest.fixture
+def explorer(mongo: Client, database_name: str) -> Explorer:
+    explorer = Explorer(database=mongo[database_name])
+    explorer.database.create_collection("capacity-pools")
+    explorer.database.create_collection("workload")
+    return explorer
+
+
+@pytest_asyncio.fixture
+async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
+    database = connect(uri=mongo_uri, name=explorer.database.name, timeout_seconds=5)
+    agenda = Agenda()
+    alarm = Alarm(clock=SystemClock(), safety_seconds=3600)
+    alarm.start()
+    watcher = Watcher(
+        open_stream=lambda token: open_stream(database, token=token),
+        agenda=agenda,
+        alarm=alarm,
+        clock=SystemClock(),
+        poll_seconds=0.1,
+        silence_seconds=30,
+    )
+    task = asyncio.create_task(watcher.run(), name="watcher")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await watcher.watching.wait()
+    watched = Watched(alarm=alarm, agenda=agenda, watcher=watcher)
+    watched.arm()
+    yield watched
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    alarm.stop()
+    database.close()
+
+
+async def test_a_pool_shortened_to_before_the_deadline_wakes(watched: Watched, explorer: Explorer) -> None:
+    pool = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [CONTAINER])
+    watched.arm()
+    explorer.shorten(pool.pool_id, Rates(10, 1e12, 0))
+    await watched.rings()
+
+
+async def test_a_new_pool_that_ends_before_the_deadline_wakes(watched: Watched, explorer: Explorer) -> None:
+    explorer.buy(Rates(10, 1e12, 0), [CONTAINER])
+    await watched.rings()
+
+
+async def test_a_top_up_of_the_pool_that_the_alarm_is_armed_for_wakes(watched: Watched, explorer: Explorer) -> None:
+    pool = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [CONTAINER])
+    await watched.rings()  # the workload came to be deployed
+    watched.arm(pool_id=pool.pool_id)
+    explorer.top_up(pool.pool_id, Rates(cu=1e6))
+    await watched.rings()
+
+
+async def test_the_removal_of_the_pool_that_the_alarm_is_armed_for_wakes(watched: Watched, explorer: Explorer) -> None:
+    pool = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [FREE[0]])
+    watched.arm(pool_id=pool.pool_id)
+    explorer.pools.delete_one({"_id": pool.pool_id})
+    await watched.rings()
+
+
+async def test_a_pool_that_is_due_at_once_is_put_on_the_agenda(watched: Watched, explorer: Explorer) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    await watched.rings()
+    assert watched.agenda.take(int(time.time())).pool_ids == {pool.pool_id}
+
+
+async def test_a_workload_added_to_an_expired_pool_puts_the_pool_on_the_agenda(
+    watched: Watched, explorer: Explorer
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    await watched.rings()
+    watched.arm()
+    explorer.workloads.insert_one(explorer.new_workload(pool.pool_id, CONTAINER))
+    await watched.rings()
+    assert watched.agenda.take(int(time.time())).pool_ids == {pool.pool_id}
+
+
+async def test_a_workload_that_comes_to_be_deployed_is_put_on_the_agenda(watched: Watched, explorer: Explorer) -> None:
+    workload = explorer.new_workload(404, CONTAINER, next_action=1)
+    explorer.workloads.insert_one(workload)
+    explorer.deploy(workload["_id"])
+    await watched.rings()
+    assert watched.agenda.take(int(time.time())).workload_ids == {workload["_id"]}
+
+
+async def test_what_cannot_move_the_deadline_wakes_nobody(watched: Watched, explorer: Explorer) -> None:
+    """The same changes pass through a stream of the test's own; when that has seen them, the daemon's has too."""
+    far = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [CONTAINER])
+    await watched.rings()  # the workload came to be deployed
+    with explorer.database.watch() as passing:
+        watched.arm()
+        explorer.top_up(far.pool_id, Rates(cu=1e6))
+        explorer.pools.update_one({"_id": far.pool_id}, {"$set": {"cus": 5.0, "last_updated": 7}})
+        explorer.pools.update_one({"_id": far.pool_id}, {"$set": {"note": "nobody's business"}})
+        explorer.pools.delete_one({"_id": far.pool_id})
+        waiting = explorer.new_workload(far.pool_id, CONTAINER, next_action=0)
+        explorer.workloads.insert_one(waiting)
+        explorer.workloads.update_one({"_id": waiting["_id"]}, {"$set": {"next_action": 4}})
+        last: Any = None
+        while last != {"_id": waiting["_id"]}:
+            change = await asyncio.to_thread(passing.next)
+            last = change["documentKey"] if change["operationType"] == "update" else None
+        behind = passing.resume_token["_data"]
+    explorer.database["elsewhere"].insert_one({})  # the token passes a change only when there is another behind it
+    await until(lambda: (watched.watcher._token or {}).get("_data", "") > behind, "the daemon's stream to come as far")
+    assert not watched.alarm._event.is_set()
+    assert watched.agenda.take(int(time.time()) + 1).pool_ids == set()
+
+
+async def test_a_dropped_collection_asks_for_a_look_at_everything(watched: Watched, explorer: Explorer) -> None:
+    explorer.pools.drop()
+    await watched.rings()
+    assert watched.agenda.take(int(time.time())).after is None
+
+
+async def test_a_dropped_database_ends_the_stream_and_a_new_one_is_opened(watched: Watched, explorer: Explorer) -> None:
+    with capture_logs() as logs:
+        explorer.database.client.drop_database(explorer.database.name)
+        await watched.rings()
+        await until(lambda: "stream_opened" in events(logs), "a new stream")
+        watched.arm()
+        explorer.buy(Rates(10, 0, 0), [CONTAINER])
+        await watched.rings()
+
+
+async def test_a_killed_cursor_is_resumed_and_misses_nothing(
+    watched: Watched, explorer: Explorer, mongo: Client
+) -> None:
+    before = times_entered(mongo)
+    with fail_point(mongo, "getMore", errorCode=43), capture_logs() as logs:
+        await until(lambda: times_entered(mongo) > before, "the cursor to be killed")
+        pool = explorer.buy_expired(CONTAINER)
+        while pool.pool_id not in watched.agenda.take(int(time.time())).pool_ids:
+            await watched.rings()
+            watched.alarm.disarm()
+    assert [entry["resumed"] for entry in logs if entry["event"] == "stream_opened"] == [True]
+
+
+@pytest.mark.parametrize("code", [260, 280, 286, 10334])
+async def test_a_token_that_is_dead_is_dropped_and_everything_is_looked_at(
+    watched: Watched, mongo: Client, code: int
+) -> None:
+    with fail_point(mongo, "getMore", errorCode=code), capture_logs() as logs:
+        await watched.rings()
+    assert [entry["resumed"] for entry in logs if entry["event"] == "stream_opened"] == [False]
+    assert watched.agenda.take(int(time.time())).after is None
+
+
+async def test_errors_that_never_end_cost_the_token_after_a_few_tries(watched: Watched, mongo: Client) -> None:
+    with fail_point(mongo, "getMore", mode={"times": 3}, errorCode=1), capture_logs() as logs:
+        await until(lambda: "stream_token_dropped" in events(logs), "the token to be dropped")
+
+
+async def test_without_change_streams_everything_overdue_is_looked_at_at_intervals(
+    watched: Watched, mongo: Client
+) -> None:
+    with fail_point(mongo, "getMore", "aggregate", mode="alwaysOn", errorCode=40573), capture_logs() as logs:
+        for _ in range(3):
+            await watched.rings()
+            assert watched.agenda.take(int(time.time())).after is None
+            watched.arm()
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == ["stream_unsupported"]
+
+
+async def test_a_token_that_stands_still_is_a_dead_stream(watched: Watched) -> None:
+    watched.watcher._silence_seconds = -1.0
+    with capture_logs() as logs:
+        await until(lambda: "stream_lost" in events(logs), "the stream to be given up")
+    assert "not moved" in next(entry["reason"] for entry in logs if entry["event"] == "stream_lost")
