@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -13,6 +14,7 @@ from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.scheduling.expirer import Expirer, PassReport
+from pool_daemon.scheduling.gate import Gates, StopGate
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.scheduling.rounds import Rounds
 from pool_daemon.scheduling.watcher import Watcher
@@ -32,14 +34,18 @@ log = structlog.get_logger("pool_daemon")
 class Daemon:
     """The daemon on one database: `run` goes on until `stop`, `run_once` makes a single pass.
 
-    `uri` is the MongoDB's address; `identity` names this process in the records that it writes.
+    `uri` is the MongoDB's address; `identity` names this process in the records that it writes. In a `dry_run` it
+    does everything but write.
     """
 
-    def __init__(self, *, settings: Settings, uri: str, identity: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self, *, settings: Settings, uri: str, identity: str, dry_run: bool = False, clock: Clock | None = None
+    ) -> None:
         self._settings = settings
+        self._dry_run = dry_run
         clock = clock or SystemClock()
         self._clock = clock
-        self._stop = asyncio.Event()
+        self._stop = StopGate()
         self._database = connect(
             uri=uri,
             name=settings.database.name,
@@ -62,29 +68,30 @@ class Daemon:
                 clock=clock,
                 identity=identity,
                 batch_workloads=settings.expiry.batch_workloads,
+                dry_run=dry_run,
             ),
             agenda=self._agenda,
-            reports=Reports(),
+            reports=Reports(dry_run=dry_run),
             clock=clock,
-            stop=self._stop,
+            gate=Gates([self._stop]),
             concurrency=settings.expiry.concurrency,
         )
-        self._rounds = Rounds(expirer=self._expirer, alarm=self._alarm, clock=clock, stop=self._stop)
+        self._rounds = Rounds(expirer=self._expirer, alarm=self._alarm, clock=clock, stop=self._stop.stopped)
 
     def stop(self) -> None:
         """Finish the batches in hand, then return from `run`."""
-        self._stop.set()
+        self._stop.close()
         self._alarm.wake()
 
-    async def run(self) -> None:
-        """Expire pools until `stop` is called.
+    async def run(self, companion: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Expire pools until `stop` is called, or until `companion` ends, which the daemon cannot do without.
 
         Raises StoreRefusedError if MongoDB refuses the credentials at the start, and PartDiedError if a part of the
         daemon ends by itself or a pass outlives the drain timeout.
         """
         try:
             if await self._connected():
-                await self._work()
+                await self._work(companion)
         finally:
             self._database.close()
 
@@ -94,7 +101,7 @@ class Daemon:
         Raises StoreUnavailableError or StoreRefusedError.
         """
         try:
-            await create_collections(self._database)
+            await self._prepare()
             return await self._expirer.run_pass(math.floor(self._clock.now()))
         finally:
             self._database.close()
@@ -102,10 +109,10 @@ class Daemon:
     async def _connected(self) -> bool:
         """Wait for MongoDB, however long it takes; return False if told to stop first."""
         backoff = Backoff()
-        while not self._stop.is_set():
+        while not self._stop.stopped.is_set():
             try:
                 await self._database.ping()
-                await create_collections(self._database)
+                await self._prepare()
             except StoreRefusedError:
                 raise
             except StoreError as error:
@@ -117,26 +124,32 @@ class Daemon:
                 return True
         return False
 
-    async def _work(self) -> None:
+    async def _prepare(self) -> None:
+        if not self._dry_run:
+            await create_collections(self._database)
+
+    async def _work(self, companion: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
         """Run the parts until one ends or `stop` is called; whichever it is, the pass under way is finished."""
         self._alarm.start()
-        watcher = asyncio.create_task(self._watcher.run(), name="watcher")
+        parts = [asyncio.create_task(self._watcher.run(), name="watcher")]
+        if companion is not None:
+            parts.append(asyncio.create_task(companion(), name="embedded mongod"))
         indexes = asyncio.create_task(self._create_indexes(), name="setup")
         await self._watching()
         rounds = asyncio.create_task(self._rounds.run(), name="rounds")
-        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        stopped = asyncio.create_task(self._stop.stopped.wait(), name="stop")
         try:
-            await asyncio.wait({watcher, rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            died = [] if self._stop.is_set() else [task for task in (watcher, rounds) if task.done()]
+            await asyncio.wait({*parts, rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            died = [] if stopped.done() else [task for task in (*parts, rounds) if task.done()]
             self.stop()
             log.info("stopping", drain_seconds=self._settings.expiry.drain_seconds)
             await asyncio.wait({rounds}, timeout=self._settings.expiry.drain_seconds)
             drained = rounds.done()
         finally:
             self._alarm.stop()
-            await _cancelled(watcher, indexes, rounds, stopped)
+            await _cancelled(*parts, indexes, rounds, stopped)
         if died:
-            raise PartDiedError(f"{died[0].get_name()} ended by itself") from died[0].exception()
+            raise PartDiedError(f"{died[0].get_name()} ended by itself: {_why(died[0])}") from died[0].exception()
         if not drained:
             raise PartDiedError("the pass under way took longer than expiry.drain_seconds and was cut off")
 
@@ -149,7 +162,7 @@ class Daemon:
     async def _create_indexes(self) -> None:
         """Build the indexes that are missing, behind everybody's back: a big collection takes minutes."""
         backoff = Backoff()
-        while True:
+        while not self._dry_run:
             try:
                 if await setup(self._database):
                     self._agenda.rescan()
@@ -166,7 +179,12 @@ class Daemon:
     async def _stopped_within(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._stop.wait()
+                await self._stop.stopped.wait()
+
+
+def _why(task: asyncio.Task[Any]) -> str:
+    error = task.exception()
+    return "no reason given" if error is None else str(error) or type(error).__name__
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -4,9 +4,10 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -21,28 +22,28 @@ from pool_daemon.telemetry.logs import configure_logs
 log = structlog.get_logger("pool_daemon")
 
 
-def serve(settings: Settings, *, once: bool) -> ExitCode:
-    """Run the daemon until a signal stops it, or for a single pass if `once`.
+def serve(settings: Settings, *, once: bool = False, dry_run: bool = False) -> ExitCode:
+    """Run the daemon until a signal stops it, or for a single pass if `once`; write nothing in a `dry_run`.
 
     Raises ConfigurationError if there is no MongoDB to work on, and what `Daemon` raises.
     """
     configure_logs(settings.log.format, settings.log.level)
-    log.info("started", version=__version__, database=settings.database.name)
-    exit_code = asyncio.run(_serve(settings, once=once))
+    log.info("started", version=__version__, database=settings.database.name, dry_run=dry_run)
+    exit_code = asyncio.run(_serve(settings, once=once, dry_run=dry_run))
     log.info("stopped", exit_code=int(exit_code))
     return exit_code
 
 
-async def _serve(settings: Settings, *, once: bool) -> ExitCode:
-    async with _mongodb(settings) as uri:
-        daemon = Daemon(settings=settings, uri=uri, identity=process_identity())
+async def _serve(settings: Settings, *, once: bool, dry_run: bool) -> ExitCode:
+    async with _mongodb(settings) as mongodb:
+        daemon = Daemon(settings=settings, uri=mongodb.uri, identity=process_identity(), dry_run=dry_run)
         with stop_signals(daemon.stop):
             if not once:
-                await daemon.run()
+                await daemon.run(mongodb.ended)
                 return ExitCode.OK
             report = await daemon.run_once()
     log.info("pass_completed", settled=report.settled, decommissioned=report.decommissioned)
-    return ExitCode.FAILED if report.set_aside or not report.completed else ExitCode.OK
+    return ExitCode.FAILED if report.set_aside or report.cut_short_by else ExitCode.OK
 
 
 def process_identity() -> str:
@@ -58,22 +59,29 @@ def state_folder(environ: Mapping[str, str]) -> Path:
     return Path(home) / "pool-daemon" / "mongod"
 
 
+class _MongoDB(NamedTuple):
+    """The address of a MongoDB, and if it is our own, what awaits its end."""
+
+    uri: str
+    ended: Callable[[], Coroutine[Any, Any, None]] | None = None
+
+
 @asynccontextmanager
-async def _mongodb(settings: Settings) -> AsyncIterator[str]:
-    """Give the address of the MongoDB to work on: the configured one, else that of a mongod of our own."""
+async def _mongodb(settings: Settings) -> AsyncIterator[_MongoDB]:
+    """Give the MongoDB to work on: the configured one, else a mongod of our own."""
     if settings.database.uri is not None:
-        yield settings.database.uri.get_secret_value()
+        yield _MongoDB(settings.database.uri.get_secret_value())
         return
     folder = settings.embedded.folder or state_folder(os.environ)
+    mongod = EmbeddedMongod(folder=folder, port=settings.embedded.port, mongod=settings.embedded.mongod)
     try:
-        mongod = EmbeddedMongod(folder=folder, port=settings.embedded.port, mongod=settings.embedded.mongod)
         await mongod.start()
     except EmbeddedError as error:
         raise ConfigurationError(
             f"database.uri: not set, and the daemon's own mongod cannot serve instead: {error}"
         ) from error
     try:
-        log.warning("embedded_mongod_started", folder=str(folder), port=mongod.port, reason="database.uri is not set")
-        yield mongod.uri
+        log.warning("embedded_mongod", folder=str(folder), port=mongod.port, reason="database.uri is not set")
+        yield _MongoDB(mongod.uri, mongod.wait)
     finally:
         await mongod.stop()

@@ -81,7 +81,8 @@ class DaemonProcess:
 
     def wait_for_exit(self, *, code: int = 0) -> None:
         """Wait for the process to end by itself with that exit code."""
-        assert self.process.wait(STOP_SECONDS) == code, "\n".join(self.log_lines())
+        ended_with = self.process.wait(STOP_SECONDS)
+        assert ended_with == code, "\n".join([f"exit code {ended_with}", *self.log_lines()])
 
     def wait_for_log(self, condition: Callable[[Record], object], *, within_seconds: float, what: str) -> None:
         """Wait for a record of the log."""

@@ -182,6 +182,11 @@ class Explorer:
         found = self.workloads.find({"_id": {"$in": list(workload_ids)}}, {"next_action": 1}).sort("_id", 1)
         return [workload["next_action"] for workload in found]
 
+    def only_event(self, purchase: Purchase) -> Document:
+        """Read the event of a pool that must have exactly one."""
+        (event,) = self.events.find({"pool_id": purchase.pool_id})
+        return event
+
     def bytes_of(self, collection: Collection[Document], document_id: Any) -> bytes | None:
         """Read the very bytes of a document."""
         found = self._raw[collection.name].find_one({"_id": document_id})

@@ -4,19 +4,23 @@ I1, never early: no workload goes while its resource lasts, nor after a top-up t
 I2, never lost: every workload that must go, goes: one transition, one order and one event, all in one commit.
 """
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from arithmetic_model import Document, exhausted, is_readable
+from arithmetic_model import Document, Rates, exhausted, is_readable
 from deadline import wait_until
-from explorer import Explorer
+from explorer import CONTAINER, Explorer
 from oplog import Change, Commit, Oplog
 from pymongo import MongoClient
 
 DEPLOY = 3
 DELETE = 4
+
+SETTLE_SECONDS = 10
+"""More than a loaded machine needs for what is done at once."""
 
 GRACE_SECONDS = 2
 """How long after it is due a workload may still run before it counts as lost."""
@@ -91,6 +95,23 @@ class Ledger:
         )
         found = {each.workload_id: each for each in self.read().decommissions}
         return [found[workload_id] for workload_id in workload_ids]
+
+    def settle(self, empty_at: int | None = None) -> None:
+        """Return when the daemon has dealt with what was due before now, or before `empty_at`: a witness goes."""
+        now = int(time.time())
+        seconds = 0 if empty_at is None else empty_at - now
+        if seconds > 0:
+            witness = self._explorer.buy(Rates(cu=seconds + 0.5), [CONTAINER], bought_at=now)
+        else:
+            witness = self._explorer.buy_expired(CONTAINER)
+        self.wait_for_decommissions(witness.workload_ids, within_seconds=seconds + SETTLE_SECONDS)
+
+    def assert_untouched(self, workload_ids: list[int], *, next_action: int = DEPLOY) -> None:
+        """Hold that nothing was done to these workloads, ordered for them or recorded of them."""
+        explorer = self._explorer
+        assert explorer.next_actions(workload_ids) == [next_action] * len(workload_ids)
+        assert list(explorer.orders.find({"_id": {"$in": workload_ids}})) == []
+        assert list(explorer.events.find({"workload_id": {"$in": workload_ids}})) == []
 
     def violations_of_i1(self) -> list[str]:
         """Say of each workload that went too early, or that is half gone, why it should not have."""

@@ -10,16 +10,17 @@ from pool_daemon.settings import load_settings
 EXAMPLES = (
     "pool-daemon run --config /etc/pool-daemon/config.toml",
     "POOL_DAEMON_DATABASE__URI='mongodb://db-1/?replicaSet=explorer' pool-daemon run",
-    "pool-daemon run --once",
+    "pool-daemon run --once --dry-run",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `--config` and `--once`."""
+    """Declare `--config`, `--once` and `--dry-run`."""
     add_config_argument(parser)
     parser.add_argument("--once", action="store_true", help="make one pass over everything overdue, then exit")
+    parser.add_argument("--dry-run", action="store_true", help="do everything but write, and log what would be done")
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Run the daemon, or one pass of it."""
-    return serve(load_settings(arguments.config), once=arguments.once)
+    return serve(load_settings(arguments.config), once=arguments.once, dry_run=arguments.dry_run)

@@ -18,6 +18,7 @@ from pool_daemon.errors import (
     StoreUnavailableError,
 )
 from pool_daemon.scheduling.agenda import Agenda, Work
+from pool_daemon.scheduling.gate import Gate
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.store.cases import OversizedBatchError, Settlement
 from pool_daemon.store.store import Store
@@ -38,8 +39,8 @@ log = structlog.get_logger("pool_daemon.expirer")
 class PassReport:
     """What one pass came to; instants are unix seconds.
 
-    `next_at` is when the next look is due, by `next_pool_id` running empty if that is not None. `completed` is
-    False if the pass was told to stop before everything due was settled.
+    `next_at` is when the next look is due, by `next_pool_id` running empty if that is not None. `cut_short_by` says
+    why not everything due was settled: a closed gate's reason, or that the daemon is stopping; None if it was.
     """
 
     settled: int = 0
@@ -47,14 +48,14 @@ class PassReport:
     set_aside: int = 0
     next_at: int | None = None
     next_pool_id: int | None = None
-    completed: bool = True
+    cut_short_by: str | None = None
 
 
 class Expirer:
     """Runs passes over what is due.
 
-    `concurrency` is how many transactions are in flight at once. Setting `stop` lets a running pass finish the
-    batches in hand and return.
+    `concurrency` is how many transactions are in flight at once. Setting `stop`, or a gate that closes, lets a running
+    pass finish the batches in hand and return.
     """
 
     def __init__(
@@ -64,39 +65,44 @@ class Expirer:
         agenda: Agenda,
         reports: Reports,
         clock: Clock,
-        stop: asyncio.Event,
+        gate: Gate,
         concurrency: int,
     ) -> None:
         self._store = store
         self._agenda = agenda
         self._reports = reports
         self._clock = clock
-        self._stop = stop
+        self._gate = gate
         self._concurrency = concurrency
         self._tries: dict[int, int] = {}
 
     async def run_pass(self, now: int) -> PassReport:
         """Settle everything due at the unix second `now`, then find out what falls due next.
 
-        Raises StoreUnavailableError or StoreRefusedError; what was not settled stays on the agenda.
+        With the gate closed nothing is settled and nothing taken off the agenda, but the next deadline is found: who
+        stands by keeps warm. Raises StoreUnavailableError or StoreRefusedError; what was not settled stays on the
+        agenda.
         """
-        report = PassReport()
+        report = PassReport(cut_short_by=self._gate.closed_by())
+        if report.cut_short_by is None:
+            await self._settle_due(now, report)
+        await self._find_next(now, report)
+        return report
+
+    async def _settle_due(self, now: int, report: PassReport) -> None:
         work = self._agenda.take(now)
+        finished = False
         try:
             if work.after is None:
                 await self._report_unreadable_deadlines()
             async with aclosing(self._batches(work, now)) as batches:
                 await self._settle_all(batches, now, report)
-            report.completed = not self._stop.is_set()
-        except BaseException:
-            self._agenda.put_back(work, now)
-            raise
-        if report.completed:
-            self._agenda.finished(now)
-        else:
-            self._agenda.put_back(work, now)
-        await self._find_next(now, report)
-        return report
+            finished = report.cut_short_by is None
+        finally:
+            if finished:
+                self._agenda.finished(now)
+            else:
+                self._agenda.put_back(work, now)
 
     async def _report_unreadable_deadlines(self) -> None:
         """Tell which pools will never be found due; if that cannot be found out now, what is due comes first."""
@@ -127,7 +133,8 @@ class Expirer:
         running: set[asyncio.Task[None]] = set()
         try:
             async for pool_ids in batches:
-                if self._stop.is_set():
+                report.cut_short_by = self._gate.closed_by()
+                if report.cut_short_by is not None:
                     break
                 if len(running) >= self._concurrency:
                     running -= await _finished(running)
@@ -163,10 +170,11 @@ class Expirer:
             settlement = await self._store.decommissions.settle(pool_ids, now=now, after=after)
             self._note(settlement, report)
             after = settlement.continue_after
-            if after is None or self._stop.is_set():
+            if after is None:
                 break
-        if after is not None:
-            self._agenda.look_again_at_all(dict.fromkeys(pool_ids, now))
+            report.cut_short_by = report.cut_short_by or self._gate.closed_by()
+            if report.cut_short_by is not None:
+                return
         for pool_id in pool_ids:
             self._tries.pop(pool_id, None)
 

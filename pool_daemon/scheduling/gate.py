@@ -1,5 +1,6 @@
 """What may forbid the daemon to act, for as long as it does."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -20,3 +21,18 @@ class Gates:
     def closed_by(self) -> str | None:
         """Return why the first closed gate is closed; None if all are open."""
         return next((reason for gate in self._gates if (reason := gate.closed_by()) is not None), None)
+
+
+class StopGate:
+    """Closes for good when the daemon is told to stop."""
+
+    def __init__(self) -> None:
+        self.stopped = asyncio.Event()
+
+    def close(self) -> None:
+        """Let nothing new begin."""
+        self.stopped.set()
+
+    def closed_by(self) -> str | None:
+        """Return "stopping" once closed."""
+        return "stopping" if self.stopped.is_set() else None

@@ -16,16 +16,17 @@ log = structlog.get_logger("pool_daemon.expirer")
 
 
 class Reports:
-    """Turns what a pass met into log lines."""
+    """Turns what a pass met into log lines; of a `dry_run` it says what would have been done."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dry_run: bool = False) -> None:
+        self._gone = "workload_would_be_decommissioned" if dry_run else "workload_decommissioned"
         self._told: dict[Hashable, None] = {}
 
     def settlement(self, settlement: Settlement, *, at: float) -> None:
         """Tell every workload that was decommissioned at the unix instant `at`, and every document left alone."""
         for gone in settlement.decommissioned:
             log.info(
-                "workload_decommissioned",
+                self._gone,
                 workload=gone.workload_id,
                 pool=gone.pool_id,
                 owner=gone.customer_tid,

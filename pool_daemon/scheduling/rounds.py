@@ -23,6 +23,7 @@ class Rounds:
         self._clock = clock
         self._stop = stop
         self._backoff = Backoff()
+        self._cut_short_by: str | None = None
 
     async def run(self) -> None:
         """Pass after pass, each when the alarm rings for it."""
@@ -47,6 +48,9 @@ class Rounds:
 
     def _passed(self, report: PassReport) -> None:
         self._backoff.reset()
+        if report.cut_short_by != self._cut_short_by:
+            self._cut_short_by = report.cut_short_by
+            log.info("acting" if report.cut_short_by is None else "not_acting", reason=report.cut_short_by)
         if report.settled or report.set_aside:
             log.info("pass_completed", settled=report.settled, decommissioned=report.decommissioned)
         log.debug("armed", pool=report.next_pool_id, at=report.next_at)

@@ -20,6 +20,7 @@ _MONGODB_URI = re.compile(
     (/[^\s/?@]*)? (\?\S*)?          # database and options""",
     re.VERBOSE,
 )
+_IDENTITY = re.compile(r"[!-~]{1,128}")
 _DATABASE_NAME = re.compile(r'[^/\\. "$*<>:|?\x00]{1,63}')
 
 
@@ -38,6 +39,12 @@ def _usable_name(name: str) -> str:
     raise ValueError('must have 1 to 63 characters, none of them a space or one of / \\ . " $ * < > : | ?')
 
 
+def _usable_identity(identity: str) -> str:
+    if _IDENTITY.fullmatch(identity):
+        return identity
+    raise ValueError("must have 1 to 128 visible ASCII characters and no space")
+
+
 def _usable_path(path: Path) -> Path:
     """Refuse the empty path, which would mean the working directory, and `~`, which only a shell expands."""
     if path == Path() or str(path).startswith("~"):
@@ -47,6 +54,7 @@ def _usable_path(path: Path) -> Path:
 
 Uri = Annotated[SecretStr, AfterValidator(_usable_uri)]
 DatabaseName = Annotated[str, AfterValidator(_usable_name)]
+Identity = Annotated[str, AfterValidator(_usable_identity)]
 UsablePath = Annotated[Path, AfterValidator(_usable_path)]
 
 
@@ -170,6 +178,47 @@ class Stream(Section):
     )
 
 
+class Clock(Section):
+    """How far this machine's clock and the database's may be apart before nothing is done any more."""
+
+    max_difference_seconds: float = Field(
+        default=5,
+        ge=0.1,
+        le=3600,
+        description="Seconds that the two clocks may be apart. Far above what NTP leaves, far below what would "
+        "credit or rob a customer noticeably.",
+    )
+    check_seconds: float = Field(
+        default=30,
+        ge=0.1,
+        le=3600,
+        description="Seconds between two comparisons. A step of this machine's clock is noticed at once "
+        "regardless, by one that never steps; one of the database's within that time.",
+    )
+
+
+class Lease(Section):
+    """Who acts when several daemons run on one database: the one that holds the lease."""
+
+    seconds: float = Field(
+        default=15,
+        ge=1,
+        le=300,
+        description="Seconds after which a standby takes the place of a daemon that died without a word; one "
+        "that is stopped in order hands over at once. Renewed every third of that, and trusted for four "
+        "fifths: less, and a database that answers slowly costs the lease; more, and pools stay overdue "
+        "for longer. The same for all daemons of a database.",
+    )
+    identity: Identity | None = Field(
+        default=None,
+        examples=["pool-daemon@host-1"],
+        description="Name under which this daemon holds the lease. A daemon that starts takes over at once from "
+        "a holder of its own name, which it takes for itself before a restart: so the name must be the same after "
+        "a restart, and no two daemons that run at once may share it. Without it, a name that no other process "
+        "has: a daemon killed and restarted waits until its old lease expires.",
+    )
+
+
 class Log(Section):
     """What the daemon says, and how."""
 
@@ -192,6 +241,8 @@ class Settings(Section):
     embedded: Embedded = Embedded()
     expiry: Expiry = Expiry()
     stream: Stream = Stream()
+    lease: Lease = Lease()
+    clock: Clock = Clock()
     log: Log = Log()
 
     def masked(self) -> dict[str, dict[str, Any]]:

@@ -20,11 +20,15 @@ from pool_daemon.store.workloads import WorkloadStore
 class Decommissions:
     """Settles expired pools in batches: a transaction each, or step by step on a server without transactions.
 
-    `identity` is written into every record as who did it; `batch_workloads` bounds what one transaction takes.
+    `identity` is written into every record as who did it; `batch_workloads` bounds what one transaction takes. In a
+    `dry_run` everything is read and decided, and nothing written.
     """
 
-    def __init__(self, *, database: Database, clock: Clock, identity: str, batch_workloads: int) -> None:
+    def __init__(
+        self, *, database: Database, clock: Clock, identity: str, batch_workloads: int, dry_run: bool = False
+    ) -> None:
         self._database = database
+        self._dry_run = dry_run
         self._clock = clock
         self._reader = CaseReader(database=database, batch_workloads=batch_workloads)
         self._pools = database.collection(CAPACITY_POOLS)
@@ -53,6 +57,8 @@ class Decommissions:
             await self._write(settlement, session)
             return settlement
 
+        if self._dry_run:
+            return await decide(None)
         if await self._database.has_transactions():
             return await self._database.transact(decide_and_write)
         return await self._write_in_turn(await decide(None))

@@ -1,5 +1,6 @@
 """The edge of the store: here, once, an error of the driver becomes one of the daemon's own."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +52,9 @@ UNAVAILABLE = frozenset(
 CONFLICT = frozenset({112, 225, 246, 251, 256, 11000})
 """WriteConflict; transactions aborted, superseded or without their snapshot; DuplicateKey: another was faster."""
 
+DRIVER_ASIDES = re.compile(r", full error: | \(configured timeouts: |, Timeout: [\d.]+s, ")
+"""Where an error's own words end and the driver's description of its settings begins."""
+
 TOKEN_DEAD = frozenset({260, 280, 286, 10334})
 """InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, BSONObjectTooLarge: it fails for ever."""
 
@@ -85,8 +89,9 @@ def translated_stream() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, short enough for a log."""
-    lines = str(error).partition(", full error:")[0].splitlines() or [type(error).__name__]
+    """Return the first line of an error's text, without the driver's long explanations of itself."""
+    text = DRIVER_ASIDES.split(str(error), maxsplit=1)[0]
+    lines = text.splitlines() or [type(error).__name__]
     return lines[0][:300]
 
 

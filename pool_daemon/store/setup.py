@@ -8,10 +8,11 @@ from pymongo.errors import CollectionInvalid
 from pool_daemon.store.client import Database
 from pool_daemon.store.events import EVENTS
 from pool_daemon.store.failures import translated
+from pool_daemon.store.lease import LEASE
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WORKLOADS
 
-OWN_COLLECTIONS: Final = (EVENTS,)
+OWN_COLLECTIONS: Final = (EVENTS, LEASE)
 
 INDEXES: Final[Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]] = {
     CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),

@@ -75,10 +75,10 @@ def test_an_unreadable_pool_is_named_and_left_alone(
 ) -> None:
     pool = unreadable_pools[name]
 
-    let_another_pool_go(explorer, ledger)
+    ledger.settle()
 
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == encode(pool.document)
-    assert_untouched(explorer, pool.workload_ids)
+    ledger.assert_untouched(pool.workload_ids)
     daemon.wait_for_mention(pool.pool_id)
 
 
@@ -88,10 +88,10 @@ def test_a_pool_that_is_inserted_unreadable_is_named_and_left_alone(
 ) -> None:
     pool = explorer.buy_expired(CONTAINER, **fields)
 
-    let_another_pool_go(explorer, ledger)
+    ledger.settle()
 
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == encode(pool.document)
-    assert_untouched(explorer, pool.workload_ids)
+    ledger.assert_untouched(pool.workload_ids)
     daemon.wait_for_mention(pool.pool_id)
 
 
@@ -105,7 +105,7 @@ def test_a_workload_of_unknown_units_is_named_and_keeps_running(
 
     ledger.wait_for_decommissions([container], within_seconds=AT_ONCE_SECONDS)
 
-    assert_untouched(explorer, [unreadable])
+    ledger.assert_untouched([unreadable])
     assert explorer.bytes_of(explorer.workloads, unreadable) == before
     daemon.wait_for_mention(unreadable)
 
@@ -116,10 +116,10 @@ def test_a_pool_that_lasts_beyond_every_calendar_delays_nobody(
 ) -> None:
     pool = explorer.buy(Rates(cu=1e300), [CONTAINER], empty_at=Int64(empty_at))
 
-    let_another_pool_go(explorer, ledger)
+    ledger.settle()
 
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == encode(pool.document)
-    assert_untouched(explorer, pool.workload_ids)
+    ledger.assert_untouched(pool.workload_ids)
 
 
 @pytest.mark.parametrize("empty_at", [0, -1, -(2**63)])
@@ -133,9 +133,9 @@ def test_a_workload_whose_pool_does_not_exist_keeps_running(explorer: Explorer, 
     orphan = explorer.new_workload(404, CONTAINER)
     explorer.workloads.insert_one(orphan)
 
-    let_another_pool_go(explorer, ledger)
+    ledger.settle()
 
-    assert_untouched(explorer, [orphan["_id"]])
+    ledger.assert_untouched([orphan["_id"]])
     assert explorer.bytes_of(explorer.workloads, orphan["_id"]) == encode(orphan)
 
 
@@ -169,15 +169,3 @@ def test_a_workload_that_python_cannot_decode_is_ordered_byte_for_byte(
 
     order = explorer.bytes_of(explorer.orders, workload["_id"])
     assert order == before.replace(b"\x10next_action\x00\x03", b"\x10next_action\x00\x04")
-
-
-def let_another_pool_go(explorer: Explorer, ledger: Ledger) -> None:
-    """Return when the daemon, whatever it met on the way, has dealt with a good pool."""
-    pool = explorer.buy_expired(CONTAINER)
-    ledger.wait_for_decommissions(pool.workload_ids, within_seconds=AT_ONCE_SECONDS)
-
-
-def assert_untouched(explorer: Explorer, workload_ids: list[int]) -> None:
-    assert explorer.next_actions(workload_ids) == [3] * len(workload_ids)
-    assert list(explorer.orders.find({"_id": {"$in": workload_ids}})) == []
-    assert list(explorer.events.find({"workload_id": {"$in": workload_ids}})) == []

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
+from deadline import wait_until
 from explorer import CONTAINER, FREE, VOLUME, Explorer
-from fail_point import fail_point
+from fail_point import fail_point, times_entered
 from pymongo import MongoClient
 from structlog.testing import capture_logs
 
@@ -35,13 +36,22 @@ def agenda() -> Agenda:
     return Agenda()
 
 
-@pytest_asyncio.fixture
-async def stop() -> asyncio.Event:
-    return asyncio.Event()
+class Latch:
+    """A gate that a test closes and opens."""
+
+    reason: str | None = None
+
+    def closed_by(self) -> str | None:
+        return self.reason
+
+
+@pytest.fixture
+def latch() -> Latch:
+    return Latch()
 
 
 @pytest_asyncio.fixture
-async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, stop: asyncio.Event) -> AsyncIterator[Expirer]:
+async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, latch: Latch) -> AsyncIterator[Expirer]:
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
     await create_collections(database)
     await setup(database)
@@ -50,7 +60,7 @@ async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, stop: asyn
         agenda=agenda,
         reports=Reports(),
         clock=SystemClock(),
-        stop=stop,
+        gate=latch,
         concurrency=2,
     )
     database.close()
@@ -90,7 +100,7 @@ async def test_a_pool_with_more_workloads_than_a_batch_holds_is_emptied_in_one_p
 
 
 async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settled_in_the_same_pass(
-    explorer: Explorer, expirer: Expirer, agenda: Agenda
+    explorer: Explorer, expirer: Expirer
 ) -> None:
     pools = [explorer.buy_expired(CONTAINER) for _ in range(40)]
     poison = pools[17]
@@ -147,16 +157,35 @@ async def test_an_outage_fails_the_pass_blames_no_pool_and_loses_nothing(
     assert explorer.next_actions(pool.workload_ids) == [4]
 
 
-async def test_a_pass_told_to_stop_ends_between_batches_and_leaves_the_rest_for_the_next(
-    explorer: Explorer, expirer: Expirer, stop: asyncio.Event
+async def test_a_closed_gate_lets_nothing_happen_loses_nothing_and_keeps_the_deadline_warm(
+    explorer: Explorer, expirer: Expirer, latch: Latch
 ) -> None:
-    for _ in range(5):
-        explorer.buy_expired(CONTAINER)
-    stop.set()
+    pools = [explorer.buy_expired(CONTAINER) for _ in range(5)]
+    coming = explorer.buy(Rates(1000, 1e9, 0), [CONTAINER])
+    latch.reason = "standby"
     report = await expirer.run_pass(now())
-    assert (report.completed, report.settled) == (False, 0)
-    stop.clear()
+    assert (report.cut_short_by, report.settled, report.next_pool_id) == ("standby", 0, coming.pool_id)
+    assert explorer.next_actions([pool.workload_ids[0] for pool in pools]) == [3] * 5
+    latch.reason = None
     assert (await expirer.run_pass(now())).settled == 5
+
+
+async def test_a_gate_that_closes_in_the_middle_of_a_pass_ends_it_between_batches_and_the_rest_is_not_lost(
+    explorer: Explorer, mongo: Client, expirer: Expirer, latch: Latch
+) -> None:
+    pool = explorer.buy_expired(*[CONTAINER] * 60)  # three batches of one pool
+    before = times_entered(mongo)
+    with fail_point(mongo, "commitTransaction", blockConnection=True, blockTimeMS=300):
+        passing = asyncio.create_task(expirer.run_pass(now()))
+        await asyncio.to_thread(
+            wait_until, lambda: times_entered(mongo) > before, within_seconds=5, what="the first commit"
+        )
+        latch.reason = "stopping"
+        report = await passing
+    assert (report.cut_short_by, report.decommissioned) == ("stopping", 20)
+    assert sorted(explorer.next_actions(pool.workload_ids)) == [3] * 40 + [4] * 20
+    latch.reason = None
+    assert (await expirer.run_pass(now())).decommissioned == 40
 
 
 async def test_the_pools_of_newly_deployed_workloads_are_looked_at(

@@ -1,5 +1,6 @@
 """How a daemon starts, meets a database that comes and goes, shares it with another, and stops."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ QUICK = {"DATABASE__SERVER_SELECTION_SECONDS": "1"}
 """Settings with which a daemon notices within a second that MongoDB is away."""
 
 START_SECONDS = 10
+STOP_SECONDS = 3
 RETURN_SECONDS = 30
 
 
@@ -61,6 +63,41 @@ def test_a_daemon_on_an_empty_database_waits_and_stops_in_order(
         ledger.wait_for_decommissions(pool.workload_ids, within_seconds=START_SECONDS)
 
     assert daemon.complaints() == []
+
+
+def test_an_idle_daemon_stops_at_once(explorer: Explorer, ledger: Ledger, mongo_uri: str) -> None:
+    with running_daemon(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+        ledger.settle()
+
+        asked_at = time.monotonic()
+        daemon.stop()
+
+        assert time.monotonic() - asked_at < STOP_SECONDS
+
+
+def test_a_daemon_that_waits_for_its_database_stops_at_once() -> None:
+    with running_daemon(uri="mongodb://127.0.0.1:9/", database_name="explorer", **QUICK) as daemon:
+        wait_until(lambda: daemon.records, within_seconds=START_SECONDS, what="the first record")
+
+        asked_at = time.monotonic()
+        daemon.stop()
+
+        assert time.monotonic() - asked_at < STOP_SECONDS
+
+
+def test_the_indexes_of_others_outlive_the_daemon(explorer: Explorer, ledger: Ledger, mongo_uri: str) -> None:
+    for collection, field in [(explorer.workloads, "node_id"), (explorer.workloads, "next_action")]:
+        collection.create_index(field)
+    explorer.pools.create_index("empty_at")
+    explorer.pools.create_index([("customer_tid", 1)], name="named_by_another")
+    collections = (explorer.workloads, explorer.pools)
+    before = [collection.index_information() for collection in collections]
+
+    with running_daemon(uri=mongo_uri, database_name=explorer.database.name):
+        ledger.settle()
+
+    for collection, indexes in zip(collections, before, strict=True):
+        assert indexes.items() <= collection.index_information().items()
 
 
 def test_one_pass_deals_with_what_is_due_and_ends(explorer: Explorer, ledger: Ledger, mongo_uri: str) -> None:

@@ -66,7 +66,7 @@ def test_whoever_commits_first_around_the_end_of_a_pool_wins_alone(
         top_up(explorer, [aimed_at(pool, number, chance) for number, pool in enumerate(pools)])
         all_top_ups = [each for each in ledger.read().top_ups if each.pool_id in ends]
         close = [each for each in all_top_ups if abs(each.committed_at - ends[each.pool_id]) <= WINDOW_SECONDS]
-    settle(explorer, ledger)
+    ledger.settle()
 
     say("within 20 ms of empty_at", outcome_of(close, gone_at_first=0))
     outcome = outcome_of(all_top_ups, gone_at_first=0)
@@ -90,7 +90,7 @@ def test_a_top_up_wins_although_a_sync_has_nothing_to_save(
     ]
     with ThreadPoolExecutor(RACERS) as racers:
         list(racers.map(lambda pool: race_for_the_second(explorer, pool, chance), pools))
-    settle(explorer, ledger)
+    ledger.settle()
 
     pool_ids = {pool.pool_id for pool in pools}
     trials = [each for each in ledger.read().top_ups if each.pool_id in pool_ids]
@@ -166,12 +166,6 @@ def race_for_the_second(explorer: Explorer, pool: Purchase, chance: random.Rando
     explorer.deploy(second)
     top_up_at = time.time() + chance.uniform(0, LONGEST_DELAY_SECONDS)
     explorer.top_up(pool.pool_id, GENEROUS, not_before=top_up_at)
-
-
-def settle(explorer: Explorer, ledger: Ledger) -> None:
-    """Return when the daemon has dealt with everything that was due before now."""
-    pool = explorer.buy_expired(CONTAINER)
-    ledger.wait_for_decommissions(pool.workload_ids, within_seconds=10)
 
 
 def outcome_of(trials: Sequence[TopUp], *, gone_at_first: int) -> Outcome:

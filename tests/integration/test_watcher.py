@@ -204,7 +204,8 @@ async def test_a_token_that_is_dead_is_dropped_and_everything_is_looked_at(
     assert watched.agenda.take(int(time.time())).after is None
 
 
-async def test_errors_that_never_end_cost_the_token_after_a_few_tries(watched: Watched, mongo: Client) -> None:
+@pytest.mark.usefixtures("watched")
+async def test_errors_that_never_end_cost_the_token_after_a_few_tries(mongo: Client) -> None:
     with fail_point(mongo, "getMore", mode={"times": 3}, errorCode=1), capture_logs() as logs:
         await until(lambda: "stream_token_dropped" in events(logs), "the token to be dropped")
 

@@ -1,0 +1,74 @@
+"""This machine's clock and the database's, side by side."""
+
+import argparse
+import asyncio
+import json
+from datetime import UTC, datetime
+
+from pool_daemon.clock import SystemClock
+from pool_daemon.commands import add_config_argument
+from pool_daemon.commands.connection import connection
+from pool_daemon.errors import ExitCode
+from pool_daemon.scheduling.clock_guard import Comparison, Verdict, compare
+from pool_daemon.settings import load_settings
+from pool_daemon.store.server_clock import ServerClock
+
+EXAMPLES = (
+    "pool-daemon clock --config /etc/pool-daemon/config.toml",
+    "pool-daemon clock --json | jq .difference_seconds",
+)
+
+MEANING = {
+    Verdict.AGREE: "they agree",
+    Verdict.APART: "apart: the daemon holds until they agree",
+    Verdict.UNSURE: "the answer came too slowly to tell whether they agree",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--config` and `--json`."""
+    add_config_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text; instants in unix seconds")
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Print both clocks and how far this machine's is ahead; FAILED unless they are known to agree."""
+    settings = load_settings(arguments.config)
+    bound = settings.clock.max_difference_seconds
+    with connection(settings) as database:
+        comparison = asyncio.run(_compare(ServerClock(database=database)))
+    verdict = comparison.verdict(bound)
+    print(_as_json(comparison, verdict, bound) if arguments.json else _as_text(comparison, verdict, bound))
+    return ExitCode.OK if verdict is Verdict.AGREE else ExitCode.FAILED
+
+
+async def _compare(server_clock: ServerClock) -> Comparison:
+    """Compare once the connection is there: making it may take long, and would make the answer worth less."""
+    await server_clock.now()
+    return await compare(server_clock.now, SystemClock())
+
+
+def _as_json(comparison: Comparison, verdict: Verdict, bound: float) -> str:
+    return json.dumps(
+        {
+            "local_at": round(comparison.local_at, 3),
+            "database_at": comparison.server_at,
+            "difference_seconds": round(comparison.difference_seconds, 3),
+            "uncertainty_seconds": round(comparison.uncertainty_seconds, 3),
+            "max_difference_seconds": bound,
+            "verdict": verdict,
+        }
+    )
+
+
+def _as_text(comparison: Comparison, verdict: Verdict, bound: float) -> str:
+    return (
+        f"this machine  {_instant(comparison.local_at)}\n"
+        f"database      {_instant(comparison.server_at)}\n"
+        f"difference    {comparison.difference_seconds:+.3f} s, give or take {comparison.uncertainty_seconds:.3f} s; "
+        f"at most {bound:g} s is allowed: {MEANING[verdict]}"
+    )
+
+
+def _instant(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"

@@ -1,0 +1,186 @@
+"""The guard against a clock that is wrong: this machine's and the database's must agree, or nothing is done."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreError
+from pool_daemon.settings import sections
+
+RECHECK_SECONDS: Final = 2.0
+"""How soon the clocks are compared again while the guard is closed: a pool may be waiting for them to agree."""
+
+ReadServerClock = Callable[[], Awaitable[float]]
+
+log = structlog.get_logger("pool_daemon.clock_guard")
+
+
+class Verdict(StrEnum):
+    """What a comparison proves."""
+
+    AGREE = "agree"
+    APART = "apart"
+    UNSURE = "unsure"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Both wall clocks at one moment, in unix seconds, and that moment on the clock that never steps.
+
+    The moment is the middle of the question's round trip; the server may have read its clock as much as
+    `uncertainty_seconds` before or after it.
+    """
+
+    local_at: float
+    server_at: float
+    monotonic_at: float
+    uncertainty_seconds: float
+
+    @property
+    def difference_seconds(self) -> float:
+        """How far this machine's clock is ahead of the server's."""
+        return self.local_at - self.server_at
+
+    def verdict(self, max_difference_seconds: float) -> Verdict:
+        """Say whether the clocks are within that bound, beyond it, or whether the answer came too slowly to tell."""
+        difference = abs(self.difference_seconds)
+        if difference + self.uncertainty_seconds <= max_difference_seconds:
+            return Verdict.AGREE
+        if difference - self.uncertainty_seconds > max_difference_seconds:
+            return Verdict.APART
+        return Verdict.UNSURE
+
+
+class ClockMetrics(Protocol):
+    """Where the guard counts."""
+
+    def clock_compared(self, difference_seconds: float) -> None:
+        """Note how far this machine's clock is ahead of the server's."""
+
+    def clock_held(self, *, held: bool) -> None:
+        """Note whether the daemon holds because the clocks are apart."""
+
+
+async def compare(read_server_clock: ReadServerClock, clock: Clock) -> Comparison:
+    """Read both clocks.
+
+    Should this machine's clock step meanwhile, what it shows afterwards counts. Raises what `read_server_clock` raises.
+    """
+    asked_at = clock.monotonic()
+    server_at = await read_server_clock()
+    answered_at = clock.monotonic()
+    half_seconds = (answered_at - asked_at) / 2
+    return Comparison(
+        local_at=clock.now() - half_seconds,
+        server_at=server_at,
+        monotonic_at=answered_at - half_seconds,
+        uncertainty_seconds=half_seconds,
+    )
+
+
+class ClockGuard:
+    """A gate that is open while this machine's clock and the database's agree.
+
+    They are compared at intervals. In between, this machine's clock is held against the one that never steps, at the
+    very moment that the gate is asked, so a step in the middle of a pass is noticed before its next batch. That
+    clock has to count the time in which the machine slept: the wall clock does, and a wall clock that does not is
+    wrong afterwards.
+
+    An outage of the database, or an answer too slow to prove anything, leaves it at what is known. `opened` is
+    called each time the gate opens.
+    """
+
+    def __init__(
+        self,
+        *,
+        read_server_clock: ReadServerClock,
+        clock: Clock,
+        settings: sections.Clock,
+        opened: Callable[[], None],
+        metrics: ClockMetrics,
+    ) -> None:
+        self._read_server_clock = read_server_clock
+        self._clock = clock
+        self._settings = settings
+        self._opened = opened
+        self._metrics = metrics
+        self._known: Comparison | None = None
+        self._held = False
+        self._warned = False
+        self._doubted = asyncio.Event()
+
+    def closed_by(self) -> str | None:
+        """Return why nothing may be done now: the clocks are apart, or were never compared; None if they agree."""
+        if self._known is None:
+            return "clock unknown"
+        if not self._held and abs(self._difference_now(self._known)) > self._settings.max_difference_seconds:
+            self._hold("this machine's clock has stepped", self._difference_now(self._known))
+            self._doubted.set()
+        return "clocks apart" if self._held else None
+
+    async def run(self) -> None:
+        """Compare the clocks for ever, at intervals and at once when this machine's was seen to step."""
+        while True:
+            await self.check()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_seconds()):
+                    await self._doubted.wait()
+
+    async def check(self) -> None:
+        """Compare the clocks now, and hold or let go; a comparison that cannot be made changes nothing."""
+        self._doubted.clear()
+        try:
+            comparison = await compare(self._read_server_clock, self._clock)
+        except StoreError as error:
+            self._not_compared(str(error))
+            return
+        verdict = comparison.verdict(self._settings.max_difference_seconds)
+        if verdict is Verdict.UNSURE:
+            self._not_compared(f"the answer took {2 * comparison.uncertainty_seconds:.1f} s, too long to tell")
+            return
+        self._warned = False
+        self._metrics.clock_compared(comparison.difference_seconds)
+        first, self._known = self._known is None, comparison
+        if verdict is Verdict.APART:
+            self._hold("this machine's clock and the database's are apart", comparison.difference_seconds)
+        elif first or self._held:
+            self._let_go(comparison)
+
+    def _difference_now(self, known: Comparison) -> float:
+        """Return how far this machine's clock must be ahead by now, if the server's has not stepped since."""
+        passed_seconds = self._clock.monotonic() - known.monotonic_at
+        return self._clock.now() - (known.server_at + passed_seconds)
+
+    def _hold(self, reason: str, difference_seconds: float) -> None:
+        if self._held:
+            return
+        self._held = True
+        self._metrics.clock_held(held=True)
+        log.error(
+            "clock_hold",
+            reason=reason,
+            difference_seconds=round(difference_seconds, 3),
+            max_difference_seconds=self._settings.max_difference_seconds,
+        )
+
+    def _let_go(self, comparison: Comparison) -> None:
+        self._held = False
+        self._metrics.clock_held(held=False)
+        log.info("clock_agrees", difference_seconds=round(comparison.difference_seconds, 3))
+        self._opened()
+
+    def _not_compared(self, reason: str) -> None:
+        """Tell, once until the next comparison, that there is none."""
+        if not self._warned:
+            log.warning("clock_not_compared", reason=reason)
+        self._warned = True
+
+    def _pause_seconds(self) -> float:
+        closed = self._held or self._known is None
+        return min(RECHECK_SECONDS, self._settings.check_seconds) if closed else self._settings.check_seconds

@@ -1,0 +1,167 @@
+"""Alive, started, ready: three questions, each a few checks of one snapshot.
+
+Liveness asks for the loop alone: a daemon that waits for its database must not be killed for it. Readiness is what
+makes the daemon useful, and a standby is as useful as a leader.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from pool_daemon.telemetry.snapshot import Role, Snapshot, StreamState
+
+BEAT_SECONDS: Final = 30.0
+"""A loop that has not come round for so long is stuck: sixty times what it should take, and far above any batch."""
+
+FAILED_PASSES: Final = 3
+"""So many failures in a row are more than an election or a dropped connection; with the growing waits between them
+they take a second or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition, by name, and what is wrong with it; None if nothing is."""
+
+    name: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The answer to one question: good if every check is."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, a few words each."""
+        return [check.problem for check in self.checks if check.problem is not None]
+
+    def as_text(self) -> str:
+        """Return one line a check, what is wrong marked with a minus."""
+        return "".join(f"{'+' if c.problem is None else '-'} {c.name}: {c.problem or 'ok'}\n" for c in self.checks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long each thing may be silent, in seconds, before the daemon counts as not ready."""
+
+    database_seconds: float
+    stream_seconds: float
+    passes_seconds: float
+
+    @classmethod
+    def of(cls, *, poll_seconds: float, silence_seconds: float, safety_seconds: float) -> "Patience":
+        """Derive it from the settings, so that nothing which works as configured ever looks silent.
+
+        An open stream asks the database every second. The watcher itself reopens a stream whose token stands still
+        for `silence_seconds`; only if it does not either is something wrong. Passes come at least every
+        `safety_seconds`.
+        """
+        return cls(
+            database_seconds=max(30, 3 * poll_seconds),
+            stream_seconds=silence_seconds + 10,
+            passes_seconds=2 * safety_seconds + 30,
+        )
+
+
+def liveness(now: Snapshot, tick: float) -> Health:
+    """Tell at a tick of the monotonic clock whether the event loop still comes round."""
+    silent = tick - now.beat_tick
+    return Health(
+        (Check("loop", f"the event loop stands still for {silent:.0f} s" if silent > BEAT_SECONDS else None),)
+    )
+
+
+def startup(now: Snapshot) -> Health:
+    """Tell whether the daemon has found what it needs in order to work."""
+    return Health(
+        (
+            Check("database", "waits for MongoDB" if now.database_tick is None else None),
+            Check("indexes", None if now.indexes_made else "waits for indexes"),
+        )
+    )
+
+
+def readiness(now: Snapshot, tick: float, patience: Patience) -> Health:
+    """Tell whether the daemon would act in time, or take over in time, if something fell due at this tick."""
+    return Health(
+        (
+            Check("running", "is stopping" if now.stopping else None),
+            Check("database", _silence("MongoDB", now.database_tick, tick, patience.database_seconds)),
+            Check("catch-up", "waits for the first pass" if now.completed_tick is None else None),
+            Check("passes", _passes(now, tick, patience)),
+            Check("stream", _stream(now, tick, patience)),
+            Check("clocks", _clocks(now)),
+        )
+    )
+
+
+def headline(now: Snapshot, tick: float, patience: Patience) -> str:
+    """Say in one line what the daemon waits for or is about to do; what it says changes only when that does."""
+    if now.stopping:
+        return "stopping"
+    waits_for = [
+        check.name
+        for health in (startup(now), readiness(now, tick, patience))
+        for check in health.checks
+        if check.problem is not None
+    ]
+    if waits_for:
+        return f"waits for: {', '.join(dict.fromkeys(waits_for))}"
+    if now.holds:
+        return f"holds back what is due: {', '.join(hold.reason for hold in now.holds)}"
+    return _intention(now)
+
+
+def _intention(now: Snapshot) -> str:
+    if now.next_at is None:
+        ahead = "nothing is known to fall due"
+    else:
+        ahead = f"armed for {_date(now.next_at)}"
+        if now.next_pool_id is not None:
+            ahead += f", when pool {now.next_pool_id} runs empty"
+    return f"stands by; {ahead}" if now.role is Role.STANDBY else ahead
+
+
+def _date(at: float) -> str:
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{at:.0f}"
+
+
+def _silence(who: str, since: float | None, tick: float, limit_seconds: float) -> str | None:
+    if since is None:
+        return f"waits for {who}"
+    silent = tick - since
+    return f"{who} last answered {silent:.0f} s ago" if silent > limit_seconds else None
+
+
+def _passes(now: Snapshot, tick: float, patience: Patience) -> str | None:
+    if now.failures >= FAILED_PASSES:
+        return f"{now.failures} passes failed in a row: {now.last_pass.reason if now.last_pass else None}"
+    silent = tick - (now.started_tick if now.progress_tick is None else now.progress_tick)
+    return f"no pass has come on for {silent:.0f} s" if silent > patience.passes_seconds else None
+
+
+def _stream(now: Snapshot, tick: float, patience: Patience) -> str | None:
+    if now.stream.state is StreamState.POLLING:
+        return None
+    if now.stream.token_tick is None:
+        return "waits for the change stream"
+    silent = tick - now.stream.token_tick
+    return f"the change stream is silent for {silent:.0f} s" if silent > patience.stream_seconds else None
+
+
+def _clocks(now: Snapshot) -> str | None:
+    if now.clocks is None:
+        return "waits for a look at the database's clock"
+    if now.clocks.agree:
+        return None
+    return f"this machine's clock and the database's are {abs(now.clocks.difference_seconds):.3f} s apart"

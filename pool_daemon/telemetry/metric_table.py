@@ -1,0 +1,250 @@
+"""Every metric of the daemon, in one table: the registry, the verbs and the README are made of these rows.
+
+Counters and histograms are moved by what happens. A gauge is read from the snapshot at the moment of a scrape, so
+that an age grows even while the loop stands still. A gauge that has nothing to tell yet has no sample at all.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from pool_daemon.capacity.verdict import Resource
+from pool_daemon.capacity.workload import WorkloadType
+from pool_daemon.telemetry.snapshot import Role, Snapshot, StreamState
+
+PREFIX: Final = "pool_daemon_"
+OTHER: Final = "other"
+"""Stands for every value of a label that its row does not name, so that no label can grow without bound."""
+
+Reading = Callable[[Snapshot, float], float | Mapping[str, float] | None]
+"""Reads a gauge from a snapshot at a tick of the monotonic clock: one number, or one for each value of its label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One row. A label's values are closed: what is not among them counts as "other"."""
+
+    kind: ClassVar[str]
+    name: str
+    about: str
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def full_name(self) -> str:
+        """The name under which Prometheus knows it."""
+        return PREFIX + self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter(Metric):
+    """Counts what happened since the start."""
+
+    kind = "counter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram(Metric):
+    """Counts sizes by upper bounds."""
+
+    kind = "histogram"
+    buckets: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge(Metric):
+    """Tells what is so now; at most one label."""
+
+    kind = "gauge"
+    read: Reading
+
+
+RESOURCES: Final = tuple(Resource)
+WORKLOAD_TYPES: Final = tuple(kind.name.lower() for kind in WorkloadType)
+COMMANDS: Final = (
+    "abortTransaction",
+    "aggregate",
+    "commitTransaction",
+    "count",
+    "createIndexes",
+    "delete",
+    "distinct",
+    "find",
+    "findAndModify",
+    "getMore",
+    "hello",
+    "insert",
+    "ping",
+    "update",
+)
+HORIZONS: Final[Mapping[str, int]] = {"1h": 3600, "1d": 86_400, "7d": 604_800}
+"""How far ahead expiring pools are counted, in seconds."""
+
+FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SLOW: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+LATE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
+
+
+BUILD = Gauge(
+    name="build_info",
+    about="Always 1; its label tells the version that runs.",
+    labels={"version": ()},
+    read=lambda now, _: {now.version: 1},
+)
+LEADER = Gauge(
+    name="leader",
+    about="1 if this daemon is the one that acts, 0 if it stands by.",
+    read=lambda now, _: float(now.role is Role.LEADER),
+)
+TERM = Gauge(
+    name="leader_term",
+    about="Number of the term of the leader that this daemon knows of; grows whenever another takes over.",
+    read=lambda now, _: now.term,
+)
+ARMED = Gauge(
+    name="armed_deadline_timestamp_seconds",
+    about="Unix time that the alarm is armed for; no sample while nothing is known to fall due.",
+    read=lambda now, _: now.next_at,
+)
+PASS_AGE = Gauge(
+    name="last_completed_pass_age_seconds",
+    about="Seconds since a pass last completed, or since the start if none has; on a clock that never steps.",
+    read=lambda now, tick: tick - (now.started_tick if now.completed_tick is None else now.completed_tick),
+)
+TOKEN_AGE = Gauge(
+    name="stream_token_age_seconds",
+    about="Seconds since the change stream's resume token moved; it moves about every ten seconds even when nothing "
+    "happens. No sample while the daemon polls instead.",
+    read=lambda now, tick: _age(now.stream.token_tick, tick) if now.stream.state is not StreamState.POLLING else None,
+)
+STREAM_OPEN = Gauge(
+    name="stream_open",
+    about="1 while the change stream is open, 0 while it is not or the daemon polls instead.",
+    read=lambda now, _: float(now.stream.state is StreamState.OPEN),
+)
+DATABASE_AGE = Gauge(
+    name="database_answer_age_seconds",
+    about="Seconds since the database last answered a command without an error.",
+    read=lambda now, tick: _age(now.database_tick, tick),
+)
+CLOCK_DIFFERENCE = Gauge(
+    name="clock_difference_seconds",
+    about="How far this machine's clock is ahead of the database's; negative where it is behind.",
+    read=lambda now, _: now.clocks.difference_seconds if now.clocks else None,
+)
+EXPIRING = Gauge(
+    name="pools_expiring",
+    about="Pools that run empty within the time that the label tells; counted once a minute, up to 1,000,000.",
+    labels={"within": tuple(HORIZONS)},
+    read=lambda now, _: now.expiring or None,
+)
+BACKLOG = Gauge(
+    name="backlog_pools",
+    about="Pools that are due and not settled yet, those in quarantine apart.",
+    read=lambda now, _: now.backlog,
+)
+QUARANTINED = Gauge(
+    name="quarantined_pools",
+    about="Pools that fail by themselves and are left alone until their next try.",
+    read=lambda now, _: now.quarantined,
+)
+HOLDING = Gauge(
+    name="holding",
+    about="1 while the daemon holds back what is due, for the reason that the label tells.",
+    labels={"reason": ("clock", "brake")},
+    read=lambda now, _: dict.fromkeys((hold.reason for hold in now.holds), 1),
+)
+
+PASSES = Counter(
+    name="passes_total",
+    about="Passes, by how they ended; a stopped one left the rest to the next start.",
+    labels={"outcome": ("completed", "stopped", "failed")},
+)
+PASS_DURATION = Histogram(name="pass_duration_seconds", about="How long passes took.", buckets=SLOW)
+BATCH_DURATION = Histogram(
+    name="batch_duration_seconds", about="How long the transaction of a batch took, retries included.", buckets=FAST
+)
+BATCH_POOLS = Histogram(name="batch_pools", about="Pools that one batch settled.", buckets=SIZES)
+BATCH_WORKLOADS = Histogram(name="batch_workloads", about="Workloads that one batch decommissioned.", buckets=SIZES)
+POOLS_DECOMMISSIONED = Counter(
+    name="pools_decommissioned_total",
+    about="Pools that lost workloads, by the first resource that had run out.",
+    labels={"resource": RESOURCES},
+)
+WORKLOADS_DECOMMISSIONED = Counter(
+    name="workloads_decommissioned_total",
+    about="Workloads decommissioned, by the first exhausted resource that each uses, and by type.",
+    labels={"resource": RESOURCES, "workload_type": (*WORKLOAD_TYPES, "unknown")},
+)
+LATENESS = Histogram(
+    name="lateness_seconds",
+    about="From the instant at which a workload had to go, the empty_at of its pool unless it came to that later, "
+    "to the commit of its decommissioning.",
+    buckets=LATE,
+)
+RETRIES = Counter(
+    name="retries_total",
+    about="What was tried again: a whole pass, a batch in halves, or a single pool later.",
+    labels={"step": ("pass", "batch", "pool")},
+)
+HOLDS = Counter(
+    name="holds_total",
+    about="Times the daemon began to hold back what is due, by reason.",
+    labels=HOLDING.labels,
+)
+UNREADABLE = Counter(
+    name="unreadable_documents_total",
+    about="Documents that break the data contract, each counted when first met; they are left as they are.",
+    labels={"kind": ("pool", "workload")},
+)
+DRIFT_MENDED = Counter(
+    name="drift_mended_total",
+    about="Pools whose record of what is in use differed from their workloads and was mended, by what differed.",
+    labels={"kind": ("rates", "workload_ids")},
+)
+ORDERS_PUT_BACK = Counter(
+    name="delete_orders_put_back_total",
+    about="Delete orders that had vanished before they were done, and were renewed.",
+)
+STREAM_REOPENINGS = Counter(
+    name="stream_reopenings_total",
+    about="Times the change stream ended and had to be opened again, by what ended it.",
+    labels={"cause": ("invalidated", "stalled", "token_lost", "unavailable", "unsupported", "error")},
+)
+COMMAND_DURATION = Histogram(
+    name="database_command_duration_seconds",
+    about="How long the database took to answer, by command. The change stream's getMore waits up to a second for "
+    "news: that is no delay.",
+    labels={"command": COMMANDS},
+    buckets=FAST,
+)
+COMMAND_ERRORS = Counter(
+    name="database_command_errors_total",
+    about="Commands that the database answered with an error or not at all, by command.",
+    labels={"command": COMMANDS},
+)
+LOOP_LAG = Histogram(
+    name="event_loop_lag_seconds",
+    about="How much later than due the event loop came round; measured twice a second.",
+    buckets=FAST,
+)
+
+TABLE: Final = tuple(row for row in tuple(globals().values()) if isinstance(row, Metric))
+"""All of the above, in their order."""
+
+
+def as_markdown() -> str:
+    """Return the table as the README shows it."""
+    lines = ["| Metric | Kind | Labels | What it tells |", "|---|---|---|---|"]
+    lines += [f"| `{row.full_name}` | {row.kind} | {_labels(row)} | {row.about} |" for row in TABLE]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(row: Metric) -> str:
+    return "<br>".join(
+        f"`{name}`: {', '.join(values)}" if values else f"`{name}`" for name, values in row.labels.items()
+    )
+
+
+def _age(since: float | None, tick: float) -> float | None:
+    return None if since is None else tick - since

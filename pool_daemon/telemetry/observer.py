@@ -1,0 +1,249 @@
+"""The verbs in which the daemon's parts tell what they do; metrics, status and the page follow from them."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from pool_daemon.capacity.workload import WorkloadType
+from pool_daemon.clock import Clock
+from pool_daemon.store.cases import Decommissioned
+from pool_daemon.telemetry import metric_table as table
+from pool_daemon.telemetry.metrics import Metrics
+from pool_daemon.telemetry.snapshot import (
+    Clocks,
+    Event,
+    FinishedPass,
+    Hold,
+    Outcome,
+    Quarantined,
+    Role,
+    StreamState,
+    Upcoming,
+)
+from pool_daemon.telemetry.status import EVENTS, Status
+
+TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
+AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
+
+
+class Observer:
+    """Hears what happens and keeps it: counted in `metrics`, and as it stands now in `status`.
+
+    All verbs but `command_finished` belong to the loop's thread. None of them waits, and hearing the same state twice
+    costs nothing.
+    """
+
+    def __init__(self, *, identity: str, version: str, clock: Clock) -> None:
+        self._clock = clock
+        self.status = Status(identity=identity, version=version, clock=clock)
+        self.metrics = Metrics(status=self.status, clock=clock)
+
+    def beat(self, lag_seconds: float) -> None:
+        """Hear that the loop has come round, so much later than it should."""
+        self.metrics.observe(table.LOOP_LAG, lag_seconds)
+        self.status.change(beat_tick=self._clock.monotonic())
+
+    def stopping(self) -> None:
+        """Hear that the daemon has been told to stop."""
+        if not self.status.snapshot.stopping:
+            self.status.change(stopping=True)
+            self._note("stopping", "told to stop")
+
+    def command_finished(self, name: str, seconds: float, *, failed: bool) -> None:
+        """Hear of every answer of the database, or that there was none; any thread may call this."""
+        self.metrics.observe(table.COMMAND_DURATION, seconds, command=name)
+        if failed:
+            self.metrics.add(table.COMMAND_ERRORS, command=name)
+        else:
+            self.status.database_answered()
+
+    def indexes_made(self) -> None:
+        """Hear that the indexes are there, or that they never will be because MongoDB refuses to make them."""
+        self.status.change(indexes_made=True)
+
+    def role_seen(self, *, leading: bool, term: int | None, leader: str | None) -> None:
+        """Hear whether this daemon acts, in which term, and who does if it does not."""
+        role = Role.LEADER if leading else Role.STANDBY
+        before = self.status.snapshot
+        if (role, term, leader) == (before.role, before.term, before.leader):
+            return
+        self.status.change(role=role, term=term, leader=leader)
+        if leading:
+            self._note("role", f"leads in term {term}")
+        else:
+            self._note("role", f"stands by for {leader}" if leader else "stands by")
+
+    def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
+        """Hear for when the alarm is armed (unix seconds), and for which pool's end if it is one."""
+        self.status.change(next_at=at, next_pool_id=pool_id)
+
+    def pass_finished(
+        self, *, seconds: float, settled: int, decommissioned: int, set_aside: int, completed: bool
+    ) -> None:
+        """Hear that a pass came to its end, or, if not `completed`, to that of the daemon."""
+        outcome = Outcome.COMPLETED if completed else Outcome.STOPPED
+        self._count_pass(
+            FinishedPass(self._clock.now(), seconds, outcome, settled, decommissioned, set_aside),
+        )
+        if completed:
+            tick = self._clock.monotonic()
+            self.status.change(completed_tick=tick, progress_tick=tick, failures=0, backlog=0)
+
+    def pass_failed(self, *, seconds: float, reason: str) -> None:
+        """Hear that a pass failed as a whole; another follows."""
+        failures = self.status.snapshot.failures + 1
+        self.metrics.add(table.RETRIES, step="pass")
+        self._count_pass(FinishedPass(self._clock.now(), seconds, Outcome.FAILED, reason=reason))
+        self.status.change(failures=failures)
+        self._note("pass_failed", reason)
+
+    def backlog_counted(self, pools: int) -> None:
+        """Hear how many pools are due and not settled; batches take from that, and a completed pass ends it."""
+        self.status.change(backlog=pools)
+
+    def batch_committed(
+        self,
+        gone: Sequence[Decommissioned],
+        *,
+        pools: int,
+        seconds: float,
+        at: float,
+        due_at: Mapping[int, float] = AT_EMPTY,
+    ) -> None:
+        """Hear that a batch settled so many pools at the unix instant `at`, and which workloads had to go.
+
+        `due_at` maps a pool to the instant at which it came to that, where this is later than its `empty_at`: another
+        resource ran out, or a workload was deployed or a pool rewritten after the end. Lateness counts from there.
+        """
+        self.metrics.observe(table.BATCH_DURATION, seconds)
+        self.metrics.observe(table.BATCH_POOLS, pools)
+        self.metrics.observe(table.BATCH_WORKLOADS, len(gone))
+        by_pool: dict[int, list[Decommissioned]] = defaultdict(list)
+        for workload in gone:
+            by_pool[workload.pool_id].append(workload)
+        events = [self._count_pool(workloads, at, due_at) for workloads in by_pool.values()]
+        before = self.status.snapshot
+        self.status.change(
+            progress_tick=self._clock.monotonic(),
+            pools_decommissioned=before.pools_decommissioned + len(by_pool),
+            workloads_decommissioned=before.workloads_decommissioned + len(gone),
+            backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
+        )
+        for event in events[-EVENTS:]:
+            self.status.note(event)
+
+    def batch_halved(self) -> None:
+        """Hear that a batch failed or was too large, and is tried again in halves."""
+        self.metrics.add(table.RETRIES, step="batch")
+
+    def pool_set_aside(self, pool_id: int, *, reason: str) -> None:
+        """Hear that a pool fails by itself and is tried again later."""
+        self.metrics.add(table.RETRIES, step="pool")
+        self._note("set_aside", reason, pool_id=pool_id)
+
+    def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
+        """Hear how many pools are in quarantine, and some of them, those to be tried next first."""
+        self.status.change(quarantined=total, quarantine=tuple(sample))
+
+    def unreadable(self, kind: str, *, document_id: object, reason: str) -> None:
+        """Hear that a document, of a "pool" or a "workload", was met for the first time and cannot be read."""
+        self.metrics.add(table.UNREADABLE, kind=kind)
+        self._note("unreadable", f"{kind} {document_id}: {reason}")
+
+    def held(self, reason: str, *, detail: str) -> None:
+        """Hear in one word why what is due is held back, and in a few more what ends it."""
+        holds = self.status.snapshot.holds
+        known = next((hold for hold in holds if hold.reason == reason), None)
+        others = tuple(hold for hold in holds if hold is not known)
+        since_at = known.since_at if known else self._clock.now()
+        self.status.change(holds=(*others, Hold(reason, detail, since_at)))
+        if known is None:
+            self.metrics.add(table.HOLDS, reason=reason)
+            self._note("held", f"{reason}: {detail}")
+
+    def released(self, reason: str) -> None:
+        """Hear that this is no reason any more."""
+        holds = self.status.snapshot.holds
+        left = tuple(hold for hold in holds if hold.reason != reason)
+        if left != holds:
+            self.status.change(holds=left)
+            self._note("released", reason)
+
+    def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
+        """Hear how far this machine's clock is ahead of the database's, and whether that is still good enough."""
+        self.status.change(clocks=Clocks(difference_seconds, agree, self._clock.monotonic()))
+
+    def drift_mended(self, kind: str, *, pool_id: int) -> None:
+        """Hear that a pool's record of what is in use was mended, and in one word what differed."""
+        self.metrics.add(table.DRIFT_MENDED, kind=kind)
+        self._note("mended", kind, pool_id=pool_id)
+
+    def orders_put_back(self, count: int) -> None:
+        """Hear that so many delete orders had vanished and were renewed."""
+        if count:
+            self.metrics.add(table.ORDERS_PUT_BACK, count)
+            self._note("mended", f"{count} vanished delete order{'s' * (count > 1)} put back")
+
+    def stream_opened(self) -> None:
+        """Hear that the change stream is open."""
+        stream = self.status.snapshot.stream
+        self.status.change(
+            stream=replace(stream, state=StreamState.OPEN, token_tick=self._clock.monotonic(), reason=None)
+        )
+        self._note("stream", "the change stream is open")
+
+    def stream_token_moved(self) -> None:
+        """Hear that the change stream lives."""
+        stream = self.status.snapshot.stream
+        self.status.change(stream=replace(stream, token_tick=self._clock.monotonic()))
+
+    def stream_lost(self, cause: str, *, reason: str) -> None:
+        """Hear, in one word and in some more, what ended the change stream or kept it from opening."""
+        stream = self.status.snapshot.stream
+        self.metrics.add(table.STREAM_REOPENINGS, cause=cause)
+        self.status.change(
+            stream=replace(stream, state=StreamState.CLOSED, reopened=stream.reopened + 1, reason=reason)
+        )
+        self._note("stream", f"{cause}: {reason}")
+
+    def polling(self, reason: str) -> None:
+        """Hear that there is no change stream to be had and the pools are looked at again and again instead."""
+        stream = self.status.snapshot.stream
+        if stream.state is not StreamState.POLLING:
+            self.status.change(stream=replace(stream, state=StreamState.POLLING, reason=reason))
+            self._note("stream", f"polling: {reason}")
+
+    def outlook_seen(self, upcoming: Sequence[Upcoming]) -> None:
+        """Hear which pools run empty next, the first one first."""
+        self.status.change(upcoming=tuple(upcoming))
+
+    def expiring_counted(self, expiring: Mapping[str, int]) -> None:
+        """Hear how many pools run empty within each horizon."""
+        self.status.change(expiring=MappingProxyType(dict(expiring)))
+
+    def _count_pass(self, finished: FinishedPass) -> None:
+        self.metrics.add(table.PASSES, outcome=finished.outcome)
+        self.metrics.observe(table.PASS_DURATION, finished.seconds)
+        self.status.finish_pass(finished)
+
+    def _count_pool(self, workloads: Sequence[Decommissioned], at: float, due_at: Mapping[int, float]) -> Event:
+        """Count what one pool lost, and return the event that tells of it."""
+        pool_id, empty_at = workloads[0].pool_id, workloads[0].empty_at
+        late_seconds = max(0.0, at - max(empty_at, due_at.get(pool_id, empty_at)))
+        for workload in workloads:
+            self.metrics.observe(table.LATENESS, late_seconds)
+            self.metrics.add(
+                table.WORKLOADS_DECOMMISSIONED,
+                resource=workload.resources[0],
+                workload_type=TYPES.get(workload.workload_type, "unknown"),
+            )
+        exhausted = {resource for workload in workloads for resource in workload.resources}
+        ordered = [resource for resource in table.RESOURCES if resource in exhausted]
+        self.metrics.add(table.POOLS_DECOMMISSIONED, resource=ordered[0])
+        text = f"{' and '.join(ordered)} ran out: {len(workloads)} workload{'s' * (len(workloads) > 1)} decommissioned"
+        return Event(at, "decommissioned", text, pool_id, late_seconds)
+
+    def _note(self, kind: str, text: str, *, pool_id: int | None = None) -> None:
+        self.status.note(Event(self._clock.now(), kind, text, pool_id))

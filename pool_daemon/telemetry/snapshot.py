@@ -1,0 +1,152 @@
+"""What the daemon knows of itself at one moment: plain values that never change once they are made.
+
+A field that ends in `_at` is an instant of the wall clock in unix seconds. One that ends in `_tick` is a reading of
+the monotonic clock: ages are made of those, so that no step of the wall clock makes anything look old or fresh.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What this daemon is among those of its database."""
+
+    STARTING = "starting"
+    LEADER = "leader"
+    STANDBY = "standby"
+
+
+class StreamState(StrEnum):
+    """How changes are heard of at the moment."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    POLLING = "polling"
+
+
+class Outcome(StrEnum):
+    """How a pass ended; a stopped one left the rest to the next start."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The change stream; `token_tick` is when its token last moved, None before the first opening."""
+
+    state: StreamState = StreamState.CLOSED
+    token_tick: float | None = None
+    reopened: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """This machine's clock against the database's: positive where this machine is ahead."""
+
+    difference_seconds: float
+    agree: bool
+    compared_tick: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPass:
+    """One pass, as it ended."""
+
+    ended_at: float
+    seconds: float
+    outcome: Outcome
+    settled: int = 0
+    decommissioned: int = 0
+    set_aside: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A reason for which the daemon does not do what is due, since when, and what ends it."""
+
+    reason: str
+    detail: str
+    since_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A pool that failed by itself and is left alone until `retry_at`."""
+
+    pool_id: int
+    reason: str
+    tries: int
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """A pool that will run empty."""
+
+    pool_id: int
+    customer_tid: int
+    empty_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a person would want to know happened; `kind` is one word, `text` a few.
+
+    What happens again and again, as in an outage, is one event with the instant of the last time.
+    """
+
+    at: float
+    kind: str
+    text: str
+    pool_id: int | None = None
+    lateness_seconds: float | None = None
+    times: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything at once.
+
+    `progress_tick` is when a pass last completed or committed a batch, `failures` how many passes have failed since.
+    `next_at` and `next_pool_id` are what the alarm is armed for. `passes` holds, oldest first, the last that did
+    anything or failed. None means not known yet.
+    """
+
+    identity: str
+    version: str
+    started_at: float
+    started_tick: float
+    beat_tick: float
+    database_tick: float | None = None
+    indexes_made: bool = False
+    stopping: bool = False
+
+    role: Role = Role.STARTING
+    term: int | None = None
+    leader: str | None = None
+
+    next_at: float | None = None
+    next_pool_id: int | None = None
+    completed_tick: float | None = None
+    progress_tick: float | None = None
+    failures: int = 0
+    last_pass: FinishedPass | None = None
+    passes: tuple[FinishedPass, ...] = ()
+    pools_decommissioned: int = 0
+    workloads_decommissioned: int = 0
+    backlog: int | None = None
+
+    stream: Stream = Stream()
+    clocks: Clocks | None = None
+    holds: tuple[Hold, ...] = ()
+    quarantined: int = 0
+    quarantine: tuple[Quarantined, ...] = ()
+
+    expiring: Mapping[str, int] = field(default_factory=dict)
+    upcoming: tuple[Upcoming, ...] = ()
+    events: tuple[Event, ...] = ()

@@ -1,0 +1,73 @@
+"""Where the loop leaves what it knows, and other threads find it."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from pool_daemon.clock import Clock
+from pool_daemon.telemetry.snapshot import Event, FinishedPass, Snapshot
+
+EVENTS: Final = 50
+"""Events kept: what a person reads on one page."""
+
+PASSES: Final = 40
+"""Passes kept, of those that did something or failed: a picture of the last hour or of the last storm."""
+
+WANTED_SECONDS: Final = 10.0
+"""So long after somebody looked, the costlier parts of the picture are kept fresh; a page looks every second."""
+
+
+class Status:
+    """One snapshot, replaced as a whole by the loop's thread and read by any other.
+
+    Only the loop's thread changes it. A reader gets the snapshot of before or after a change and never a half of it;
+    it takes no lock, so it cannot be kept waiting by a loop that is stuck.
+    """
+
+    def __init__(self, *, identity: str, version: str, clock: Clock) -> None:
+        self._clock = clock
+        tick = clock.monotonic()
+        self._snapshot = Snapshot(
+            identity=identity, version=version, started_at=clock.now(), started_tick=tick, beat_tick=tick
+        )
+        self._database_tick: float | None = None
+        self._looked_tick: float | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is known now; safe to keep and to hand on."""
+        return replace(self._snapshot, database_tick=self._database_tick)
+
+    def change(self, **changes: Any) -> None:
+        """Replace some fields of the snapshot."""
+        self._snapshot = replace(self._snapshot, **changes)
+
+    def note(self, event: Event) -> None:
+        """Keep an event, the newest last, and forget the oldest; the same once more takes the place of the former."""
+        former = next((known for known in self._snapshot.events if _is_same(known, event)), None)
+        if former is not None:
+            event = replace(event, times=former.times + 1)
+        kept = [known for known in self._snapshot.events if known is not former]
+        self.change(events=(*kept, event)[-EVENTS:])
+
+    def finish_pass(self, finished: FinishedPass) -> None:
+        """Keep a pass as the last one and, if it was of any interest, among the last ones."""
+        passes = self._snapshot.passes
+        if finished.settled or finished.set_aside or finished.reason:
+            passes = (*passes, finished)[-PASSES:]
+        self.change(last_pass=finished, passes=passes)
+
+    def database_answered(self) -> None:
+        """Note that the database has just answered; any thread may call this."""
+        self._database_tick = self._clock.monotonic()
+
+    def looked_at(self) -> None:
+        """Note that somebody has just asked for the whole picture; any thread may call this."""
+        self._looked_tick = self._clock.monotonic()
+
+    def wanted(self) -> bool:
+        """Tell whether somebody is looking."""
+        return self._looked_tick is not None and self._clock.monotonic() - self._looked_tick <= WANTED_SECONDS
+
+
+def _is_same(one: Event, other: Event) -> bool:
+    return (one.kind, one.text, one.pool_id) == (other.kind, other.text, other.pool_id)
