@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -28,24 +28,33 @@ WATCH_FIRST_SECONDS: Final = 3.0
 """How long the first pass waits for the change stream to be open. It opens in milliseconds or not for a while; in
 that case the pass goes ahead, and the opening brings another look at everything."""
 
+T = TypeVar("T")
+
 log = structlog.get_logger("pool_daemon")
 
 
 class Daemon:
-    """The daemon on one database: `run` goes on until `stop`, `run_once` makes a single pass.
+    """The daemon on one database: `run` goes on until the gate `stop` closes, `run_once` makes a single pass.
 
     `uri` is the MongoDB's address; `identity` names this process in the records that it writes. In a `dry_run` it
     does everything but write.
     """
 
     def __init__(
-        self, *, settings: Settings, uri: str, identity: str, dry_run: bool = False, clock: Clock | None = None
+        self,
+        *,
+        settings: Settings,
+        uri: str,
+        identity: str,
+        stop: StopGate,
+        dry_run: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = settings
         self._dry_run = dry_run
         clock = clock or SystemClock()
         self._clock = clock
-        self._stop = StopGate()
+        self._stop = stop
         self._database = connect(
             uri=uri,
             name=settings.database.name,
@@ -78,13 +87,8 @@ class Daemon:
         )
         self._rounds = Rounds(expirer=self._expirer, alarm=self._alarm, clock=clock, stop=self._stop.stopped)
 
-    def stop(self) -> None:
-        """Finish the batches in hand, then return from `run`."""
-        self._stop.close()
-        self._alarm.wake()
-
     async def run(self, companion: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-        """Expire pools until `stop` is called, or until `companion` ends, which the daemon cannot do without.
+        """Expire pools until told to stop, or until `companion` ends, which the daemon cannot do without.
 
         Raises StoreRefusedError if MongoDB refuses the credentials at the start, and PartDiedError if a part of the
         daemon ends by itself or a pass outlives the drain timeout.
@@ -109,27 +113,30 @@ class Daemon:
     async def _connected(self) -> bool:
         """Wait for MongoDB, however long it takes; return False if told to stop first."""
         backoff = Backoff()
-        while not self._stop.stopped.is_set():
-            try:
-                await self._database.ping()
-                await self._prepare()
-            except StoreRefusedError:
-                raise
-            except StoreError as error:
-                wait_seconds = backoff.next_seconds()
-                log.warning("database_unavailable", reason=str(error), retry_seconds=round(wait_seconds, 3))
-                await self._stopped_within(wait_seconds)
-            else:
-                log.info("database_reached", database=self._database.name)
-                return True
-        return False
+        while True:
+            reached = await self._unless_stopped(self._reached())
+            if reached is not False:
+                return bool(reached)
+            await self._unless_stopped(asyncio.sleep(backoff.next_seconds()))
+
+    async def _reached(self) -> bool:
+        try:
+            await self._database.ping()
+            await self._prepare()
+        except StoreRefusedError:
+            raise
+        except StoreError as error:
+            log.warning("database_unavailable", reason=str(error))
+            return False
+        log.info("database_reached", database=self._database.name)
+        return True
 
     async def _prepare(self) -> None:
         if not self._dry_run:
             await create_collections(self._database)
 
     async def _work(self, companion: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        """Run the parts until one ends or `stop` is called; whichever it is, the pass under way is finished."""
+        """Run the parts until one ends or the daemon is told to stop; either way the pass under way is finished."""
         self._alarm.start()
         parts = [asyncio.create_task(self._watcher.run(), name="watcher")]
         if companion is not None:
@@ -141,7 +148,8 @@ class Daemon:
         try:
             await asyncio.wait({*parts, rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
             died = [] if stopped.done() else [task for task in (*parts, rounds) if task.done()]
-            self.stop()
+            self._stop.close()
+            self._alarm.wake()
             log.info("stopping", drain_seconds=self._settings.expiry.drain_seconds)
             await asyncio.wait({rounds}, timeout=self._settings.expiry.drain_seconds)
             drained = rounds.done()
@@ -172,14 +180,19 @@ class Daemon:
                 return
             except StoreError as error:
                 log.warning("setup_failed", reason=str(error))
-                await self._stopped_within(backoff.next_seconds())
+                await asyncio.sleep(backoff.next_seconds())
             else:
                 return
 
-    async def _stopped_within(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.stopped.wait()
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Return what `work` returns; None, and the work cancelled, if the daemon is told to stop first."""
+        task = asyncio.create_task(work)
+        stopped = asyncio.create_task(self._stop.stopped.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() and not stopped.done() else None
+        finally:
+            await _cancelled(task, stopped)
 
 
 def _why(task: asyncio.Task[Any]) -> str:

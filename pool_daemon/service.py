@@ -15,6 +15,7 @@ from pool_daemon import __version__
 from pool_daemon.daemon import Daemon
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode
+from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.signals import stop_signals
 from pool_daemon.telemetry.logs import configure_logs
@@ -28,16 +29,17 @@ def serve(settings: Settings, *, once: bool = False, dry_run: bool = False) -> E
     Raises ConfigurationError if there is no MongoDB to work on, and what `Daemon` raises.
     """
     configure_logs(settings.log.format, settings.log.level)
-    log.info("started", version=__version__, database=settings.database.name, dry_run=dry_run)
     exit_code = asyncio.run(_serve(settings, once=once, dry_run=dry_run))
     log.info("stopped", exit_code=int(exit_code))
     return exit_code
 
 
 async def _serve(settings: Settings, *, once: bool, dry_run: bool) -> ExitCode:
-    async with _mongodb(settings) as mongodb:
-        daemon = Daemon(settings=settings, uri=mongodb.uri, identity=process_identity(), dry_run=dry_run)
-        with stop_signals(daemon.stop):
+    stop = StopGate()
+    with stop_signals(stop.close):
+        log.info("started", version=__version__, database=settings.database.name, dry_run=dry_run)
+        async with _mongodb(settings) as mongodb:
+            daemon = Daemon(settings=settings, uri=mongodb.uri, identity=process_identity(), stop=stop, dry_run=dry_run)
             if not once:
                 await daemon.run(mongodb.ended)
                 return ExitCode.OK

@@ -11,6 +11,13 @@ from pymongo import MongoClient
 from pool_daemon.embedded import EmbeddedMongod
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the options of the fault suite: only here, above its folder, does pytest hear of them in time."""
+    faults = parser.getgroup("faults", "the fault suite, see tests/faults/conftest.py")
+    faults.addoption("--soak-seconds", type=int, default=600, help="how long the soak lasts (default: 600)")
+    faults.addoption("--faults-table", metavar="PATH", help="write the table of the faults there too, as Markdown")
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def mongod(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
     # Test commands give fail points to the tests of faults. The loop of this fixture rests while tests run on theirs.

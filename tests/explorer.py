@@ -182,6 +182,10 @@ class Explorer:
         found = self.workloads.find({"_id": {"$in": list(workload_ids)}}, {"next_action": 1}).sort("_id", 1)
         return [workload["next_action"] for workload in found]
 
+    def running(self) -> int:
+        """Count the workloads that are deployed."""
+        return self.workloads.count_documents({"next_action": 3})
+
     def only_event(self, purchase: Purchase) -> Document:
         """Read the event of a pool that must have exactly one."""
         (event,) = self.events.find({"pool_id": purchase.pool_id})

@@ -113,6 +113,10 @@ class Ledger:
         assert list(explorer.orders.find({"_id": {"$in": workload_ids}})) == []
         assert list(explorer.events.find({"workload_id": {"$in": workload_ids}})) == []
 
+    def violations(self) -> list[str]:
+        """List every violation of either invariant."""
+        return self.violations_of_i1() + self.violations_of_i2()
+
     def violations_of_i1(self) -> list[str]:
         """Say of each workload that went too early, or that is half gone, why it should not have."""
         account = self.read()

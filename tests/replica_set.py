@@ -68,14 +68,18 @@ class EmbeddedReplicaSet:
         hosts = [{"_id": i, "host": f"127.0.0.1:{member.port}"} for i, member in enumerate(self.members)]
         config = {"_id": NAME, "members": hosts, "settings": SETTINGS}
         await self._clients[0].admin.command("replSetInitiate", config)
-        await self.primary()
-        await _agreed(self._two_follow, on="two secondaries")
+        await self.complete()
 
     async def stop(self) -> None:
         """End the members at once: nobody reads their folders again."""
         for client in self._clients:
             await client.close()
         await asyncio.gather(*(member.kill() for member in self.members))
+
+    async def complete(self) -> None:
+        """Return once one member leads and the two others follow."""
+        await self.primary()
+        await _agreed(self._two_follow, on="two secondaries")
 
     async def primary(self) -> BreakableMongod:
         """Return the primary, once there is one; of two that claim it, the one that was elected last."""

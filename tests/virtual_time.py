@@ -1,10 +1,12 @@
 """An event loop whose time leaps to whatever is due next: hours pass in milliseconds, and nothing is ever late."""
 
 import asyncio
+import functools
 import selectors
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -33,9 +35,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._leaping.now
 
 
-def run_in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(main)
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Make an ordinary function of a coroutine function: each call has a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            return runner.run(test(*args, **kwargs))
+
+    return run
 
 
 class ProcessClock:
@@ -55,12 +63,20 @@ class ProcessClock:
 class Halting:
     """Awaits a coroutine that stands still after each of its awaits for as long as `pause_seconds` says.
 
-    As a stopped process does: what it waited for has happened long since when it goes on.
+    As a stopped process does: what it waited for has happened long since when it goes on. `stepped` is called each
+    time that it has come as far as its next await.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], *, pause_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        *,
+        pause_seconds: Callable[[], float],
+        stepped: Callable[[], None] = lambda: None,
+    ) -> None:
         self._coroutine = coroutine
         self._pause_seconds = pause_seconds
+        self._stepped = stepped
 
     def __await__(self) -> Generator[Any, Any, Any]:
         resume, value = self._coroutine.send, None
@@ -69,6 +85,8 @@ class Halting:
                 awaited = resume(value)
             except StopIteration as ended:
                 return ended.value
+            finally:
+                self._stepped()
             try:
                 yield awaited
                 yield from asyncio.sleep(self._pause_seconds()).__await__()

@@ -5,7 +5,7 @@ second. Instants are whole unix seconds and always given. The explorer service c
 same database, so every operation must come to its result bit for bit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -115,6 +115,14 @@ class Pool:
         if last != workload_id:
             kept[kept.index(workload_id)] = last
         self.active_workload_ids = kept
+
+    def recount(self, workload_ids: Iterable[int] | None, active: Amounts, *, now: int) -> None:
+        """Let exactly these workloads drain the pool, together at the rates `active`, and recompute `empty_at`.
+
+        Until `now` it was drained at the rates so far. Raises NotFiniteError if a rate is NaN or infinite.
+        """
+        self._become(self._left_at(now), active, now=now)
+        self.active_workload_ids = None if workload_ids is None else list(workload_ids)
 
     def allowed_in_pool(self, node_id: str) -> bool:
         """Tell whether workloads on that node may be deployed in the pool."""

@@ -46,6 +46,7 @@ COMMANDS = {
     "run": Command("watch the pools and stop what drains the empty ones", "run"),
     "check-config": Command("show the settings in force, or what is wrong with them", "check_config"),
     "pools": Command("show the pools and when each runs empty", "pools"),
+    "quarantine": Command("show the pools that keep failing, or have one tried again", "quarantine"),
     "clock": Command("compare this machine's clock with the database's", "clock"),
     "demo": Command("show the daemon at work on a MongoDB of its own, for half a minute", "demo"),
     "version": Command("show the version", "version"),

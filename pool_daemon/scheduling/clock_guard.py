@@ -57,14 +57,17 @@ class Comparison:
         return Verdict.UNSURE
 
 
-class ClockMetrics(Protocol):
-    """Where the guard counts."""
+class ClockObserver(Protocol):
+    """Who is told how the clocks stand."""
 
-    def clock_compared(self, difference_seconds: float) -> None:
-        """Note how far this machine's clock is ahead of the server's."""
+    def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
+        """Hear how far this machine's clock is ahead of the server's, and whether that is good enough."""
 
-    def clock_held(self, *, held: bool) -> None:
-        """Note whether the daemon holds because the clocks are apart."""
+    def held(self, reason: str, *, detail: str) -> None:
+        """Hear in one word why nothing is done, and in a few more what is wrong."""
+
+    def released(self, reason: str) -> None:
+        """Hear that this is no reason any more."""
 
 
 async def compare(read_server_clock: ReadServerClock, clock: Clock) -> Comparison:
@@ -103,13 +106,13 @@ class ClockGuard:
         clock: Clock,
         settings: sections.Clock,
         opened: Callable[[], None],
-        metrics: ClockMetrics,
+        observer: ClockObserver,
     ) -> None:
         self._read_server_clock = read_server_clock
         self._clock = clock
         self._settings = settings
         self._opened = opened
-        self._metrics = metrics
+        self._observer = observer
         self._known: Comparison | None = None
         self._held = False
         self._warned = False
@@ -145,7 +148,7 @@ class ClockGuard:
             self._not_compared(f"the answer took {2 * comparison.uncertainty_seconds:.1f} s, too long to tell")
             return
         self._warned = False
-        self._metrics.clock_compared(comparison.difference_seconds)
+        self._observer.clocks_compared(comparison.difference_seconds, agree=verdict is Verdict.AGREE)
         first, self._known = self._known is None, comparison
         if verdict is Verdict.APART:
             self._hold("this machine's clock and the database's are apart", comparison.difference_seconds)
@@ -161,7 +164,7 @@ class ClockGuard:
         if self._held:
             return
         self._held = True
-        self._metrics.clock_held(held=True)
+        self._observer.held("clock", detail=reason)
         log.error(
             "clock_hold",
             reason=reason,
@@ -171,7 +174,7 @@ class ClockGuard:
 
     def _let_go(self, comparison: Comparison) -> None:
         self._held = False
-        self._metrics.clock_held(held=False)
+        self._observer.released("clock")
         log.info("clock_agrees", difference_seconds=round(comparison.difference_seconds, 3))
         self._opened()
 

@@ -67,7 +67,7 @@ class Leadership:
         self._leading = False
         self._ousted = False
         self._told_holder: str | None = None
-        self._seen = Sighting()
+        self._seen: Sighting | None = Sighting()
         self._unchanged_since = -math.inf  # as far as anybody knows there never was a lease
         self._latest_term = 0
 
@@ -81,7 +81,7 @@ class Leadership:
         """Who holds the lease, as far as this process knows."""
         if self.closed_by() is None:
             return self._store.identity
-        return self._seen.holder
+        return None if self._seen is None else self._seen.holder
 
     def closed_by(self) -> str | None:
         """Return "standby" unless this process holds the lease and may still trust that.
@@ -157,6 +157,7 @@ class Leadership:
         """Trust the lease from when it was asked for; return the seconds until it is to be renewed."""
         self._notice_end_of_trust()
         self._term = self._latest_term = term
+        self._seen = None  # a holder does not look; what it saw before is history once it looks again
         self._trusted_until = sent_at + TRUST * self._store.seconds
         if not self._leading and self.closed_by() is None:
             self._leading = True
@@ -181,7 +182,7 @@ class Leadership:
 
         That is now and not when the look was sent, for it may have become so in between.
         """
-        if seen.document != self._seen.document:
+        if self._seen is None or seen.document != self._seen.document:
             self._unchanged_since = self._clock.monotonic()
             problem = "it has vanished" if seen.document is None else seen.problem
             if problem is not None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
+import pymongo
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
@@ -17,7 +18,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from pool_daemon.errors import StoreConflictError
+from pool_daemon.errors import StoreError
 from pool_daemon.store.documents import LENIENT
 from pool_daemon.store.failures import translated
 
@@ -55,6 +56,7 @@ def connect(*, uri: str, name: str, timeout_seconds: float = 10, server_selectio
             client=client(timeoutMS=milliseconds),
             stream_client=client(socketTimeoutMS=milliseconds, connectTimeoutMS=milliseconds),
             name=name,
+            ping_seconds=min(timeout_seconds, server_selection_seconds),
         )
 
 
@@ -66,9 +68,15 @@ class Database:
     """
 
     def __init__(
-        self, *, client: AsyncIOMotorClient[Any], name: str, stream_client: AsyncIOMotorClient[Any] | None = None
+        self,
+        *,
+        client: AsyncIOMotorClient[Any],
+        name: str,
+        stream_client: AsyncIOMotorClient[Any] | None = None,
+        ping_seconds: float = 5,
     ) -> None:
         self._client = client
+        self._ping_seconds = ping_seconds
         self._stream_client = stream_client or client
         self.name = name
         self._replicated: bool | None = None
@@ -83,11 +91,11 @@ class Database:
         return self._client.get_database(self.name).get_collection(name, codec_options=codec_options)
 
     async def ping(self) -> None:
-        """Ask the primary whether it is there.
+        """Ask the primary whether it is there, for no longer than it may take to find one.
 
         Raises StoreUnavailableError or StoreRefusedError.
         """
-        with translated("reaching MongoDB"):
+        with translated("reaching MongoDB"), pymongo.timeout(self._ping_seconds):
             await self._client.admin.command("ping")
 
     async def has_transactions(self) -> bool:
@@ -121,7 +129,7 @@ class Database:
                 for attempt in range(1, TRANSACTION_ATTEMPTS):
                     try:
                         return await self._attempt(session, body)
-                    except (PyMongoError, StoreConflictError) as error:
+                    except (PyMongoError, StoreError) as error:
                         if not _lost_a_race(error):
                             raise
                     await asyncio.sleep(random.uniform(0, FIRST_WAIT_SECONDS * 2**attempt))  # noqa: S311 - jitter
@@ -158,6 +166,6 @@ class Database:
 
 def _lost_a_race(error: BaseException) -> bool:
     """Tell whether the server aborted the transaction in favour of another writer; a broken connection is no race."""
-    if isinstance(error, StoreConflictError):
+    if isinstance(error, StoreError):
         error = error.__cause__ or error
     return isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")

@@ -1,7 +1,7 @@
 """Decommissioning: the synced pools, the workloads' next action, the work orders and the records, all or nothing."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from bson import Int64
 from pymongo import UpdateOne
@@ -10,11 +10,14 @@ from pool_daemon.capacity.workload import NextAction
 from pool_daemon.clock import Clock
 from pool_daemon.store.cases import Case, CaseReader, Settlement
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.documents import changed_fields
+from pool_daemon.store.documents import changed_fields, pool_to_document
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.failures import translated
 from pool_daemon.store.pools import CAPACITY_POOLS, PoolStore
 from pool_daemon.store.workloads import WorkloadStore
+
+SYNCED_FIELDS: Final = ("cus", "sus", "ipv4us", "last_updated")
+"""What is saved of a synced pool."""
 
 
 class Decommissions:
@@ -118,7 +121,7 @@ class Decommissions:
 def _pool_updates(case: Case) -> list[UpdateOne]:
     """Return the updates that save a synced pool; never an update that changes nothing, which protects nothing."""
     query = {"_id": Int64(case.as_read.pool_id)}
-    changes = changed_fields(case.as_read, case.synced)
-    if changes:
-        return [UpdateOne(query, {"$set": changes})]
+    if changed_fields(case.as_read, case.synced):
+        synced = pool_to_document(case.synced)
+        return [UpdateOne(query, {"$set": {name: synced[name] for name in SYNCED_FIELDS}})]
     return [UpdateOne(query, {"$inc": {"last_updated": step}}) for step in (1, -1)]

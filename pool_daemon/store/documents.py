@@ -15,17 +15,15 @@ from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.failures import one_line
 
 LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
-    document_class=dict, tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+    document_class=dict,
+    tz_aware=True,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+    unicode_decode_error_handler="replace",
 )
-"""Decodes every date that MongoDB can hold, those beyond a datetime's range included."""
+"""Decodes whatever MongoDB can hold: dates beyond a datetime's range, and text that is not UTF-8."""
 
-RAW: CodecOptions[RawBSONDocument] = CodecOptions(
-    document_class=RawBSONDocument, tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
-)
-"""Leaves documents as bytes, so that one that cannot be decoded does not fail the batch it came with."""
-
-FORGIVING = LENIENT.with_options(unicode_decode_error_handler="replace")
-"""Decodes even text that is not UTF-8, well enough to tell a document's id."""
+RAW: CodecOptions[RawBSONDocument] = LENIENT.with_options(document_class=RawBSONDocument)
+"""Leaves documents as bytes: to be copied exactly, or decoded one by one, so that one cannot spoil a batch."""
 
 POOL_FIELDS = (
     ("_id", "pool_id", fields.whole),
@@ -57,10 +55,10 @@ def decoded(raw: RawBSONDocument) -> dict[str, Any]:
 
 
 def document_id(raw: RawBSONDocument) -> Any:
-    """Return a raw document's id, whatever else is wrong with it; "unknown" if even that cannot be read."""
+    """Return a raw document's id; "unknown" if it cannot be read."""
     try:
-        return bson.decode(raw.raw, FORGIVING).get("_id")
-    except (bson.errors.BSONError, ValueError, OverflowError):
+        return decoded(raw).get("_id")
+    except UnreadableDocumentError:
         return "unknown"
 
 

@@ -1,7 +1,5 @@
 """The database's clock, as the server itself reads it."""
 
-from datetime import datetime
-
 from pool_daemon.store.client import Database
 from pool_daemon.store.documents import LENIENT
 from pool_daemon.store.failures import translated
@@ -24,5 +22,4 @@ class ServerClock:
         """
         with translated("reading the server's clock"):
             hello = await self._database.motor.command("hello", codec_options=LENIENT)
-        local_time: datetime = hello["localTime"]
-        return local_time.timestamp()
+        return float(hello["localTime"].timestamp())

@@ -49,7 +49,7 @@ class Metrics:
     def render(self, accept: str = "") -> tuple[str, bytes]:
         """Return everything as (content type, text), in the format that an Accept header asks for."""
         if OPENMETRICS in accept:
-            return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(self.registry)
+            return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call] # as above
         return PLAIN, generate_latest(self.registry)
 
 

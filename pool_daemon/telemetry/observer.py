@@ -9,6 +9,7 @@ from typing import Final
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.clock import Clock
 from pool_daemon.store.cases import Decommissioned
+from pool_daemon.store.horizon import Upcoming
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.metrics import Metrics
 from pool_daemon.telemetry.snapshot import (
@@ -20,9 +21,8 @@ from pool_daemon.telemetry.snapshot import (
     Quarantined,
     Role,
     StreamState,
-    Upcoming,
 )
-from pool_daemon.telemetry.status import EVENTS, Status
+from pool_daemon.telemetry.status import Status
 
 TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
 AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
@@ -131,8 +131,7 @@ class Observer:
             workloads_decommissioned=before.workloads_decommissioned + len(gone),
             backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
         )
-        for event in events[-EVENTS:]:
-            self.status.note(event)
+        self.status.note(*events)
 
     def batch_halved(self) -> None:
         """Hear that a batch failed or was too large, and is tried again in halves."""
@@ -215,7 +214,7 @@ class Observer:
             self.status.change(stream=replace(stream, state=StreamState.POLLING, reason=reason))
             self._note("stream", f"polling: {reason}")
 
-    def outlook_seen(self, upcoming: Sequence[Upcoming]) -> None:
+    def upcoming_seen(self, upcoming: Sequence[Upcoming]) -> None:
         """Hear which pools run empty next, the first one first."""
         self.status.change(upcoming=tuple(upcoming))
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pool_daemon.store.horizon import Upcoming
+
 
 class Role(StrEnum):
     """What this daemon is among those of its database."""
@@ -82,15 +84,6 @@ class Quarantined:
     reason: str
     tries: int
     retry_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Upcoming:
-    """A pool that will run empty."""
-
-    pool_id: int
-    customer_tid: int
-    empty_at: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,17 @@ class Status:
         """Replace some fields of the snapshot."""
         self._snapshot = replace(self._snapshot, **changes)
 
-    def note(self, event: Event) -> None:
-        """Keep an event, the newest last, and forget the oldest; the same once more takes the place of the former."""
-        former = next((known for known in self._snapshot.events if _is_same(known, event)), None)
-        if former is not None:
-            event = replace(event, times=former.times + 1)
-        kept = [known for known in self._snapshot.events if known is not former]
-        self.change(events=(*kept, event)[-EVENTS:])
+    def note(self, *events: Event) -> None:
+        """Keep events, the newest last, and forget the oldest; the same once more takes the place of the former."""
+        kept = list(self._snapshot.events)
+        for event in events[-EVENTS:]:
+            former = next((known for known in kept if _is_same(known, event)), None)
+            if former is None:
+                kept.append(event)
+            else:
+                kept.remove(former)
+                kept.append(replace(event, times=former.times + 1))
+        self.change(events=tuple(kept[-EVENTS:]))
 
     def finish_pass(self, finished: FinishedPass) -> None:
         """Keep a pass as the last one and, if it was of any interest, among the last ones."""

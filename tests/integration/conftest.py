@@ -29,6 +29,7 @@ def ledger(mongo: MongoClient[Document], explorer: Explorer) -> Ledger:
 def daemon(mongo_uri: str, explorer: Explorer, ledger: Ledger) -> Iterator[DaemonProcess]:
     """Run one daemon for the whole module; at its end no workload may be lost or gone too early."""
     with running_daemon(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+        ledger.settle()
         yield daemon
     assert ledger.violations_of_i1() == []
     assert ledger.violations_of_i2() == []

@@ -60,6 +60,7 @@ def daemon(
     """Run one daemon for the whole module, on a database that is bad when it starts."""
     assert unreadable_pools
     with running_daemon(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+        ledger.settle()
         yield daemon
     assert ledger.violations_of_i1() == []
     assert ledger.violations_of_i2() == []

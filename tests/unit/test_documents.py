@@ -130,11 +130,16 @@ def test_a_pool_without_one_of_its_numbers_is_unreadable(field: str) -> None:
         pool_from_document({key: GOOD[key] for key in GOOD if key != field})
 
 
-def test_text_that_is_not_utf8_makes_a_document_unreadable_but_not_nameless() -> None:
-    raw = RawBSONDocument(bson.encode({"_id": 9, "name": "ABCD"}).replace(b"ABCD", b"\xff\xfe\xff\xfe"))
+def test_text_that_is_not_utf8_does_not_matter() -> None:
+    raw = RawBSONDocument(bson.encode(GOOD | {"note": "ABCD"}).replace(b"ABCD", b"\xff\xfe\xff\xfe"))
+    assert pool_from_document(decoded(raw)).pool_id == 1
+
+
+def test_bytes_that_are_no_document_make_it_unreadable() -> None:
+    raw = RawBSONDocument(bson.encode({"_id": 9, "name": "ABCD"}).replace(b"\x02name", b"\x63name"))
     with pytest.raises(UnreadableDocumentError, match="not decodable"):
         decoded(raw)
-    assert document_id(raw) == 9
+    assert document_id(raw) == "unknown"
 
 
 def test_dates_beyond_what_python_can_hold_do_not_matter() -> None:

@@ -1,0 +1,77 @@
+"""What a row of the table is made of: figures, each beside the one to reach."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pool_daemon.bench.stage import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing that was measured, and what it is to reach; without a bound it is there to be read.
+
+    `unit` is written behind the value; "×" is a ratio of two things measured in the same run.
+    """
+
+    name: str
+    value: float
+    unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the value keeps its bounds; None if it has none. What could not be measured is not reached."""
+        if self.at_most is None and self.at_least is None:
+            return None
+        low = -math.inf if self.at_least is None else self.at_least
+        high = math.inf if self.at_most is None else self.at_most
+        return low <= self.value <= high
+
+    @property
+    def bound(self) -> str:
+        """The figure to reach, as a reader is told it."""
+        bounds = [f"{sign} {_shown(bound)}" for sign, bound in (("≥", self.at_least), ("≤", self.at_most)) if bound is not None]
+        return f"{' and '.join(bounds)} {self.unit}" if bounds else ""
+
+    @property
+    def shown(self) -> str:
+        """The value with its unit, as a reader is told it."""
+        return f"{_shown(self.value)} {self.unit}"
+
+
+class Row(Protocol):
+    """One kind of work under measure, with everything it needs decided beforehand."""
+
+    @property
+    def name(self) -> str:
+        """The word that selects it on the command line."""
+
+    @property
+    def work(self) -> str:
+        """What is done, in the words of the table."""
+
+    def measure(self, stage: "Stage") -> Sequence[Figure]:
+        """Do the work on an empty database and return what was measured."""
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest of the values that `percent` of them do not exceed; NaN if there is none."""
+    if not values:
+        return math.nan
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the middle one of the values, the lower of two; NaN if there is none."""
+    return percentile(values, 50)
+
+
+def _shown(value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:,.{min(digits, 2)}f}"

@@ -1,0 +1,172 @@
+"""The grid that is measured on: as many pools and workloads as a row asks for, multiplied by the server itself."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from bson import Int64
+from pymongo import IndexModel
+from pymongo.database import Database
+
+from pool_daemon.capacity.pool import new_pool
+from pool_daemon.capacity.workload import NextAction, WorkloadType
+from pool_daemon.store.documents import pool_to_document
+from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.setup import INDEXES
+from pool_daemon.store.workloads import WORKLOADS
+
+Document = dict[str, Any]
+
+NODE: Final = "2fi9ZZiBGW4G9pnrN656bMfW6x55RSoHDeMrd9pgSA8T"
+OWNERS: Final = 1000
+PAID_SECONDS: Final = 86_400
+"""How long before its end each pool was bought."""
+
+SPARE_SECONDS: Final = 0.25
+"""Left of a pool at its end: `empty_at` is truncated, so a fraction of a second's worth usually is."""
+
+WORKLOAD_IDS_EACH: Final = 100_000
+"""Ids of workloads reserved for each pool, so that either id tells the other."""
+
+SEEDS: Final = "bench-seeds"
+SEED_POOLS: Final = 1000
+
+EXPLORERS_INDEXES: Final = (
+    "node_id",
+    "workload_id",
+    "pool_id",
+    "customer_tid",
+    "next_action",
+    "workload_type",
+    "public_ip",
+)
+"""The single-field indexes that the explorer service keeps on its workloads; every write pays for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lot:
+    """Some pools of one kind, each drained by as many containers of one compute unit.
+
+    The first runs empty at `empty_at` (unix seconds), each other `apart_seconds` after the one before.
+    """
+
+    pools: int
+    empty_at: int
+    first_pool_id: int = 1_000_000
+    workloads_each: int = 1
+    apart_seconds: int = 0
+    next_action: NextAction = NextAction.DEPLOY
+
+    @property
+    def workloads(self) -> int:
+        """How many workloads the pools have together."""
+        return self.pools * self.workloads_each
+
+
+def build(database: Database[Document], lots: Sequence[Lot], *, indexes: bool = True) -> None:
+    """Fill an empty database with the pools of some lots and their workloads.
+
+    Python writes a seed for each thousand pools, the server makes the rest of it: a million pools in a quarter of
+    a minute. With `indexes` every index is there that the explorer and the daemon keep, else the explorer's alone.
+    """
+    database[SEEDS].insert_many([seed for lot in lots for seed in _seeds(lot)])
+    database[SEEDS].aggregate([*_EACH_POOL, {"$replaceWith": _POOL}, {"$out": CAPACITY_POOLS}])
+    database[SEEDS].aggregate([*_EACH_POOL, *_EACH_WORKLOAD, {"$replaceWith": _WORKLOAD}, {"$out": WORKLOADS}])
+    database.drop_collection(SEEDS)
+    database[WORKLOADS].create_indexes([IndexModel([(name, 1)]) for name in EXPLORERS_INDEXES])
+    if indexes:
+        for name, wanted in INDEXES.items():
+            database[name].create_indexes([IndexModel(list(keys)) for keys in wanted])
+
+
+def _seeds(lot: Lot) -> Iterator[Document]:
+    for start in range(0, lot.pools, SEED_POOLS):
+        yield {
+            "start": Int64(start),
+            "end": Int64(min(start + SEED_POOLS, lot.pools)),
+            "first": Int64(lot.first_pool_id),
+            "each": lot.workloads_each,
+            "apart": Int64(lot.apart_seconds),
+            "pool": _first_pool(lot),
+            "workload": _container(lot),
+        }
+
+
+def _first_pool(lot: Lot) -> Document:
+    bought_at = lot.empty_at - PAID_SECONDS
+    pool = new_pool(lot.first_pool_id, 1, 0, [NODE], now=bought_at)
+    pool.add_workload(0, lot.workloads_each, 0, 0, now=bought_at)
+    pool.add_capacity(lot.workloads_each * (PAID_SECONDS + SPARE_SECONDS), 1000, 0, now=bought_at)
+    return pool_to_document(pool)
+
+
+def _container(lot: Lot) -> Document:
+    return {
+        "_id": Int64(0),
+        "workload_id": Int64(1),
+        "node_id": NODE,
+        "pool_id": Int64(0),
+        "reference": "",
+        "description": "",
+        "customer_tid": Int64(0),
+        "customer_signature": "2cad" * 32,
+        "next_action": int(lot.next_action),
+        "signatures_provision": [],
+        "signing_request_provision": {"signers": [], "quorum_min": Int64(0)},
+        "signing_request_delete": {"signers": [], "quorum_min": Int64(0)},
+        "signatures_farmer": [],
+        "signatures_delete": [],
+        "epoch": datetime(2026, 1, 1, tzinfo=UTC),
+        "metadata": "",
+        "result": {"category": 1, "workload_id": "1-1", "data_json": "", "signature": "", "state": 1, "message": ""},
+        "workload_type": int(WorkloadType.CONTAINER),
+        "flist": "https://hub.grid.tf/official-apps/ubuntu-20.04.flist",
+        "environment": {"pub_key": "ssh-ed25519 " + "A" * 68},
+        "secret_environment": {},
+        "entrypoint": "/start.sh",
+        "interactive": False,
+        "volumes": [],
+        "network_connection": [{"network_id": "net", "ipaddress": "10.1.2.3", "public_ip6": False, "yggdrasil_ip": True}],
+        "capcity": {"cpu": 2, "memory": Int64(4096), "disk_size": Int64(1024), "disk_type": 1},
+    }
+
+
+_POOL_ID: Final = {"$add": ["$first", "$n"]}
+_WORKLOAD_ID: Final = {"$add": [{"$multiply": [_POOL_ID, Int64(WORKLOAD_IDS_EACH)]}, "$w"]}
+_OWNER: Final = {"$add": [{"$mod": [_POOL_ID, Int64(OWNERS)]}, Int64(1)]}
+_LATER: Final = {"$multiply": ["$n", "$apart"]}
+
+_EACH_POOL: Final[list[Document]] = [
+    {"$set": {"n": {"$range": ["$start", "$end"]}}},
+    {"$unwind": "$n"},
+    {"$set": {"n": {"$toLong": "$n"}}},
+]
+_EACH_WORKLOAD: Final[list[Document]] = [
+    {"$set": {"w": {"$range": [0, "$each"]}}},
+    {"$unwind": "$w"},
+]
+_POOL: Final = {
+    "$mergeObjects": [
+        "$pool",
+        {
+            "_id": _POOL_ID,
+            "cus": {"$add": ["$pool.cus", {"$multiply": ["$pool.active_cu", _LATER]}]},
+            "empty_at": {"$add": ["$pool.empty_at", _LATER]},
+            "customer_tid": _OWNER,
+            "active_workload_ids": {
+                "$map": {
+                    "input": {"$range": [0, "$each"]},
+                    "as": "w",
+                    "in": {"$add": [{"$multiply": [_POOL_ID, Int64(WORKLOAD_IDS_EACH)]}, "$$w"]},
+                }
+            },
+        },
+    ]
+}
+_WORKLOAD: Final = {
+    "$mergeObjects": [
+        "$workload",
+        {"_id": _WORKLOAD_ID, "workload_id": _WORKLOAD_ID, "pool_id": _POOL_ID, "customer_tid": _OWNER},
+    ]
+}

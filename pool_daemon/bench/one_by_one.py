@@ -1,0 +1,32 @@
+"""The first reference: what the explorer service itself does when its timer fires, written plainly."""
+
+import time
+from typing import Any
+
+from pymongo.database import Database
+
+from pool_daemon.capacity.workload import NextAction
+from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE
+
+
+def one_by_one(database: Database[dict[str, Any]], *, now: int, patience_seconds: float) -> float:
+    """Decommission what is due at the unix second `now`, and return how many workloads that makes a second.
+
+    All expired pools are read; for each, its deployed workloads are; each of those is updated, then its order is
+    put on the queue. Nothing of it is remembered from one workload to the next, so its pace is the same throughout
+    and a look at `patience_seconds` of it is enough.
+    """
+    started_at = time.perf_counter()
+    done = 0
+    for pool in list(database[CAPACITY_POOLS].find({"empty_at": {"$lte": now}})):
+        deployed = {"pool_id": pool["_id"], "next_action": int(NextAction.DEPLOY)}
+        for workload in list(database[WORKLOADS].find(deployed)):
+            workload["next_action"] = int(NextAction.DELETE)
+            change = {"$set": {"next_action": int(NextAction.DELETE)}}
+            database[WORKLOADS].update_one({"_id": workload["_id"]}, change)
+            database[WORKQUEUE].replace_one({"_id": workload["_id"]}, workload, upsert=True)
+            done += 1
+            if time.perf_counter() - started_at > patience_seconds:
+                return done / (time.perf_counter() - started_at)
+    return done / (time.perf_counter() - started_at)

@@ -1,0 +1,109 @@
+"""The second reference: the very documents that the daemon writes, written as fast as a bare script can."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import bson
+from bson import Int64
+from bson.raw_bson import RawBSONDocument
+from pymongo import UpdateOne
+from pymongo.database import Database
+
+from pool_daemon.capacity.workload import NextAction
+from pool_daemon.store.events import EVENTS
+from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE
+
+Document = dict[str, Any]
+
+THREADS: Final = (1, 2, 4)
+BATCH_WORKLOADS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one round of writes takes: updates of pools, ids of workloads, their orders and records, encoded."""
+
+    pools: Sequence[UpdateOne]
+    workload_ids: Sequence[int]
+    orders: Sequence[RawBSONDocument]
+    events: Sequence[RawBSONDocument]
+
+
+def prepare(database: Database[Document], *, now: int) -> list[Batch]:
+    """Read everything that is due at the unix second `now`, and make the documents that say it was decommissioned.
+
+    All of this comes before the clock is started: the limit reads nothing, decides nothing and encodes nothing.
+    """
+    pools = {pool["_id"]: pool for pool in database[CAPACITY_POOLS].find({"empty_at": {"$lte": now}})}
+    batches: list[Batch] = []
+    saved: set[int] = set()
+    workloads = list(database[WORKLOADS].find({"pool_id": {"$in": list(pools)}}).sort("pool_id", 1))
+    for start in range(0, len(workloads), BATCH_WORKLOADS):
+        chunk = workloads[start : start + BATCH_WORKLOADS]
+        fresh = {workload["pool_id"] for workload in chunk} - saved
+        saved |= fresh
+        batches.append(
+            Batch(
+                [_saving(pools[pool_id], now) for pool_id in sorted(fresh)],
+                [workload["_id"] for workload in chunk],
+                [_raw(workload | {"next_action": int(NextAction.DELETE)}) for workload in chunk],
+                [_raw(_event(workload, pools[workload["pool_id"]])) for workload in chunk],
+            )
+        )
+    return batches
+
+
+def write(database: Database[Document], batches: Sequence[Batch], *, threads: int) -> float:
+    """Write the batches from so many threads, and return how many seconds it took.
+
+    No transactions: each write stands for itself, acknowledged as the server is configured to by default, which
+    is as durable as the daemon's. Orders and records are inserted, as no storm finds any of its own there.
+    """
+
+    def write_batch(batch: Batch) -> None:
+        if batch.pools:
+            database[CAPACITY_POOLS].bulk_write(batch.pools, ordered=False)
+        change = {"$set": {"next_action": int(NextAction.DELETE)}}
+        database[WORKLOADS].update_many({"_id": {"$in": batch.workload_ids}}, change)
+        database[WORKQUEUE].insert_many(batch.orders, ordered=False)
+        database[EVENTS].insert_many(batch.events, ordered=False)
+
+    with ThreadPoolExecutor(threads) as executor:
+        list(executor.map(_nothing, range(threads)))
+        started_at = time.perf_counter()
+        list(executor.map(write_batch, batches))
+        return time.perf_counter() - started_at
+
+
+def _nothing(_number: int) -> None:
+    time.sleep(0.01)
+
+
+def _saving(pool: Document, now: int) -> UpdateOne:
+    return UpdateOne({"_id": pool["_id"]}, {"$set": {"cus": 0.0, "last_updated": Int64(now)}})
+
+
+def _event(workload: Document, pool: Document) -> Document:
+    return {
+        "_id": f"{workload['_id']}/{pool['_id']}/{pool['empty_at']}",
+        "kind": "decommissioned",
+        "workload_id": Int64(workload["_id"]),
+        "pool_id": Int64(pool["_id"]),
+        "customer_tid": Int64(pool["customer_tid"]),
+        "workload_type": workload["workload_type"],
+        "node_id": workload["node_id"],
+        "resources": ["cu"],
+        "reason": "resource exhausted",
+        "empty_at": Int64(pool["empty_at"]),
+        "decommissioned_at": datetime.now(UTC),
+        "by": "a-machine-of-some-name:12345:0a1b2c",
+    }
+
+
+def _raw(document: Document) -> RawBSONDocument:
+    return RawBSONDocument(bson.encode(document))

@@ -1,0 +1,82 @@
+"""The pools that keep failing: which, why, and when each is tried again."""
+
+import argparse
+import asyncio
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Final
+
+from pool_daemon.commands import add_config_argument
+from pool_daemon.commands.connection import connection
+from pool_daemon.errors import ExitCode
+from pool_daemon.settings import load_settings
+from pool_daemon.store.quarantine import Quarantined, QuarantineStore
+
+EXAMPLES = (
+    "pool-daemon quarantine list --config /etc/pool-daemon/config.toml",
+    "pool-daemon quarantine list --json | jq .reason",
+    "pool-daemon quarantine release 17",
+)
+
+LINE: Final = "{:>12}  {:>5}  {:23}  {:23}  {}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `list` and `release`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="every pool in quarantine", description="Print every pool in quarantine.")
+    releasing = actions.add_parser(
+        "release",
+        help="let a pool out",
+        description="Let a pool out of quarantine; a running daemon tries it again within seconds.",
+    )
+    releasing.add_argument("pool_id", type=int, metavar="ID", help="the pool's id")
+    for action in (listing, releasing):
+        add_config_argument(action)
+        action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """List what is in quarantine, or release one pool of it; FAILED if that one is not in there."""
+    settings = load_settings(arguments.config)
+    with connection(settings) as database:
+        store = QuarantineStore(database=database)
+        if arguments.action == "release":
+            return asyncio.run(_release(store, arguments.pool_id, as_json=arguments.json))
+        return asyncio.run(_list(store, as_json=arguments.json))
+
+
+async def _list(store: QuarantineStore, *, as_json: bool) -> ExitCode:
+    empty = True
+    async for quarantined in store.all():
+        if not as_json and empty:
+            print(LINE.format("pool", "tries", "failing since", "next try", "reason"))
+        empty = False
+        print(json.dumps(asdict(quarantined)) if as_json else _line(quarantined))
+    if empty and not as_json:
+        print("no pool is in quarantine")
+    return ExitCode.OK
+
+
+async def _release(store: QuarantineStore, pool_id: int, *, as_json: bool) -> ExitCode:
+    released = await store.remove(pool_id)
+    if as_json:
+        print(json.dumps({"pool_id": pool_id, "released": released}))
+    else:
+        print(f"pool {pool_id} is {'released' if released else 'not in quarantine'}")
+    return ExitCode.OK if released else ExitCode.FAILED
+
+
+def _line(quarantined: Quarantined) -> str:
+    return LINE.format(
+        quarantined.pool_id,
+        quarantined.tries,
+        _instant(quarantined.first_failed_at),
+        _instant(quarantined.next_try_at),
+        quarantined.reason,
+    )
+
+
+def _instant(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,243 @@
+"""The quarantine: a pool that fails by itself is tried again later and later, then seldom, and delays nobody else."""
+
+import asyncio
+import heapq
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreConflictError, StoreError, StoreRefusedError, StoreUnavailableError
+from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.settings import sections
+from pool_daemon.store.failures import one_line
+from pool_daemon.store.quarantine import Quarantined, QuarantineStore
+from pool_daemon.telemetry import snapshot
+
+NOT_COUNTED: Final = (StoreConflictError, StoreUnavailableError, StoreRefusedError)
+"""What says nothing against the pool that met it: another writer was faster, or the database was away."""
+
+SOON_SECONDS: Final = 1
+"""When a pool that met such an error is tried again."""
+
+LOOK_SECONDS: Final = 3.0
+"""How soon an operator's release is noticed; while nothing is in quarantine nobody looks."""
+
+REMEMBERED: Final = 100_000
+"""Failing pools kept in mind, some 50 MB of them. One more is not counted but tried again at the longest interval."""
+
+SAMPLE: Final = 20
+"""Pools in quarantine that are shown to whoever looks at the status."""
+
+LookAgain = Callable[[Mapping[int, int]], None]
+"""Asks for a look at each pool at its unix second."""
+
+log = structlog.get_logger("pool_daemon.quarantine")
+
+
+class QuarantineObserver(Protocol):
+    """Who is told what is in quarantine."""
+
+    def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
+        """Hear how many pools are in quarantine, and some of them, those to be tried next first."""
+
+
+@dataclass(slots=True)
+class _Failure:
+    """What is known of a pool that failed; `stored` is whether the database knows it too."""
+
+    first_failed_at: int
+    backoff: Backoff
+    reason: str = ""
+    tries: int = 0
+    next_try_at: int = 0
+    stored: bool = False
+
+
+class Quarantine:
+    """Counts the tries of each pool that fails, and keeps those that fail too often apart.
+
+    All of it lives in memory, where a batch is sifted without a query; what is in quarantine is in the database too,
+    which a restart reads and an operator looks at. A write that fails is made up for later. `identity` says there who
+    found out; `look_again` is asked for a look whenever a pool is to be tried again.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: QuarantineStore,
+        settings: sections.Retry,
+        clock: Clock,
+        identity: str,
+        look_again: LookAgain,
+        observer: QuarantineObserver,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._identity = identity
+        self._look_again = look_again
+        self._observer = observer
+        self._failures: dict[int, _Failure] = {}
+        self._quarantined: set[int] = set()
+        self._unwritten: set[int] = set()
+
+    async def load(self) -> None:
+        """Read what is in quarantine: at the start, after a takeover, and to notice what an operator has released.
+
+        Raises StoreUnavailableError or StoreRefusedError.
+        """
+        released = {pool_id for pool_id in self._quarantined if self._failures[pool_id].stored}
+        wishes = {}
+        async with aclosing(self._store.all()) as everything:
+            async for quarantined in everything:
+                released.discard(quarantined.pool_id)
+                if self._remember(quarantined):
+                    wishes[quarantined.pool_id] = quarantined.next_try_at
+        for pool_id in released & self._quarantined:
+            self._forget(pool_id)
+            wishes[pool_id] = math.floor(self._clock.now())
+            log.info("pool_released", pool=pool_id, reason="by an operator")
+        if wishes:
+            self._look_again(wishes)
+
+    async def run(self) -> None:
+        """Look after the quarantine for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Make up for writes that failed, and notice what was released; no query while there is nothing of either."""
+        await self._write(sorted(self._unwritten))
+        try:
+            if self._quarantined:
+                await self.load()
+        except StoreError as error:
+            log.debug("quarantine_unread", reason=str(error))
+        self._tell()
+
+    def sift(self, pool_ids: Iterable[int]) -> list[int]:
+        """Return those pools that may be tried now; for the others a look at their next try is asked for."""
+        now = self._clock.now()
+        tried, waiting = [], {}
+        for pool_id in pool_ids:
+            failure = self._failures.get(pool_id)
+            if failure is None or failure.next_try_at <= now:
+                tried.append(pool_id)
+            else:
+                waiting[pool_id] = failure.next_try_at
+        if waiting:
+            self._look_again(waiting)
+        return tried
+
+    async def failed(self, pool_id: int, error: Exception, now: int) -> int:
+        """Note that a pool failed by itself at the unix second `now`; return that of its next try.
+
+        Never raises on account of the database.
+        """
+        next_try_at = now + SOON_SECONDS
+        if not isinstance(error, NOT_COUNTED):
+            next_try_at = await self._count(pool_id, one_line(error), now)
+        self._look_again({pool_id: next_try_at})
+        return next_try_at
+
+    async def settled(self, pool_ids: Iterable[int]) -> None:
+        """Note that nothing is wrong with these pools; a query only if one of them was in quarantine.
+
+        Never raises on account of the database.
+        """
+        for pool_id in pool_ids:
+            if pool_id in self._failures:
+                quarantined = pool_id in self._quarantined
+                self._forget(pool_id)
+                if quarantined:
+                    log.info("pool_released", pool=pool_id, reason="it could be settled")
+                    await self._write([pool_id])
+
+    async def _count(self, pool_id: int, reason: str, now: int) -> int:
+        failure = self._failures.get(pool_id)
+        if failure is None:
+            if len(self._failures) >= REMEMBERED:
+                return now + math.ceil(self._settings.longest_seconds)
+            failure = self._failures[pool_id] = _Failure(now, self._backoff())
+        failure.tries += 1
+        failure.reason = reason
+        if failure.tries < self._settings.tries:
+            wait_seconds = failure.backoff.next_seconds()
+        else:
+            wait_seconds = self._settings.quarantine_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+        failure.next_try_at = now + math.ceil(wait_seconds)
+        if failure.tries >= self._settings.tries:
+            await self._quarantine(pool_id, failure)
+        return failure.next_try_at
+
+    async def _quarantine(self, pool_id: int, failure: _Failure) -> None:
+        if pool_id not in self._quarantined:
+            self._quarantined.add(pool_id)
+            log.warning("pool_quarantined", pool=pool_id, reason=failure.reason, tries=failure.tries)
+        await self._write([pool_id])
+
+    async def _write(self, pool_ids: Iterable[int]) -> None:
+        """Let the database know of some pools what is known here; what cannot be written now is kept for later."""
+        for pool_id in pool_ids:
+            again = pool_id in self._unwritten
+            self._unwritten.add(pool_id)
+            failure = self._failures.get(pool_id)
+            try:
+                if failure is None:
+                    await self._store.remove(pool_id)
+                else:
+                    await self._store.save(self._document(pool_id, failure))
+                    failure.stored = True
+            except StoreError as error:
+                if not again:
+                    log.warning("quarantine_unwritten", pool=pool_id, reason=str(error))
+                return
+            self._unwritten.discard(pool_id)
+
+    def _document(self, pool_id: int, failure: _Failure) -> Quarantined:
+        return Quarantined(
+            pool_id=pool_id,
+            reason=failure.reason,
+            tries=failure.tries,
+            first_failed_at=failure.first_failed_at,
+            next_try_at=failure.next_try_at,
+            by=self._identity,
+        )
+
+    def _remember(self, quarantined: Quarantined) -> bool:
+        """Take a pool over from the database; False if it is known here already, or known better."""
+        pool_id = quarantined.pool_id
+        if pool_id in self._failures or pool_id in self._unwritten or len(self._failures) >= REMEMBERED:
+            return False
+        self._failures[pool_id] = _Failure(
+            first_failed_at=quarantined.first_failed_at,
+            backoff=self._backoff(),
+            reason=quarantined.reason,
+            tries=max(quarantined.tries, self._settings.tries),
+            next_try_at=quarantined.next_try_at,
+            stored=True,
+        )
+        self._quarantined.add(pool_id)
+        return True
+
+    def _forget(self, pool_id: int) -> None:
+        del self._failures[pool_id]
+        self._quarantined.discard(pool_id)
+
+    def _backoff(self) -> Backoff:
+        return Backoff(first_seconds=self._settings.first_seconds, longest_seconds=self._settings.longest_seconds)
+
+    def _tell(self) -> None:
+        first = heapq.nsmallest(SAMPLE, self._quarantined, key=lambda pool_id: self._failures[pool_id].next_try_at)
+        self._observer.quarantine_seen(len(self._quarantined), [self._shown(pool_id) for pool_id in first])
+
+    def _shown(self, pool_id: int) -> snapshot.Quarantined:
+        failure = self._failures[pool_id]
+        return snapshot.Quarantined(pool_id, failure.reason, failure.tries, failure.next_try_at)

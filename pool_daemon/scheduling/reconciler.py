@@ -1,0 +1,110 @@
+"""The reconciler walks past everything in the background, again and again, at a bounded rate."""
+
+import asyncio
+import contextlib
+from contextlib import aclosing
+from typing import Final
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreError
+from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.scheduling.findings import Findings
+from pool_daemon.scheduling.gate import Gate
+from pool_daemon.scheduling.walks import OrderWalk, PoolWalk, Walk
+from pool_daemon.settings.sections import Reconcile
+from pool_daemon.store.reconciliation import Reconciliation
+
+PAUSE_SECONDS: Final = 1.0
+"""How often a closed gate is asked again; nothing here is in a hurry."""
+
+log = structlog.get_logger("pool_daemon.reconciler")
+
+
+class Reconciler:
+    """Goes round until `stop` is set: first the orders to delete, then the pools, then a rest.
+
+    While the gate is closed it pauses where it is. It holds nothing that must be given back, so it may also be
+    cancelled at any moment.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Reconciliation,
+        findings: Findings,
+        gate: Gate,
+        clock: Clock,
+        stop: asyncio.Event,
+        settings: Reconcile,
+    ) -> None:
+        self._findings = findings
+        self._gate = gate
+        self._clock = clock
+        self._stop = stop
+        self._settings = settings
+        self._backoff = Backoff()
+        self._walks: tuple[Walk, ...] = (
+            OrderWalk(store=store.orders, findings=findings, clock=clock, settings=settings),
+            PoolWalk(store=store, findings=findings, clock=clock, settings=settings),
+        )
+
+    async def run(self) -> None:
+        """Walk and rest; return soon after `stop` is set."""
+        while not self._stop.is_set():
+            await self.walk()
+            await self._rest(self._settings.interval_seconds)
+
+    async def walk(self) -> None:
+        """Go past everything once, however often the database or a gate is in the way."""
+        began_at = self._clock.monotonic()
+        for walk in self._walks:
+            await self._finish(walk)
+        if not self._stop.is_set():
+            self._findings.completed(seconds=self._clock.monotonic() - began_at)
+
+    async def _finish(self, walk: Walk) -> None:
+        while await self._may_act():
+            try:
+                if await self._go_on(walk):
+                    return
+            except StoreError as error:
+                wait_seconds = self._backoff.next_seconds()
+                log.warning("reconciliation_failed", reason=str(error), retry_seconds=round(wait_seconds, 3))
+                await self._rest(wait_seconds)
+
+    async def _go_on(self, walk: Walk) -> bool:
+        """Take page after page, no faster than allowed; False if a gate closed before the end."""
+        began_at = self._clock.monotonic()
+        async with aclosing(walk.pages()) as pages:
+            async for looked_at in pages:
+                self._backoff.reset()
+                await self._rest(self._seconds_for(looked_at) - (self._clock.monotonic() - began_at))
+                if self._gate.closed_by() is not None or self._stop.is_set():
+                    return False
+                began_at = self._clock.monotonic()
+        return True
+
+    async def _may_act(self) -> bool:
+        """Wait while the gate is closed; False once told to stop."""
+        while not self._stop.is_set():
+            reason = self._gate.closed_by()
+            if reason is None:
+                return True
+            log.debug("reconciliation_paused", reason=reason)
+            await self._rest(PAUSE_SECONDS)
+        return False
+
+    def _seconds_for(self, documents: int) -> float:
+        rate = self._settings.pools_per_second
+        return documents / rate if rate else 0.0
+
+    async def _rest(self, seconds: float) -> None:
+        """Let others run, for so long at most as nobody says stop."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()

@@ -1,0 +1,83 @@
+"""What lies ahead: how many pools run empty, and which of them come first. Only the index on `empty_at` is counted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bson import Int64
+
+from pool_daemon.capacity import fields
+from pool_daemon.capacity.pool import NEVER
+from pool_daemon.errors import UnreadableDocumentError
+from pool_daemon.store.client import Database
+from pool_daemon.store.failures import translated
+from pool_daemon.store.pools import CAPACITY_POOLS
+
+MOST: Final = 1_000_000
+"""Counting stops here. The server counts 5 million index entries a second, so that many take 0.2 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """A pool that runs empty at the unix second `empty_at`, as far as a timeline shows it."""
+
+    pool_id: int
+    customer_tid: int
+    empty_at: int
+
+
+class Horizon:
+    """Looks ahead in `capacity-pools`, at a bounded cost however many pools there are.
+
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    """
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+        self._pools = database.collection(CAPACITY_POOLS)
+
+    async def expiring_counts(self, now: int, horizons: Mapping[str, int]) -> dict[str, int]:
+        """Count the pools that run empty after the unix second `now` and within each horizon (seconds), by its name.
+
+        Each count includes those of the nearer horizons; none goes beyond `MOST`.
+        """
+        counts = {}
+        total, start = 0, now
+        for name, seconds in sorted(horizons.items(), key=lambda horizon: horizon[1]):
+            total += await self._count(after=start, until=now + seconds, most=MOST - total)
+            counts[name] = total
+            start = now + seconds
+        return counts
+
+    async def overdue_count(self, *, after: int | None, until: int) -> int:
+        """Count the pools whose `empty_at` lies in (after, until], up to `MOST`; no lower bound if None."""
+        return await self._count(after=after, until=until, most=MOST)
+
+    async def upcoming(self, now: int, *, limit: int) -> list[Upcoming]:
+        """Return the first pools to run empty after the unix second `now`; what cannot be read is left out."""
+        query = {"empty_at": {"$gt": Int64(now), "$lt": Int64(NEVER)}}
+        cursor = self._pools.find(query, {"customer_tid": 1, "empty_at": 1}, sort=[("empty_at", 1)], limit=limit)
+        with translated("looking at what runs empty next"):
+            documents = await cursor.to_list(limit)
+        return [pool for document in documents if (pool := _upcoming(document)) is not None]
+
+    async def _count(self, *, after: int | None, until: int, most: int) -> int:
+        if most <= 0:
+            return 0
+        bounds = {"$lte": Int64(until)} | ({} if after is None else {"$gt": Int64(after)})
+        with translated("counting pools"):
+            # The plain command, because the driver's count_documents aggregates, which takes half as long again.
+            answer = await self._database.motor.command(
+                {"count": CAPACITY_POOLS, "query": {"empty_at": bounds}, "limit": most}
+            )
+        return int(answer["n"])
+
+
+def _upcoming(document: Mapping[str, Any]) -> Upcoming | None:
+    try:
+        pool_id, customer_tid, empty_at = (
+            fields.whole(document, name, UnreadableDocumentError) for name in ("_id", "customer_tid", "empty_at")
+        )
+    except UnreadableDocumentError:
+        return None
+    return Upcoming(pool_id, customer_tid, empty_at)

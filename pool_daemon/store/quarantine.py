@@ -1,0 +1,91 @@
+"""The pools in quarantine: kept in the database, so that no restart forgets them and an operator sees them."""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from bson import Int64
+
+from pool_daemon.capacity import fields
+from pool_daemon.errors import UnreadableDocumentError
+from pool_daemon.store.client import Collection, Database
+from pool_daemon.store.failures import translated
+
+QUARANTINE: Final = "pool-daemon-quarantine"
+
+BATCH: Final = 1000
+"""Documents a round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A pool that keeps failing, why it did last, and who found out; instants in unix seconds."""
+
+    pool_id: int
+    reason: str
+    tries: int
+    first_failed_at: int
+    next_try_at: int
+    by: str
+
+
+class QuarantineStore:
+    """The collection `pool-daemon-quarantine`: a document for each pool, and none for a pool that is fine.
+
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    """
+
+    def __init__(self, *, database: Database) -> None:
+        self._documents: Collection = database.collection(QUARANTINE)
+
+    async def save(self, quarantined: Quarantined) -> None:
+        """Put a pool into quarantine, or write down that it has failed once more."""
+        document = {
+            "_id": Int64(quarantined.pool_id),
+            "reason": quarantined.reason,
+            "tries": quarantined.tries,
+            "first_failed_at": datetime.fromtimestamp(quarantined.first_failed_at, UTC),
+            "next_try_at": datetime.fromtimestamp(quarantined.next_try_at, UTC),
+            "by": quarantined.by,
+        }
+        with translated(f"quarantining pool {quarantined.pool_id}"):
+            await self._documents.replace_one({"_id": document["_id"]}, document, upsert=True)
+
+    async def remove(self, pool_id: int) -> bool:
+        """Let a pool out of quarantine; False if it was not in there."""
+        with translated(f"releasing pool {pool_id}"):
+            result = await self._documents.delete_one({"_id": Int64(pool_id)})
+        return result.deleted_count == 1
+
+    async def all(self) -> AsyncGenerator[Quarantined, None]:
+        """Stream every pool in quarantine by id; a document that makes no sense keeps nobody in there."""
+        cursor = self._documents.find({}, sort=[("_id", 1)], batch_size=BATCH)
+        try:
+            while True:
+                with translated("reading the quarantine"):
+                    documents = await cursor.to_list(BATCH)
+                if not documents:
+                    return
+                for document in documents:
+                    if (quarantined := _quarantined(document)) is not None:
+                        yield quarantined
+        finally:
+            await cursor.close()
+
+
+def _quarantined(document: Mapping[str, Any]) -> Quarantined | None:
+    first_failed_at, next_try_at = document.get("first_failed_at"), document.get("next_try_at")
+    if not isinstance(first_failed_at, datetime) or not isinstance(next_try_at, datetime):
+        return None
+    try:
+        return Quarantined(
+            pool_id=fields.whole(document, "_id", UnreadableDocumentError),
+            reason=str(document.get("reason")),
+            tries=fields.whole(document, "tries", UnreadableDocumentError),
+            first_failed_at=int(first_failed_at.timestamp()),
+            next_try_at=int(next_try_at.timestamp()),
+            by=str(document.get("by")),
+        )
+    except UnreadableDocumentError:
+        return None

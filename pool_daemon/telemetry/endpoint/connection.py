@@ -1,0 +1,97 @@
+"""One client of the endpoint: its request is read, answered and forgotten, and it is never waited for."""
+
+import socket
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import Final
+
+import structlog
+
+from pool_daemon.telemetry.endpoint.message import Request, Response, encode, parse, refusal
+
+HEAD_BYTES: Final = 8192
+"""No request that is meant for this daemon is longer."""
+
+IGNORED_BYTES: Final = 65_536
+"""What is read and thrown away behind a request, so that a client still sending gets to see its answer."""
+
+OVER: Final = 0
+
+log = structlog.get_logger("pool_daemon.http")
+
+
+class Connection:
+    """Takes one step whenever its socket is ready: first to be read, then to be written, then to be closed.
+
+    `patience_seconds` bounds the reading of the request, and once more what comes after it; `deadline_tick` is when
+    it is used up.
+    """
+
+    def __init__(
+        self, *, client: socket.socket, respond: Callable[[Request], Response], patience_seconds: float
+    ) -> None:
+        client.settimeout(0)
+        self._client = client
+        self._respond = respond
+        self._patience_seconds = patience_seconds
+        self._head = b""
+        self._outgoing = b""
+        self._ignored = 0
+        self._step = self._read
+        self.deadline_tick = time.monotonic() + patience_seconds
+
+    def proceed(self) -> int:
+        """Do what the socket is ready for; return the selector's events to wait for next, or `OVER`."""
+        try:
+            return self._step()
+        except BlockingIOError:
+            return EVENT_WRITE if self._outgoing else EVENT_READ
+        except OSError:
+            return OVER
+
+    def close(self) -> None:
+        """Drop the client, whatever it was about to say or hear."""
+        self._client.close()
+
+    def _read(self) -> int:
+        received = self._client.recv(HEAD_BYTES - len(self._head))
+        self._head += received
+        head, end, _ = self._head.partition(b"\r\n\r\n")
+        if end:
+            return self._answer(parse(head))
+        if len(self._head) >= HEAD_BYTES:
+            return self._send(encode(refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE), with_body=True))
+        return EVENT_READ if received else OVER
+
+    def _answer(self, request: Request | None) -> int:
+        if request is None:
+            return self._send(encode(refusal(HTTPStatus.BAD_REQUEST), with_body=True))
+        try:
+            response = self._respond(request)
+        except Exception:
+            log.exception("http_failed", path=request.path)
+            response = refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+        return self._send(encode(response, with_body=request.method != "HEAD"))
+
+    def _send(self, outgoing: bytes) -> int:
+        self._outgoing = outgoing
+        self._step = self._write
+        self.deadline_tick = time.monotonic() + self._patience_seconds
+        return self._write()
+
+    def _write(self) -> int:
+        sent = self._client.send(self._outgoing)
+        self._outgoing = self._outgoing[sent:]
+        if self._outgoing:
+            return EVENT_WRITE
+        self._client.shutdown(socket.SHUT_WR)
+        self._step = self._ignore
+        return EVENT_READ
+
+    def _ignore(self) -> int:
+        """Wait for the client to hang up: closed while it still sends, it would lose its answer."""
+        received = len(self._client.recv(HEAD_BYTES))
+        self._ignored += received
+        return EVENT_READ if received and self._ignored <= IGNORED_BYTES else OVER

@@ -1,0 +1,64 @@
+"""HTTP as far as it is spoken here: the head of a request, and a response that ends with its connection."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+
+METHODS: Final = ("GET", "HEAD")
+
+GUARDS: Final = (
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+"""What every response tells a browser: keep nothing, run nothing, show it to no other site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for; `accept` is the header of that name."""
+
+    method: str
+    path: str
+    accept: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; `headers` come on top of those that every response has, or in place of them."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def parse(head: bytes) -> Request | None:
+    """Read the head of a request; None if it is no HTTP/1."""
+    request_line, *header_lines = head.decode("latin-1").split("\r\n")
+    words = request_line.split(" ")
+    if len(words) != len(("method", "target", "version")) or not words[2].startswith("HTTP/1."):
+        return None
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in header_lines)}
+    return Request(words[0], words[1].partition("?")[0], headers.get("accept", ""))
+
+
+def encode(response: Response, *, with_body: bool) -> bytes:
+    """Write a response; without its body it still tells how long that would be."""
+    headers = {
+        "Content-Type": response.content_type,
+        "Content-Length": str(len(response.body)),
+        "Connection": "close",
+        **dict(GUARDS),
+        **dict(response.headers),
+    }
+    head = [f"HTTP/1.1 {response.status.value} {response.status.phrase}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + (response.body if with_body else b"")
+
+
+def refusal(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
+    """Return a response that says no more than its status."""
+    return Response(status, f"{status.phrase}\n".encode(), headers=headers)

@@ -1,0 +1,249 @@
+"use strict";
+
+const POLL_MS = 1000, PATIENCE_MS = 3000, SOON_SECONDS = 60;
+const $ = (id) => document.getElementById(id);
+const count = new Intl.NumberFormat("en");
+
+let known = null;        // the last answer, and on which tick of the browser's own clock it came
+let knownTick = 0;
+let silentSince = null;  // the tick since when there is none
+const shown = {};        // what each part of the page was last drawn from
+
+/* ---- elements: text is always set as text, for some of it comes from documents that anybody may have written ---- */
+
+function make(tag, properties, ...children) {
+  const svg = ["rect", "circle", "line", "text", "title", "g"].includes(tag);
+  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(properties || {})) element.setAttribute(name, value);
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+/* Draws a part only when what it shows has changed, so that a selection or a tooltip outlives the next second. */
+function draw(id, from, children) {
+  const key = JSON.stringify(from);
+  if (shown[id] === key) return;
+  shown[id] = key;
+  $(id).replaceChildren(...children());
+}
+
+function say(id, text, className) {
+  const element = $(id);
+  if (element.textContent !== text) element.textContent = text;
+  if (className !== undefined) element.className = className;
+  element.hidden = text === "";
+}
+
+/* ---- times ---- */
+
+const serverNow = () => known.at + (performance.now() - knownTick) / 1000;
+const pad = (number) => String(number).padStart(2, "0");
+const iso = (at) => { const date = new Date(at * 1000); return isNaN(date) ? "" : date.toISOString(); };
+const utc = (at) => iso(at).slice(11, 19);
+const day = (at) => iso(at).slice(0, 10);
+const when = (at) => iso(at) ? `${day(at) === day(serverNow()) ? "" : day(at) + " "}${utc(at)} UTC` : "in a far future";
+const stamp = (at) => make("time", { datetime: iso(at), title: `${day(at)} ${utc(at)} UTC` }, utc(at));
+
+function span(seconds) {
+  if (seconds === null) return "never";
+  if (seconds < 0.9995) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
+  return `${count.format(Math.round(seconds / 86400))} d`;
+}
+
+function age(seconds) {
+  if (seconds === null) return "never yet";
+  return seconds < 2 ? "just now" : `${span(Math.round(seconds))} ago`;
+}
+
+function countdown(seconds) {
+  if (seconds < 10) return seconds.toFixed(1);
+  const whole = Math.floor(seconds), days = Math.floor(whole / 86400);
+  const clock = [3600, 60, 1].map((unit) => pad(Math.floor((whole % (unit * (unit === 3600 ? 24 : 60))) / unit))).join(":");
+  return days > 0 ? `${count.format(days)} d ${clock}` : clock;
+}
+
+/* ---- parts ---- */
+
+function drawHead() {
+  say("identity", known.identity);
+  say("role", known.term === null ? known.role : `${known.role}, term ${known.term}`, `pill ${known.role === "leader" ? "accent" : ""}`);
+  const health = !known.live.ok ? "loop stands still" : !known.started.ok ? "starting" : known.ready.ok ? "ready" : "not ready";
+  say("ready", health, `pill ${health === "ready" ? "good" : "bad"}`);
+  say("problems", [...new Set([...known.live.problems, ...known.started.problems, ...known.ready.problems])].join(" · "));
+  say("version", `pool-daemon ${known.version}, up ${span(known.uptime_seconds)}, `
+    + `${count.format(known.decommissioned.workloads)} workloads of ${count.format(known.decommissioned.pools)} pools decommissioned since`);
+}
+
+function drawExpiring() {
+  const expiring = known.expiring || {};
+  draw("expiring", expiring, () => Object.entries({ "1h": "1 hour", "1d": "1 day", "7d": "7 days" }).map(([key, name]) =>
+    make("div", null, make("dt", null, `within ${name}`), make("dd", null, key in expiring ? count.format(expiring[key]) : "?"))));
+}
+
+function vital(name, value, detail, state) {
+  return make("div", { class: state }, make("dt", null, name), make("dd", null, value, make("span", null, detail || "\u00a0")));
+}
+
+function drawVitals() {
+  const { last_pass: pass, stream, clocks, brake, quarantine, backlog, database } = known;
+  const wrong = (part) => known.ready.problems.some((problem) => problem.includes(part)) ? "bad" : "good";
+  $("vitals").replaceChildren(
+    vital("last pass", pass ? age(serverNow() - pass.ended_at) : "none yet",
+      pass && (pass.outcome === "failed" ? pass.reason : `${pass.outcome} in ${span(pass.seconds)}`),
+      !pass ? "" : pass.outcome === "failed" ? "bad" : "good"),
+    vital("change stream", stream.state,
+      stream.state === "open" ? `token moved ${age(stream.token_age_seconds)}` : stream.reason,
+      stream.state === "open" ? wrong("stream") : stream.state === "polling" ? "warn" : "bad"),
+    vital("database", `answered ${age(database.answer_age_seconds)}`, null, wrong("MongoDB")),
+    vital("clocks", clocks ? (clocks.agree ? "agree" : "disagree") : "not compared",
+      clocks && `${span(Math.abs(clocks.difference_seconds))} apart`, !clocks ? "" : clocks.agree ? "good" : "bad"),
+    vital("brake", brake ? "on" : "off", brake && brake.detail, brake ? "warn" : "good"),
+    vital("backlog", backlog === null ? "?" : count.format(backlog), "pools due, not settled", backlog ? "warn" : "good"),
+    vital("quarantine", count.format(quarantine.pools), "pools that fail", quarantine.pools ? "warn" : "good"));
+}
+
+function drawEvents() {
+  draw("events", known.events, () => known.events.length ? known.events.map((event) => make("tr", null,
+    make("td", null, stamp(event.at)),
+    make("td", { class: `kind ${event.kind}` }, event.kind.replace("_", " ")),
+    make("td", null, event.pool_id === null ? "" : make("span", { class: "mono" }, `pool ${event.pool_id} `), event.text,
+      event.times > 1 ? make("span", { class: "quiet" }, ` ×${count.format(event.times)}`) : ""),
+    make("td", { class: "number", title: "from empty_at to the commit" }, event.lateness_seconds === null ? "" : `+${span(event.lateness_seconds)}`),
+  )) : [nothing("Nothing has happened yet.")]);
+}
+
+function drawPasses() {
+  draw("passes", known.passes, () => known.passes.length ? known.passes.slice(-6).reverse().map((pass) => make("tr", null,
+    make("td", null, stamp(pass.ended_at)),
+    pass.outcome === "failed" ? make("td", { class: "kind failed" }, "failed") : make("td", null,
+      `${count.format(pass.settled)} pools, ${count.format(pass.decommissioned)} workloads`
+      + (pass.set_aside ? `, ${count.format(pass.set_aside)} set aside` : "")),
+    make("td", { class: "number" }, span(pass.seconds)),
+  )) : [nothing("No pool has run empty yet.")]);
+  draw("bars", [known.passes, $("bars").clientWidth], () => {
+    const wide = $("bars").clientWidth || 400, high = 56, step = wide / 40;
+    const longest = Math.max(0.1, ...known.passes.map((pass) => pass.seconds));
+    return known.passes.map((pass, index) => {
+      const height = Math.max(2, high * Math.sqrt(pass.seconds / longest));
+      return make("rect", { class: `bar ${pass.outcome}`, x: index * step, y: high - height, width: Math.max(1, step - 2), height, rx: 1 },
+        make("title", null, `${utc(pass.ended_at)} UTC: ${pass.reason || `${pass.settled} pools`}, ${span(pass.seconds)}`));
+    });
+  });
+}
+
+function drawHeld() {
+  const { holds, quarantine } = known;
+  draw("held", [holds, quarantine], () => {
+    const rows = [
+      ...holds.map((hold) => make("tr", null, make("td", null, stamp(hold.since_at)),
+        make("td", { class: "kind held" }, hold.reason), make("td", null, hold.detail))),
+      ...quarantine.first.map((pool) => make("tr", null,
+        make("td", { title: "tried again at" }, stamp(pool.retry_at)),
+        make("td", { class: "kind set_aside mono" }, `pool ${pool.pool_id}`),
+        make("td", null, `${pool.reason} `, make("span", { class: "quiet" }, `×${pool.tries}`)))),
+    ];
+    const more = quarantine.pools - quarantine.first.length;
+    if (more > 0) rows.push(nothing(`and ${count.format(more)} more pools in quarantine`));
+    return rows.length ? rows : [nothing("Nothing is held back, and no pool is in quarantine.")];
+  });
+}
+
+const nothing = (text) => make("tr", null, make("td", { class: "quiet", colspan: 4 }, text));
+
+/* ---- the timeline: now stands still and the pools move towards it; the scale narrows with the distance ---- */
+
+const TICKS = [[10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [86400, "1 d"], [604800, "7 d"], [2592000, "30 d"]];
+const LANES = 4;
+
+function drawTimeline() {
+  const svg = $("timeline"), wide = svg.clientWidth || 800, base = 118, now = serverNow();
+  const future = known.upcoming.map((pool) => ({ ...pool, ahead: pool.empty_at - now })).filter((pool) => pool.ahead > 0);
+  const past = known.events.filter((event) => event.lateness_seconds !== null && now - event.at < 3600);
+  const furthest = Math.max(3600, ...future.map((pool) => Math.min(pool.ahead, 2592000)));
+  const here = wide * 0.24, log = (seconds) => Math.log10(1 + seconds / 5);
+  const right = (seconds) => here + (wide - here - 46) * log(seconds) / log(furthest);
+  const left = (seconds) => here - (here - 20) * log(seconds) / log(3600);
+  const drawn = [
+    make("rect", { class: "past", x: 0, y: 0, width: here, height: base }),
+    make("line", { class: "axis", x1: 0, x2: wide, y1: base, y2: base }),
+  ];
+  const ticks = (place, until, sign) => TICKS.filter(([seconds]) => seconds <= until).forEach(([seconds, name]) => drawn.push(
+    make("line", { class: "axis", x1: place(seconds), x2: place(seconds), y1: base, y2: base + 5 }),
+    make("text", { x: place(seconds), y: base + 18, "text-anchor": "middle" }, sign + name)));
+  ticks(right, furthest, "");
+  ticks(left, 3600, "−");
+  drawn.push(make("line", { class: "now", x1: here, x2: here, y1: 0, y2: base + 5 }),
+    make("text", { class: "nowtext", x: here, y: base + 18, "text-anchor": "middle" }, "now"));
+  const ends = new Array(LANES).fill(-Infinity);
+  for (const pool of future) {
+    const x = right(Math.min(pool.ahead, furthest)), name = String(pool.pool_id);
+    drawn.push(flag(x, base, lane(ends, x, name), name, pool.ahead < SOON_SECONDS ? "soon" : "",
+      `pool ${name} of customer ${pool.customer_tid} runs empty at ${when(pool.empty_at)}`));
+  }
+  ends.fill(-Infinity);
+  for (const event of [...past].reverse()) {
+    const x = left(now - event.at), name = `+${span(event.lateness_seconds)}`;
+    drawn.push(flag(x, base, lane(ends, x, name, here - 6), name, "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`));
+  }
+  svg.replaceChildren(...drawn);
+}
+
+/* The lowest lane in which a label still has room; -1 if there is none, or if it would cross the border. */
+function lane(ends, x, name, border = Infinity) {
+  const free = ends.findIndex((end) => end < x - 5);
+  if (free < 0 || x + 10 + name.length * 7 > border) return -1;
+  ends[free] = x + 10 + name.length * 7;
+  return free;
+}
+
+function flag(x, base, inLane, name, className, title) {
+  const y = base - 12 - 26 * Math.max(0, inLane);
+  return make("g", null, make("title", null, title),
+    make("line", { class: "stem", x1: x, x2: x, y1: y, y2: base }),
+    make("circle", { class: `dot ${className}`, cx: x, cy: y, r: 4.5 }),
+    inLane < 0 ? null : make("text", { class: "label", x: x + 8, y: y + 4 }, name));
+}
+
+/* ---- the round ---- */
+
+function tick() {
+  if (silentSince !== null) {
+    const heard = known ? ` What follows is from ${utc(known.at)} UTC.` : "";
+    say("silence", `The daemon has not answered for ${span((performance.now() - silentSince) / 1000)}.${heard}`);
+  } else {
+    say("silence", "");
+  }
+  document.documentElement.classList.toggle("silent", silentSince !== null);
+  if (!known) return;
+  say("clock", `${utc(serverNow())} UTC`);
+  const { at, pool_id: pool } = known.next, left = at === null ? null : at - serverNow();
+  const shownLeft = left === null ? "nothing due" : left <= 0 ? "now" : iso(at) ? countdown(left) : "never";
+  say("countdown", shownLeft, `countdown ${left === null ? "none" : left < SOON_SECONDS ? "soon" : ""}`);
+  const owner = known.upcoming.find((upcoming) => upcoming.pool_id === pool);
+  say("next", left === null ? "No pool is known to run empty." : pool === null ? `Some pool is looked at again at ${when(at)}`
+    : `pool ${pool}${owner ? ` of customer ${owner.customer_tid}` : ""}, ${when(at)}`);
+  document.title = silentSince !== null ? "no answer · pool-daemon" : `${shownLeft} · pool-daemon`;
+}
+
+async function ask() {
+  try {
+    const answer = await fetch("statusz", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    if (!answer.ok) throw new Error(answer.status);
+    known = await answer.json();
+    knownTick = performance.now();
+    silentSince = null;
+    for (const part of [drawHead, drawExpiring, drawVitals, drawEvents, drawPasses, drawHeld]) part();
+  } catch (error) {
+    silentSince ??= performance.now();
+  }
+  tick();
+  if (known) drawTimeline();
+  setTimeout(ask, document.hidden ? 10 * POLL_MS : POLL_MS);
+}
+
+setInterval(tick, 100);
+ask();

@@ -1,0 +1,64 @@
+"""The whole picture as JSON: what `/statusz` gives to the page, to `pool-daemon status` and to scripts."""
+
+import dataclasses
+from typing import Any
+
+from pool_daemon.telemetry.health import Health, Patience, headline, liveness, readiness, startup
+from pool_daemon.telemetry.snapshot import Hold, Snapshot
+
+
+def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dict[str, Any]:
+    """Return what is known at the unix instant `at`, which is the monotonic clock's `tick`.
+
+    Instants end in `at` and are unix seconds; what ends in `seconds` is a duration or an age; null is not known.
+    """
+    return {
+        "version": now.version,
+        "identity": now.identity,
+        "at": at,
+        "uptime_seconds": tick - now.started_tick,
+        "headline": headline(now, tick, patience),
+        "role": now.role,
+        "term": now.term,
+        "leader": now.leader,
+        "live": _health(liveness(now, tick)),
+        "started": _health(startup(now)),
+        "ready": _health(readiness(now, tick, patience)),
+        "next": {"at": now.next_at, "pool_id": now.next_pool_id},
+        "last_pass": now.last_pass and dataclasses.asdict(now.last_pass),
+        "passes": [dataclasses.asdict(finished) for finished in now.passes],
+        "completed_pass_age_seconds": _age(now.completed_tick, tick),
+        "decommissioned": {"pools": now.pools_decommissioned, "workloads": now.workloads_decommissioned},
+        "backlog": now.backlog,
+        "database": {"answer_age_seconds": _age(now.database_tick, tick)},
+        "stream": {
+            "state": now.stream.state,
+            "token_age_seconds": _age(now.stream.token_tick, tick),
+            "reopened": now.stream.reopened,
+            "reason": now.stream.reason,
+        },
+        "clocks": now.clocks
+        and {
+            "difference_seconds": now.clocks.difference_seconds,
+            "agree": now.clocks.agree,
+            "age_seconds": tick - now.clocks.compared_tick,
+        },
+        "brake": _hold(next((hold for hold in now.holds if hold.reason == "brake"), None)),
+        "holds": [_hold(hold) for hold in now.holds],
+        "quarantine": {"pools": now.quarantined, "first": [dataclasses.asdict(pool) for pool in now.quarantine]},
+        "expiring": dict(now.expiring) or None,
+        "upcoming": [dataclasses.asdict(pool) for pool in now.upcoming if pool.empty_at > at],
+        "events": [dataclasses.asdict(event) for event in reversed(now.events)],
+    }
+
+
+def _health(health: Health) -> dict[str, Any]:
+    return {"ok": health.is_good, "problems": health.problems}
+
+
+def _hold(hold: Hold | None) -> dict[str, Any] | None:
+    return None if hold is None else dataclasses.asdict(hold)
+
+
+def _age(since: float | None, tick: float) -> float | None:
+    return None if since is None else tick - since

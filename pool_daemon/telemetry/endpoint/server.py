@@ -1,0 +1,135 @@
+"""The sockets of the endpoint: one thread, a bounded number of clients, and none can keep another waiting."""
+
+import errno
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from pool_daemon.errors import ConfigurationError, PartDiedError
+from pool_daemon.telemetry.endpoint.connection import OVER, Connection
+from pool_daemon.telemetry.endpoint.message import Request, Response
+
+MOST_CONNECTIONS: Final = 32
+"""A scraper, probes and some pages need a handful. When all are taken the oldest is closed: who means well has long
+been answered, and who holds connections open locks nobody out."""
+
+PATIENCE_SECONDS: Final = 5.0
+"""How long a client may take to say what it wants, and to read the answer."""
+
+PAUSE_SECONDS: Final = 0.05
+"""A rest after the system refused a connection, as it does without file handles left: it would refuse the next too."""
+
+log = structlog.get_logger("pool_daemon.http")
+
+
+class Server:
+    """Answers requests with what `respond` returns, which is called in the server's own thread and must be quick.
+
+    `port` 0 takes any free one; after the start `port` is the one that was taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        respond: Callable[[Request], Response],
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._respond = respond
+        self._patience_seconds = patience_seconds
+        self._connections: dict[socket.socket, Connection] = {}
+        self._selector = selectors.DefaultSelector()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Listen, and answer from now on.
+
+        Raises ConfigurationError if the address cannot be had.
+        """
+        self._listener = _listen(self.host, self.port)
+        self.port = self._listener.getsockname()[1]
+        self._wake, self._woken = socket.socketpair()
+        for readable in (self._listener, self._woken):
+            self._selector.register(readable, selectors.EVENT_READ)
+        self._thread.start()
+        log.info("http_listening", host=self.host, port=self.port)
+
+    def stop(self) -> None:
+        """Drop every client and end the thread; nothing happens if it was never started."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._wake.close()
+            self._thread.join()
+
+    def check(self) -> None:
+        """Raise PartDiedError if the thread has ended by itself."""
+        if not self._thread.is_alive() and not self._stopping.is_set():
+            raise PartDiedError("the HTTP endpoint ended by itself")
+
+    def _run(self) -> None:
+        with self._selector, self._listener, self._woken:
+            while not self._stopping.is_set():
+                for key, _ in self._selector.select(self._until_next_deadline()):
+                    self._proceed(key.fileobj)
+                self._drop_overdue()
+            for client in list(self._connections):
+                self._drop(client)
+
+    def _proceed(self, ready: object) -> None:
+        if ready is self._listener:
+            self._accept()
+        elif isinstance(ready, socket.socket) and (connection := self._connections.get(ready)):
+            events = connection.proceed()
+            if events == OVER:
+                self._drop(ready)
+            else:
+                self._selector.modify(ready, events)
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._listener.accept()
+        except OSError:
+            time.sleep(PAUSE_SECONDS)
+            return
+        if len(self._connections) >= MOST_CONNECTIONS:
+            self._drop(next(iter(self._connections)))
+        self._connections[client] = Connection(
+            client=client, respond=self._respond, patience_seconds=self._patience_seconds
+        )
+        self._selector.register(client, selectors.EVENT_READ)
+
+    def _drop(self, client: socket.socket) -> None:
+        self._selector.unregister(client)
+        self._connections.pop(client).close()
+
+    def _drop_overdue(self) -> None:
+        tick = time.monotonic()
+        for client in [client for client, connection in self._connections.items() if connection.deadline_tick <= tick]:
+            self._drop(client)
+
+    def _until_next_deadline(self) -> float | None:
+        ticks = [connection.deadline_tick for connection in self._connections.values()]
+        return max(0.0, min(ticks) - time.monotonic()) if ticks else None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            problem = f"http.port: {port} is in use on {host}; name another, or 0 for any free one"
+        elif error.errno == errno.EACCES:
+            problem = f"http.port: {port} needs a privilege; name one above 1023"
+        else:
+            problem = f"http.host: {host}: this machine cannot listen there: {error.strerror}"
+        raise ConfigurationError(problem) from error

@@ -1,0 +1,114 @@
+"""The loop's pulse: it proves that the loop comes round, and takes what follows from that to systemd."""
+
+import asyncio
+import math
+from typing import Final, Protocol
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.telemetry.health import Patience, headline, startup
+from pool_daemon.telemetry.notify import Notifier
+from pool_daemon.telemetry.observer import Observer
+
+TICK_SECONDS: Final = 0.5
+"""Between two beats: often enough to see every stall that could make a pool late, at no measurable cost."""
+
+EXTENSION_SECONDS: Final = 60.0
+"""What systemd is asked for, again and again, while the start waits for a database: a minute without it is a hang."""
+
+log = structlog.get_logger("pool_daemon.heartbeat")
+
+
+class Leadership(Protocol):
+    """Who acts, as far as this daemon knows."""
+
+    def closed_by(self) -> str | None:
+        """Return why this daemon does not act now; None if it does."""
+
+    @property
+    def term(self) -> int | None:
+        """The term in which it acts."""
+
+    @property
+    def holder(self) -> str | None:
+        """Who acts."""
+
+
+class Part(Protocol):
+    """Something that runs outside the loop and must not die unnoticed."""
+
+    def check(self) -> None:
+        """Raise PartDiedError if it has died."""
+
+
+class Heartbeat:
+    """Beats until it is cancelled.
+
+    Leadership is looked at with every beat because its end is a matter of time alone: nothing happens that could tell.
+    """
+
+    def __init__(
+        self,
+        *,
+        observer: Observer,
+        patience: Patience,
+        notifier: Notifier,
+        clock: Clock,
+        leadership: Leadership | None = None,
+        part: Part | None = None,
+    ) -> None:
+        self._observer = observer
+        self._patience = patience
+        self._notifier = notifier
+        self._clock = clock
+        self._leadership = leadership
+        self._part = part
+        self._ready = False
+        self._told: str | None = None
+        self._alive_tick = self._waiting_tick = -math.inf
+
+    async def run(self) -> None:
+        """Beat twice a second.
+
+        Raises PartDiedError if the part that runs outside the loop has died.
+        """
+        while True:
+            due_tick = self._clock.monotonic() + TICK_SECONDS
+            await asyncio.sleep(TICK_SECONDS)
+            self.beat(max(0.0, self._clock.monotonic() - due_tick))
+
+    def beat(self, lag_seconds: float) -> None:
+        """Note that the loop has come round, so much later than it should, and tell systemd what it wants to know."""
+        self._observer.beat(lag_seconds)
+        if self._leadership is not None:
+            self._observer.role_seen(
+                leading=self._leadership.closed_by() is None,
+                term=self._leadership.term,
+                leader=self._leadership.holder,
+            )
+        if self._part is not None:
+            self._part.check()
+        self._notify()
+
+    def _notify(self) -> None:
+        now, tick = self._observer.status.snapshot, self._clock.monotonic()
+        line = headline(now, tick, self._patience)
+        if not self._ready:
+            self._begin(line, tick, started=startup(now).is_good)
+        elif line != self._told and self._notifier.status(line):
+            self._told = line
+        watchdog_seconds = self._notifier.watchdog_seconds
+        if watchdog_seconds is not None and tick - self._alive_tick >= watchdog_seconds - TICK_SECONDS:
+            self._notifier.alive()
+            self._alive_tick = tick
+
+    def _begin(self, line: str, tick: float, *, started: bool) -> None:
+        """Tell that the start is over, until it is heard; before that, what it waits for."""
+        if started:
+            self._ready = self._notifier.ready(line)
+            self._told = line
+        elif line != self._told or tick - self._waiting_tick >= EXTENSION_SECONDS / 2:
+            self._notifier.waiting(line, patience_seconds=EXTENSION_SECONDS)
+            self._told = line
+            self._waiting_tick = tick

@@ -1,0 +1,82 @@
+"""What the tests of faults share: a database of their own, the ledger that judges it, the network, and the figures.
+
+How a fault is tested. The test writes to the database as the explorer does (`explorer`), runs the daemon as a
+process on it (`daemon_process.running_daemon`, through `network` if the network is to suffer), injects the fault,
+and lets the `ledger` count the violations from the server's own log of commits. It records its row (`figures`)
+before it judges it:
+
+    @pytest.mark.parametrize("pools", [100, pytest.param(20_000, marks=pytest.mark.faults)])
+    def test_something_happens(pools, explorer, ledger, network, figures): ...
+        violations = ledger.violations_of_i1() + ledger.violations_of_i2()
+        figures.record(1, "something happens", trials=pools, violations=violations, figure="late by at most 12 ms")
+        assert violations == []
+
+What is marked `faults` runs with `pytest -m faults` only; plain `pytest` runs the small parametrisations, which are
+not marked. Where the fault is a fail point of the server, see `fail_point`; where it is a member of a set of three,
+see the fixture `three`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from arithmetic_model import Document
+from explorer import Explorer
+from faults.figures import Figures
+from faults.proxy import Proxy
+from faults.three_members import ThreeMembers
+from ledger import Ledger
+from pymongo import MongoClient
+
+from pool_daemon.embedded import EmbeddedMongod
+
+FIGURES = pytest.StashKey[Figures]()
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> Figures:
+    """Collect the rows of the table that is printed at the end."""
+    return pytestconfig.stash.setdefault(FIGURES, Figures())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table, and write it where `--faults-table` says."""
+    figures = config.stash.get(FIGURES, None)
+    if not figures:
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line(figures.as_markdown())
+    if path := config.getoption("--faults-table"):
+        Path(path).write_text(figures.as_markdown() + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def explorer(mongo: MongoClient[Document]) -> Iterator[Explorer]:
+    """Write to a fresh database as the explorer does; it has the explorer's own indexes."""
+    name = f"faults-{uuid4().hex[:8]}"
+    explorer = Explorer(database=mongo[name])
+    for field in ("pool_id", "next_action"):
+        explorer.workloads.create_index(field)
+    yield explorer
+    mongo.drop_database(name)
+
+
+@pytest.fixture
+def ledger(mongo: MongoClient[Document], explorer: Explorer) -> Ledger:
+    """Judge what is committed to the explorer's database from now on."""
+    return Ledger(client=mongo, explorer=explorer)
+
+
+@pytest.fixture
+def network(mongod: EmbeddedMongod) -> Iterator[Proxy]:
+    """Stand between the daemon and the mongod."""
+    with Proxy(port=mongod.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeMembers]:
+    """Run a replica set of three."""
+    with ThreeMembers(folder=tmp_path_factory.mktemp("three")) as members:
+        yield members

@@ -1,0 +1,54 @@
+"""A replica set of three for tests that have no event loop of their own."""
+
+import asyncio
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from replica_set import BreakableMongod, EmbeddedReplicaSet
+
+
+class ThreeMembers:
+    """The set with its event loop, which runs only while a method is called; a context manager for one thread."""
+
+    def __init__(self, *, folder: Path) -> None:
+        self._runner = asyncio.Runner()
+        self._set = EmbeddedReplicaSet(folder=folder)
+        self._dead: list[BreakableMongod] = []
+
+    @property
+    def uri(self) -> str:
+        """Where clients connect to the whole set."""
+        return self._set.uri
+
+    @property
+    def primary(self) -> BreakableMongod:
+        """The primary, once there is one."""
+        return self._runner.run(self._set.primary())
+
+    def __enter__(self) -> Self:
+        self._runner.run(self._set.start())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.run(self._set.stop())
+        self._runner.close()
+
+    def step_down(self) -> None:
+        """Make the primary hand over; return once its successor takes writes."""
+        self._runner.run(self._set.step_down())
+
+    def kill_primary(self) -> None:
+        """End the primary as kill -9 does; return once the two others have elected one of them."""
+        victim = self.primary
+        self._dead.append(victim)
+        self._runner.run(victim.kill())
+        self._runner.run(self._set.primary())
+
+    def mend(self) -> None:
+        """Start the members that were killed; return once all of them are there again."""
+        while self._dead:
+            self._runner.run(self._dead.pop().start())
+        self._runner.run(self._set.complete())

@@ -1,0 +1,300 @@
+"""The lease as a document: what holds on every server, and of the stand-in that the tests of time use instead."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import bson
+import pytest
+import pytest_asyncio
+from bson import Int64
+from bson.datetime_ms import DatetimeMS
+from bson.raw_bson import RawBSONDocument
+from fail_point import fail_point
+from lease_in_memory import LeaseInMemory, LeaseServer
+from pymongo import MongoClient
+
+from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.store.client import Database, connect
+from pool_daemon.store.lease import LEADER, LEASE, LeaseStore, Sighting
+from pool_daemon.store.setup import create_collections
+
+Document = dict[str, Any]
+Make = Callable[..., LeaseStore]
+
+LONG_SECONDS = 60.0
+SHORT_SECONDS = 0.3
+HEALTHY: Document = {
+    "_id": LEADER,
+    "holder": "a",
+    "term": Int64(7),
+    "seconds": 15.0,
+    "renewed_at": datetime(2030, 1, 1, tzinfo=UTC),
+    "expires_at": datetime(2090, 1, 1, tzinfo=UTC),
+}
+
+
+class Leases:
+    """One lease, and a hand that can write anything into it."""
+
+    def __init__(self, *, make: Make, write: Callable[[Document | None], Any]) -> None:
+        self.make = make
+        self.write = write
+
+    def of(self, identity: str, *, seconds: float = LONG_SECONDS) -> LeaseStore:
+        return self.make(identity=identity, seconds=seconds)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def standalone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
+    async with EmbeddedMongod(folder=tmp_path_factory.mktemp("standalone"), replica_set=None) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
+    database = connect(uri=mongo_uri, name=database_name)
+    yield database
+    database.close()
+
+
+@pytest_asyncio.fixture
+async def lone_database(standalone: EmbeddedMongod, database_name: str) -> AsyncIterator[Database]:
+    database = connect(uri=standalone.uri, name=database_name)
+    yield database
+    database.close()
+
+
+def leases_in(database: Database) -> Leases:
+    collection = database.collection(LEASE)
+
+    async def write(document: Document | None) -> None:
+        await collection.delete_many({})
+        if document is not None:
+            await collection.insert_one(document)
+
+    return Leases(make=lambda **options: LeaseStore(database=database, **options), write=write)
+
+
+def leases_in_memory() -> Leases:
+    server = LeaseServer()
+
+    async def write(document: Document | None) -> None:
+        server.document = document
+
+    return Leases(make=lambda **options: LeaseInMemory(server=server, **options), write=write)
+
+
+@pytest.fixture(params=["replica set", "standalone", "memory"])
+def leases(request: pytest.FixtureRequest) -> Leases:
+    if request.param == "memory":
+        return leases_in_memory()
+    return leases_in(request.getfixturevalue("database" if request.param == "replica set" else "lone_database"))
+
+
+async def expired(lease: LeaseStore) -> Sighting:
+    """Wait until the lease has expired, and return it as it is then."""
+    await asyncio.sleep((await lease.look()).remaining_seconds + 0.002)
+    seen = await lease.look()
+    assert seen.remaining_seconds <= 0
+    return seen
+
+
+async def test_where_there_is_no_lease_there_is_nothing_to_see(leases: Leases) -> None:
+    assert await leases.of("a").look() == Sighting()
+
+
+async def test_a_lease_taken_shows_its_holder_its_term_and_the_time_that_is_left(leases: Leases) -> None:
+    lease = leases.of("a")
+    assert await lease.take(await lease.look(), term=3)
+    seen = await leases.of("b").look()
+    assert (seen.holder, seen.term, seen.seconds, seen.problem) == ("a", 3, LONG_SECONDS, None)
+    assert LONG_SECONDS - 5 < seen.remaining_seconds <= LONG_SECONDS
+
+
+async def test_two_looks_at_a_lease_that_nobody_touched_are_equal(leases: Leases) -> None:
+    lease = leases.of("a")
+    await lease.take(await lease.look(), term=1)
+    assert (await lease.look()).document == (await leases.of("b").look()).document
+
+
+async def test_of_fifty_that_saw_no_lease_one_takes_it(leases: Leases) -> None:
+    rivals = [leases.of(f"rival-{number}") for number in range(50)]
+    took = await asyncio.gather(*(rival.take(Sighting(), term=1) for rival in rivals))
+    assert sum(took) == 1
+    assert (await rivals[0].look()).holder == rivals[took.index(True)].identity
+
+
+async def test_of_fifty_that_saw_it_expire_one_takes_it(leases: Leases) -> None:
+    last = leases.of("last", seconds=SHORT_SECONDS)
+    await last.take(Sighting(), term=1)
+    seen = await expired(last)
+    took = await asyncio.gather(*(leases.of(f"rival-{number}").take(seen, term=2) for number in range(50)))
+    assert sum(took) == 1
+    assert not await last.renew(term=1)
+
+
+async def test_fifty_of_one_name_are_still_fifty(leases: Leases) -> None:
+    rivals = [leases.of("namesake") for _ in range(50)]
+    seen = await rivals[0].look()
+    assert sum(await asyncio.gather(*(rival.take(seen, term=1) for rival in rivals))) == 1
+
+
+async def test_a_lease_renewed_since_it_was_seen_is_not_taken(leases: Leases) -> None:
+    holder, rival = leases.of("a", seconds=SHORT_SECONDS), leases.of("b")
+    await holder.take(Sighting(), term=1)
+    seen = await expired(rival)
+    assert await holder.renew(term=1)
+    assert not await rival.take(seen, term=2)
+
+
+async def test_a_lease_that_vanished_since_it_was_seen_is_not_taken(leases: Leases) -> None:
+    rival = leases.of("b")
+    await leases.of("a").take(Sighting(), term=1)
+    seen = await rival.look()
+    await leases.write(None)
+    assert not await rival.take(seen, term=2)
+
+
+async def test_a_lease_is_renewed_from_now_on_for_its_whole_length(leases: Leases) -> None:
+    holder = leases.of("a", seconds=SHORT_SECONDS)
+    await holder.take(Sighting(), term=1)
+    await expired(holder)
+    assert await leases.of("a", seconds=LONG_SECONDS).renew(term=1)
+    seen = await holder.look()
+    assert LONG_SECONDS - 5 < seen.remaining_seconds <= LONG_SECONDS == seen.seconds
+
+
+async def test_only_its_holder_in_its_term_renews_or_releases_it(leases: Leases) -> None:
+    holder = leases.of("a")
+    await holder.take(Sighting(), term=2)
+    seen = await holder.look()
+    for other, term in ((leases.of("b"), 2), (holder, 1), (holder, 3)):
+        assert not await other.renew(term=term)
+        assert not await other.release(term=term)
+    assert (await holder.look()).document == seen.document
+
+
+async def test_a_lease_released_is_nobodys_keeps_its_term_and_is_not_renewed_by_a_straggler(leases: Leases) -> None:
+    holder = leases.of("a")
+    await holder.take(Sighting(), term=2)
+    assert await holder.release(term=2)
+    assert not await holder.renew(term=2)
+    seen = await holder.look()
+    assert (seen.holder, seen.term, seen.problem) == (None, 2, None)
+    assert await leases.of("b").take(seen, term=3)
+
+
+async def test_a_name_that_looks_like_an_expression_is_a_name(leases: Leases) -> None:
+    lease = leases.of("$term")
+    assert await lease.take(Sighting(), term=1)
+    assert await lease.renew(term=1)
+    assert (await lease.look()).holder == "$term"
+
+
+@pytest.mark.parametrize(
+    ("edited", "field"),
+    [
+        ({"holder": 5}, "holder"),
+        ({"term": "seven"}, "term"),
+        ({"term": Int64(2**63 - 1)}, "term"),
+        ({"term": 0}, "term"),
+        ({"term": 7.5}, "term"),
+        ({"seconds": None}, "seconds"),
+        ({"seconds": math.nan}, "seconds"),
+        ({"seconds": math.inf}, "seconds"),
+        ({"seconds": -15.0}, "seconds"),
+        ({"expires_at": "tomorrow"}, "expires_at"),
+        ({"expires_at": None}, "expires_at"),
+    ],
+)
+async def test_a_lease_that_makes_no_sense_is_told_by_its_field_and_can_be_taken(
+    leases: Leases, edited: Document, field: str
+) -> None:
+    await leases.write(HEALTHY | edited | {"note": "do not touch"})
+    lease = leases.of("b")
+    seen = await lease.look()
+    assert seen.problem is not None
+    assert seen.problem.startswith(field)
+    assert await lease.take(seen, term=8)
+    seen = await lease.look()
+    assert (seen.holder, seen.term, seen.problem) == ("b", 8, None)
+
+
+@pytest.mark.parametrize("missing", ["holder", "term", "seconds", "expires_at"])
+async def test_a_lease_that_lacks_a_field_is_told_by_it(leases: Leases, missing: str) -> None:
+    await leases.write({name: value for name, value in HEALTHY.items() if name != missing})
+    assert str((await leases.of("b").look()).problem).startswith(missing)
+
+
+async def test_renewing_heals_what_was_edited_as_long_as_holder_and_term_are_left(leases: Leases) -> None:
+    holder = leases.of("a")
+    await leases.write(HEALTHY | {"seconds": "?", "expires_at": None})
+    assert await holder.renew(term=7)
+    assert (await holder.look()).problem is None
+
+
+async def test_the_document_holds_exact_types_and_no_instant_of_the_client(
+    database: Database, mongo: MongoClient
+) -> None:
+    await create_collections(database)
+    lease = LeaseStore(database=database, identity="a", seconds=15)
+    before = mongo.admin.command("hello")["localTime"]
+    await lease.take(await lease.look(), term=1)
+    after = mongo.admin.command("hello")["localTime"]
+    document = mongo[database.name][LEASE].find_one()
+    assert list(document) == ["_id", "holder", "term", "acquired_at", "seconds", "renewed_at", "expires_at"]
+    assert (document["_id"], document["holder"]) == (LEADER, "a")
+    assert isinstance(document["term"], Int64)
+    assert isinstance(document["seconds"], float)
+    assert before <= document["acquired_at"] == document["renewed_at"] <= after
+    assert document["expires_at"] - document["renewed_at"] == timedelta(seconds=15)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        bson.encode(HEALTHY | {"expires_at": DatetimeMS(2**60)}),
+        bson.encode(HEALTHY | {"holder": "XY"}).replace(b"XY", b"\xff\xfe"),
+    ],
+    ids=["a date beyond the calendar", "text that is not UTF-8"],
+)
+async def test_a_lease_that_python_cannot_hold_is_a_problem_and_no_error(
+    database: Database, mongo: MongoClient, body: bytes
+) -> None:
+    mongo[database.name][LEASE].insert_one(RawBSONDocument(body))
+    lease = LeaseStore(database=database, identity="b", seconds=15)
+    seen = await lease.look()
+    assert seen.problem is not None
+    assert (await lease.look()).document == seen.document
+    assert await lease.take(seen, term=1)
+
+
+async def test_an_answer_that_takes_a_third_of_the_lease_is_none(database: Database, mongo: MongoClient) -> None:
+    lease = LeaseStore(database=database, identity="a", seconds=1.5)
+    await lease.take(await lease.look(), term=1)
+    loop = asyncio.get_running_loop()
+    with fail_point(mongo, "findAndModify", blockConnection=True, blockTimeMS=2000):
+        asked_at = loop.time()
+        with pytest.raises(StoreUnavailableError):
+            await lease.renew(term=1)
+        assert 0.4 < loop.time() - asked_at < 1.5
+
+
+async def test_what_no_majority_has_confirmed_is_not_held(database: Database, mongo: MongoClient) -> None:
+    lease = LeaseStore(database=database, identity="a", seconds=15)
+    unconfirmed = {"code": 64, "errmsg": "waiting for replication timed out"}
+    with fail_point(mongo, "findAndModify", writeConcernError=unconfirmed), pytest.raises(StoreUnavailableError):
+        await lease.take(await lease.look(), term=1)
+
+
+async def test_a_take_that_fails_on_its_way_is_repeated_and_done_once(
+    database: Database, mongo: MongoClient
+) -> None:
+    lease = LeaseStore(database=database, identity="a", seconds=15)
+    with fail_point(mongo, "findAndModify", errorCode=6, errorLabels=["RetryableWriteError"]):
+        assert await lease.take(await lease.look(), term=1)
+    assert (await lease.look()).term == 1

@@ -1,0 +1,148 @@
+"""The quarantine on a real server: through an outage, and released from the command line."""
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from fail_point import fail_point, times_entered
+from pymongo import MongoClient
+from structlog.testing import capture_logs
+
+from pool_daemon.cli import main
+from pool_daemon.clock import SystemClock
+from pool_daemon.errors import ExitCode, StoreError
+from pool_daemon.scheduling.quarantine import Quarantine
+from pool_daemon.settings import sections
+from pool_daemon.store.client import Database, connect
+from pool_daemon.store.quarantine import QuarantineStore
+from pool_daemon.telemetry import snapshot
+
+Client = MongoClient[dict[str, Any]]
+
+POISON = StoreError("poison")
+
+
+@pytest_asyncio.fixture
+async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
+    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
+    yield database
+    database.close()
+
+
+class Deaf:
+    def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
+        """Hear it and forget it."""
+
+
+def quarantine_of(database: Database, looks: dict[int, int] | None = None) -> Quarantine:
+    def look_again(wishes: Mapping[int, int]) -> None:
+        if looks is not None:
+            looks.update(wishes)
+
+    return Quarantine(
+        store=QuarantineStore(database=database),
+        settings=sections.Retry(tries=1),
+        clock=SystemClock(),
+        identity="me",
+        look_again=look_again,
+        observer=Deaf(),
+    )
+
+
+@pytest.fixture
+def quarantine(database: Database) -> Quarantine:
+    return quarantine_of(database)
+
+
+def now() -> int:
+    return int(time.time())
+
+
+async def test_an_outage_crashes_nothing_and_what_could_not_be_written_is_written_afterwards(
+    mongo: Client, database_name: str, quarantine: Quarantine
+) -> None:
+    documents = mongo[database_name]["pool-daemon-quarantine"]
+    await quarantine.failed(7, POISON, now())
+    with fail_point(mongo, "update", "delete", "find", mode="alwaysOn", errorCode=50), capture_logs() as logs:
+        await quarantine.failed(8, POISON, now())
+        await quarantine.settled([7])
+        for _ in range(3):
+            await quarantine.look()
+        assert quarantine.sift([7, 8, 9]) == [7, 9]
+    warnings = [entry["event"] for entry in logs if entry["log_level"] != "debug"]
+    assert warnings == ["pool_quarantined", "quarantine_unwritten", "pool_released", "quarantine_unwritten"]
+    assert [document["_id"] for document in documents.find()] == [7]
+    await quarantine.look()
+    assert [document["_id"] for document in documents.find()] == [8]
+    assert quarantine.sift([7, 8, 9]) == [7, 9]
+
+
+async def test_no_query_is_made_while_nothing_is_in_quarantine(mongo: Client, quarantine: Quarantine) -> None:
+    await quarantine.load()
+    before = times_entered(mongo)
+    with fail_point(mongo, "find", "update", "delete", "aggregate", mode="alwaysOn", errorCode=11600):
+        assert quarantine.sift([7, 8]) == [7, 8]
+        await quarantine.settled([7, 8])
+        await quarantine.look()
+    assert times_entered(mongo) == before
+
+
+async def test_more_pools_than_a_batch_holds_are_loaded(database: Database) -> None:
+    before = quarantine_of(database)
+    for pool_id in range(1, 1502):
+        await before.failed(pool_id, POISON, now())
+    looks: dict[int, int] = {}
+    after = quarantine_of(database, looks)
+    await after.load()
+    assert looks.keys() == set(range(1, 1502))
+
+
+@pytest.fixture
+def configured(mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("POOL_DAEMON_") or name == "CREDENTIALS_DIRECTORY":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("POOL_DAEMON_DATABASE__URI", mongo_uri)
+    monkeypatch.setenv("POOL_DAEMON_DATABASE__NAME", database_name)
+
+
+@pytest.mark.usefixtures("configured")
+def test_the_commands_list_and_release(mongo: Client, database_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["quarantine", "list"]) == ExitCode.OK
+    assert capsys.readouterr().out == "no pool is in quarantine\n"
+    assert main(["quarantine", "list", "--json"]) == ExitCode.OK
+    assert capsys.readouterr().out == ""
+    failing = {
+        "reason": "the document is too large",
+        "tries": 5,
+        "first_failed_at": datetime.fromtimestamp(1_700_000_000, UTC),
+        "next_try_at": datetime.fromtimestamp(1_700_003_600, UTC),
+        "by": "me",
+    }
+    mongo[database_name]["pool-daemon-quarantine"].insert_many([{"_id": 7, **failing}, {"_id": 8, **failing}])
+    assert main(["quarantine", "list"]) == ExitCode.OK
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["pool", "tries", "failing", "since", "next", "try", "reason"]
+    assert [line.split()[0] for line in lines] == ["7", "8"]
+    assert lines[0].endswith("2023-11-14 22:13:20 UTC  2023-11-14 23:13:20 UTC  the document is too large")
+    assert main(["quarantine", "list", "--json"]) == ExitCode.OK
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told[0] == {
+        "pool_id": 7,
+        "reason": "the document is too large",
+        "tries": 5,
+        "first_failed_at": 1_700_000_000,
+        "next_try_at": 1_700_003_600,
+        "by": "me",
+    }
+    assert main(["quarantine", "release", "7"]) == ExitCode.OK
+    assert main(["quarantine", "release", "7"]) == ExitCode.FAILED
+    assert capsys.readouterr().out == "pool 7 is released\npool 7 is not in quarantine\n"
+    assert main(["quarantine", "release", "8", "--json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == {"pool_id": 8, "released": True}
+    assert mongo[database_name]["pool-daemon-quarantine"].count_documents({}) == 0

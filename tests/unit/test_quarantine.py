@@ -1,0 +1,241 @@
+"""When a pool that fails is tried again; time is virtual and the database in memory."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from mock_database import MockDatabase
+from structlog.testing import capture_logs
+from virtual_time import ProcessClock, in_virtual_time
+
+from pool_daemon.errors import StoreConflictError, StoreError, StoreRefusedError, StoreUnavailableError
+from pool_daemon.scheduling import quarantine as module
+from pool_daemon.scheduling.quarantine import Quarantine
+from pool_daemon.settings import sections
+from pool_daemon.store.quarantine import Quarantined, QuarantineStore
+from pool_daemon.telemetry import snapshot
+
+POISON = StoreError("this document is too large")
+SETTINGS = sections.Retry(tries=5, first_seconds=1, longest_seconds=300, quarantine_seconds=3600)
+
+
+class Scene:
+    """A quarantine, what it asked for, and the collection that it keeps."""
+
+    def __init__(self, *, database: MockDatabase | None = None, settings: sections.Retry = SETTINGS) -> None:
+        self.database = database or MockDatabase()
+        self.documents = self.database.collection("pool-daemon-quarantine")
+        self.clock = ProcessClock()
+        self.looks: dict[int, int] = {}
+        self.seen: tuple[int, Sequence[snapshot.Quarantined]] = (0, ())
+        self.quarantine = Quarantine(
+            store=QuarantineStore(database=self.database),
+            settings=settings,
+            clock=self.clock,
+            identity="me",
+            look_again=self._look_again,
+            observer=self,
+        )
+
+    @property
+    def now(self) -> int:
+        return int(self.clock.now())
+
+    def _look_again(self, wishes: Mapping[int, int]) -> None:
+        self.looks.update(wishes)
+
+    def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
+        self.seen = (total, sample)
+
+    async def fail(self, pool_id: int, error: Exception = POISON, *, times: int = 1) -> list[int]:
+        """Let a pool fail, each time as soon as it may be tried again; return the waits in between."""
+        waits = []
+        for _ in range(times):
+            failed_at = self.now
+            next_try_at = await self.quarantine.failed(pool_id, error, failed_at)
+            assert self.looks[pool_id] == next_try_at
+            waits.append(next_try_at - failed_at)
+            await self.wait(waits[-1])
+        return waits
+
+    async def wait(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def stored(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = await self.documents.find({}).to_list(None)
+        return found
+
+
+@in_virtual_time
+async def test_a_pool_that_fails_is_tried_again_later_and_later_with_jitter() -> None:
+    settings = sections.Retry(tries=100, first_seconds=2, longest_seconds=300)
+    scenes = [Scene(settings=settings) for _ in range(20)]
+    lasts = set()
+    for scene in scenes:
+        waits = await scene.fail(7, times=12)
+        for number, wait in enumerate(waits):
+            ceiling = min(300, 2 * 2**number)
+            assert ceiling / 2 <= wait <= ceiling
+        lasts.add(waits[-1])
+    assert len(lasts) > 5
+
+
+@in_virtual_time
+async def test_a_pool_waits_for_its_next_try_and_nobody_else_does() -> None:
+    scene = Scene()
+    next_try_at = await scene.quarantine.failed(7, POISON, scene.now)
+    scene.looks.clear()
+    assert scene.quarantine.sift([6, 7, 8]) == [6, 8]
+    assert scene.looks == {7: next_try_at}  # whatever brought it here too early must not cost it its look
+    await scene.wait(next_try_at - scene.now)
+    assert scene.quarantine.sift([6, 7, 8]) == [6, 7, 8]
+
+
+@in_virtual_time
+async def test_after_the_set_number_of_tries_a_pool_is_quarantined_and_tried_seldom() -> None:
+    scene = Scene()
+    with capture_logs() as logs:
+        await scene.fail(7, times=4)
+        assert (logs, await scene.stored()) == ([], [])
+        first_failed_at, failed_at = scene.now - 4, scene.now
+        waits = await scene.fail(7, times=3)
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("pool_quarantined", "warning")]
+    assert (logs[0]["pool"], logs[0]["tries"], logs[0]["reason"]) == (7, 5, str(POISON))
+    assert all(3240 <= wait <= 3960 for wait in waits)
+    (document,) = await scene.stored()
+    assert (document["_id"], document["reason"], document["tries"], document["by"]) == (7, str(POISON), 7, "me")
+    assert document["first_failed_at"].timestamp() <= first_failed_at
+    assert document["next_try_at"].timestamp() == failed_at + sum(waits)
+
+
+@pytest.mark.parametrize(
+    "error", [StoreConflictError("faster"), StoreUnavailableError("away"), StoreRefusedError("no")]
+)
+def test_a_faster_writer_and_an_outage_use_up_no_tries(error: Exception) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        scene = Scene()
+        with capture_logs() as logs:
+            waits = await scene.fail(7, error, times=100)
+        assert (set(waits), logs, await scene.stored()) == ({1}, [], [])
+        await scene.fail(7, times=4)
+        await scene.fail(7, error, times=10)
+        assert await scene.stored() == []
+
+    scenario()
+
+
+@in_virtual_time
+async def test_a_pool_that_is_fine_again_starts_anew_and_leaves_the_quarantine() -> None:
+    scene = Scene()
+    await scene.fail(7, times=5)
+    await scene.fail(8, times=4)
+    with capture_logs() as logs:
+        await scene.quarantine.settled([6, 7, 8])
+    assert [(entry["event"], entry["log_level"], entry["pool"]) for entry in logs] == [("pool_released", "info", 7)]
+    assert await scene.stored() == []
+    assert scene.quarantine.sift([7, 8]) == [7, 8]
+    await scene.fail(8, times=4)
+    assert await scene.stored() == []
+
+
+@in_virtual_time
+async def test_a_restart_forgets_nothing() -> None:
+    before = Scene()
+    await before.fail(7, times=4)
+    next_try_at = await before.quarantine.failed(7, POISON, before.now)
+    after = Scene(database=before.database)
+    await after.quarantine.load()
+    assert after.looks == {7: next_try_at}
+    assert after.quarantine.sift([6, 7]) == [6]
+    await after.wait(next_try_at - after.now)
+    assert after.quarantine.sift([6, 7]) == [6, 7]
+    (wait,) = await after.fail(7)
+    assert wait >= 3240
+    assert (await after.stored())[0]["tries"] == 6
+    await after.quarantine.settled([7])
+    assert await after.stored() == []
+
+
+@in_virtual_time
+async def test_a_release_by_an_operator_is_noticed_within_seconds() -> None:
+    scene = Scene()
+    for pool_id in (7, 8):
+        await scene.fail(pool_id, times=5)
+        await scene.quarantine.failed(pool_id, POISON, scene.now)
+    running = asyncio.create_task(scene.quarantine.run())
+    await scene.wait(100)
+    assert scene.quarantine.sift([7, 8]) == []
+    await scene.documents.delete_one({"_id": 7})
+    with capture_logs() as logs:
+        await scene.wait(3.1)
+    assert [(entry["event"], entry["pool"]) for entry in logs] == [("pool_released", 7)]
+    assert scene.looks[7] <= scene.now
+    assert scene.quarantine.sift([7, 8]) == [7]
+    await scene.fail(7, times=4)
+    assert [document["_id"] for document in await scene.stored()] == [8]
+    running.cancel()
+
+
+@in_virtual_time
+async def test_what_another_daemon_has_quarantined_is_taken_over() -> None:
+    ours = Scene()
+    await ours.quarantine.load()
+    theirs = Scene(database=ours.database)
+    await theirs.fail(7, times=4)
+    next_try_at = await theirs.quarantine.failed(7, POISON, theirs.now)
+    assert ours.quarantine.sift([7]) == [7]
+    await ours.quarantine.load()
+    assert ours.quarantine.sift([7]) == []
+    assert ours.looks == {7: next_try_at}
+
+
+@in_virtual_time
+async def test_the_observer_sees_how_many_and_those_first_that_are_tried_first() -> None:
+    scene = Scene()
+    for pool_id in range(1, 31):
+        await scene.fail(pool_id, times=5)
+    await scene.quarantine.look()
+    total, sample = scene.seen
+    assert (total, len(sample)) == (30, 20)
+    assert [each.retry_at for each in sample] == sorted(each.retry_at for each in sample)
+    await scene.quarantine.settled(range(1, 31))
+    await scene.quarantine.look()
+    assert scene.seen == (0, [])
+
+
+@in_virtual_time
+async def test_memory_is_bounded_and_what_does_not_fit_is_tried_seldom() -> None:
+    scene = Scene()
+    for pool_id in range(module.REMEMBERED):
+        await scene.quarantine.failed(pool_id, POISON, scene.now)
+    assert await scene.quarantine.failed(-1, POISON, scene.now) == scene.now + 300
+    assert scene.quarantine.sift([-1]) == [-1]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda document: document.pop("next_try_at"),
+        lambda document: document.update(first_failed_at="yesterday"),
+        lambda document: document.update(tries="many"),
+        lambda document: document.update(_id="seven"),
+    ],
+)
+def test_a_document_that_makes_no_sense_keeps_nobody_in_quarantine(
+    damage: Callable[[dict[str, Any]], object],
+) -> None:
+    @in_virtual_time
+    async def scenario() -> None:
+        scene = Scene()
+        store = QuarantineStore(database=scene.database)
+        await store.save(Quarantined(7, "poison", 5, scene.now, scene.now + 3600, "me"))
+        (document,) = await scene.stored()
+        await scene.documents.delete_one({})
+        damage(document)
+        await scene.documents.insert_one(document)
+        await scene.quarantine.load()
+        assert scene.quarantine.sift([7]) == [7]
+
+    scenario()
