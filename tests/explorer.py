@@ -196,6 +196,10 @@ class Explorer:
         found = self._raw[collection.name].find_one({"_id": document_id})
         return None if found is None else bytes(found.raw)
 
+    def bytes_by_id(self, collection_name: str) -> dict[Any, bytes]:
+        """Read the very bytes of a whole collection."""
+        return {document["_id"]: bytes(document.raw) for document in self._raw[collection_name].find()}
+
     def contents(self, collection_name: str) -> list[bytes]:
         """Read the very bytes of a whole collection, in the order of the ids."""
         return [bytes(document.raw) for document in self._raw[collection_name].find().sort("_id", 1)]

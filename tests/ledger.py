@@ -6,7 +6,7 @@ I2, never lost: every workload that must go, goes: one transition, one order and
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -27,34 +27,21 @@ GRACE_SECONDS = 2
 
 
 class Decommission(NamedTuple):
-    """A workload's transition from deploy to delete, with what was true at that moment."""
+    """A workload's transition from deploy to delete, with what was true at that moment.
+
+    `is_ordered` and `is_recorded` tell whether the same commit wrote the work order and the event.
+    """
 
     workload_id: int
     pool: Document
-    commit: Commit
+    committed_at: float
+    is_ordered: bool
+    is_recorded: bool
 
     @property
     def key(self) -> tuple[int, Any, Any]:
         """What makes the transition one of its own: the same end of the same pool is recorded once."""
         return self.workload_id, self.pool.get("_id"), self.pool.get("empty_at")
-
-    @property
-    def committed_at(self) -> float:
-        """The moment of the commit, in unix seconds."""
-        return self.commit.committed_at
-
-    def is_ordered(self) -> bool:
-        """Tell whether the same commit wrote the work order."""
-        return any(
-            (change.collection, change.document_id) == ("workqueue", self.workload_id) for change in self.commit.changes
-        )
-
-    def is_recorded(self) -> bool:
-        """Tell whether the same commit wrote the event."""
-        return any(
-            change.collection == "pool-daemon-events" and change.fields.get("workload_id") == self.workload_id
-            for change in self.commit.changes
-        )
 
 
 class TopUp(NamedTuple):
@@ -146,7 +133,7 @@ class Ledger:
                 for workload_id, count in transitions.items()
                 if events[workload_id] != count
             ),
-            *(wrong for each in firsts.values() if (wrong := self._what_is_missing(each))),
+            *self._half_done(firsts.values()),
             *self._left_behind(account),
         ]
 
@@ -160,15 +147,17 @@ class Ledger:
             return f"nothing that it uses was exhausted: {each.pool}"
         return None
 
-    def _what_is_missing(self, each: Decommission) -> str | None:
-        if not each.is_ordered():
-            return f"{each.workload_id}: no order in the commit of its transition"
-        if not each.is_recorded():
-            return f"{each.workload_id}: no event in the commit of its transition"
-        document = self._explorer.bytes_of(self._explorer.workloads, each.workload_id)
-        if document != self._explorer.bytes_of(self._explorer.orders, each.workload_id):
-            return f"{each.workload_id}: its order is not a copy of its document"
-        return None
+    def _half_done(self, decommissions: Iterable[Decommission]) -> Iterator[str]:
+        workloads, orders = (self._explorer.bytes_by_id(name) for name in ("workload", "workqueue"))
+        to_be_deleted = {each["_id"] for each in self._explorer.workloads.find({"next_action": DELETE}, {"_id": 1})}
+        for each in decommissions:
+            workload_id = each.workload_id
+            if not each.is_ordered:
+                yield f"{workload_id}: no order in the commit of its transition"
+            elif not each.is_recorded:
+                yield f"{workload_id}: no event in the commit of its transition"
+            elif workload_id in to_be_deleted and workloads[workload_id] != orders.get(workload_id):
+                yield f"{workload_id}: its order is not a copy of its document"
 
     def _left_behind(self, account: "Account") -> Iterator[str]:
         then = int(self.now()) - GRACE_SECONDS
@@ -192,21 +181,28 @@ class Account:
 
     def enter(self, commit: Commit) -> None:
         """Apply one commit; note the transitions and the top-ups in it, by the state before it."""
+        ordered = {change.document_id for change in commit.changes if change.collection == "workqueue"}
+        recorded = {
+            change.fields.get("workload_id") for change in commit.changes if change.collection == "pool-daemon-events"
+        }
         for change in commit.changes:
-            if change.collection == "workload":
-                self._note_transition(change, commit)
+            if change.collection == "workload" and self._is_transition(change):
+                workload_id = change.document_id
+                pool_id = self.documents["workload"][workload_id].get("pool_id")
+                pool = dict(self.documents["capacity-pools"].get(pool_id, {}))
+                self.decommissions.append(
+                    Decommission(workload_id, pool, commit.committed_at, workload_id in ordered, workload_id in recorded)
+                )
+                self._gone[pool_id] += 1
             if change.collection == "capacity-pools":
                 self._note_top_up(change, commit)
         for change in commit.changes:
             documents = self.documents[change.collection]
             documents[change.document_id] = change.applied_to(documents.get(change.document_id, {}))
 
-    def _note_transition(self, change: Change, commit: Commit) -> None:
+    def _is_transition(self, change: Change) -> bool:
         before = self.documents["workload"].get(change.document_id, {})
-        if before.get("next_action") == DEPLOY and change.fields.get("next_action") == DELETE:
-            pool = self.documents["capacity-pools"].get(before.get("pool_id"), {})
-            self.decommissions.append(Decommission(change.document_id, dict(pool), commit))
-            self._gone[before.get("pool_id")] += 1
+        return before.get("next_action") == DEPLOY and change.fields.get("next_action") == DELETE
 
     def _note_top_up(self, change: Change, commit: Commit) -> None:
         if "empty_at" in change.fields and change.document_id in self.documents["capacity-pools"]:

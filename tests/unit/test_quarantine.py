@@ -162,7 +162,8 @@ async def test_a_restart_forgets_nothing() -> None:
 async def test_a_release_by_an_operator_is_noticed_within_seconds() -> None:
     scene = Scene()
     for pool_id in (7, 8):
-        await scene.fail(pool_id, times=5)
+        await scene.fail(pool_id, times=4)
+    for pool_id in (7, 8):
         await scene.quarantine.failed(pool_id, POISON, scene.now)
     running = asyncio.create_task(scene.quarantine.run())
     await scene.wait(100)

@@ -1,0 +1,53 @@
+"""A daemon's telemetry without a daemon: the verbs are spoken by a test."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pool_daemon.capacity.verdict import Resource
+from pool_daemon.clock import Clock, SystemClock
+from pool_daemon.store.cases import Decommissioned
+from pool_daemon.store.horizon import Upcoming
+from pool_daemon.telemetry.endpoint import Routes, Server
+from pool_daemon.telemetry.health import Patience
+from pool_daemon.telemetry.observer import Observer
+
+PATIENCE = Patience(database_seconds=30, stream_seconds=40, passes_seconds=150)
+
+
+def new_observer(clock: Clock | None = None) -> Observer:
+    """Make an observer that has heard nothing yet."""
+    return Observer(identity="host-1:4711:a1b2c3", version="1.2.3", clock=clock or SystemClock())
+
+
+def make_ready(observer: Observer) -> None:
+    """Tell everything that a healthy leader tells in its first second."""
+    observer.command_finished("ping", 0.001, failed=False)
+    observer.indexes_made()
+    observer.stream_opened()
+    observer.clocks_compared(0.003, agree=True)
+    observer.role_seen(leading=True, term=7, leader="host-1:4711:a1b2c3")
+    observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, set_aside=0, completed=True)
+    observer.beat(0.0)
+
+
+def gone(workload_id: int, pool_id: int, *, empty_at: float, workload_type: int = 1) -> Decommissioned:
+    """Make a workload that had to go because its pool's compute units had run out."""
+    return Decommissioned(workload_id, pool_id, 144, workload_type, "node", (Resource.COMPUTE,), int(empty_at))
+
+
+def upcoming(pool_id: int, *, in_seconds: float) -> Upcoming:
+    """Make a pool that runs empty that much later than now."""
+    return Upcoming(pool_id, 100 + pool_id % 89, int(time.time() + in_seconds))
+
+
+@contextmanager
+def served(observer: Observer, *, patience_seconds: float = 5) -> Iterator[Server]:
+    """Serve what an observer knows, on a free port."""
+    routes = Routes(observer=observer, patience=PATIENCE, clock=SystemClock())
+    server = Server(host="127.0.0.1", port=0, respond=routes.respond, patience_seconds=patience_seconds)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

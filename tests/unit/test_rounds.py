@@ -1,0 +1,74 @@
+"""The round around the pass: whatever a pass does, the alarm is armed after it."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from pool_daemon.clock import SystemClock
+from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.scheduling.alarm import Alarm
+from pool_daemon.scheduling.expirer import PassReport
+from pool_daemon.scheduling.rounds import Rounds
+
+
+class Passes:
+    """Stands in for the expirer: each pass does the next thing it was given, and the last of them stops the rounds."""
+
+    def __init__(self, *outcomes: PassReport | Exception) -> None:
+        self.stop = asyncio.Event()
+        self.made = 0
+        self._outcomes = outcomes
+
+    async def run_pass(self, _now: int) -> PassReport:
+        outcome = self._outcomes[self.made]
+        self.made += 1
+        if self.made == len(self._outcomes):
+            self.stop.set()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+async def go_round(passes: Passes, *, within_seconds: float = 5) -> Alarm:
+    alarm = Alarm(clock=SystemClock(), safety_seconds=60)
+    alarm.start()
+    rounds = Rounds(expirer=passes, alarm=alarm, clock=SystemClock(), stop=passes.stop)  # type: ignore[arg-type]
+    running = asyncio.create_task(rounds.run())
+    stopped = asyncio.create_task(passes.stop.wait())
+    async with asyncio.timeout(within_seconds):
+        await stopped
+        alarm.wake()
+        await running
+    alarm.stop()
+    return alarm
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("away"), ValueError("a bug")])
+async def test_after_a_pass_that_failed_the_next_comes_soon_and_by_itself(error: Exception) -> None:
+    passes = Passes(error, error, PassReport())
+    with capture_logs() as logs:
+        await go_round(passes)
+    assert passes.made == 3
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["pass_failed", "pass_failed"]
+
+
+async def test_the_alarm_is_armed_for_what_the_pass_found_next() -> None:
+    later = int(SystemClock().now()) + 40
+    alarm = await go_round(Passes(PassReport(next_at=later, next_pool_id=7)))
+    assert (alarm.deadline, alarm.pool_id) == (later, 7)
+
+
+async def test_a_deadline_reached_meanwhile_brings_the_next_pass_at_once() -> None:
+    passes = Passes(PassReport(next_at=int(SystemClock().now())), PassReport())
+    await go_round(passes)
+    assert passes.made == 2
+
+
+async def test_it_says_once_that_a_gate_has_closed_and_once_that_it_has_opened() -> None:
+    closed = PassReport(cut_short_by="standby", next_at=1)
+    opened = PassReport(next_at=1)
+    with capture_logs() as logs:
+        await go_round(Passes(closed, closed, opened, opened))
+    said = [entry["event"] for entry in logs if entry["event"] in {"acting", "not_acting"}]
+    assert said == ["not_acting", "acting"]
