@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 NEVER = 2**63 - 1
+NEGLIGIBLE_RATE = 0.00001
 
 Document = dict[str, Any]
 
@@ -71,6 +72,20 @@ def add_workload(pool: Document, workload_id: int, rates: Rates, *, now: int) ->
     for (_, active), rate in zip(RESOURCES.values(), rates, strict=True):
         pool[active] += max(0.0, rate)
     pool["active_workload_ids"].append(workload_id)
+    recompute(pool)
+
+
+def remove_workload(pool: Document, workload_id: int, rates: Rates, *, now: int) -> None:
+    """Count a workload no more, if the pool counts it."""
+    workload_ids = pool["active_workload_ids"]
+    if workload_id not in workload_ids:
+        return
+    sync(pool, now)
+    for (_, active), rate in zip(RESOURCES.values(), rates, strict=True):
+        left = pool[active] - max(0.0, rate)
+        pool[active] = left if left >= NEGLIGIBLE_RATE else 0.0
+    workload_ids[workload_ids.index(workload_id)] = workload_ids[-1]
+    workload_ids.pop()
     recompute(pool)
 
 

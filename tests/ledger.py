@@ -59,13 +59,13 @@ class Ledger:
         self._explorer = explorer
         self._oplog = Oplog(client=client, database_name=explorer.database.name)
         self._client = client
+        self._account = Account()
 
     def read(self) -> "Account":
         """Replay the commits up to now."""
-        account = Account()
         for commit in self._oplog.commits():
-            account.enter(commit)
-        return account
+            self._account.enter(commit)
+        return self._account
 
     def now(self) -> float:
         """Read the server's clock, in unix seconds."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from arithmetic_model import Document
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import MongoClient
+from pymongo.read_concern import ReadConcern
 
 
 class Change(NamedTuple):
@@ -29,8 +30,15 @@ class Commit(NamedTuple):
     changes: list[Change]
 
 
+NEVER_LOOKED_AT = {"lsid": 0, "ui": 0, "o.applyOps.ui": 0}
+"""Fields of an entry that cost more to decode than all the others."""
+
+
 class Oplog:
-    """The commits to one database of a replica set, from the moment that this object was made."""
+    """The commits to one database of a replica set, from the moment that this object was made.
+
+    Only what a majority has is read: what a fallen primary takes back was never committed.
+    """
 
     def __init__(self, *, client: MongoClient[Document], database_name: str) -> None:
         options: CodecOptions[Document] = CodecOptions(
@@ -39,14 +47,15 @@ class Oplog:
             tz_aware=True,
             tzinfo=UTC,
         )
-        self._entries = client["local"].get_collection("oplog.rs", options)
+        self._entries = client["local"].get_collection("oplog.rs", options, read_concern=ReadConcern("majority"))
         self._prefix = f"{database_name}."
         newest = self._entries.find_one(sort=[("$natural", -1)])
         self._since = newest["ts"] if newest else None
 
     def commits(self) -> Iterator[Commit]:
-        """Read every commit, oldest first."""
-        for entry in self._entries.find({"ts": {"$gt": self._since}}).sort("$natural", 1):
+        """Read every commit since the last call, oldest first."""
+        for entry in self._entries.find({"ts": {"$gt": self._since}}, NEVER_LOOKED_AT).sort("$natural", 1):
+            self._since = entry["ts"]
             operations = entry["o"].get("applyOps") if entry["op"] == "c" else [entry]
             if entry["o"].get("partialTxn"):
                 raise NotImplementedError("a transaction of more than 16 MB")

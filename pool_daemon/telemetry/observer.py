@@ -177,7 +177,7 @@ class Observer:
     def drift_mended(self, kind: str, *, pool_id: int) -> None:
         """Hear that a pool's record of what is in use was mended, and in one word what differed."""
         self.metrics.add(table.DRIFT_MENDED, kind=kind)
-        self._note("mended", kind, pool_id=pool_id)
+        self._note("mended", f"its {kind.replace('_', ' ')} had drifted", pool_id=pool_id)
 
     def orders_put_back(self, count: int) -> None:
         """Hear that so many delete orders had vanished and were renewed."""

@@ -54,6 +54,8 @@ function span(seconds) {
   return `${count.format(Math.round(seconds / 86400))} d`;
 }
 
+const plural = (number, noun) => `${count.format(number)} ${noun}${number === 1 ? "" : "s"}`;
+
 function age(seconds) {
   if (seconds === null) return "never yet";
   return seconds < 2 ? "just now" : `${span(Math.round(seconds))} ago`;
@@ -70,12 +72,16 @@ function countdown(seconds) {
 
 function drawHead() {
   say("identity", known.identity);
-  say("role", known.term === null ? known.role : `${known.role}, term ${known.term}`, `pill ${known.role === "leader" ? "accent" : ""}`);
+  const leads = known.role === "leader", of = known.leader && !leads ? ` for ${known.leader}` : "";
+  say("role", known.role + (known.term === null ? of : `, term ${known.term}`), `pill ${leads ? "accent" : ""}`);
   const health = !known.live.ok ? "loop stands still" : !known.started.ok ? "starting" : known.ready.ok ? "ready" : "not ready";
   say("ready", health, `pill ${health === "ready" ? "good" : "bad"}`);
-  say("problems", [...new Set([...known.live.problems, ...known.started.problems, ...known.ready.problems])].join(" · "));
+  const problems = [...new Set([...known.live.problems, ...known.started.problems, ...known.ready.problems])];
+  const held = known.holds.map((hold) => `what is due is held back by the ${hold.reason}: ${hold.detail}`);
+  draw("problems", [problems, held], () => [...problems, ...held].map((text) => make("li", null, text)));
+  $("problems").hidden = problems.length + held.length === 0;
   say("version", `pool-daemon ${known.version}, up ${span(known.uptime_seconds)}, `
-    + `${count.format(known.decommissioned.workloads)} workloads of ${count.format(known.decommissioned.pools)} pools decommissioned since`);
+    + `${plural(known.decommissioned.workloads, "workload")} of ${plural(known.decommissioned.pools, "pool")} decommissioned since`);
 }
 
 function drawExpiring() {
@@ -120,17 +126,17 @@ function drawPasses() {
   draw("passes", known.passes, () => known.passes.length ? known.passes.slice(-6).reverse().map((pass) => make("tr", null,
     make("td", null, stamp(pass.ended_at)),
     pass.outcome === "failed" ? make("td", { class: "kind failed" }, "failed") : make("td", null,
-      `${count.format(pass.settled)} pools, ${count.format(pass.decommissioned)} workloads`
+      `${plural(pass.settled, "pool")}, ${plural(pass.decommissioned, "workload")}`
       + (pass.set_aside ? `, ${count.format(pass.set_aside)} set aside` : "")),
     make("td", { class: "number" }, span(pass.seconds)),
   )) : [nothing("No pool has run empty yet.")]);
   draw("bars", [known.passes, $("bars").clientWidth], () => {
-    const wide = $("bars").clientWidth || 400, high = 56, step = wide / 40;
+    const wide = $("bars").clientWidth || 400, high = 56, step = wide / 40, first = wide - step * known.passes.length;
     const longest = Math.max(0.1, ...known.passes.map((pass) => pass.seconds));
     return known.passes.map((pass, index) => {
       const height = Math.max(2, high * Math.sqrt(pass.seconds / longest));
-      return make("rect", { class: `bar ${pass.outcome}`, x: index * step, y: high - height, width: Math.max(1, step - 2), height, rx: 1 },
-        make("title", null, `${utc(pass.ended_at)} UTC: ${pass.reason || `${pass.settled} pools`}, ${span(pass.seconds)}`));
+      return make("rect", { class: `bar ${pass.outcome}`, x: first + index * step, y: high - height, width: Math.max(1, step - 2), height, rx: 1 },
+        make("title", null, `${utc(pass.ended_at)} UTC: ${pass.reason || plural(pass.settled, "pool")}, ${span(pass.seconds)}`));
     });
   });
 }
@@ -170,7 +176,7 @@ function drawTimeline() {
   const drawn = [
     make("rect", { class: "past", x: 0, y: 0, width: here, height: base }),
     make("line", { class: "axis", x1: 0, x2: wide, y1: base, y2: base }),
-  ];
+  ], flags = [];
   const ticks = (place, until, sign) => TICKS.filter(([seconds]) => seconds <= until).forEach(([seconds, name]) => drawn.push(
     make("line", { class: "axis", x1: place(seconds), x2: place(seconds), y1: base, y2: base + 5 }),
     make("text", { x: place(seconds), y: base + 18, "text-anchor": "middle" }, sign + name)));
@@ -181,15 +187,16 @@ function drawTimeline() {
   const ends = new Array(LANES).fill(-Infinity);
   for (const pool of future) {
     const x = right(Math.min(pool.ahead, furthest)), name = String(pool.pool_id);
-    drawn.push(flag(x, base, lane(ends, x, name), name, pool.ahead < SOON_SECONDS ? "soon" : "",
+    flags.push(...flag(x, base, lane(ends, x, name), name, pool.ahead < SOON_SECONDS ? "soon" : "",
       `pool ${name} of customer ${pool.customer_tid} runs empty at ${when(pool.empty_at)}`));
   }
   ends.fill(-Infinity);
   for (const event of [...past].reverse()) {
     const x = left(now - event.at), name = `+${span(event.lateness_seconds)}`;
-    drawn.push(flag(x, base, lane(ends, x, name, here - 6), name, "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`));
+    flags.push(...flag(x, base, lane(ends, x, name, here - 6), name, "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`));
   }
-  svg.replaceChildren(...drawn);
+  // Stems lie behind everything, so that they strike out no label.
+  svg.replaceChildren(...drawn, ...flags.filter((part) => part.tagName === "line"), ...flags.filter((part) => part.tagName !== "line"));
 }
 
 /* The lowest lane in which a label still has room; -1 if there is none, or if it would cross the border. */
@@ -200,12 +207,12 @@ function lane(ends, x, name, border = Infinity) {
   return free;
 }
 
+/* A pool without a lane is a small dot on the axis. */
 function flag(x, base, inLane, name, className, title) {
-  const y = base - 12 - 26 * Math.max(0, inLane);
-  return make("g", null, make("title", null, title),
-    make("line", { class: "stem", x1: x, x2: x, y1: y, y2: base }),
-    make("circle", { class: `dot ${className}`, cx: x, cy: y, r: 4.5 }),
-    inLane < 0 ? null : make("text", { class: "label", x: x + 8, y: y + 4 }, name));
+  const y = inLane < 0 ? base : base - 14 - 26 * inLane;
+  const dot = make("circle", { class: `dot ${className}`, cx: x, cy: y, r: inLane < 0 ? 3 : 4.5 }, make("title", null, title));
+  if (inLane < 0) return [dot];
+  return [make("line", { class: "stem", x1: x, x2: x, y1: y, y2: base }), dot, make("text", { class: "label", x: x + 8, y: y + 4 }, name)];
 }
 
 /* ---- the round ---- */
