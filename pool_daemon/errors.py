@@ -106,3 +106,11 @@ class StreamTokenError(StoreError):
 
 class DemoError(PoolDaemonError):
     """The demo could not be played to its end. The message holds what the daemon said last; --keep keeps its log."""
+
+
+class NoAnswerError(PoolDaemonError):
+    """No daemon answers at the configured http address. See that it runs, and that http.host and http.port are its."""
+
+
+class BenchError(PoolDaemonError):
+    """A figure could not be measured, or the database named is not empty. The message says what to change."""

@@ -39,7 +39,14 @@ async def _serve(settings: Settings, *, once: bool, dry_run: bool) -> ExitCode:
     with stop_signals(stop.close):
         log.info("started", version=__version__, database=settings.database.name, dry_run=dry_run)
         async with _mongodb(settings) as mongodb:
-            daemon = Daemon(settings=settings, uri=mongodb.uri, identity=process_identity(), stop=stop, dry_run=dry_run)
+            daemon = Daemon(
+                settings=settings,
+                uri=mongodb.uri,
+                identity=process_identity(),
+                stop=stop,
+                leased=not once,
+                dry_run=dry_run,
+            )
             if not once:
                 await daemon.run(mongodb.ended)
                 return ExitCode.OK

@@ -129,4 +129,4 @@ def environment(**settings: str) -> dict[str, str]:
     """Make an environment in which the daemon finds these settings and no others."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("POOL_DAEMON_")}
     named = {f"POOL_DAEMON_{name}": value for name, value in settings.items()}
-    return ours | {"POOL_DAEMON_LOG__FORMAT": "json"} | named
+    return ours | {"POOL_DAEMON_LOG__FORMAT": "json", "POOL_DAEMON_HTTP__PORT": "0"} | named

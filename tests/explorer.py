@@ -68,7 +68,7 @@ class Explorer:
         options: CodecOptions[Document] = CodecOptions(
             datetime_conversion=DatetimeConversion.DATETIME_AUTO, unicode_decode_error_handler="replace"
         )
-        raw: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+        raw: CodecOptions[RawBSONDocument] = options.with_options(document_class=RawBSONDocument)
         self.database = database.with_options(options)
         self.pools = self.database["capacity-pools"]
         self.workloads = self.database["workload"]

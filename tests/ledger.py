@@ -133,6 +133,7 @@ class Ledger:
                 for workload_id, count in transitions.items()
                 if events[workload_id] != count
             ),
+            *(f"{workload_id}: ordered again while its order was there" for workload_id in account.ordered_again),
             *self._half_done(firsts.values()),
             *self._left_behind(account),
         ]
@@ -177,28 +178,37 @@ class Account:
         self.documents: defaultdict[str, dict[Any, Document]] = defaultdict(dict)
         self.decommissions: list[Decommission] = []
         self.top_ups: list[TopUp] = []
+        self.ordered_again: list[Any] = []
         self._gone: Counter[Any] = Counter()
 
     def enter(self, commit: Commit) -> None:
         """Apply one commit; note the transitions and the top-ups in it, by the state before it."""
-        ordered = {change.document_id for change in commit.changes if change.collection == "workqueue"}
+        ordered = {
+            change.document_id for change in commit.changes if change.collection == "workqueue" and change.fields
+        }
         recorded = {
             change.fields.get("workload_id") for change in commit.changes if change.collection == "pool-daemon-events"
         }
+        gone = [
+            change.document_id
+            for change in commit.changes
+            if change.collection == "workload" and self._is_transition(change)
+        ]
+        for workload_id in gone:
+            found = {"is_ordered": workload_id in ordered, "is_recorded": workload_id in recorded}
+            self._note_transition(workload_id, commit, found)
+        self.ordered_again += [each for each in ordered.difference(gone) if self.documents["workqueue"].get(each)]
         for change in commit.changes:
-            if change.collection == "workload" and self._is_transition(change):
-                workload_id = change.document_id
-                pool_id = self.documents["workload"][workload_id].get("pool_id")
-                pool = dict(self.documents["capacity-pools"].get(pool_id, {}))
-                self.decommissions.append(
-                    Decommission(workload_id, pool, commit.committed_at, workload_id in ordered, workload_id in recorded)
-                )
-                self._gone[pool_id] += 1
             if change.collection == "capacity-pools":
                 self._note_top_up(change, commit)
-        for change in commit.changes:
             documents = self.documents[change.collection]
             documents[change.document_id] = change.applied_to(documents.get(change.document_id, {}))
+
+    def _note_transition(self, workload_id: int, commit: Commit, found: dict[str, bool]) -> None:
+        pool_id = self.documents["workload"][workload_id].get("pool_id")
+        pool = dict(self.documents["capacity-pools"].get(pool_id, {}))
+        self.decommissions.append(Decommission(workload_id, pool, commit.committed_at, **found))
+        self._gone[pool_id] += 1
 
     def _is_transition(self, change: Change) -> bool:
         before = self.documents["workload"].get(change.document_id, {})

@@ -10,7 +10,7 @@ from typing import Any, Final
 import bson
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
-from pymongo import UpdateOne
+from pymongo import ReplaceOne, UpdateOne
 from pymongo.database import Database
 
 from pool_daemon.capacity.workload import NextAction
@@ -30,7 +30,7 @@ class Batch:
 
     pools: Sequence[UpdateOne]
     workload_ids: Sequence[int]
-    orders: Sequence[RawBSONDocument]
+    orders: Sequence[ReplaceOne[Any]]
     events: Sequence[RawBSONDocument]
 
 
@@ -51,7 +51,7 @@ def prepare(database: Database[Document], *, now: int) -> list[Batch]:
             Batch(
                 [_saving(pools[pool_id], now) for pool_id in sorted(fresh)],
                 [workload["_id"] for workload in chunk],
-                [_raw(workload | {"next_action": int(NextAction.DELETE)}) for workload in chunk],
+                [_order(workload) for workload in chunk],
                 [_raw(_event(workload, pools[workload["pool_id"]])) for workload in chunk],
             )
         )
@@ -62,7 +62,7 @@ def write(database: Database[Document], batches: Sequence[Batch], *, threads: in
     """Write the batches from so many threads, and return how many seconds it took.
 
     No transactions: each write stands for itself, acknowledged as the server is configured to by default, which
-    is as durable as the daemon's. Orders and records are inserted, as no storm finds any of its own there.
+    is as durable as the daemon's. Orders are upserts, as the explorer has them; records are inserted.
     """
 
     def write_batch(batch: Batch) -> None:
@@ -70,7 +70,7 @@ def write(database: Database[Document], batches: Sequence[Batch], *, threads: in
             database[CAPACITY_POOLS].bulk_write(batch.pools, ordered=False)
         change = {"$set": {"next_action": int(NextAction.DELETE)}}
         database[WORKLOADS].update_many({"_id": {"$in": batch.workload_ids}}, change)
-        database[WORKQUEUE].insert_many(batch.orders, ordered=False)
+        database[WORKQUEUE].bulk_write(batch.orders, ordered=False)
         database[EVENTS].insert_many(batch.events, ordered=False)
 
     with ThreadPoolExecutor(threads) as executor:
@@ -86,6 +86,11 @@ def _nothing(_number: int) -> None:
 
 def _saving(pool: Document, now: int) -> UpdateOne:
     return UpdateOne({"_id": pool["_id"]}, {"$set": {"cus": 0.0, "last_updated": Int64(now)}})
+
+
+def _order(workload: Document) -> ReplaceOne[Any]:
+    order = _raw(workload | {"next_action": int(NextAction.DELETE)})
+    return ReplaceOne({"_id": workload["_id"]}, order, upsert=True)
 
 
 def _event(workload: Document, pool: Document) -> Document:

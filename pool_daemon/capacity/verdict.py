@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from pool_daemon.capacity.arithmetic import runs_out_at
 from pool_daemon.capacity.cloud_units import CloudUnits, cloud_units
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.errors import UnitsError
@@ -71,6 +72,19 @@ def judge(pool: Pool, workloads: Iterable[Mapping[str, Any]], *, now: int) -> Ve
         else:
             lasting.update(used)
     return Verdict(tuple(going), tuple(incomputable), _look_again_at(pool, lasting, now=now))
+
+
+def overdue_since(pool: Pool, going: Iterable[Going]) -> int:
+    """Return the unix second since which the first of `going` has had to go; `pool` is as read, not synced since.
+
+    That is `empty_at` for what uses the resource that ran out first. The other resources may last for years beyond
+    it, and what uses only those is not overdue until they too have run out.
+    """
+    ends = {
+        resource: runs_out_at(left, rate, pool.last_updated) if left > 0 else pool.last_updated
+        for resource, left, rate in _levels(pool)
+    }
+    return max(pool.empty_at, min(ends[resource] for each in going for resource in each.resources))
 
 
 def _levels(pool: Pool) -> tuple[tuple[Resource, float, float], ...]:

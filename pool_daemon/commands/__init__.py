@@ -44,8 +44,11 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("watch the pools and stop what drains the empty ones", "run"),
+    "status": Command("show what the running daemon does and waits for", "status"),
+    "healthcheck": Command("ask the running daemon whether it is alive, for a probe", "healthcheck"),
     "check-config": Command("show the settings in force, or what is wrong with them", "check_config"),
     "pools": Command("show the pools and when each runs empty", "pools"),
+    "brake": Command("show the pools that the brake holds, or release them", "brake"),
     "quarantine": Command("show the pools that keep failing, or have one tried again", "quarantine"),
     "clock": Command("compare this machine's clock with the database's", "clock"),
     "demo": Command("show the daemon at work on a MongoDB of its own, for half a minute", "demo"),

@@ -29,7 +29,7 @@ class DaemonProcess:
     """
 
     def __init__(self, *, uri: str, database: str, log: Path) -> None:
-        self._settings = {"DATABASE__URI": uri, "DATABASE__NAME": database, "LOG__FORMAT": "json"}
+        self._settings = {"DATABASE__URI": uri, "DATABASE__NAME": database, "LOG__FORMAT": "json", "HTTP__PORT": "0"}
         self._log = log
         self._read = 0
         self._process: asyncio.subprocess.Process | None = None

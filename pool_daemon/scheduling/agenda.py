@@ -17,12 +17,13 @@ from typing import Any
 class Work:
     """What one pass has taken from the agenda.
 
-    Pools due are read from the watermark `after` (unix seconds) on, from the beginning of time if it is None;
-    `pool_ids` and `workload_ids` are looked at wherever they stand.
+    Pools due are read from the watermark `after` (unix seconds) on, from the beginning of time if it is None.
+    `asked_for` maps pools that are looked at wherever they stand to the second for which that was asked;
+    `workload_ids` are workloads whose pools are.
     """
 
     after: int | None
-    pool_ids: frozenset[int] = field(default=frozenset())
+    asked_for: Mapping[int, int] = field(default_factory=dict)
     workload_ids: frozenset[Any] = field(default=frozenset())
 
 
@@ -68,25 +69,20 @@ class Agenda:
         Whatever is added from here on, the same things included, is kept for the pass after: the world may change
         behind the back of the one that begins now.
         """
-        pool_ids = set()
+        asked_for: dict[int, int] = {}
         while (at := self.next_at()) is not None and at <= now:
             pool_id = heapq.heappop(self._queue)[1]
-            del self._look_again[pool_id]
-            pool_ids.add(pool_id)
-        work = Work(
-            None if self._rescan_wanted else self._watermark,
-            frozenset(pool_ids),
-            frozenset(self._workload_ids),
-        )
+            asked_for[pool_id] = self._look_again.pop(pool_id)
+        work = Work(None if self._rescan_wanted else self._watermark, asked_for, frozenset(self._workload_ids))
         self._workload_ids.clear()
         self._rescan_wanted = False
         return work
 
-    def put_back(self, work: Work, now: int) -> None:
+    def put_back(self, work: Work) -> None:
         """Take back the work of a pass that did not come to its end."""
         self._rescan_wanted = self._rescan_wanted or work.after is None
         self._workload_ids.update(work.workload_ids)
-        self.look_again_at_all(dict.fromkeys(work.pool_ids, now))
+        self.look_again_at_all(work.asked_for)
 
     def finished(self, now: int) -> None:
         """Note that a pass has looked at everything due at the unix second `now`.

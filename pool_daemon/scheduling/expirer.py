@@ -1,4 +1,4 @@
-"""The pass: everything that is due is settled, in batches, and one that fails is split until the culprit is alone."""
+"""The pass: all that is due is settled, in batches, and one that fails is split until the culprit is alone."""
 
 import asyncio
 import itertools
@@ -18,16 +18,13 @@ from pool_daemon.errors import (
     StoreUnavailableError,
 )
 from pool_daemon.scheduling.agenda import Agenda, Work
-from pool_daemon.scheduling.gate import Gate
 from pool_daemon.scheduling.reports import Reports
+from pool_daemon.scheduling.restraints import Restraints
 from pool_daemon.store.cases import OversizedBatchError, Settlement
 from pool_daemon.store.store import Store
 
 BATCH_POOLS: Final = 250
 """Pools a transaction. Larger ones gain nothing measurable and keep other writers of their pools waiting longer."""
-
-FIRST_RETRY_SECONDS: Final = 1
-LONGEST_RETRY_SECONDS: Final = 300
 
 NOBODYS_FAULT: Final = (StoreUnavailableError, StoreRefusedError, ConfigurationError)
 """Errors that say nothing about the batch they came with: the whole pass fails, and no pool is blamed."""
@@ -54,7 +51,7 @@ class PassReport:
 class Expirer:
     """Runs passes over what is due.
 
-    `concurrency` is how many transactions are in flight at once. Setting `stop`, or a gate that closes, lets a running
+    `concurrency` is how many transactions are in flight at once. A gate of the restraints that closes lets a running
     pass finish the batches in hand and return.
     """
 
@@ -63,27 +60,26 @@ class Expirer:
         *,
         store: Store,
         agenda: Agenda,
+        restraints: Restraints,
         reports: Reports,
         clock: Clock,
-        gate: Gate,
         concurrency: int,
     ) -> None:
         self._store = store
         self._agenda = agenda
+        self._restraints = restraints
         self._reports = reports
         self._clock = clock
-        self._gate = gate
         self._concurrency = concurrency
-        self._tries: dict[int, int] = {}
 
     async def run_pass(self, now: int) -> PassReport:
         """Settle everything due at the unix second `now`, then find out what falls due next.
 
-        With the gate closed nothing is settled and nothing taken off the agenda, but the next deadline is found: who
+        With a gate closed nothing is settled and nothing taken off the agenda, but the next deadline is found: who
         stands by keeps warm. Raises StoreUnavailableError or StoreRefusedError; what was not settled stays on the
         agenda.
         """
-        report = PassReport(cut_short_by=self._gate.closed_by())
+        report = PassReport(cut_short_by=self._restraints.gate.closed_by())
         if report.cut_short_by is None:
             await self._settle_due(now, report)
         await self._find_next(now, report)
@@ -95,6 +91,7 @@ class Expirer:
         try:
             if work.after is None:
                 await self._report_unreadable_deadlines()
+            await self._restraints.brake.inspect(work.after, now)
             async with aclosing(self._batches(work, now)) as batches:
                 await self._settle_all(batches, now, report)
             finished = report.cut_short_by is None
@@ -102,7 +99,7 @@ class Expirer:
             if finished:
                 self._agenda.finished(now)
             else:
-                self._agenda.put_back(work, now)
+                self._agenda.put_back(work)
 
     async def _report_unreadable_deadlines(self) -> None:
         """Tell which pools will never be found due; if that cannot be found out now, what is due comes first."""
@@ -115,9 +112,10 @@ class Expirer:
 
     async def _batches(self, work: Work, now: int) -> AsyncGenerator[Sequence[int], None]:
         """Yield the ids to settle: first what was asked for by id, then what is due, longest due first."""
-        pool_ids = set(work.pool_ids)
+        pool_ids = set(work.asked_for)
         if work.workload_ids:
             pool_ids.update(await self._store.workloads.pools_of(list(work.workload_ids)))
+        self._reports.asked_for(work.asked_for)
         for chunk in _chunks(sorted(pool_ids)):
             yield chunk
         async for batch in self._store.pools.due(after=work.after, until=now):
@@ -132,10 +130,13 @@ class Expirer:
         """
         running: set[asyncio.Task[None]] = set()
         try:
-            async for pool_ids in batches:
-                report.cut_short_by = self._gate.closed_by()
+            async for batch in batches:
+                report.cut_short_by = self._restraints.gate.closed_by()
                 if report.cut_short_by is not None:
                     break
+                pool_ids = await self._restraints.sift(batch)
+                if not pool_ids:
+                    continue
                 if len(running) >= self._concurrency:
                     running -= await _finished(running)
                 running.add(asyncio.create_task(self._settle(pool_ids, now, report), name="settle"))
@@ -156,9 +157,10 @@ class Expirer:
             if len(pool_ids) > 1:
                 await self._settle_halves(pool_ids, now, report)
             else:
-                self._set_aside(pool_ids[0], error, now, report)
+                await self._set_aside(pool_ids[0], error, now, report)
 
     async def _settle_halves(self, pool_ids: Sequence[int], now: int, report: PassReport) -> None:
+        self._reports.halved()
         middle = len(pool_ids) // 2
         await self._settle(pool_ids[:middle], now, report)
         await self._settle(pool_ids[middle:], now, report)
@@ -167,30 +169,28 @@ class Expirer:
         """Settle a batch, in several transactions if a single pool holds more workloads than one takes."""
         after = None
         while True:
+            began_at = self._clock.monotonic()
             settlement = await self._store.decommissions.settle(pool_ids, now=now, after=after)
-            self._note(settlement, report)
+            self._note(settlement, report, seconds=self._clock.monotonic() - began_at)
             after = settlement.continue_after
             if after is None:
                 break
-            report.cut_short_by = report.cut_short_by or self._gate.closed_by()
+            report.cut_short_by = report.cut_short_by or self._restraints.gate.closed_by()
             if report.cut_short_by is not None:
                 return
-        for pool_id in pool_ids:
-            self._tries.pop(pool_id, None)
+        await self._restraints.quarantine.settled(pool_ids)
 
-    def _note(self, settlement: Settlement, report: PassReport) -> None:
+    def _note(self, settlement: Settlement, report: PassReport, *, seconds: float) -> None:
         report.settled += len(settlement.cases)
         report.decommissioned += len(settlement.decommissioned)
         self._agenda.look_again_at_all(settlement.look_again)
-        self._reports.settlement(settlement, at=self._clock.now())
+        self._reports.settlement(settlement, at=self._clock.now(), seconds=seconds)
 
-    def _set_aside(self, pool_id: int, error: Exception, now: int, report: PassReport) -> None:
-        """Leave a pool that fails alone for a while, longer each time."""
-        tries = self._tries[pool_id] = self._tries.get(pool_id, 0) + 1
-        wait_seconds = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(tries - 1, 16))
-        self._agenda.look_again(pool_id, at=now + wait_seconds)
-        self._reports.set_aside(pool_id, error, tries=tries, retry_seconds=wait_seconds)
+    async def _set_aside(self, pool_id: int, error: Exception, now: int, report: PassReport) -> None:
+        """Leave a pool that fails by itself to the quarantine, which says when it is tried again."""
         report.set_aside += 1
+        retry_at = await self._restraints.quarantine.failed(pool_id, error, now)
+        self._reports.set_aside(pool_id, error, retry_seconds=retry_at - now)
 
     async def _find_next(self, now: int, report: PassReport) -> None:
         report.next_at = self._agenda.next_at()

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
+
+STOPPING: Final = "stopping"
 
 
 class Gate(Protocol):
@@ -35,4 +37,4 @@ class StopGate:
 
     def closed_by(self) -> str | None:
         """Return "stopping" once closed."""
-        return "stopping" if self.stopped.is_set() else None
+        return STOPPING if self.stopped.is_set() else None

@@ -1,13 +1,14 @@
-"""What the pass tells: one line a workload, and each unreadable document once, not at every look."""
+"""What the pass tells: one line a workload or a pool, and each unreadable document once, not at every look."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Final
 
 import structlog
 
-from pool_daemon.store.cases import Settlement, Unreadable
+from pool_daemon.store.cases import Case, Settlement, Unreadable
 from pool_daemon.store.failures import one_line
 from pool_daemon.store.pools import PoolResult
+from pool_daemon.telemetry.observer import Observer
 
 REMEMBERED: Final = 10_000
 """Unreadable documents kept in mind, so that each is told once; beyond that the oldest may be told again."""
@@ -16,38 +17,40 @@ log = structlog.get_logger("pool_daemon.expirer")
 
 
 class Reports:
-    """Turns what a pass met into log lines; of a `dry_run` it says what would have been done."""
+    """Turns what a pass met into log lines, and tells the observer.
 
-    def __init__(self, *, dry_run: bool = False) -> None:
-        self._gone = "workload_would_be_decommissioned" if dry_run else "workload_decommissioned"
+    `by_pool` makes it one line a pool instead of one a workload; of a `dry_run` it says what would have been done.
+    """
+
+    def __init__(self, *, observer: Observer, by_pool: bool = False, dry_run: bool = False) -> None:
+        self._observer = observer
+        self._by_pool = by_pool
+        self._pool_gone = "pool_would_be_decommissioned" if dry_run else "pool_decommissioned"
+        self._workload_gone = "workload_would_be_decommissioned" if dry_run else "workload_decommissioned"
         self._told: dict[Hashable, None] = {}
+        self._due_at: Mapping[int, int] = {}
 
-    def settlement(self, settlement: Settlement, *, at: float) -> None:
-        """Tell every workload that was decommissioned at the unix instant `at`, and every document left alone."""
-        for gone in settlement.decommissioned:
-            log.info(
-                self._gone,
-                workload=gone.workload_id,
-                pool=gone.pool_id,
-                owner=gone.customer_tid,
-                resources=list(gone.resources),
-                empty_at=gone.empty_at,
-                lateness_ms=round((at - gone.empty_at) * 1000, 1),
-            )
+    def asked_for(self, pools: Mapping[int, int]) -> None:
+        """Hear for which unix second a look at each of some pools was asked for: lateness counts from there."""
+        self._due_at = pools
+
+    def settlement(self, settlement: Settlement, *, at: float, seconds: float) -> None:
+        """Tell what a batch that took so long decommissioned at the unix instant `at`, and what it left alone."""
+        for case in settlement.cases:
+            self._case(case, at)
         for unreadable in settlement.unreadable:
-            self._unreadable(unreadable)
+            self.unreadable(unreadable)
+        gone = settlement.decommissioned
+        self._observer.batch_committed(gone, pools=len(settlement.cases), seconds=seconds, at=at, due_at=self._due_at)
 
     def unreadable_pools(self, results: Iterable[PoolResult]) -> None:
         """Tell every pool that could not be read."""
         for result in results:
             if result.error is not None:
-                self._unreadable(Unreadable("pool", result.document_id, str(result.error)))
+                self.unreadable(Unreadable("pool", result.document_id, str(result.error)))
 
-    def set_aside(self, pool_id: int, error: Exception, *, tries: int, retry_seconds: float) -> None:
-        """Tell that settling one pool failed, and when it is tried again."""
-        log.warning("pool_set_aside", pool=pool_id, reason=one_line(error), tries=tries, retry_seconds=retry_seconds)
-
-    def _unreadable(self, unreadable: Unreadable) -> None:
+    def unreadable(self, unreadable: Unreadable) -> None:
+        """Tell of a document that is left alone, unless that was told before."""
         key = (unreadable.kind, repr(unreadable.document_id), unreadable.reason)
         if key in self._told:
             return
@@ -56,3 +59,39 @@ class Reports:
         self._told[key] = None
         fields: dict[str, Any] = {unreadable.kind: unreadable.document_id, "reason": unreadable.reason}
         log.warning("pool_unreadable" if unreadable.kind == "pool" else "workload_unreadable", **fields)
+        self._observer.unreadable(unreadable.kind, document_id=unreadable.document_id, reason=unreadable.reason)
+
+    def halved(self) -> None:
+        """Tell that a batch is tried again in halves."""
+        self._observer.batch_halved()
+
+    def set_aside(self, pool_id: int, error: Exception, *, retry_seconds: float) -> None:
+        """Tell that settling one pool failed, and when it is tried again."""
+        reason = one_line(error)
+        log.warning("pool_set_aside", pool=pool_id, reason=reason, retry_seconds=retry_seconds)
+        self._observer.pool_set_aside(pool_id, reason=reason)
+
+    def _case(self, case: Case, at: float) -> None:
+        pool = case.as_read
+        common = {"empty_at": pool.empty_at, "lateness_ms": round((at - pool.empty_at) * 1000, 1)}
+        going = list(case.decommissioned())
+        if self._by_pool and going:
+            resources = sorted({resource for gone in going for resource in gone.resources})
+            log.info(
+                self._pool_gone,
+                pool=pool.pool_id,
+                owner=pool.customer_tid,
+                workloads=len(going),
+                resources=resources,
+                **common,
+            )
+            return
+        for gone in going:
+            log.info(
+                self._workload_gone,
+                workload=gone.workload_id,
+                pool=pool.pool_id,
+                owner=pool.customer_tid,
+                resources=list(gone.resources),
+                **common,
+            )

@@ -10,6 +10,8 @@ from pool_daemon.errors import StoreError
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.scheduling.expirer import Expirer, PassReport
+from pool_daemon.scheduling.gate import STOPPING
+from pool_daemon.telemetry.observer import Observer
 
 log = structlog.get_logger("pool_daemon.rounds")
 
@@ -17,11 +19,14 @@ log = structlog.get_logger("pool_daemon.rounds")
 class Rounds:
     """Goes round until `stop` is set; the setter wakes the alarm too."""
 
-    def __init__(self, *, expirer: Expirer, alarm: Alarm, clock: Clock, stop: asyncio.Event) -> None:
+    def __init__(
+        self, *, expirer: Expirer, alarm: Alarm, clock: Clock, stop: asyncio.Event, observer: Observer
+    ) -> None:
         self._expirer = expirer
         self._alarm = alarm
         self._clock = clock
         self._stop = stop
+        self._observer = observer
         self._backoff = Backoff()
         self._cut_short_by: str | None = None
 
@@ -35,27 +40,41 @@ class Rounds:
         self._alarm.disarm()
         deadline: float | None = None
         pool_id: int | None = None
+        began_at = self._clock.monotonic()
         try:
             report = await self._expirer.run_pass(math.floor(self._clock.now()))
             deadline, pool_id = report.next_at, report.next_pool_id
-            self._passed(report)
+            self._passed(report, seconds=self._clock.monotonic() - began_at)
         except StoreError as error:
-            deadline = self._failed(error)
+            deadline = self._failed(error, seconds=self._clock.monotonic() - began_at)
         except Exception as error:  # noqa: BLE001 - a bug in one pass must not leave the alarm unarmed
-            deadline = self._failed(error)
+            deadline = self._failed(error, seconds=self._clock.monotonic() - began_at)
         finally:
             self._alarm.arm(deadline, pool_id=pool_id)
+            self._observer.armed(deadline, pool_id=pool_id)
 
-    def _passed(self, report: PassReport) -> None:
+    def _passed(self, report: PassReport, *, seconds: float) -> None:
         self._backoff.reset()
         if report.cut_short_by != self._cut_short_by:
             self._cut_short_by = report.cut_short_by
             log.info("acting" if report.cut_short_by is None else "not_acting", reason=report.cut_short_by)
         if report.settled or report.set_aside:
-            log.info("pass_completed", settled=report.settled, decommissioned=report.decommissioned)
+            log.info(
+                "pass_completed",
+                settled=report.settled,
+                decommissioned=report.decommissioned,
+                seconds=round(seconds, 3),
+            )
+        self._observer.pass_finished(
+            seconds=seconds,
+            settled=report.settled,
+            decommissioned=report.decommissioned,
+            set_aside=report.set_aside,
+            completed=report.cut_short_by != STOPPING,
+        )
         log.debug("armed", pool=report.next_pool_id, at=report.next_at)
 
-    def _failed(self, error: Exception) -> float:
+    def _failed(self, error: Exception, *, seconds: float) -> float:
         """Tell that a pass failed; return when to try again (unix seconds)."""
         wait_seconds = self._backoff.next_seconds()
         log.error(
@@ -64,4 +83,5 @@ class Rounds:
             retry_seconds=round(wait_seconds, 3),
             exc_info=None if isinstance(error, StoreError) else error,
         )
+        self._observer.pass_failed(seconds=seconds, reason=str(error))
         return self._clock.now() + wait_seconds

@@ -13,6 +13,7 @@ from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.store.changes import Change, Stream, Subject
+from pool_daemon.telemetry.observer import Observer
 
 RETRY_STREAM_SECONDS: Final = 300.0
 """While polling, a change stream is tried this often: somebody may have granted the privilege."""
@@ -45,6 +46,7 @@ class Watcher:
         clock: Clock,
         poll_seconds: float,
         silence_seconds: float,
+        observer: Observer,
     ) -> None:
         self._open_stream = open_stream
         self._agenda = agenda
@@ -52,6 +54,7 @@ class Watcher:
         self._clock = clock
         self._poll_seconds = poll_seconds
         self._silence_seconds = silence_seconds
+        self._observer = observer
         self._token: Mapping[str, Any] | None = None
         self._token_moved_at = clock.monotonic()
         self._failures = 0
@@ -67,21 +70,24 @@ class Watcher:
             except StreamUnsupportedError as error:
                 await self._poll(error)
             except StreamTokenError as error:
-                self._drop_token(error)
+                self._drop_token("token_lost", str(error))
             except StoreUnavailableError as error:
-                await self._retry(error, backoff)
+                await self._retry("unavailable", str(error), backoff)
+            except StreamStalledError as error:
+                await self._retry("stalled", str(error), backoff)
             except StoreError as error:
                 self._failures += 1
                 if self._failures >= RESUMES:
-                    self._drop_token(error)
-                await self._retry(error, backoff)
-            else:  # invalidated: the stream ended, and its token with it
-                self._drop_token(None)
+                    self._drop_token("token_lost", f"{RESUMES} errors in a row: {error}")
+                await self._retry("error", str(error), backoff)
+            else:
+                self._drop_token("invalidated", "its database was dropped")
 
     async def _watch(self, backoff: Backoff) -> None:
         resumed = self._token is not None
         async with self._open_stream(self._token) as stream:
             log.info("stream_opened", resumed=resumed)
+            self._observer.stream_opened()
             if not resumed:
                 self._agenda.rescan()
             self._token_moved_at = self._clock.monotonic()
@@ -132,19 +138,23 @@ class Watcher:
         if token != self._token:
             self._token = token
             self._token_moved_at = now
+            self._observer.stream_token_moved()
             return True
         if now - self._token_moved_at > self._silence_seconds:
             raise StreamStalledError(f"the resume token has not moved for {self._silence_seconds:g} s")
         return False
 
-    def _drop_token(self, error: StoreError | None) -> None:
-        log.warning("stream_token_dropped", reason=str(error) if error else "the stream was invalidated")
+    def _drop_token(self, cause: str, reason: str) -> None:
+        """Give up the place in the stream: what came behind it is lost, so the next opening looks at everything."""
+        log.warning("stream_token_dropped", cause=cause, reason=reason)
+        self._observer.stream_lost(cause, reason=reason)
         self._token = None
         self._failures = 0
 
-    async def _retry(self, error: StoreError, backoff: Backoff) -> None:
+    async def _retry(self, cause: str, reason: str, backoff: Backoff) -> None:
         wait_seconds = backoff.next_seconds()
-        log.warning("stream_lost", reason=str(error), retry_seconds=round(wait_seconds, 3))
+        log.warning("stream_lost", cause=cause, reason=reason, retry_seconds=round(wait_seconds, 3))
+        self._observer.stream_lost(cause, reason=reason)
         await asyncio.sleep(wait_seconds)
 
     async def _poll(self, error: StoreError) -> None:
@@ -152,6 +162,7 @@ class Watcher:
         if not self._warned:
             log.warning("stream_unsupported", reason=str(error), poll_seconds=self._poll_seconds)
             self._warned = True
+        self._observer.polling(str(error))
         self.watching.set()
         end = self._clock.monotonic() + RETRY_STREAM_SECONDS
         while self._clock.monotonic() < end:

@@ -1,13 +1,14 @@
 """What an operator may decide, and where it is read from."""
 
 from pool_daemon.settings.example import example_toml
-from pool_daemon.settings.sections import Database, Embedded, Expiry, Lease, Log, Settings, Stream
+from pool_daemon.settings.sections import Database, Embedded, Expiry, Http, Lease, Log, Settings, Stream
 from pool_daemon.settings.sources import Sources, load_settings
 
 __all__ = [
     "Database",
     "Embedded",
     "Expiry",
+    "Http",
     "Lease",
     "Log",
     "Settings",

@@ -258,6 +258,36 @@ class Reconcile(Section):
     )
 
 
+class Brake(Section):
+    """When more is due than seems right, as after a restored backup, it is held until an operator says otherwise."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether anything is ever held. If not, everything due is settled, whatever it is.",
+    )
+    share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Part of all pools in use that may fall due at once. If more do, and more than brake.pools, "
+        "all that fell due at once are held.",
+    )
+    pools: int = Field(
+        default=100,
+        ge=0,
+        le=1_000_000_000,
+        description="Pools that may fall due at once, however small the whole. Only those count that would lose a "
+        "workload.",
+    )
+    age_seconds: float = Field(
+        default=86400,
+        ge=1,
+        le=315_360_000,
+        description="Seconds that a pool may be overdue when the daemon first looks after a start. What is overdue "
+        "by more is held: it ran out while nobody looked for a long time, or comes from an old backup.",
+    )
+
+
 class Retry(Section):
     """When a pool that fails by itself is tried again. An outage of the database is nobody's failure."""
 
@@ -300,6 +330,31 @@ class Log(Section):
         description="The least that is said. info tells every pool that expires and every change of state; "
         "debug tells every pass.",
     )
+    detail: Literal["workload", "pool"] = Field(
+        default="workload",
+        description="Whether each workload that is decommissioned gets a line of its own, or each pool one for all.",
+    )
+
+
+class Http(Section):
+    """Metrics, health and a page that shows both, for whoever may reach the address; nothing can be changed there."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Whether to listen at all. Without it neither Prometheus nor a probe can ask.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. The default is for this machine alone; in a container it is "
+        '"0.0.0.0", or "::" for IPv6. Whoever reaches it sees the ids of pools and customers.',
+    )
+    port: int = Field(
+        default=9464,
+        ge=0,
+        le=65535,
+        description="TCP port to listen on; 0 takes any free one and logs which.",
+    )
 
 
 class Settings(Section):
@@ -311,9 +366,11 @@ class Settings(Section):
     stream: Stream = Stream()
     lease: Lease = Lease()
     clock: Clock = Clock()
+    brake: Brake = Brake()
     retry: Retry = Retry()
     reconcile: Reconcile = Reconcile()
     log: Log = Log()
+    http: Http = Http()
 
     def masked(self) -> dict[str, dict[str, Any]]:
         """Return every value as JSON could hold it; a secret that is set shows as asterisks, else as None."""

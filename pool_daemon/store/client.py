@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import pymongo
@@ -15,6 +15,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorDatabase,
 )
 from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -34,11 +35,19 @@ FIRST_WAIT_SECONDS: Final = 0.004
 """The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
 
 
-def connect(*, uri: str, name: str, timeout_seconds: float = 10, server_selection_seconds: float = 5) -> "Database":
+def connect(
+    *,
+    uri: str,
+    name: str,
+    timeout_seconds: float = 10,
+    server_selection_seconds: float = 5,
+    listeners: Sequence[CommandListener] = (),
+) -> "Database":
     """Return the database of that name at that address; nothing is sent before the first operation.
 
     `timeout_seconds` bounds every operation with all its retries; `server_selection_seconds` bounds the search for
-    a primary. Raises ConfigurationError if the address makes no sense.
+    a primary. `listeners` hear of every command, in the driver's threads. Raises ConfigurationError if the address
+    makes no sense.
     """
 
     def client(**limits: Any) -> AsyncIOMotorClient[Any]:
@@ -47,6 +56,7 @@ def connect(*, uri: str, name: str, timeout_seconds: float = 10, server_selectio
             appname="pool-daemon",
             serverSelectionTimeoutMS=int(server_selection_seconds * 1000),
             w="majority",
+            event_listeners=listeners,
             **limits,
         )
 

@@ -44,14 +44,14 @@ class Horizon:
         counts = {}
         total, start = 0, now
         for name, seconds in sorted(horizons.items(), key=lambda horizon: horizon[1]):
-            total += await self._count(after=start, until=now + seconds, most=MOST - total)
+            total += await self.count(after=start, until=now + seconds, most=MOST - total)
             counts[name] = total
             start = now + seconds
         return counts
 
     async def overdue_count(self, *, after: int | None, until: int) -> int:
         """Count the pools whose `empty_at` lies in (after, until], up to `MOST`; no lower bound if None."""
-        return await self._count(after=after, until=until, most=MOST)
+        return await self.count(after=after, until=until, most=MOST)
 
     async def upcoming(self, now: int, *, limit: int) -> list[Upcoming]:
         """Return the first pools to run empty after the unix second `now`; what cannot be read is left out."""
@@ -61,7 +61,8 @@ class Horizon:
             documents = await cursor.to_list(limit)
         return [pool for document in documents if (pool := _upcoming(document)) is not None]
 
-    async def _count(self, *, after: int | None, until: int, most: int) -> int:
+    async def count(self, *, after: int | None, until: int, most: int) -> int:
+        """Count the pools whose `empty_at` lies in (after, until], up to `most`; no lower bound if None."""
         if most <= 0:
             return 0
         bounds = {"$lte": Int64(until)} | ({} if after is None else {"$gt": Int64(after)})

@@ -8,16 +8,21 @@ from pymongo.errors import CollectionInvalid
 from pool_daemon.store.client import Database
 from pool_daemon.store.events import EVENTS
 from pool_daemon.store.failures import translated
+from pool_daemon.store.holds import BRAKE
 from pool_daemon.store.lease import LEASE
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.quarantine import QUARANTINE
 from pool_daemon.store.workloads import WORKLOADS
 
-OWN_COLLECTIONS: Final = (EVENTS, LEASE)
+OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 
 INDEXES: Final[Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]] = {
     CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),
     # Finds the deployed workloads of a pool without reading those that are long deleted, in the order of their ids.
-    WORKLOADS: ((("pool_id", 1), ("next_action", 1), ("_id", 1)),),
+    # The explorer's own index on the next action, if it should be missing, finds those that are to be deleted.
+    WORKLOADS: ((("pool_id", 1), ("next_action", 1), ("_id", 1)), (("next_action", 1),)),
+    # Finds the few that were released among many that are held.
+    BRAKE: ((("state", 1), ("_id", 1)),),
 }
 
 

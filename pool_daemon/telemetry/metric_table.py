@@ -209,7 +209,7 @@ ORDERS_PUT_BACK = Counter(
 STREAM_REOPENINGS = Counter(
     name="stream_reopenings_total",
     about="Times the change stream ended and had to be opened again, by what ended it.",
-    labels={"cause": ("invalidated", "stalled", "token_lost", "unavailable", "unsupported", "error")},
+    labels={"cause": ("invalidated", "stalled", "token_dead", "unavailable", "error")},
 )
 COMMAND_DURATION = Histogram(
     name="database_command_duration_seconds",

@@ -241,7 +241,7 @@ class Observer:
         exhausted = {resource for workload in workloads for resource in workload.resources}
         ordered = [resource for resource in table.RESOURCES if resource in exhausted]
         self.metrics.add(table.POOLS_DECOMMISSIONED, resource=ordered[0])
-        text = f"{' and '.join(ordered)} ran out: {len(workloads)} workload{'s' * (len(workloads) > 1)} decommissioned"
+        text = f"{' and '.join(ordered)} ran out, {len(workloads)} workload{'s' * (len(workloads) > 1)}"
         return Event(at, "decommissioned", text, pool_id, late_seconds)
 
     def _note(self, kind: str, text: str, *, pool_id: int | None = None) -> None:

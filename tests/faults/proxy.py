@@ -1,13 +1,13 @@
 """A network of the suite's own between a daemon and its MongoDB: it cuts, slows, silences and loses on demand.
 
-    with Proxy(port=mongod.port) as network:
-        with running_daemon(uri=network.uri, database_name=...):
-            network.refuse()                                # nobody listens any more, what was open is reset
-            network.heal()                                  # all is well again
-            network.swallow(Direction.REPLIES)              # silence: sockets stay open, bytes vanish
-            network.delay(0.2)                              # every message of either direction takes so much longer
-            network.hold_after(100, Direction.REQUESTS)     # 100 more bytes pass, the rest vanishes
-            network.judge_commands(lambda command: Fate.LOSE_REPLY if command.name == "commitTransaction" else Fate.PASS)
+    with Proxy(port=mongod.port) as network, running_daemon(uri=network.uri, database_name=...):
+        network.refuse()                             # nobody listens any more, and what was open is reset
+        network.heal()                               # all is well again
+        network.cut()                                # what is open is reset, what is new passes
+        network.swallow(Direction.REPLIES)           # silence: sockets stay open, bytes vanish
+        network.delay(0.2)                           # every message of either direction takes so much longer
+        network.hold_after(100, Direction.REQUESTS)  # 100 more bytes pass, the rest vanishes
+        network.judge_commands(judge)                # judge(command) says what becomes of it, see Fate
 
 Faults add up until `heal`. The proxy knows as much of MongoDB's wire protocol as it needs to tell one message from
 the next, and to name the commands. Its address asks for a direct connection, or the driver would go round it.
@@ -107,7 +107,7 @@ class Proxy:
             raise self._error
 
     def heal(self) -> None:
-        """Let everything pass again. A connection that lost part of a message stays as silent as a peer that is gone."""
+        """Let everything pass again; a connection that lost a part of a message stays silent."""
         self._judge = None
         self._delay_seconds.clear()
         self._allowed_bytes.clear()

@@ -15,7 +15,7 @@ PATIENCE_MILLISECONDS = 400
 
 
 @pytest.fixture
-def client(network: Proxy, database_name: str) -> Iterator[Client]:
+def client(network: Proxy) -> Iterator[Client]:
     """Connect through the network; nothing is tried twice, and nobody waits long."""
     options: dict[str, Any] = {
         "retryWrites": False,

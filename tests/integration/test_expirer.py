@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
-from deadline import wait_until
+from deadline import wait_for_instant, wait_until
 from explorer import CONTAINER, FREE, VOLUME, Explorer
 from fail_point import fail_point, times_entered
 from pymongo import MongoClient
@@ -18,10 +18,15 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.expirer import Expirer
+from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reports import Reports
+from pool_daemon.scheduling.restraints import NoBrake, Restraints
+from pool_daemon.settings.sections import Retry
 from pool_daemon.store.client import connect
+from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.store.store import Store
+from pool_daemon.telemetry.observer import Observer
 
 Client = MongoClient[dict[str, Any]]
 
@@ -55,12 +60,22 @@ async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, latch: Lat
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
     await create_collections(database)
     await setup(database)
+    clock = SystemClock()
+    observer = Observer(identity="me", version="0", clock=clock)
+    quarantine = Quarantine(
+        store=QuarantineStore(database=database),
+        settings=Retry(),
+        clock=clock,
+        identity="me",
+        look_again=agenda.look_again_at_all,
+        observer=observer,
+    )
     yield Expirer(
-        store=Store(database=database, clock=SystemClock(), identity="me", batch_workloads=20),
+        store=Store(database=database, clock=clock, identity="me", batch_workloads=20),
         agenda=agenda,
-        reports=Reports(),
-        clock=SystemClock(),
-        gate=latch,
+        restraints=Restraints(gate=latch, brake=NoBrake(), quarantine=quarantine),
+        reports=Reports(observer=observer),
+        clock=clock,
         concurrency=2,
     )
     database.close()
@@ -115,6 +130,7 @@ async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settle
     assert report.next_at == moment + aside[0]["retry_seconds"]
 
     explorer.database.command("collMod", "workqueue", validator={})
+    await asyncio.to_thread(wait_for_instant, report.next_at)
     report = await expirer.run_pass(report.next_at)
     assert report.decommissioned == 1
     assert explorer.next_actions(poison.workload_ids) == [4]

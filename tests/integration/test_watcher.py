@@ -20,6 +20,7 @@ from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.watcher import Watcher
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
+from pool_daemon.telemetry.observer import Observer
 
 Client = MongoClient[dict[str, Any]]
 
@@ -76,6 +77,7 @@ async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
         clock=SystemClock(),
         poll_seconds=0.1,
         silence_seconds=30,
+        observer=Observer(identity="me", version="0", clock=SystemClock()),
     )
     task = asyncio.create_task(watcher.run(), name="watcher")
     async with asyncio.timeout(PATIENCE_SECONDS):
@@ -119,7 +121,7 @@ async def test_the_removal_of_the_pool_that_the_alarm_is_armed_for_wakes(watched
 async def test_a_pool_that_is_due_at_once_is_put_on_the_agenda(watched: Watched, explorer: Explorer) -> None:
     pool = explorer.buy_expired(CONTAINER)
     await watched.rings()
-    assert watched.agenda.take(int(time.time())).pool_ids == {pool.pool_id}
+    assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
 
 
 async def test_a_workload_added_to_an_expired_pool_puts_the_pool_on_the_agenda(
@@ -130,7 +132,7 @@ async def test_a_workload_added_to_an_expired_pool_puts_the_pool_on_the_agenda(
     watched.arm()
     explorer.workloads.insert_one(explorer.new_workload(pool.pool_id, CONTAINER))
     await watched.rings()
-    assert watched.agenda.take(int(time.time())).pool_ids == {pool.pool_id}
+    assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
 
 
 async def test_a_workload_that_comes_to_be_deployed_is_put_on_the_agenda(watched: Watched, explorer: Explorer) -> None:
@@ -162,7 +164,7 @@ async def test_what_cannot_move_the_deadline_wakes_nobody(watched: Watched, expl
     explorer.database["elsewhere"].insert_one({})  # the token passes a change only when there is another behind it
     await until(lambda: (watched.watcher._token or {}).get("_data", "") > behind, "the daemon's stream to come as far")
     assert not watched.alarm._event.is_set()
-    assert watched.agenda.take(int(time.time()) + 1).pool_ids == set()
+    assert watched.agenda.take(int(time.time()) + 1).asked_for == {}
 
 
 async def test_a_dropped_collection_asks_for_a_look_at_everything(watched: Watched, explorer: Explorer) -> None:
@@ -188,7 +190,7 @@ async def test_a_killed_cursor_is_resumed_and_misses_nothing(
     with fail_point(mongo, "getMore", errorCode=43), capture_logs() as logs:
         await until(lambda: times_entered(mongo) > before, "the cursor to be killed")
         pool = explorer.buy_expired(CONTAINER)
-        while pool.pool_id not in watched.agenda.take(int(time.time())).pool_ids:
+        while pool.pool_id not in watched.agenda.take(int(time.time())).asked_for:
             await watched.rings()
             watched.alarm.disarm()
     assert [entry["resumed"] for entry in logs if entry["event"] == "stream_opened"] == [True]

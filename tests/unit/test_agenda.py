@@ -34,9 +34,9 @@ def test_the_watermark_follows_a_clock_that_steps_back() -> None:
 def test_a_pool_is_handed_out_at_its_second_and_not_before() -> None:
     agenda = Agenda()
     agenda.look_again(7, at=50)
-    assert agenda.take(49).pool_ids == frozenset()
+    assert agenda.take(49).asked_for == {}
     assert agenda.next_at() == 50
-    assert agenda.take(50).pool_ids == {7}
+    assert agenda.take(50).asked_for.keys() == {7}
     assert agenda.next_at() is None
 
 
@@ -45,8 +45,8 @@ def test_of_two_wishes_for_one_pool_the_earlier_stands() -> None:
     agenda.look_again(7, at=50)
     agenda.look_again(7, at=20)
     agenda.look_again(7, at=90)
-    assert agenda.take(20).pool_ids == {7}
-    assert agenda.take(100).pool_ids == frozenset()
+    assert agenda.take(20).asked_for.keys() == {7}
+    assert agenda.take(100).asked_for == {}
 
 
 def test_what_is_added_during_a_pass_is_kept_for_the_next_even_if_it_is_the_same() -> None:
@@ -55,7 +55,7 @@ def test_what_is_added_during_a_pass_is_kept_for_the_next_even_if_it_is_the_same
     agenda.take(10)
     agenda.look_again(7, at=10)
     agenda.finished(10)
-    assert agenda.take(10).pool_ids == {7}
+    assert agenda.take(10).asked_for.keys() == {7}
 
 
 def test_a_pass_that_failed_gives_everything_back() -> None:
@@ -63,7 +63,7 @@ def test_a_pass_that_failed_gives_everything_back() -> None:
     agenda.look_again(7, at=10)
     agenda.look_at_workloads([70])
     work = agenda.take(10)
-    agenda.put_back(work, 10)
+    agenda.put_back(work)
     assert agenda.take(10) == work
 
 
@@ -75,6 +75,6 @@ def test_every_pool_is_handed_out_exactly_once_at_its_earliest_wish(wishes: list
         agenda.look_again(pool_id, at=at)
         earliest[pool_id] = min(at, earliest.get(pool_id, at))
     due = {pool_id for pool_id, at in earliest.items() if at <= now}
-    assert agenda.take(now).pool_ids == due
+    assert agenda.take(now).asked_for.keys() == due
     assert agenda.next_at() == min((at for at in earliest.values() if at > now), default=None)
-    assert agenda.take(100).pool_ids == earliest.keys() - due
+    assert agenda.take(100).asked_for.keys() == earliest.keys() - due

@@ -10,6 +10,7 @@ from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.expirer import PassReport
 from pool_daemon.scheduling.rounds import Rounds
+from pool_daemon.telemetry.observer import Observer
 
 
 class Passes:
@@ -33,7 +34,8 @@ class Passes:
 async def go_round(passes: Passes, *, within_seconds: float = 5) -> Alarm:
     alarm = Alarm(clock=SystemClock(), safety_seconds=60)
     alarm.start()
-    rounds = Rounds(expirer=passes, alarm=alarm, clock=SystemClock(), stop=passes.stop)  # type: ignore[arg-type]
+    observer = Observer(identity="me", version="0", clock=SystemClock())
+    rounds = Rounds(expirer=passes, alarm=alarm, clock=SystemClock(), stop=passes.stop, observer=observer)  # type: ignore[arg-type]
     running = asyncio.create_task(rounds.run())
     stopped = asyncio.create_task(passes.stop.wait())
     async with asyncio.timeout(within_seconds):

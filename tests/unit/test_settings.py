@@ -163,7 +163,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ),
         ("[zzz]\nq = 1", "zzz.q (file PATH): is no setting; remove it"),
         ("name = 'hunter2'", "name (file PATH): is no setting; remove it"),
-        ("log = 'debug'", "log (file PATH): is a section; set one of its fields: format, level"),
+        ("log = 'debug'", "log (file PATH): is a section; set one of its fields: format, level, detail"),
         ("[log.level]\nx = 1", "log.level (file PATH): must be one of debug, info, warning, error"),
     ],
 )
@@ -185,7 +185,7 @@ def test_an_unknown_key_of_the_file_is_refused(write_config: WriteConfig, text: 
             "POOL_DAEMON_DATABASE__URI__X",
             "database.uri.x (environment variable {}): is no setting; did you mean database.uri?",
         ),
-        ("POOL_DAEMON_LOG", "log (environment variable {}): is a section; set one of its fields: format, level"),
+        ("POOL_DAEMON_LOG", "log (environment variable {}): is a section; set one of its fields: format, level, detail"),
     ],
 )
 def test_a_variable_that_names_nothing_is_refused(variable: str, expected: str) -> None:

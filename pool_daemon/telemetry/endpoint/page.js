@@ -62,10 +62,10 @@ function age(seconds) {
 }
 
 function countdown(seconds) {
-  if (seconds < 10) return seconds.toFixed(1);
   const whole = Math.floor(seconds), days = Math.floor(whole / 86400);
   const clock = [3600, 60, 1].map((unit) => pad(Math.floor((whole % (unit * (unit === 3600 ? 24 : 60))) / unit))).join(":");
-  return days > 0 ? `${count.format(days)} d ${clock}` : clock;
+  if (days > 0) return `${count.format(days)} d ${clock}`;
+  return seconds < 10 ? `${clock}.${Math.floor(seconds * 10) % 10}` : clock;
 }
 
 /* ---- parts ---- */
@@ -116,7 +116,7 @@ function drawEvents() {
   draw("events", known.events, () => known.events.length ? known.events.map((event) => make("tr", null,
     make("td", null, stamp(event.at)),
     make("td", { class: `kind ${event.kind}` }, event.kind.replace("_", " ")),
-    make("td", null, event.pool_id === null ? "" : make("span", { class: "mono" }, `pool ${event.pool_id} `), event.text,
+    make("td", { class: "fill" }, event.pool_id === null ? "" : make("span", { class: "mono" }, `pool ${event.pool_id} `), event.text,
       event.times > 1 ? make("span", { class: "quiet" }, ` ×${count.format(event.times)}`) : ""),
     make("td", { class: "number", title: "from empty_at to the commit" }, event.lateness_seconds === null ? "" : `+${span(event.lateness_seconds)}`),
   )) : [nothing("Nothing has happened yet.")]);
@@ -125,7 +125,7 @@ function drawEvents() {
 function drawPasses() {
   draw("passes", known.passes, () => known.passes.length ? known.passes.slice(-6).reverse().map((pass) => make("tr", null,
     make("td", null, stamp(pass.ended_at)),
-    pass.outcome === "failed" ? make("td", { class: "kind failed" }, "failed") : make("td", null,
+    pass.outcome === "failed" ? make("td", { class: "kind failed fill" }, "failed") : make("td", { class: "fill" },
       `${plural(pass.settled, "pool")}, ${plural(pass.decommissioned, "workload")}`
       + (pass.set_aside ? `, ${count.format(pass.set_aside)} set aside` : "")),
     make("td", { class: "number" }, span(pass.seconds)),
@@ -146,11 +146,11 @@ function drawHeld() {
   draw("held", [holds, quarantine], () => {
     const rows = [
       ...holds.map((hold) => make("tr", null, make("td", null, stamp(hold.since_at)),
-        make("td", { class: "kind held" }, hold.reason), make("td", null, hold.detail))),
+        make("td", { class: "kind held" }, hold.reason), make("td", { class: "fill" }, hold.detail))),
       ...quarantine.first.map((pool) => make("tr", null,
         make("td", { title: "tried again at" }, stamp(pool.retry_at)),
         make("td", { class: "kind set_aside mono" }, `pool ${pool.pool_id}`),
-        make("td", null, `${pool.reason} `, make("span", { class: "quiet" }, `×${pool.tries}`)))),
+        make("td", { class: "fill" }, `${pool.reason} `, make("span", { class: "quiet" }, `×${pool.tries}`)))),
     ];
     const more = quarantine.pools - quarantine.first.length;
     if (more > 0) rows.push(nothing(`and ${count.format(more)} more pools in quarantine`));
@@ -163,7 +163,7 @@ const nothing = (text) => make("tr", null, make("td", { class: "quiet", colspan:
 /* ---- the timeline: now stands still and the pools move towards it; the scale narrows with the distance ---- */
 
 const TICKS = [[10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [86400, "1 d"], [604800, "7 d"], [2592000, "30 d"]];
-const LANES = 4;
+const LANES = 4, TICK_ROOM = 42;
 
 function drawTimeline() {
   const svg = $("timeline"), wide = svg.clientWidth || 800, base = 118, now = serverNow();
@@ -177,13 +177,17 @@ function drawTimeline() {
     make("rect", { class: "past", x: 0, y: 0, width: here, height: base }),
     make("line", { class: "axis", x1: 0, x2: wide, y1: base, y2: base }),
   ], flags = [];
-  const ticks = (place, until, sign) => TICKS.filter(([seconds]) => seconds <= until).forEach(([seconds, name]) => drawn.push(
-    make("line", { class: "axis", x1: place(seconds), x2: place(seconds), y1: base, y2: base + 5 }),
-    make("text", { x: place(seconds), y: base + 18, "text-anchor": "middle" }, sign + name)));
+  const mark = (x, name, className, top) => drawn.push(make("line", { class: className, x1: x, x2: x, y1: top, y2: base + 5 }),
+    make("text", { class: `${className}text`, x, y: base + 18, "text-anchor": "middle" }, name));
+  const ticks = (place, until, sign) => TICKS.filter(([seconds]) => seconds <= until).reduce((last, [seconds, name]) => {
+    const x = place(seconds);
+    if (Math.abs(x - last) < TICK_ROOM) return last;
+    mark(x, sign + name, "axis", base);
+    return x;
+  }, here);
   ticks(right, furthest, "");
   ticks(left, 3600, "−");
-  drawn.push(make("line", { class: "now", x1: here, x2: here, y1: 0, y2: base + 5 }),
-    make("text", { class: "nowtext", x: here, y: base + 18, "text-anchor": "middle" }, "now"));
+  mark(here, "now", "now", 0);
   const ends = new Array(LANES).fill(-Infinity);
   for (const pool of future) {
     const x = right(Math.min(pool.ahead, furthest)), name = String(pool.pool_id);
@@ -231,7 +235,7 @@ function tick() {
   const shownLeft = left === null ? "nothing due" : left <= 0 ? "now" : iso(at) ? countdown(left) : "never";
   say("countdown", shownLeft, `countdown ${left === null ? "none" : left < SOON_SECONDS ? "soon" : ""}`);
   const owner = known.upcoming.find((upcoming) => upcoming.pool_id === pool);
-  say("next", left === null ? "No pool is known to run empty." : pool === null ? `Some pool is looked at again at ${when(at)}`
+  say("next", left === null ? "No pool is known to run empty." : pool === null ? `Some pool is looked at again,  ${when(at)}`
     : `pool ${pool}${owner ? ` of customer ${owner.customer_tid}` : ""}, ${when(at)}`);
   document.title = silentSince !== null ? "no answer · pool-daemon" : `${shownLeft} · pool-daemon`;
 }

@@ -1,0 +1,79 @@
+"""Where everything is measured: one empty database, filled and cleared again for each contestant."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from pool_daemon.bench.commits import Commits
+from pool_daemon.bench.daemon_process import DaemonProcess
+from pool_daemon.bench.grid import Lot, build
+from pool_daemon.errors import BenchError
+from pool_daemon.store.failures import translated
+from pool_daemon.store.setup import OWN_COLLECTIONS
+from pool_daemon.store.workloads import WORKQUEUE
+
+Document = dict[str, Any]
+
+
+class Stage:
+    """One database on one server, a folder for logs, and somebody who is told how far things are.
+
+    The database must be empty and is dropped at the end: nothing on it is anybody else's.
+    """
+
+    def __init__(self, *, uri: str, name: str, folder: Path, tell: Callable[[str], None]) -> None:
+        self._uri = uri
+        self._folder = folder
+        self._daemons = 0
+        self.tell = tell
+        with translated("connecting"):
+            self.client: MongoClient[Document] = MongoClient(
+                uri, appname="pool-daemon-bench", serverSelectionTimeoutMS=5000, tz_aware=True
+            )
+        self.database: Database[Document] = self.client[name]
+
+    def claim(self) -> None:
+        """Make sure that the database is empty.
+
+        Raises BenchError if it is not, StoreUnavailableError or StoreRefusedError.
+        """
+        with translated("looking whether the database is empty"):
+            names = self.database.list_collection_names()
+        if names:
+            raise BenchError(
+                f"the database {self.database.name} is not empty, and the bench would drop it: name another one"
+            )
+
+    def fill(self, *lots: Lot, indexes: bool = True) -> None:
+        """Put these pools and workloads on the database in place of everything that is there."""
+        self.clear()
+        for name in (WORKQUEUE, *OWN_COLLECTIONS):
+            self.database.create_collection(name)
+        build(self.database, lots, indexes=indexes)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self.client.drop_database(self.database.name)
+
+    def daemon(self, **settings: str) -> DaemonProcess:
+        """Return a daemon for the database, not started yet; `settings` are named as in the environment."""
+        self._daemons += 1
+        log = self._folder / f"daemon-{self._daemons}.log"
+        return DaemonProcess(uri=self._uri, database=self.database.name, log=log, settings=settings)
+
+    def commits(self) -> Commits:
+        """Begin to note what is committed from now on."""
+        return Commits(client=self.client, database=self.database.name)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+
+def lead_seconds(lots: Sequence[Lot]) -> int:
+    """Return how long before the first deadline to begin with filling the stage, the daemon's start included."""
+    documents = sum(lot.pools + lot.workloads for lot in lots)
+    return 6 + documents // 10_000

@@ -1,0 +1,127 @@
+"""Storms: many pools, or many workloads, that all fall due in the same second."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pool_daemon.bench import raw_limit
+from pool_daemon.bench.commits import Commit
+from pool_daemon.bench.daemon_process import DaemonProcess
+from pool_daemon.bench.figures import Figure
+from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.one_by_one import one_by_one
+from pool_daemon.bench.stage import Stage, lead_seconds
+from pool_daemon.errors import BenchError
+
+SERVERS_LIMIT_MB: Final = 16
+"""A document of the log of operations may be no larger, and up to MongoDB 4.0 nor might a transaction."""
+
+FASTEST: Final = 1000
+"""Workloads a second below which a daemon under measure is given up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one storm on the daemon came to."""
+
+    due_at: int
+    commits: Sequence[Commit]
+    peak_memory_mb: float
+
+    @property
+    def seconds(self) -> float:
+        """From the second in which all fell due to the last commit."""
+        return self.commits[-1].committed_at - self.due_at
+
+    @property
+    def first_milliseconds(self) -> float:
+        """From the second in which all fell due to the first commit."""
+        return (self.commits[0].committed_at - self.due_at) * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storm:
+    """Pools that fall due in the same second, settled by the daemon and by both references on the same documents.
+
+    The daemon is armed before that second comes. Its first and its last commit are read from the server's log of
+    operations, so its pace includes how late it began, what it read and what it decided. The pace of one by one is
+    that of its first seconds, as it never changes; that of the raw limit is the best of some numbers of threads,
+    with all documents made before its clock starts.
+    """
+
+    pools: int
+    workloads_each: int = 1
+    patience_seconds: float = 10
+
+    @property
+    def name(self) -> str:
+        """The word that selects it."""
+        return f"storm-{self.pools}x{self.workloads_each}"
+
+    @property
+    def work(self) -> str:
+        """What is done."""
+        each = "one container" if self.workloads_each == 1 else f"{self.workloads_each:,} workloads"
+        return f"storm: {self.pools:,} {'pool' if self.pools == 1 else 'pools'} with {each} {'each ' if self.pools > 1 else ''}due in one second"
+
+    def measure(self, stage: Stage) -> Sequence[Figure]:
+        """Let the daemon and both references do the work, each on fresh data."""
+        run = self._daemon(stage)
+        workloads = self.pools * self.workloads_each
+        daemon_pace = workloads / run.seconds
+        raw_pace = workloads / self._raw_limit(stage)
+        plain_pace = self._one_by_one(stage)
+        largest = max(run.commits, key=lambda commit: commit.size_bytes)
+        return [
+            Figure("first decommissioning after the second", run.first_milliseconds, "ms", at_least=0, at_most=100),
+            Figure("pace", daemon_pace / plain_pace, "× one by one", at_least=15),
+            Figure("pace", daemon_pace / raw_pace, "× the raw limit", at_least=0.8),
+            Figure("largest transaction", largest.size_bytes / 1e6, "MB", at_most=SERVERS_LIMIT_MB),
+            Figure("largest transaction", largest.writes, "writes"),
+            Figure("daemon", daemon_pace, "workloads/s"),
+            Figure("one by one", plain_pace, "workloads/s"),
+            Figure("raw limit", raw_pace, "workloads/s"),
+            Figure("peak memory", run.peak_memory_mb, "MB"),
+        ]
+
+    def _lot(self, due_at: int) -> Lot:
+        return Lot(pools=self.pools, workloads_each=self.workloads_each, empty_at=due_at)
+
+    def _daemon(self, stage: Stage) -> Run:
+        due_at = int(time.time()) + lead_seconds([self._lot(0)])
+        stage.tell("the daemon")
+        stage.fill(self._lot(due_at))
+        commits = stage.commits()
+        with stage.daemon() as daemon:
+            daemon.first("armed", holds=lambda entry: entry["at"] == due_at)
+            if time.time() > due_at - 1:
+                raise BenchError("this machine was too busy to make the data in time")
+            self._until_done(daemon, due_at)
+            peak_memory_mb = daemon.peak_memory_mb()
+        return Run(due_at=due_at, commits=commits.decommissionings(), peak_memory_mb=peak_memory_mb)
+
+    def _until_done(self, daemon: DaemonProcess, due_at: int) -> None:
+        workloads = self.pools * self.workloads_each
+        time.sleep(max(0.0, due_at - time.time()))
+        report = daemon.first(
+            "pass_completed", holds=lambda entry: bool(entry["settled"]), within_seconds=30 + workloads / FASTEST
+        )
+        if report["decommissioned"] != workloads:
+            raise BenchError(f"the daemon decommissioned {report['decommissioned']} of {workloads} workloads")
+
+    def _raw_limit(self, stage: Stage) -> float:
+        seconds = []
+        for threads in raw_limit.THREADS:
+            stage.tell(f"the raw limit, {threads} threads")
+            now = int(time.time())
+            stage.fill(self._lot(now))
+            batches = raw_limit.prepare(stage.database, now=now)
+            seconds.append(raw_limit.write(stage.database, batches, threads=threads))
+        return min(seconds)
+
+    def _one_by_one(self, stage: Stage) -> float:
+        stage.tell("one by one")
+        now = int(time.time())
+        stage.fill(self._lot(now))
+        return one_by_one(stage.database, now=now, patience_seconds=self.patience_seconds)

@@ -1,0 +1,140 @@
+"""The daemon's picture of itself, drawn for a terminal."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+EVENTS: Final = 10
+UPCOMING: Final = 5
+Picture = dict[str, Any]
+Line = tuple[str, Text]
+
+LENGTHS: Final = ((172_800, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"), (10, 1, "s"))
+"""From so many seconds on a span is told in units of so many seconds."""
+
+
+def portrait(picture: Picture, *, silent_seconds: float | None = None) -> RenderableType:
+    """Draw what `/statusz` told; `silent_seconds` is how long nobody has answered since."""
+    parts: list[RenderableType] = [_head(picture), _table(_lines(picture))]
+    if silent_seconds is not None:
+        parts.insert(0, Text(f"no answer for {span(silent_seconds)}; this is what was heard last", "bold white on red"))
+    if picture["upcoming"]:
+        parts += [Text("\nruns empty next", "bold"), _table(_upcoming(picture))]
+    if picture["events"]:
+        parts += [Text("\nevents", "bold"), _events(picture["events"][:EVENTS])]
+    return Group(*parts)
+
+
+def span(seconds: float) -> str:
+    """Say how long a while is, as roughly as one would aloud."""
+    for least, unit, name in LENGTHS:
+        if seconds >= least:
+            return f"{seconds / unit:,.0f} {name}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _head(picture: Picture) -> Text:
+    ready = picture["ready"]["ok"] and picture["live"]["ok"]
+    role = picture["role"] if picture["term"] is None else f"{picture['role']} in term {picture['term']}"
+    return Text.assemble(
+        ("pool-daemon ", "bold"),
+        f"{picture['version']} on {picture['identity']}, {role}, up {span(picture['uptime_seconds'])}: ",
+        ("ready", "bold green") if ready else ("not ready", "bold red"),
+    )
+
+
+def _lines(picture: Picture) -> Iterator[Line]:
+    for problem in dict.fromkeys([*picture["live"]["problems"], *picture["started"]["problems"]]):
+        yield "problem", Text(problem, "red")
+    for problem in picture["ready"]["problems"]:
+        yield "not ready", Text(problem, "red")
+    for hold in picture["holds"]:
+        yield "held back", Text(f"{hold['reason']}: {hold['detail']}", "yellow")
+    yield "next", _next(picture)
+    yield "last pass", _last_pass(picture)
+    yield "stream", _stream(picture["stream"])
+    yield "clocks", _clocks(picture["clocks"])
+    yield "backlog", _count(picture["backlog"], "pools are due and not settled")
+    yield "quarantine", _count(picture["quarantine"]["pools"], "pools fail by themselves")
+    expiring = picture["expiring"] or {}
+    yield (
+        "run empty",
+        Text(", ".join(f"{number:,} within {name}" for name, number in expiring.items()) or "not counted yet"),
+    )
+
+
+def _next(picture: Picture) -> Text:
+    at, pool_id = picture["next"]["at"], picture["next"]["pool_id"]
+    if at is None:
+        return Text("nothing is known to fall due")
+    left = at - picture["at"]
+    what = "another look at a pool" if pool_id is None else f"pool {pool_id} runs empty"
+    return Text(f"{what} {f'in {span(left)}' if left > 0 else 'now'} ({_date(at)})", "bold")
+
+
+def _last_pass(picture: Picture) -> Text:
+    last = picture["last_pass"]
+    if last is None:
+        return Text("none yet")
+    ago = span(max(0.0, picture["at"] - last["ended_at"]))
+    if last["outcome"] == "failed":
+        return Text(f"failed {ago} ago: {last['reason']}", "red")
+    return Text(
+        f"{last['outcome']} {ago} ago in {span(last['seconds'])}: "
+        f"{last['settled']:,} pools settled, {last['decommissioned']:,} workloads decommissioned"
+    )
+
+
+def _stream(stream: Picture) -> Text:
+    if stream["state"] == "open":
+        return Text(f"open, its token moved {span(stream['token_age_seconds'])} ago")
+    return Text(f"{stream['state']}: {stream['reason'] or 'not opened yet'}", "yellow")
+
+
+def _clocks(clocks: Picture | None) -> Text:
+    if clocks is None:
+        return Text("not compared yet")
+    apart = f"{span(abs(clocks['difference_seconds']))} apart"
+    return Text(f"agree, {apart}") if clocks["agree"] else Text(f"disagree, {apart}", "red")
+
+
+def _count(number: int | None, what: str) -> Text:
+    if number is None:
+        return Text("not counted yet")
+    return Text(f"{number:,} {what}", "yellow") if number else Text("none")
+
+
+def _upcoming(picture: Picture) -> Iterator[Line]:
+    for pool in picture["upcoming"][:UPCOMING]:
+        left = span(pool["empty_at"] - picture["at"])
+        yield f"pool {pool['pool_id']}", Text(f"in {left} ({_date(pool['empty_at'])}), customer {pool['customer_tid']}")
+
+
+def _events(events: list[Picture]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for event in events:
+        pool = "" if event["pool_id"] is None else f"pool {event['pool_id']}: "
+        times = f", {event['times']} times" if event["times"] > 1 else ""
+        late = "" if event["lateness_seconds"] is None else f", {span(event['lateness_seconds'])} late"
+        table.add_row(
+            Text(_date(event["at"])[11:19], "dim"), event["kind"], Text(f"{pool}{event['text']}{late}{times}")
+        )
+    return table
+
+
+def _table(lines: Iterator[Line]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, text in lines:
+        table.add_row(Text(name, "dim"), text)
+    return table
+
+
+def _date(at: float) -> str:
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return "in a far future"

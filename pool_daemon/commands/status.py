@@ -1,0 +1,69 @@
+"""What the running daemon does and waits for, as it says itself."""
+
+import argparse
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from pool_daemon.commands import add_config_argument
+from pool_daemon.commands.inquiry import ask
+from pool_daemon.commands.portrait import portrait
+from pool_daemon.errors import ExitCode, NoAnswerError
+from pool_daemon.settings import Http, load_settings
+
+EXAMPLES = (
+    "pool-daemon status --config /etc/pool-daemon/config.toml",
+    "pool-daemon status --watch",
+    "pool-daemon status --json | jq .next",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--config`, `--json` and `--watch`."""
+    add_config_argument(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the answer as the daemon gave it")
+    form.add_argument("--watch", action="store_true", help="go on, once a second, until interrupted")
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Print the daemon's own picture of itself; FAILED if nobody answers."""
+    http = load_settings(arguments.config).http
+    if arguments.watch:
+        return _watch(http)
+    text = ask(http, "/statusz").text
+    if arguments.json:
+        print(text, end="")
+    else:
+        Console().print(portrait(_read(text)))
+    return ExitCode.OK
+
+
+def _watch(http: Http) -> ExitCode:
+    """Show it again every second; when nobody answers, what was heard last, marked as old."""
+    picture: dict[str, Any] = _read(ask(http, "/statusz").text)
+    silent_since: float | None = None
+    try:
+        with Live(auto_refresh=False, screen=True) as live:
+            while True:
+                silent_seconds = None if silent_since is None else time.monotonic() - silent_since
+                live.update(portrait(picture, silent_seconds=silent_seconds), refresh=True)
+                time.sleep(1)
+                try:
+                    picture, silent_since = _read(ask(http, "/statusz").text), None
+                except NoAnswerError:
+                    silent_since = silent_since or time.monotonic()
+    except KeyboardInterrupt:
+        return ExitCode.OK
+
+
+def _read(text: str) -> dict[str, Any]:
+    """Raise NoAnswerError if whoever answered is no pool-daemon."""
+    try:
+        picture = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise NoAnswerError("what answers there is no pool-daemon") from error
+    return dict(picture)

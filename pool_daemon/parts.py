@@ -1,0 +1,198 @@
+"""The parts of a daemon, each made once and handed what it needs."""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from pool_daemon import __version__
+from pool_daemon.clock import SystemClock
+from pool_daemon.scheduling.agenda import Agenda
+from pool_daemon.scheduling.alarm import Alarm
+from pool_daemon.scheduling.brake import Brake
+from pool_daemon.scheduling.clock_guard import ClockGuard
+from pool_daemon.scheduling.expirer import Expirer
+from pool_daemon.scheduling.findings import Findings
+from pool_daemon.scheduling.gate import Gates, StopGate
+from pool_daemon.scheduling.leadership import Leadership
+from pool_daemon.scheduling.quarantine import Quarantine
+from pool_daemon.scheduling.reconciler import Reconciler
+from pool_daemon.scheduling.reports import Reports
+from pool_daemon.scheduling.restraints import NoBrake, Restraints
+from pool_daemon.scheduling.rounds import Rounds
+from pool_daemon.scheduling.watcher import Watcher
+from pool_daemon.settings import Settings
+from pool_daemon.store.changes import open_stream
+from pool_daemon.store.client import connect
+from pool_daemon.store.command_log import CommandLog
+from pool_daemon.store.holds import HoldStore
+from pool_daemon.store.horizon import Horizon
+from pool_daemon.store.lease import LeaseStore
+from pool_daemon.store.losses import LossReader
+from pool_daemon.store.quarantine import QuarantineStore
+from pool_daemon.store.reconciliation import Reconciliation
+from pool_daemon.store.server_clock import ServerClock
+from pool_daemon.store.store import Store
+from pool_daemon.telemetry.endpoint.routes import Routes
+from pool_daemon.telemetry.endpoint.server import Server
+from pool_daemon.telemetry.health import Patience
+from pool_daemon.telemetry.heartbeat import Heartbeat
+from pool_daemon.telemetry.notify import Notifier
+from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.outlook import Outlook
+
+
+class Parts:
+    """Everything that a daemon on the MongoDB at `uri` consists of; nothing runs yet.
+
+    Without the lease (`leased`) it acts whoever else does, which is safe: every effect is conditional on what the
+    database holds. In a `dry_run` the parts that exist to write are left out: lease, brake and reconciler.
+    """
+
+    def __init__(
+        self, *, settings: Settings, uri: str, identity: str, stop: StopGate, leased: bool = True, dry_run: bool = False
+    ) -> None:
+        self._settings = settings
+        self._leased = leased and not dry_run
+        self._identity = settings.lease.identity or identity
+        self._dry_run = dry_run
+        self.stop = stop
+        self.clock = SystemClock()
+        self.observer = Observer(identity=self._identity, version=__version__, clock=self.clock)
+        self.database = connect(
+            uri=uri,
+            name=settings.database.name,
+            timeout_seconds=settings.database.timeout_seconds,
+            server_selection_seconds=settings.database.server_selection_seconds,
+            listeners=[CommandLog(self.observer.command_finished)],
+        )
+        self.agenda = Agenda()
+        self.alarm = Alarm(clock=self.clock, safety_seconds=settings.expiry.safety_seconds)
+        self.reports = Reports(observer=self.observer, by_pool=settings.log.detail == "pool", dry_run=dry_run)
+        self._make_restraints()
+        self._make_scheduling()
+        self._make_telemetry()
+
+    def _make_restraints(self) -> None:
+        settings, clock = self._settings, self.clock
+        self.leadership = Leadership(
+            store=LeaseStore(database=self.database, identity=self._identity, seconds=settings.lease.seconds),
+            clock=clock,
+            on_acquired=self.look_at_everything,
+        )
+        self.clock_guard = ClockGuard(
+            read_server_clock=ServerClock(database=self.database).now,
+            clock=clock,
+            settings=settings.clock,
+            opened=self.alarm.wake,
+            observer=self.observer,
+        )
+        self.gate = Gates([self.stop, self.clock_guard, *([self.leadership] if self._leased else [])])
+        self.brake = Brake(
+            holds=HoldStore(database=self.database, identity=self._identity),
+            losses=LossReader(database=self.database),
+            settings=settings.brake,
+            clock=clock,
+            look_again=self.look_again,
+            observer=self.observer,
+        )
+        self.quarantine = Quarantine(
+            store=QuarantineStore(database=self.database),
+            settings=settings.retry,
+            clock=clock,
+            identity=self._identity,
+            look_again=self.look_again,
+            observer=self.observer,
+        )
+
+    def _make_scheduling(self) -> None:
+        settings, clock = self._settings, self.clock
+        self.watcher = Watcher(
+            open_stream=lambda token: open_stream(self.database, token=token),
+            agenda=self.agenda,
+            alarm=self.alarm,
+            clock=clock,
+            poll_seconds=settings.stream.poll_seconds,
+            silence_seconds=settings.stream.silence_seconds,
+            observer=self.observer,
+        )
+        self.expirer = Expirer(
+            store=Store(
+                database=self.database,
+                clock=clock,
+                identity=self._identity,
+                batch_workloads=settings.expiry.batch_workloads,
+                dry_run=self._dry_run,
+            ),
+            agenda=self.agenda,
+            restraints=Restraints(
+                gate=self.gate, brake=NoBrake() if self._dry_run else self.brake, quarantine=self.quarantine
+            ),
+            reports=self.reports,
+            clock=clock,
+            concurrency=settings.expiry.concurrency,
+        )
+        self.rounds = Rounds(
+            expirer=self.expirer, alarm=self.alarm, clock=clock, stop=self.stop.stopped, observer=self.observer
+        )
+        self.reconciler = Reconciler(
+            store=Reconciliation(database=self.database),
+            findings=Findings(on_overdue=self.look_at, on_unreadable=self.reports.unreadable, metrics=self.observer),
+            gate=self.gate,
+            clock=clock,
+            stop=self.stop.stopped,
+            settings=settings.reconcile,
+        )
+
+    def _make_telemetry(self) -> None:
+        settings = self._settings
+        patience = Patience.of(
+            poll_seconds=settings.stream.poll_seconds,
+            silence_seconds=settings.stream.silence_seconds,
+            safety_seconds=settings.expiry.safety_seconds,
+        )
+        self.server = None
+        if settings.http.enabled:
+            routes = Routes(observer=self.observer, patience=patience, clock=self.clock)
+            self.server = Server(host=settings.http.host, port=settings.http.port, respond=routes.respond)
+        self.notifier = Notifier()
+        self.heartbeat = Heartbeat(
+            observer=self.observer,
+            patience=patience,
+            notifier=self.notifier,
+            clock=self.clock,
+            leadership=self.leadership if self._leased else None,
+            part=self.server,
+        )
+        self.outlook = Outlook(horizon=Horizon(database=self.database), observer=self.observer, clock=self.clock)
+
+    def everlasting(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Name what has to run for as long as the daemon does, beside the rounds; to be awaited each."""
+        tasks = {
+            "watcher": self.watcher.run(),
+            "clock guard": self.clock_guard.run(),
+            "outlook": self.outlook.run(),
+        }
+        if self._leased:
+            tasks["leadership"] = self.leadership.run()
+        if not self._dry_run:
+            tasks |= {
+                "brake": self.brake.run(),
+                "quarantine": self.quarantine.run(),
+            }
+            if self._settings.reconcile.enabled:
+                tasks["reconciler"] = self.reconciler.run()
+        return tasks
+
+    def look_at_everything(self) -> None:
+        """Have everything overdue looked at now."""
+        self.agenda.rescan()
+        self.alarm.wake()
+
+    def look_again(self, wishes: Mapping[int, int]) -> None:
+        """Have each pool looked at by its unix second; the alarm hears of the first of them."""
+        self.agenda.look_again_at_all(wishes)
+        if wishes:
+            self.alarm.expect(min(wishes.values()))
+
+    def look_at(self, pool_id: int) -> None:
+        """Have a pool looked at now."""
+        self.look_again({pool_id: int(self.clock.now())})

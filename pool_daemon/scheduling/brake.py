@@ -1,0 +1,225 @@
+"""The brake: when suspiciously much is due, it is held until an operator says that it is right."""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Final, Protocol
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreError
+from pool_daemon.settings import sections
+from pool_daemon.store.holds import FIRST, Hold, HoldStore, State, Sweep
+from pool_daemon.store.losses import Loss, LossReader
+
+LOOK_SECONDS: Final = 2.0
+"""How soon an operator's release is noticed; while nothing is held nobody looks."""
+
+MOST_OTHERS: Final = 2**31
+"""More pools than anybody has, for a share of 0, which no number of other pools makes small enough."""
+
+PAGE: Final = 2000
+"""Holds reviewed at a look, so many of those released and so many of those held. It takes the server a tenth of a
+second, and hands out released pools about as fast as they are settled."""
+
+log = structlog.get_logger("pool_daemon.brake")
+
+
+class BrakeObserver(Protocol):
+    """Who is told what is held."""
+
+    def held(self, reason: str, *, detail: str) -> None:
+        """Hear in one word what holds pools back, and in a few more what ends it."""
+
+    def released(self, reason: str) -> None:
+        """Hear that nothing is held back any more."""
+
+
+class Brake:
+    """Holds pools that fell due in a way that nobody would expect, and lets go of those that are released.
+
+    Two things are suspicious. More pools due at one look than a number, and than a share of all pools in use: then
+    all of those are held. And a pool that is overdue by more than an age at the first look after a start: then that
+    one is. Only pools that would lose a workload count or are held. A pool that is looked at by its id, because it was
+    changed, is not counted: somebody has just dealt with it. What is held stays held through a restart; it goes when
+    it is released, topped up or removed, and whatever else falls due goes its way meanwhile.
+
+    `look_again` is asked for a look at each pool that was released. After a takeover from another daemon the first
+    look must be one at everything overdue, for that is when the holds of the other are found.
+    """
+
+    def __init__(
+        self,
+        *,
+        holds: HoldStore,
+        losses: LossReader,
+        settings: sections.Brake,
+        clock: Clock,
+        look_again: Callable[[Mapping[int, int]], None],
+        observer: BrakeObserver,
+    ) -> None:
+        self._holds = holds
+        self._losses = losses
+        self._settings = settings
+        self._clock = clock
+        self._look_again = look_again
+        self._observer = observer
+        # A look that finds nothing held must not overtake a pass that begins to hold something.
+        self._reviewing = asyncio.Lock()
+        self._holding = True  # until the database says that it is not so
+        self._caught_up = False
+        self._looked = False
+        self._walks = dict.fromkeys(State, FIRST)
+        self._handed_out: set[int] = set()
+
+    async def inspect(self, after: int | None, now: int) -> None:
+        """Hold what is suspicious of that which ran empty in (after, now]; everything overdue if `after` is None.
+
+        To be awaited before any of it is settled. Raises StoreUnavailableError or StoreRefusedError; nothing may be
+        settled then.
+        """
+        if not self._settings.enabled:
+            return
+        async with self._reviewing:
+            if after is None or not self._caught_up:
+                await self._catch_up(now)
+            if after is None and not self._looked:
+                await self._hold_overdue(now)
+                self._looked = True
+            await self._hold_crowd(after, now)
+
+    async def sift(self, pool_ids: Sequence[int]) -> list[int]:
+        """Return those pools that are not held; without a query while nothing is held at all.
+
+        Raises StoreUnavailableError or StoreRefusedError.
+        """
+        if not self._settings.enabled or not self._holding:
+            return list(pool_ids)
+        held = {hold.pool_id for hold in await self._holds.standing(pool_ids) if hold.state is State.HELD}
+        return [pool_id for pool_id in pool_ids if pool_id not in held]
+
+    async def run(self) -> None:
+        """Look after what is held for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look()
+            except StoreError as error:
+                log.debug("holds_unread", reason=str(error))
+
+    async def look(self) -> None:
+        """Notice what was released, and forget what concerns nobody any more; no query while nothing is held.
+
+        Raises StoreUnavailableError or StoreRefusedError.
+        """
+        if not self._settings.enabled or not self._holding:
+            return
+        async with self._reviewing:
+            for state in State:
+                await self._review(await self._next_page(state))
+            self._holding = await self._holds.any()
+            if not self._holding:
+                self._handed_out.clear()
+            await self._tell()
+
+    async def _catch_up(self, now: int) -> None:
+        """Finish what this or another daemon has begun to hold, and find out whether anything is held."""
+        sweep = await self._holds.unfinished()
+        if sweep is not None:
+            await self._hold_all(sweep, now)
+        self._holding = await self._holds.any()
+        self._caught_up = True
+
+    async def _hold_overdue(self, now: int) -> None:
+        oldest = now - math.floor(self._settings.age_seconds)
+        reason = f"overdue by more than {self._settings.age_seconds:g} s at the first look after a start"
+        held = 0
+        async with aclosing(self._losing(None, oldest - 1, now)) as batches:
+            async for losses in batches:
+                self._holding = True
+                overdue = [loss for loss in losses if loss.overdue_since < oldest]
+                held += await self._holds.hold(overdue, reason=reason, at=now)
+        await self._tell_held(held, reason)
+
+    async def _hold_crowd(self, after: int | None, now: int) -> None:
+        """Hold everything due if that is too much at once.
+
+        The cheap questions come first: what is due at all is counted in the index, and only if that were too much, what
+        of it would lose anything.
+        """
+        due = await self._losses.count_due(after=after, until=now)
+        if due <= self._settings.pools or await self._share(due, now) is None:
+            return
+        losing = 0
+        async with aclosing(self._losing(after, now, now)) as batches:
+            async for losses in batches:
+                losing += len(losses)
+        if losing <= self._settings.pools:
+            return
+        share = await self._share(losing, now)
+        if share is not None:
+            reason = f"{losing} pools, {share:.0%} of those in use, fell due at once"
+            await self._hold_all(Sweep(after, now, reason), now)
+
+    async def _share(self, pools: int, now: int) -> float | None:
+        """Return the share of so many pools that are due in all pools in use; None if it is not too high.
+
+        In use are these, and those that run empty later: no more of them are counted than make the share small enough.
+        """
+        enough = pools / self._settings.share - pools if self._settings.share else math.inf
+        others = await self._losses.count_draining(after=now, most=int(min(enough + 1, MOST_OTHERS)))
+        return None if others >= enough else pools / (pools + others)
+
+    async def _hold_all(self, sweep: Sweep, now: int) -> None:
+        self._caught_up = False
+        self._holding = True
+        await self._holds.begin(sweep)
+        held = 0
+        async with aclosing(self._losing(sweep.after, sweep.until, now)) as batches:
+            async for losses in batches:
+                held += await self._holds.hold(losses, reason=sweep.reason, at=now)
+        await self._holds.finish()
+        self._caught_up = True
+        await self._tell_held(held, sweep.reason)
+
+    async def _losing(self, after: int | None, until: int, now: int) -> AsyncGenerator[list[Loss], None]:
+        """Stream what ran empty in (after, until] and would lose something, leaving out what is held or released."""
+        async with aclosing(self._losses.due(after=after, until=until)) as batches:
+            async for pool_ids in batches:
+                standing = set()
+                if self._holding:
+                    standing = {hold.pool_id for hold in await self._holds.standing(pool_ids)}
+                yield await self._losses.of([each for each in pool_ids if each not in standing], now=now)
+
+    async def _next_page(self, state: State) -> list[Hold]:
+        """Return the next of the holds in that state, beginning anew behind the last."""
+        page = await self._holds.page(behind=self._walks[state], state=state, limit=PAGE)
+        self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
+        return page
+
+    async def _review(self, holds: Sequence[Hold]) -> None:
+        now = math.floor(self._clock.now())
+        standing = {hold.pool_id for hold in await self._holds.standing([hold.pool_id for hold in holds])}
+        released = [hold.pool_id for hold in holds if hold.state is State.RELEASED and hold.pool_id in standing]
+        unsettled = {loss.pool_id for loss in await self._losses.of(released, now=now)} if released else set()
+        gone = [hold for hold in holds if hold.pool_id not in (unsettled if hold.state is State.RELEASED else standing)]
+        await self._holds.drop(gone)
+        self._handed_out.difference_update(hold.pool_id for hold in gone)
+        if fresh := unsettled - self._handed_out:
+            self._handed_out |= fresh
+            log.info("brake_released", pools=len(fresh))
+            self._look_again(dict.fromkeys(fresh, now))
+
+    async def _tell_held(self, held: int, reason: str) -> None:
+        if held:
+            log.error("brake_held", pools=held, reason=reason, remedy="pool-daemon brake status, then brake release")
+            await self._tell()
+
+    async def _tell(self) -> None:
+        held = await self._holds.count(State.HELD) if self._holding else 0
+        if held:
+            self._observer.held("brake", detail=f"{held} pools wait for `pool-daemon brake release`")
+        else:
+            self._observer.released("brake")

@@ -1,0 +1,47 @@
+"""Where the shipped files are, and the tools that judge them."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+DEPLOY = PROJECT / "deploy"
+RUNBOOK = DEPLOY / "RUNBOOK.md"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pool-daemon-ci"
+"""Where `.ci/deploy-tools` puts what it installs apart from the system."""
+
+PLACES = (CACHE / "tools/bin", CACHE / "npm/node_modules/.bin")
+
+
+def tool(name: str) -> str:
+    """Find a program; a missing one is a failure, not a reason to test less."""
+    path = shutil.which(name, path=os.pathsep.join([*map(str, PLACES), os.environ["PATH"]]))
+    assert path is not None, f"{name} is missing: run .ci/deploy-tools"
+    return path
+
+
+def run(*command: str | Path, cwd: Path = PROJECT, given: str | None = None) -> str:
+    """Run a program that must succeed, and return what it said, errors included."""
+    name, *arguments = map(str, command)
+    done = subprocess.run(
+        [tool(name), *arguments],
+        cwd=cwd,
+        input=given,
+        stdin=None if given is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{name} {' '.join(arguments)} -> {done.returncode}\n{done.stdout}"
+    return done.stdout
+
+
+def commands(heading: str, document: Path = RUNBOOK) -> list[str]:
+    """Read the shell commands of the first code block below a heading, one a line."""
+    section = document.read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
+    block = re.search(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    assert block is not None, f"{document.name} has no commands under {heading!r}"
+    return block[1].splitlines()

@@ -1,0 +1,68 @@
+"""The installed unit on a booted machine, as `systemctl` and `journalctl` tell of it."""
+
+from deploy.machine import Machine
+
+NAME = "pool-daemon"
+URI_FILE = "/etc/pool-daemon/database__uri"
+DROP_IN = f"/etc/systemd/system/{NAME}.service.d/test.conf"
+
+FIND_WRITABLE = """
+import os, sys
+for line in open("/proc/self/mounts"):
+    folder = line.split()[1]
+    if os.path.isdir(folder) and os.access(folder, os.W_OK):
+        print(folder)
+"""
+
+
+class Service:
+    """The unit; what its journal held before is not told again."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._cursor = machine.run("journalctl", "--lines=0", "--show-cursor").partition("cursor: ")[2].strip()
+
+    def set_uri(self, uri: str | None) -> None:
+        """Put the address of MongoDB where an operator puts it, or take it away."""
+        if uri is None:
+            self._machine.run("rm", URI_FILE)
+        else:
+            self._machine.write(URI_FILE, f"{uri}\n", mode="600")
+
+    def override(self, *lines: str) -> None:
+        """Replace the drop-in that changes the unit for a test."""
+        self._machine.write(DROP_IN, "\n".join(["[Service]", *lines, ""]))
+        self._machine.run("systemctl", "daemon-reload")
+
+    def control(self, verb: str, *options: str) -> None:
+        """Have systemd start it, stop it, and so on."""
+        self._machine.run("systemctl", verb, *options, NAME)
+
+    def signal(self, name: str) -> None:
+        """Send its main process a signal."""
+        self.control("kill", "--kill-whom=main", f"--signal={name}")
+
+    def tells(self, name: str) -> str:
+        """Read one of its properties."""
+        return self._machine.run("systemctl", "show", f"--property={name}", "--value", NAME).strip()
+
+    def is_(self, state: str) -> bool:
+        """Tell whether that is its state."""
+        return self.tells("ActiveState") == state
+
+    def restarts(self) -> int:
+        """Count how often systemd has started it anew by itself."""
+        return int(self.tells("NRestarts"))
+
+    def journal(self) -> str:
+        """Read what it said, and what systemd said of it."""
+        return self._machine.run(
+            "journalctl", "--no-pager", "--output=cat", f"--unit={NAME}", f"--after-cursor={self._cursor}"
+        )
+
+    def writable_folders(self) -> list[str]:
+        """List the mounts that its process may write to."""
+        process = self.tells("MainPID")
+        user = self.tells("UID")
+        enter = ("nsenter", f"--target={process}", "--mount", f"--setuid={user}", f"--setgid={user}")
+        return self._machine.run(*enter, "python3", "-c", FIND_WRITABLE).split()

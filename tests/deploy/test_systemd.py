@@ -1,0 +1,149 @@
+"""The unit as it is shipped, on a real systemd: installed by the runbook's own lines, misled, hung, and stopped."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deadline import wait_until
+from deploy.files import DEPLOY, commands, run
+from deploy.machine import Machine, why_none_boots
+from deploy.service import Service
+from explorer import CONTAINER, FREE, Explorer
+from ledger import DELETE
+
+UNIT = DEPLOY / "systemd/pool-daemon.service"
+NOWHERE = "mongodb://127.0.0.1:9/"
+
+MOST_EXPOSED = 10
+"""The greatest exposure allowed, in tenths; nine is the least for a service that speaks TCP."""
+
+START_SECONDS = 20
+EXPIRE_SECONDS = 5
+WATCHDOG_SECONDS = 3
+
+
+@pytest.fixture(scope="module")
+def machine(distribution: Path, mongo_uri: str) -> Iterator[Machine]:
+    """Boot a Debian and install the service in it as the runbook says."""
+    if reason := why_none_boots():
+        pytest.skip(reason)
+    with Machine(shown={distribution: "/project"}) as machine:
+        offline = ("env", "--chdir=/project", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/project/wheels")
+        for command in commands("## Install under systemd"):
+            machine.run(*offline, "bash", "-c", command, given=mongo_uri)
+        yield machine
+
+
+@pytest.fixture
+def service(machine: Machine, mongo_uri: str, explorer: Explorer) -> Iterator[Service]:
+    """Give the installed service a database and a port of the test's own, and a watchdog that barks early."""
+    service = Service(machine)
+    service.control("stop")
+    service.set_uri(mongo_uri)
+    service.override(
+        f"Environment=POOL_DAEMON_DATABASE__NAME={explorer.database.name} POOL_DAEMON_HTTP__PORT={_free_port()}",
+        f"WatchdogSec={WATCHDOG_SECONDS}",
+    )
+    yield service
+    sys.stdout.write(service.journal())  # shown where the test failed
+    service.control("stop")
+    service.control("reset-failed")
+
+
+def test_the_unit_is_exposed_as_little_as_a_service_on_tcp_can_be() -> None:
+    run("systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", UNIT)
+
+
+def test_systemd_finds_nothing_wrong_with_the_installed_unit(machine: Machine) -> None:
+    verified = machine.attempt("systemd-analyze", "verify", "pool-daemon.service")
+
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+
+
+def test_the_service_runs_as_nobody_and_has_nowhere_to_write_but_its_state(service: Service) -> None:
+    service.control("start")
+
+    assert service.tells("UID") not in ("0", "[not set]")
+    assert service.writable_folders() == ["/var/lib/private/pool-daemon"]
+
+
+def test_the_service_is_ready_when_it_can_work_and_expires_a_pool(service: Service, explorer: Explorer) -> None:
+    service.control("start")
+
+    assert service.is_("active")
+    _expect_expiry(explorer)
+    assert "workload_decommissioned" in service.journal()
+
+
+def test_a_service_without_its_database_is_not_ready_and_says_what_it_waits_for(service: Service) -> None:
+    service.set_uri(NOWHERE)
+
+    service.control("start", "--no-block")
+
+    wait_until(lambda: "database" in service.tells("StatusText"), within_seconds=START_SECONDS, what="a status")
+    assert service.is_("activating")
+    service.control("stop")
+    assert service.tells("Result") == "success"
+
+
+def test_a_hung_service_leaves_its_stack_in_the_journal_and_comes_back(service: Service, explorer: Explorer) -> None:
+    service.control("start")
+
+    service.signal("SIGSTOP")
+
+    wait_until(lambda: service.restarts() == 1, within_seconds=START_SECONDS + WATCHDOG_SECONDS, what="a restart")
+    wait_until(lambda: service.is_("active"), within_seconds=START_SECONDS, what="a service that is ready again")
+    journal = service.journal()
+    assert "Watchdog timeout" in journal
+    assert "Fatal Python error: Aborted" in journal
+    assert 'asyncio/base_events.py", line' in journal
+    _expect_expiry(explorer)
+
+
+def test_a_stopped_service_ends_in_order(service: Service) -> None:
+    service.control("start")
+
+    service.control("stop")
+
+    assert service.tells("Result") == "success"
+    assert service.tells("ExecMainStatus") == "0"
+    assert '"event": "stopped"' in service.journal()
+
+
+def test_a_service_with_settings_that_make_no_sense_is_not_started_again(service: Service) -> None:
+    service.override("Environment=POOL_DAEMON_EXPIRY__SAFETY_SECONDS=soon")
+
+    _expect_failure(service, status=78)
+    assert "expiry.safety_seconds" in service.journal()
+
+
+def test_a_service_without_its_credential_is_not_started_again(service: Service) -> None:
+    service.set_uri(None)
+
+    _expect_failure(service, status=243)
+
+
+def _expect_failure(service: Service, *, status: int) -> None:
+    service.control("start", "--no-block")
+    wait_until(lambda: service.is_("failed"), within_seconds=START_SECONDS, what="a service that gave up")
+    assert service.tells("ExecMainStatus") == str(status)
+    assert service.restarts() == 0
+
+
+def _expect_expiry(explorer: Explorer) -> None:
+    pool = explorer.buy_expired(CONTAINER, *FREE)
+    wait_until(
+        lambda: explorer.next_action(pool.workload_ids[0]) == DELETE,
+        within_seconds=EXPIRE_SECONDS,
+        what="a decommissioned workload",
+    )
+    assert explorer.next_actions(pool.workload_ids[1:]) == [3] * len(FREE)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

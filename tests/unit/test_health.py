@@ -1,0 +1,129 @@
+"""Alive, started, ready: what each state of the daemon comes to."""
+
+from dataclasses import replace
+
+import pytest
+from telemetry_scene import PATIENCE, make_ready, new_observer
+from virtual_clock import VirtualClock
+
+from pool_daemon.telemetry.health import Patience, headline, liveness, readiness, startup
+from pool_daemon.telemetry.snapshot import Clocks, FinishedPass, Hold, Outcome, Role, Snapshot, Stream, StreamState
+
+NOW = 1_700_000_000.0
+
+
+def snapshot(**changes: object) -> Snapshot:
+    observer = new_observer(VirtualClock(NOW))
+    make_ready(observer)
+    return replace(observer.status.snapshot, **changes)  # type: ignore[arg-type] # each test names fields that exist
+
+
+TICK = snapshot().beat_tick
+FAILED = FinishedPass(NOW, 5, Outcome.FAILED, reason="not primary")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
+    [
+        pytest.param({}, [], id="all is well"),
+        pytest.param({"role": Role.STANDBY, "term": None}, [], id="a standby is ready"),
+        pytest.param({"role": Role.STARTING}, [], id="as is one that knows no leader"),
+        pytest.param({"stopping": True}, ["is stopping"], id="stopping"),
+        pytest.param({"database_tick": None}, ["waits for MongoDB"], id="never reached"),
+        pytest.param({"database_tick": TICK - 30}, [], id="database answered just in time"),
+        pytest.param({"database_tick": TICK - 31}, ["MongoDB last answered 31 s ago"], id="database silent"),
+        pytest.param({"completed_tick": None}, ["waits for the first pass"], id="catching up"),
+        pytest.param({"failures": 2, "last_pass": FAILED}, [], id="two failures are an election"),
+        pytest.param(
+            {"failures": 3, "last_pass": FAILED}, ["3 passes failed in a row: not primary"], id="three are not"
+        ),
+        pytest.param({"progress_tick": TICK - 151}, ["no pass has come on for 151 s"], id="a dead timer"),
+        pytest.param({"completed_tick": TICK - 9999}, [], id="a long pass that comes on"),
+        pytest.param({"stream": Stream()}, ["waits for the change stream"], id="no stream yet"),
+        pytest.param({"stream": Stream(StreamState.CLOSED, TICK - 5)}, [], id="a stream just lost"),
+        pytest.param(
+            {"stream": Stream(StreamState.CLOSED, TICK - 41)},
+            ["the change stream is silent for 41 s"],
+            id="stream lost",
+        ),
+        pytest.param(
+            {"stream": Stream(StreamState.OPEN, TICK - 41)}, ["the change stream is silent for 41 s"], id="stream dead"
+        ),
+        pytest.param({"stream": Stream(StreamState.POLLING, TICK - 9999)}, [], id="polling"),
+        pytest.param({"clocks": None}, ["waits for a look at the database's clock"], id="clocks not compared"),
+        pytest.param(
+            {"clocks": Clocks(-4.2, agree=False, compared_tick=TICK)},
+            ["this machine's clock and the database's are 4.200 s apart"],
+            id="clocks apart",
+        ),
+        pytest.param({"holds": (Hold("brake", "too many", NOW),)}, [], id="a brake is for people, not for probes"),
+        pytest.param({"beat_tick": TICK - 9999}, [], id="the loop is liveness's business"),
+    ],
+)
+def test_readiness(changes: dict[str, object], problems: list[str]) -> None:
+    health = readiness(snapshot(**changes), TICK, PATIENCE)
+    assert health.problems == problems
+    assert health.is_good == (not problems)
+
+
+@pytest.mark.parametrize(
+    ("changes", "alive"),
+    [
+        ({"beat_tick": TICK}, True),
+        ({"beat_tick": TICK - 30}, True),
+        ({"beat_tick": TICK - 31}, False),
+        ({"database_tick": None, "clocks": None, "stream": Stream(), "completed_tick": None}, True),
+        ({"stopping": True}, True),
+    ],
+)
+def test_liveness_is_the_loops_heartbeat_and_nothing_else(changes: dict[str, object], alive: bool) -> None:  # noqa: FBT001 - a column
+    assert liveness(snapshot(**changes), TICK).is_good == alive
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
+    [
+        ({}, []),
+        ({"indexes_made": False}, ["waits for indexes"]),
+        ({"indexes_made": False, "database_tick": None}, ["waits for MongoDB", "waits for indexes"]),
+        ({"database_tick": TICK - 9999, "completed_tick": None}, []),
+    ],
+)
+def test_a_start_is_over_once_the_database_was_reached_and_has_its_indexes(
+    changes: dict[str, object], problems: list[str]
+) -> None:
+    assert startup(snapshot(**changes)).problems == problems
+
+
+def test_a_probe_is_answered_check_by_check() -> None:
+    text = readiness(snapshot(clocks=None), TICK, PATIENCE).as_text()
+    assert text.splitlines()[0] == "+ running: ok"
+    assert text.splitlines()[-1] == "- clocks: waits for a look at the database's clock"
+
+
+def test_what_is_configured_to_be_silent_is_given_time() -> None:
+    patience = Patience.of(poll_seconds=60, silence_seconds=100, safety_seconds=3600)
+    assert (patience.database_seconds, patience.stream_seconds, patience.passes_seconds) == (180, 110, 7230)
+    assert Patience.of(poll_seconds=0.1, silence_seconds=30, safety_seconds=60).database_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "nothing is known to fall due"),
+        ({"next_at": NOW}, "armed for 2023-11-14 22:13:20 UTC"),
+        ({"next_at": NOW, "next_pool_id": 17}, "armed for 2023-11-14 22:13:20 UTC, when pool 17 runs empty"),
+        ({"next_at": 2.0**62, "next_pool_id": 17}, "armed for 4611686018427387904, when pool 17 runs empty"),
+        ({"role": Role.STANDBY}, "stands by; nothing is known to fall due"),
+        ({"database_tick": None, "clocks": None}, "waits for: database, clocks"),
+        ({"holds": (Hold("brake", "too many", NOW),)}, "holds back what is due: brake"),
+        ({"stopping": True, "database_tick": None}, "stopping"),
+    ],
+)
+def test_one_line_says_what_the_daemon_waits_for(changes: dict[str, object], line: str) -> None:
+    assert headline(snapshot(**changes), TICK, PATIENCE) == line
+
+
+def test_the_line_does_not_change_with_time_alone() -> None:
+    now = snapshot(next_at=NOW + 60, database_tick=None)
+    assert headline(now, TICK, PATIENCE) == headline(now, TICK + 3, PATIENCE)
