@@ -8,13 +8,14 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from pool_daemon.errors import PartDiedError, StoreError, StoreRefusedError
+from pool_daemon.errors import ConfigurationError, PartDiedError, StoreError, StoreRefusedError
 from pool_daemon.parts import Parts
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.scheduling.expirer import PassReport
 from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.store.setup import create_collections, setup
+from pool_daemon.telemetry.logs import set_level
 
 WATCH_FIRST_SECONDS: Final = 3.0
 """How long the first pass waits for the change stream to be open. It opens in milliseconds or not for a while; in
@@ -62,6 +63,24 @@ class Daemon:
             if parts.server is not None:
                 parts.server.stop()
             parts.database.close()
+
+    def reload(self, load: Callable[[], Settings]) -> None:
+        """Put the settings that `load` returns in force, as far as that can be done without a restart.
+
+        If it raises ConfigurationError the old ones stay.
+        """
+        parts = self._parts
+        parts.notifier.reloading()
+        try:
+            changed, waiting = parts.live.replace(load())
+        except ConfigurationError as error:
+            log.warning("settings_refused", reason=str(error), remedy="correct them and send SIGHUP again")
+            parts.observer.settings_reloaded(accepted=False)
+        else:
+            set_level(parts.live.current.log.level)
+            log.info("settings_reloaded", changed=changed, needs_restart=waiting)
+            parts.observer.settings_reloaded(accepted=True)
+        parts.heartbeat.ready_again()
 
     async def run_once(self) -> PassReport:
         """Make one pass over everything overdue.

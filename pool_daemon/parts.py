@@ -20,6 +20,7 @@ from pool_daemon.scheduling.restraints import NoBrake, Restraints
 from pool_daemon.scheduling.rounds import Rounds
 from pool_daemon.scheduling.watcher import Watcher
 from pool_daemon.settings import Settings
+from pool_daemon.settings.live import LiveSettings
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
 from pool_daemon.store.command_log import CommandLog
@@ -50,6 +51,7 @@ class Parts:
     def __init__(
         self, *, settings: Settings, uri: str, identity: str, stop: StopGate, leased: bool = True, dry_run: bool = False
     ) -> None:
+        self.live = LiveSettings(settings)
         self._settings = settings
         self._leased = leased and not dry_run
         self._identity = settings.lease.identity or identity
@@ -66,7 +68,7 @@ class Parts:
         )
         self.agenda = Agenda()
         self.alarm = Alarm(clock=self.clock, safety_seconds=settings.expiry.safety_seconds)
-        self.reports = Reports(observer=self.observer, by_pool=settings.log.detail == "pool", dry_run=dry_run)
+        self.reports = Reports(observer=self.observer, settings=self.live.view(lambda now: now.log), dry_run=dry_run)
         self._make_restraints()
         self._make_scheduling()
         self._make_telemetry()
@@ -81,7 +83,7 @@ class Parts:
         self.clock_guard = ClockGuard(
             read_server_clock=ServerClock(database=self.database).now,
             clock=clock,
-            settings=settings.clock,
+            settings=self.live.view(lambda now: now.clock),
             opened=self.alarm.wake,
             observer=self.observer,
         )
@@ -89,14 +91,14 @@ class Parts:
         self.brake = Brake(
             holds=HoldStore(database=self.database, identity=self._identity),
             losses=LossReader(database=self.database),
-            settings=settings.brake,
+            settings=self.live.view(lambda now: now.brake),
             clock=clock,
             look_again=self.look_again,
             observer=self.observer,
         )
         self.quarantine = Quarantine(
             store=QuarantineStore(database=self.database),
-            settings=settings.retry,
+            settings=self.live.view(lambda now: now.retry),
             clock=clock,
             identity=self._identity,
             look_again=self.look_again,
@@ -110,8 +112,7 @@ class Parts:
             agenda=self.agenda,
             alarm=self.alarm,
             clock=clock,
-            poll_seconds=settings.stream.poll_seconds,
-            silence_seconds=settings.stream.silence_seconds,
+            settings=self.live.view(lambda now: now.stream),
             observer=self.observer,
         )
         self.expirer = Expirer(
@@ -139,7 +140,7 @@ class Parts:
             gate=self.gate,
             clock=clock,
             stop=self.stop.stopped,
-            settings=settings.reconcile,
+            settings=self.live.view(lambda now: now.reconcile),
         )
 
     def _make_telemetry(self) -> None:

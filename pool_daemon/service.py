@@ -17,24 +17,26 @@ from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode
 from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
-from pool_daemon.signals import stop_signals
+from pool_daemon.signals import reload_signal, stop_signals
 from pool_daemon.telemetry.logs import configure_logs
 
 log = structlog.get_logger("pool_daemon")
 
 
-def serve(settings: Settings, *, once: bool = False, dry_run: bool = False) -> ExitCode:
+def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = False) -> ExitCode:
     """Run the daemon until a signal stops it, or for a single pass if `once`; write nothing in a `dry_run`.
 
-    Raises ConfigurationError if there is no MongoDB to work on, and what `Daemon` raises.
+    `load` reads the settings, now and whenever SIGHUP asks for it. Raises ConfigurationError if they are wrong or there
+    is no MongoDB to work on, and what `Daemon` raises.
     """
+    settings = load()
     configure_logs(settings.log.format, settings.log.level)
-    exit_code = asyncio.run(_serve(settings, once=once, dry_run=dry_run))
+    exit_code = asyncio.run(_serve(settings, load, once=once, dry_run=dry_run))
     log.info("stopped", exit_code=int(exit_code))
     return exit_code
 
 
-async def _serve(settings: Settings, *, once: bool, dry_run: bool) -> ExitCode:
+async def _serve(settings: Settings, load: Callable[[], Settings], *, once: bool, dry_run: bool) -> ExitCode:
     stop = StopGate()
     with stop_signals(stop.close):
         log.info("started", version=__version__, database=settings.database.name, dry_run=dry_run)
@@ -48,7 +50,8 @@ async def _serve(settings: Settings, *, once: bool, dry_run: bool) -> ExitCode:
                 dry_run=dry_run,
             )
             if not once:
-                await daemon.run(mongodb.ended)
+                with reload_signal(lambda: daemon.reload(load)):
+                    await daemon.run(mongodb.ended)
                 return ExitCode.OK
             report = await daemon.run_once()
     log.info("pass_completed", settled=report.settled, decommissioned=report.decommissioned)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks for an orderly stop, the second forces one."""
+"""SIGTERM and SIGINT: the first asks for an orderly stop, the second forces one. SIGHUP asks for a reload."""
 
 import asyncio
 import os
@@ -39,3 +39,16 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
             signal.signal(number, handler)
+
+
+@contextmanager
+def reload_signal(reload: Callable[[], None]) -> Iterator[None]:
+    """Call `reload` at every SIGHUP; restore what was there before at the end."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGHUP)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, before)

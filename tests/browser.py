@@ -34,7 +34,7 @@ class Browser:
     def __init__(self, *, to_browser: int, from_browser: int) -> None:
         self.console: list[str] = []
         self._to_browser = to_browser
-        self._answers = _messages(from_browser)
+        self._messages = _messages(from_browser)
         self._numbers = itertools.count(1)
         self._session: str | None = None
         target = self.command("Target.createTarget", url="about:blank")["targetId"]
@@ -49,13 +49,18 @@ class Browser:
         if self._session:
             message["sessionId"] = self._session
         os.write(self._to_browser, json.dumps(message).encode() + b"\0")
-        for answer in self._answers:
-            if answer.get("method") in COMPLAINTS:
-                self.console.append(json.dumps(answer["params"]))
-            if answer.get("id") == number:
-                assert "error" not in answer, answer["error"]
-                result: dict[str, Any] = answer["result"]
-                return result
+        answer = self._wait_for_message("id", number)
+        assert "error" not in answer, answer["error"]
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _wait_for_message(self, key: str, value: object) -> dict[str, Any]:
+        """Read messages until one has that value; note what the console was told meanwhile."""
+        for message in self._messages:
+            if message.get("method") in COMPLAINTS:
+                self.console.append(json.dumps(message["params"]))
+            if message.get(key) == value:
+                return message
         raise AssertionError("the browser is gone")
 
     def show(self, *, width: int, height: int, scheme: str, scale: float = 1) -> None:
@@ -66,8 +71,9 @@ class Browser:
         self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def go(self, url: str) -> None:
-        """Load a page."""
+        """Load a page, and wait until that is done."""
         assert "errorText" not in self.command("Page.navigate", url=url)
+        self._wait_for_message("method", "Page.loadEventFired")
 
     def evaluate(self, expression: str) -> Any:
         """Compute an expression in the page."""
@@ -77,7 +83,8 @@ class Browser:
 
     def text(self, selector: str) -> str:
         """Read what a person sees of the first element that a selector finds."""
-        return str(self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+        element = f"document.querySelector({json.dumps(selector)})"
+        return str(self.evaluate(f"{element}?.innerText ?? {element}?.textContent ?? ''"))
 
     def wait_for(self, expression: str, *, within_seconds: float = 10) -> None:
         """Wait until an expression is true in the page."""

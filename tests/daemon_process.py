@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -79,6 +80,15 @@ class DaemonProcess:
         self.process.terminate()
         self.wait_for_exit()
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the process where it stands, as a paused virtual machine or a debugger does, and let it go on after."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def wait_for_exit(self, *, code: int = 0) -> None:
         """Wait for the process to end by itself with that exit code."""
         ended_with = self.process.wait(STOP_SECONDS)
@@ -117,9 +127,9 @@ class DaemonProcess:
 
 
 @contextmanager
-def running_daemon(*, uri: str, database_name: str, **settings: str) -> Iterator[DaemonProcess]:
+def running_daemon(*arguments: str, uri: str, database_name: str, **settings: str) -> Iterator[DaemonProcess]:
     """Run a daemon that must stop in order at the end, having logged nothing but JSON."""
-    with DaemonProcess(uri=uri, database_name=database_name, **settings) as daemon:
+    with DaemonProcess(*arguments, uri=uri, database_name=database_name, **settings) as daemon:
         yield daemon
         daemon.stop()
         assert daemon.unreadable_lines == []

@@ -1,5 +1,6 @@
 """Waiting for something to become true, with an end to patience."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,18 @@ def wait_until(condition: Callable[[], object], *, within_seconds: float, what: 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_seconds} s: {what}")
         time.sleep(POLL_SECONDS)
+
+
+async def until(
+    condition: Callable[[], object], *, within_seconds: float, what: str, every_seconds: float = POLL_SECONDS
+) -> None:
+    """Do the same while others go on, by the time of the event loop, which may be virtual."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within_seconds
+    while not condition():
+        if loop.time() > deadline:
+            raise AssertionError(f"not within {within_seconds} s: {what}")
+        await asyncio.sleep(every_seconds)
 
 
 def wait_for_instant(instant: float) -> None:

@@ -80,7 +80,11 @@ class Ledger:
             within_seconds=within_seconds,
             what=f"{workload_ids} to be decommissioned, but {explorer.next_actions(workload_ids)}",
         )
-        found = {each.workload_id: each for each in self.read().decommissions}
+        # What one member shows already, a majority may have a moment later.
+        wait_until(
+            lambda: self.read().has_decommissioned(workload_ids), within_seconds=SETTLE_SECONDS, what="a majority of it"
+        )
+        found = {each.workload_id: each for each in self._account.decommissions}
         return [found[workload_id] for workload_id in workload_ids]
 
     def settle(self, empty_at: int | None = None) -> None:
@@ -203,6 +207,10 @@ class Account:
                 self._note_top_up(change, commit)
             documents = self.documents[change.collection]
             documents[change.document_id] = change.applied_to(documents.get(change.document_id, {}))
+
+    def has_decommissioned(self, workload_ids: Iterable[int]) -> bool:
+        """Tell whether all these workloads went from deploy to delete in what was entered."""
+        return {each.workload_id for each in self.decommissions}.issuperset(workload_ids)
 
     def _note_transition(self, workload_id: int, commit: Commit, found: dict[str, bool]) -> None:
         pool_id = self.documents["workload"][workload_id].get("pool_id")

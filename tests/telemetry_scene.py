@@ -41,13 +41,24 @@ def upcoming(pool_id: int, *, in_seconds: float) -> Upcoming:
     return Upcoming(pool_id, 100 + pool_id % 89, int(time.time() + in_seconds))
 
 
+def routes_of(observer: Observer) -> Routes:
+    """Answer from what an observer knows."""
+    return Routes(observer=observer, patience=PATIENCE, clock=SystemClock())
+
+
 @contextmanager
 def served(observer: Observer, *, patience_seconds: float = 5) -> Iterator[Server]:
     """Serve what an observer knows, on a free port."""
-    routes = Routes(observer=observer, patience=PATIENCE, clock=SystemClock())
-    server = Server(host="127.0.0.1", port=0, respond=routes.respond, patience_seconds=patience_seconds)
+    server = Server(host="127.0.0.1", port=0, respond=routes_of(observer).respond, patience_seconds=patience_seconds)
+    with running(server):
+        yield server
+
+
+@contextmanager
+def running(server: Server) -> Iterator[None]:
+    """Have a server run for a while."""
     server.start()
     try:
-        yield server
+        yield
     finally:
         server.stop()

@@ -1,7 +1,7 @@
 """What a row of the table is made of: figures, each beside the one to reach."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +34,11 @@ class Figure:
     @property
     def bound(self) -> str:
         """The figure to reach, as a reader is told it."""
-        bounds = [f"{sign} {_shown(bound)}" for sign, bound in (("≥", self.at_least), ("≤", self.at_most)) if bound is not None]
+        bounds = [
+            f"{sign} {_shown(bound)}"
+            for sign, bound in (("≥", self.at_least), ("≤", self.at_most))
+            if bound is not None
+        ]
         return f"{' and '.join(bounds)} {self.unit}" if bounds else ""
 
     @property
@@ -68,6 +72,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
 def median(values: Sequence[float]) -> float:
     """Return the middle one of the values, the lower of two; NaN if there is none."""
     return percentile(values, 50)
+
+
+def exponent(costs: Mapping[int, float]) -> float:
+    """Return with which power of the size a cost grows, from the smallest size to the largest: 1 is in proportion."""
+    (small, low), (large, high) = min(costs.items()), max(costs.items())
+    if small == large or low <= 0 or high <= 0:
+        return math.nan
+    return math.log(high / low) / math.log(large / small)
 
 
 def _shown(value: float) -> str:

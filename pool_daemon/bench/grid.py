@@ -48,7 +48,9 @@ EXPLORERS_INDEXES: Final = (
 class Lot:
     """Some pools of one kind, each drained by as many containers of one compute unit.
 
-    The first runs empty at `empty_at` (unix seconds), each other `apart_seconds` after the one before.
+    The first runs empty at `empty_at` (unix seconds), each other `apart_seconds` after the one before. Without
+    `workloads_written` there is no document of the containers; where nobody will look at them, that saves the time.
+    Pools that are `settled` were synced since they ran empty.
     """
 
     pools: int
@@ -57,11 +59,20 @@ class Lot:
     workloads_each: int = 1
     apart_seconds: int = 0
     next_action: NextAction = NextAction.DEPLOY
+    workloads_written: bool = True
+    settled: bool = False
 
     @property
     def workloads(self) -> int:
         """How many workloads the pools have together."""
         return self.pools * self.workloads_each
+
+    @property
+    def described(self) -> str:
+        """What it is, in the words of the table."""
+        pools = "1 pool" if self.pools == 1 else f"{self.pools:,} pools"
+        each = "one container" if self.workloads_each == 1 else f"{self.workloads_each:,} workloads"
+        return f"{pools} with {each}{' each' if self.pools > 1 else ''}"
 
 
 def build(database: Database[Document], lots: Sequence[Lot], *, indexes: bool = True) -> None:
@@ -70,14 +81,24 @@ def build(database: Database[Document], lots: Sequence[Lot], *, indexes: bool = 
     Python writes a seed for each thousand pools, the server makes the rest of it: a million pools in a quarter of
     a minute. With `indexes` every index is there that the explorer and the daemon keep, else the explorer's alone.
     """
-    database[SEEDS].insert_many([seed for lot in lots for seed in _seeds(lot)])
-    database[SEEDS].aggregate([*_EACH_POOL, {"$replaceWith": _POOL}, {"$out": CAPACITY_POOLS}])
-    database[SEEDS].aggregate([*_EACH_POOL, *_EACH_WORKLOAD, {"$replaceWith": _WORKLOAD}, {"$out": WORKLOADS}])
-    database.drop_collection(SEEDS)
+    seeds = database[SEEDS]
+    seeds.insert_many([seed for lot in lots for seed in _seeds(lot)])
+    seeds.aggregate([*_EACH_POOL, {"$replaceWith": _POOL}, {"$out": CAPACITY_POOLS}])
+    seeds.aggregate([*_EACH_POOL, *_EACH_WORKLOAD, {"$replaceWith": _WORKLOAD}, {"$out": WORKLOADS}])
+    seeds.drop()
     database[WORKLOADS].create_indexes([IndexModel([(name, 1)]) for name in EXPLORERS_INDEXES])
     if indexes:
         for name, wanted in INDEXES.items():
             database[name].create_indexes([IndexModel(list(keys)) for keys in wanted])
+
+
+def add_pool(database: Database[Document], pool_id: int, *, empty_at: int) -> None:
+    """Add one pool with one container to a database, as a customer's purchase does: the pool comes last."""
+    lot = Lot(pools=1, first_pool_id=pool_id, empty_at=empty_at)
+    workload_id = Int64(pool_id * WORKLOAD_IDS_EACH)
+    ids = {"_id": workload_id, "workload_id": workload_id, "pool_id": Int64(pool_id), "customer_tid": Int64(1)}
+    database[WORKLOADS].insert_one(_container(lot) | ids)
+    database[CAPACITY_POOLS].insert_one(_first_pool(lot) | {"active_workload_ids": [workload_id]})
 
 
 def _seeds(lot: Lot) -> Iterator[Document]:
@@ -87,6 +108,7 @@ def _seeds(lot: Lot) -> Iterator[Document]:
             "end": Int64(min(start + SEED_POOLS, lot.pools)),
             "first": Int64(lot.first_pool_id),
             "each": lot.workloads_each,
+            "written": lot.workloads_each if lot.workloads_written else 0,
             "apart": Int64(lot.apart_seconds),
             "pool": _first_pool(lot),
             "workload": _container(lot),
@@ -98,6 +120,8 @@ def _first_pool(lot: Lot) -> Document:
     pool = new_pool(lot.first_pool_id, 1, 0, [NODE], now=bought_at)
     pool.add_workload(0, lot.workloads_each, 0, 0, now=bought_at)
     pool.add_capacity(lot.workloads_each * (PAID_SECONDS + SPARE_SECONDS), 1000, 0, now=bought_at)
+    if lot.settled:
+        pool.sync_current_capacity(lot.empty_at)
     return pool_to_document(pool)
 
 
@@ -127,7 +151,9 @@ def _container(lot: Lot) -> Document:
         "entrypoint": "/start.sh",
         "interactive": False,
         "volumes": [],
-        "network_connection": [{"network_id": "net", "ipaddress": "10.1.2.3", "public_ip6": False, "yggdrasil_ip": True}],
+        "network_connection": [
+            {"network_id": "net", "ipaddress": "10.1.2.3", "public_ip6": False, "yggdrasil_ip": True}
+        ],
         "capcity": {"cpu": 2, "memory": Int64(4096), "disk_size": Int64(1024), "disk_type": 1},
     }
 
@@ -143,7 +169,7 @@ _EACH_POOL: Final[list[Document]] = [
     {"$set": {"n": {"$toLong": "$n"}}},
 ]
 _EACH_WORKLOAD: Final[list[Document]] = [
-    {"$set": {"w": {"$range": [0, "$each"]}}},
+    {"$set": {"w": {"$range": [0, "$written"]}}},
     {"$unwind": "$w"},
 ]
 _POOL: Final = {

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -21,31 +22,48 @@ Document = dict[str, Any]
 class Stage:
     """One database on one server, a folder for logs, and somebody who is told how far things are.
 
-    The database must be empty and is dropped at the end: nothing on it is anybody else's.
+    A context manager: the database must be empty when it is entered, or BenchError is raised, and is dropped at
+    the end.
     """
 
     def __init__(self, *, uri: str, name: str, folder: Path, tell: Callable[[str], None]) -> None:
         self._uri = uri
         self._folder = folder
         self._daemons = 0
-        self.tell = tell
+        self._tell = tell
+        self._work = ""
         with translated("connecting"):
             self.client: MongoClient[Document] = MongoClient(
                 uri, appname="pool-daemon-bench", serverSelectionTimeoutMS=5000, tz_aware=True
             )
         self.database: Database[Document] = self.client[name]
 
-    def claim(self) -> None:
-        """Make sure that the database is empty.
+    def __enter__(self) -> Self:
+        """Make sure that the database is empty: nothing on it may be anybody else's.
 
-        Raises BenchError if it is not, StoreUnavailableError or StoreRefusedError.
+        Raises BenchError, StoreUnavailableError or StoreRefusedError.
         """
         with translated("looking whether the database is empty"):
             names = self.database.list_collection_names()
         if names:
-            raise BenchError(
-                f"the database {self.database.name} is not empty, and the bench would drop it: name another one"
-            )
+            raise BenchError(f"the database {self.database.name} is not empty, and would be dropped: name another one")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Drop the database."""
+        with translated("dropping the database"), self.client:
+            self.clear()
+
+    def begin(self, work: str) -> None:
+        """Tell which row is measured from here on."""
+        self._work = work
+        self._tell(work)
+
+    def tell(self, what: str) -> None:
+        """Tell what of the row is measured now."""
+        self._tell(f"{self._work}: {what}")
 
     def fill(self, *lots: Lot, indexes: bool = True) -> None:
         """Put these pools and workloads on the database in place of everything that is there."""
@@ -68,9 +86,10 @@ class Stage:
         """Begin to note what is committed from now on."""
         return Commits(client=self.client, database=self.database.name)
 
-    def close(self) -> None:
-        """Close the connections."""
-        self.client.close()
+    def server_version(self) -> str:
+        """Return the version of MongoDB."""
+        with translated("asking the server what it is"):
+            return str(self.client.server_info()["version"])
 
 
 def lead_seconds(lots: Sequence[Lot]) -> int:

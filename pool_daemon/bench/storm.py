@@ -2,23 +2,26 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pool_daemon.bench import raw_limit
 from pool_daemon.bench.commits import Commit
 from pool_daemon.bench.daemon_process import DaemonProcess
-from pool_daemon.bench.figures import Figure
+from pool_daemon.bench.figures import Figure, exponent, median
 from pool_daemon.bench.grid import Lot
 from pool_daemon.bench.one_by_one import one_by_one
 from pool_daemon.bench.stage import Stage, lead_seconds
 from pool_daemon.errors import BenchError
 
 SERVERS_LIMIT_MB: Final = 16
-"""A document of the log of operations may be no larger, and up to MongoDB 4.0 nor might a transaction."""
+"""An entry of the server's log of operations may be no larger; beyond it a transaction is cut into several."""
 
-FASTEST: Final = 1000
-"""Workloads a second below which a daemon under measure is given up."""
+CONSTANT_MB: Final = 5
+"""So little may the daemon's memory differ for it to count as constant."""
+
+SLOWEST: Final = 250
+"""Workloads a second, the pace of one by one, below which a daemon under measure is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,28 +50,31 @@ class Storm:
     The daemon is armed before that second comes. Its first and its last commit are read from the server's log of
     operations, so its pace includes how late it began, what it read and what it decided. The pace of one by one is
     that of its first seconds, as it never changes; that of the raw limit is the best of some numbers of threads,
-    with all documents made before its clock starts.
+    with all documents made before its clock starts. Of several rounds each figure is the median.
     """
 
+    name: str
     pools: int
     workloads_each: int = 1
+    rounds: int = 1
     patience_seconds: float = 10
-
-    @property
-    def name(self) -> str:
-        """The word that selects it."""
-        return f"storm-{self.pools}x{self.workloads_each}"
 
     @property
     def work(self) -> str:
         """What is done."""
-        each = "one container" if self.workloads_each == 1 else f"{self.workloads_each:,} workloads"
-        return f"storm: {self.pools:,} {'pool' if self.pools == 1 else 'pools'} with {each} {'each ' if self.pools > 1 else ''}due in one second"
+        return f"storm: {self._lot(0).described} due in the same second"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
         """Let the daemon and both references do the work, each on fresh data."""
-        run = self._daemon(stage)
+        rounds = [self._round(stage) for _ in range(self.rounds)]
+        return [
+            replace(first, value=median([figure.value for figure in (first, *others)]))
+            for first, *others in zip(*rounds, strict=True)
+        ]
+
+    def _round(self, stage: Stage) -> Sequence[Figure]:
         workloads = self.pools * self.workloads_each
+        run = storm_on_daemon(stage, self._lot(0))
         daemon_pace = workloads / run.seconds
         raw_pace = workloads / self._raw_limit(stage)
         plain_pace = self._one_by_one(stage)
@@ -76,44 +82,21 @@ class Storm:
         return [
             Figure("first decommissioning after the second", run.first_milliseconds, "ms", at_least=0, at_most=100),
             Figure("pace", daemon_pace / plain_pace, "× one by one", at_least=15),
-            Figure("pace", daemon_pace / raw_pace, "× the raw limit", at_least=0.8),
+            Figure("pace", daemon_pace / raw_pace, "× raw limit", at_least=0.8),
             Figure("largest transaction", largest.size_bytes / 1e6, "MB", at_most=SERVERS_LIMIT_MB),
             Figure("largest transaction", largest.writes, "writes"),
             Figure("daemon", daemon_pace, "workloads/s"),
-            Figure("one by one", plain_pace, "workloads/s"),
             Figure("raw limit", raw_pace, "workloads/s"),
-            Figure("peak memory", run.peak_memory_mb, "MB"),
+            Figure("one by one", plain_pace, "workloads/s"),
         ]
 
     def _lot(self, due_at: int) -> Lot:
         return Lot(pools=self.pools, workloads_each=self.workloads_each, empty_at=due_at)
 
-    def _daemon(self, stage: Stage) -> Run:
-        due_at = int(time.time()) + lead_seconds([self._lot(0)])
-        stage.tell("the daemon")
-        stage.fill(self._lot(due_at))
-        commits = stage.commits()
-        with stage.daemon() as daemon:
-            daemon.first("armed", holds=lambda entry: entry["at"] == due_at)
-            if time.time() > due_at - 1:
-                raise BenchError("this machine was too busy to make the data in time")
-            self._until_done(daemon, due_at)
-            peak_memory_mb = daemon.peak_memory_mb()
-        return Run(due_at=due_at, commits=commits.decommissionings(), peak_memory_mb=peak_memory_mb)
-
-    def _until_done(self, daemon: DaemonProcess, due_at: int) -> None:
-        workloads = self.pools * self.workloads_each
-        time.sleep(max(0.0, due_at - time.time()))
-        report = daemon.first(
-            "pass_completed", holds=lambda entry: bool(entry["settled"]), within_seconds=30 + workloads / FASTEST
-        )
-        if report["decommissioned"] != workloads:
-            raise BenchError(f"the daemon decommissioned {report['decommissioned']} of {workloads} workloads")
-
     def _raw_limit(self, stage: Stage) -> float:
         seconds = []
         for threads in raw_limit.THREADS:
-            stage.tell(f"the raw limit, {threads} threads")
+            stage.tell(f"the raw limit with {threads} threads")
             now = int(time.time())
             stage.fill(self._lot(now))
             batches = raw_limit.prepare(stage.database, now=now)
@@ -125,3 +108,59 @@ class Storm:
         now = int(time.time())
         stage.fill(self._lot(now))
         return one_by_one(stage.database, now=now, patience_seconds=self.patience_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class StormGrowth:
+    """The same storm of single pools in several sizes, the daemon alone: how its cost grows with what is due.
+
+    Seconds are those from the second in which all fell due to the last commit in the server's log of operations;
+    memory is the most that the process ever had in use, which must not depend on the number of pools due.
+    """
+
+    sizes: tuple[int, ...]
+    name: str = "storm-growth"
+
+    @property
+    def work(self) -> str:
+        """What is done."""
+        return f"storm in sizes: {', '.join(f'{size:,}' for size in self.sizes)} pools with one container"
+
+    def measure(self, stage: Stage) -> Sequence[Figure]:
+        """Let the daemon settle one size after the other, each on fresh data."""
+        runs = {size: storm_on_daemon(stage, Lot(pools=size, empty_at=0)) for size in self.sizes}
+        seconds = {size: run.seconds for size, run in runs.items()}
+        peaks = [run.peak_memory_mb for run in runs.values()]
+        return [
+            *(Figure(f"{size:,} pools", value, "s") for size, value in seconds.items()),
+            Figure("grows with the exponent", exponent(seconds), ""),
+            *(Figure(f"peak memory at {size:,} pools", run.peak_memory_mb, "MB") for size, run in runs.items()),
+            Figure("memory from the smallest to the largest", peaks[-1] - peaks[0], "MB more", at_most=CONSTANT_MB),
+        ]
+
+
+def storm_on_daemon(stage: Stage, lot: Lot) -> Run:
+    """Let a lot fall due, all of it in the same second, on a daemon that waits for it.
+
+    Raises BenchError if the machine is too busy to make the data in time, or the daemon does not come to an end.
+    """
+    due_at = int(time.time()) + lead_seconds([lot])
+    stage.tell("the daemon")
+    stage.fill(replace(lot, empty_at=due_at))
+    commits = stage.commits()
+    with stage.daemon() as daemon:
+        daemon.first("armed", holds=lambda entry: entry["at"] == due_at)
+        if time.time() > due_at - 1:
+            raise BenchError("this machine was too busy to make the data in time")
+        _until_done(daemon, due_at, lot.workloads)
+        peak_memory_mb = daemon.peak_memory_mb()
+    return Run(due_at=due_at, commits=commits.decommissionings(), peak_memory_mb=peak_memory_mb)
+
+
+def _until_done(daemon: DaemonProcess, due_at: int, workloads: int) -> None:
+    time.sleep(max(0.0, due_at - time.time()))
+    report = daemon.first(
+        "pass_completed", holds=lambda entry: bool(entry["settled"]), within_seconds=30 + workloads / SLOWEST
+    )
+    if report["decommissioned"] != workloads:
+        raise BenchError(f"the daemon decommissioned {report['decommissioned']} of {workloads} workloads")

@@ -52,6 +52,7 @@ COMMANDS = {
     "quarantine": Command("show the pools that keep failing, or have one tried again", "quarantine"),
     "clock": Command("compare this machine's clock with the database's", "clock"),
     "demo": Command("show the daemon at work on a MongoDB of its own, for half a minute", "demo"),
+    "bench": Command("measure the daemon beside what is there without it and what the server can do", "bench"),
     "version": Command("show the version", "version"),
     "completion": Command("print completions for a shell", "completion"),
 }

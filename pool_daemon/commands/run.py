@@ -23,4 +23,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Run the daemon, or one pass of it."""
-    return serve(load_settings(arguments.config), once=arguments.once, dry_run=arguments.dry_run)
+    return serve(lambda: load_settings(arguments.config), once=arguments.once, dry_run=arguments.dry_run)

@@ -214,12 +214,12 @@ class Brake:
 
     async def _tell_held(self, held: int, reason: str) -> None:
         if held:
-            log.error("brake_held", pools=held, reason=reason, remedy="pool-daemon brake status, then brake release")
+            log.error("brake_held", pools=held, reason=reason, remedy="look at `pool-daemon brake status`, then `brake release`")
             await self._tell()
 
     async def _tell(self) -> None:
         held = await self._holds.count(State.HELD) if self._holding else 0
         if held:
-            self._observer.held("brake", detail=f"{held} pools wait for `pool-daemon brake release`")
+            self._observer.held("brake", detail=f"pools held: {held}; see `pool-daemon brake status`")
         else:
             self._observer.released("brake")

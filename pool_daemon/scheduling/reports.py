@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import structlog
 
+from pool_daemon.settings import sections
 from pool_daemon.store.cases import Case, Settlement, Unreadable
 from pool_daemon.store.failures import one_line
 from pool_daemon.store.pools import PoolResult
@@ -19,12 +20,12 @@ log = structlog.get_logger("pool_daemon.expirer")
 class Reports:
     """Turns what a pass met into log lines, and tells the observer.
 
-    `by_pool` makes it one line a pool instead of one a workload; of a `dry_run` it says what would have been done.
+    `settings` choose between a line a workload and a line a pool; of a `dry_run` it says what would have been done.
     """
 
-    def __init__(self, *, observer: Observer, by_pool: bool = False, dry_run: bool = False) -> None:
+    def __init__(self, *, observer: Observer, settings: sections.Log, dry_run: bool = False) -> None:
         self._observer = observer
-        self._by_pool = by_pool
+        self._settings = settings
         self._pool_gone = "pool_would_be_decommissioned" if dry_run else "pool_decommissioned"
         self._workload_gone = "workload_would_be_decommissioned" if dry_run else "workload_decommissioned"
         self._told: dict[Hashable, None] = {}
@@ -75,7 +76,7 @@ class Reports:
         pool = case.as_read
         common = {"empty_at": pool.empty_at, "lateness_ms": round((at - pool.empty_at) * 1000, 1)}
         going = list(case.decommissioned())
-        if self._by_pool and going:
+        if going and self._settings.detail == "pool":
             resources = sorted({resource for gone in going for resource in gone.resources})
             log.info(
                 self._pool_gone,

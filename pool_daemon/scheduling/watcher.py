@@ -12,6 +12,7 @@ from pool_daemon.errors import StoreError, StoreUnavailableError, StreamTokenErr
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.settings import sections
 from pool_daemon.store.changes import Change, Stream, Subject
 from pool_daemon.telemetry.observer import Observer
 
@@ -33,8 +34,7 @@ class StreamStalledError(StoreError):
 class Watcher:
     """Keeps a change stream open and wakes the alarm when a deadline may have moved.
 
-    `open_stream` opens the stream behind a token, or now. `poll_seconds` is how often everything overdue is looked
-    at on a server that has no change streams. A token that stands still for `silence_seconds` is a dead stream.
+    `open_stream` opens the stream behind a token, or now.
     """
 
     def __init__(
@@ -44,16 +44,14 @@ class Watcher:
         agenda: Agenda,
         alarm: Alarm,
         clock: Clock,
-        poll_seconds: float,
-        silence_seconds: float,
+        settings: sections.Stream,
         observer: Observer,
     ) -> None:
         self._open_stream = open_stream
         self._agenda = agenda
         self._alarm = alarm
         self._clock = clock
-        self._poll_seconds = poll_seconds
-        self._silence_seconds = silence_seconds
+        self._settings = settings
         self._observer = observer
         self._token: Mapping[str, Any] | None = None
         self._token_moved_at = clock.monotonic()
@@ -140,8 +138,9 @@ class Watcher:
             self._token_moved_at = now
             self._observer.stream_token_moved()
             return True
-        if now - self._token_moved_at > self._silence_seconds:
-            raise StreamStalledError(f"the resume token has not moved for {self._silence_seconds:g} s")
+        silence_seconds = self._settings.silence_seconds
+        if now - self._token_moved_at > silence_seconds:
+            raise StreamStalledError(f"the resume token has not moved for {silence_seconds:g} s")
         return False
 
     def _drop_token(self, cause: str, reason: str) -> None:
@@ -160,7 +159,7 @@ class Watcher:
     async def _poll(self, error: StoreError) -> None:
         """Look at everything overdue at intervals, until it is time to try for a stream again."""
         if not self._warned:
-            log.warning("stream_unsupported", reason=str(error), poll_seconds=self._poll_seconds)
+            log.warning("stream_unsupported", reason=str(error), poll_seconds=self._settings.poll_seconds)
             self._warned = True
         self._observer.polling(str(error))
         self.watching.set()
@@ -168,4 +167,4 @@ class Watcher:
         while self._clock.monotonic() < end:
             self._agenda.rescan()
             self._alarm.wake()
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(self._settings.poll_seconds)

@@ -109,24 +109,25 @@ class HoldStore:
         by_id = {pool["_id"]: pool for pool in pools}
         return [hold for hold in holds if _stands(hold, by_id.get(hold.pool_id))]
 
-    async def hold(self, losses: Iterable[Loss], *, reason: str, at: int) -> int:
+    async def hold(self, losses: Sequence[Loss], *, reason: str, at: int) -> int:
         """Hold pools, and return how many of them were not held yet; a hold that stood for another end goes."""
-        writes: list[DeleteOne | UpdateOne] = []
-        for loss in losses:
-            query = {"_id": Int64(loss.pool_id)}
-            document = {
-                "state": State.HELD,
-                "reason": reason,
-                "empty_at": Int64(loss.empty_at),
-                "held_at": datetime.fromtimestamp(at, UTC),
-                "by": self._identity,
-            }
-            writes.append(DeleteOne({**query, "empty_at": {"$ne": document["empty_at"]}}))
-            writes.append(UpdateOne(query, {"$setOnInsert": document}, upsert=True))
-        if not writes:
+        if not losses:
             return 0
+        held = {
+            "state": State.HELD,
+            "reason": reason,
+            "held_at": datetime.fromtimestamp(at, UTC),
+            "by": self._identity,
+        }
+        ends = [(Int64(loss.pool_id), Int64(loss.empty_at)) for loss in losses]
+        stale = [DeleteOne({"_id": pool_id, "empty_at": {"$ne": empty_at}}) for pool_id, empty_at in ends]
+        missing = [
+            UpdateOne({"_id": pool_id}, {"$setOnInsert": held | {"empty_at": empty_at}}, upsert=True)
+            for pool_id, empty_at in ends
+        ]
         with translated("holding pools"):
-            result = await self._holds.bulk_write(writes, ordered=True)
+            await self._holds.bulk_write(stale, ordered=False)
+            result = await self._holds.bulk_write(missing, ordered=False)
         return result.upserted_count
 
     async def release(self, pool_ids: Sequence[int], *, at: float) -> list[int]:

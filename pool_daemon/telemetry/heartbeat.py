@@ -78,6 +78,12 @@ class Heartbeat:
             await asyncio.sleep(TICK_SECONDS)
             self.beat(max(0.0, self._clock.monotonic() - due_tick))
 
+    def ready_again(self) -> None:
+        """Tell systemd that a reload is over; not before it has heard that the start is."""
+        if self._ready:
+            self._ready = False
+            self._notify()
+
     def beat(self, lag_seconds: float) -> None:
         """Note that the loop has come round, so much later than it should, and tell systemd what it wants to know."""
         self._observer.beat(lag_seconds)

@@ -211,6 +211,11 @@ STREAM_REOPENINGS = Counter(
     about="Times the change stream ended and had to be opened again, by what ended it.",
     labels={"cause": ("invalidated", "stalled", "token_dead", "unavailable", "error")},
 )
+SETTINGS_RELOADS = Counter(
+    name="settings_reloads_total",
+    about="Times that SIGHUP had the settings read again; those refused left the old ones in force.",
+    labels={"outcome": ("applied", "refused")},
+)
 COMMAND_DURATION = Histogram(
     name="database_command_duration_seconds",
     about="How long the database took to answer, by command. The change stream's getMore waits up to a second for "

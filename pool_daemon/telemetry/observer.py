@@ -214,6 +214,11 @@ class Observer:
             self.status.change(stream=replace(stream, state=StreamState.POLLING, reason=reason))
             self._note("stream", f"polling: {reason}")
 
+    def settings_reloaded(self, *, accepted: bool) -> None:
+        """Hear that the settings were read again, and whether they could be used."""
+        self.metrics.add(table.SETTINGS_RELOADS, outcome="applied" if accepted else "refused")
+        self._note("settings", "reloaded" if accepted else "refused: the old ones stay in force")
+
     def upcoming_seen(self, upcoming: Sequence[Upcoming]) -> None:
         """Hear which pools run empty next, the first one first."""
         self.status.change(upcoming=tuple(upcoming))

@@ -37,10 +37,13 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
     That is exactly what the container file pins, for Debian's Python; pip has compared every hash.
     """
     folder = tmp_path_factory.mktemp("distribution")
-    shutil.copytree(DEPLOY, folder / "deploy")
-    shutil.copy(PROJECT / "config.example.toml", folder)
+    for name in ("deploy", "pool_daemon"):
+        shutil.copytree(PROJECT / name, folder / name)
+    for name in ("LICENSE", "README.md", "config.example.toml", "pyproject.toml"):
+        shutil.copy(PROJECT / name, folder)
     run("uv", "build", "--quiet", "--wheel", "--out-dir", folder / "dist")
-    wanted = ("--require-hashes", "--requirement", DEPLOY / "container/requirements.txt")
-    kind = ("--only-binary=:all:", "--python-version=3.11")
-    run(sys.executable, "-m", "pip", "download", "--quiet", *kind, *wanted, "--dest", folder / "wheels")
+    for name in ("requirements.txt", "requirements-build.txt"):
+        wanted = ("--require-hashes", "--requirement", DEPLOY / "container" / name)
+        kind = ("--only-binary=:all:", "--python-version=3.11")
+        run(sys.executable, "-m", "pip", "download", "--quiet", *kind, *wanted, "--dest", folder / "wheels")
     return folder

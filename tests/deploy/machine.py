@@ -1,7 +1,7 @@
 """A small Debian that boots in a container on this machine, in half a second, and is gone without a trace.
 
-It shares this machine's network, so that a mongod of the tests is as near to it as to them. What is written in it is
-kept in memory and lost at its end; the Debian itself is made by `.ci/deploy-tools`.
+Unless it is `alone`, it shares this machine's network, so that a mongod of the tests is as near to it as to them. What is
+written in it is kept in memory and lost at its end; the Debian itself is made by `.ci/deploy-tools`.
 """
 
 import os
@@ -27,18 +27,16 @@ class Machine:
     `shown` maps folders of this machine to where they are to be seen in there, read-only.
     """
 
-    def __init__(self, *, shown: Mapping[Path, str]) -> None:
-        self._shown = shown
+    def __init__(self, *, shown: Mapping[Path, str], alone: bool = False) -> None:
+        self._options = [f"--bind-ro={folder}:{where}" for folder, where in shown.items()]
+        if alone:
+            self._options.append("--private-network")
         self._container: subprocess.Popen[bytes] | None = None
         self._leader = 0
 
     def __enter__(self) -> Self:
         self._container = subprocess.Popen(
-            [
-                *_container(),
-                *(f"--bind-ro={folder}:{where}" for folder, where in self._shown.items()),
-                "--boot",
-            ],
+            [*_container(), *self._options, "--boot"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

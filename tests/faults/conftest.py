@@ -16,6 +16,7 @@ not marked. Where the fault is a fail point of the server, see `fail_point`; whe
 see the fixture `three`.
 """
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -66,6 +67,12 @@ def explorer(mongo: MongoClient[Document]) -> Iterator[Explorer]:
 def ledger(mongo: MongoClient[Document], explorer: Explorer) -> Ledger:
     """Judge what is committed to the explorer's database from now on."""
     return Ledger(client=mongo, explorer=explorer)
+
+
+@pytest.fixture
+def chance(pytestconfig: pytest.Config) -> random.Random:
+    """Draw at random, the same again with the `--randomly-seed` that pytest prints in its first lines."""
+    return random.Random(pytestconfig.getoption("randomly_seed"))  # noqa: S311  # it aims, it keeps no secret
 
 
 @pytest.fixture

@@ -32,10 +32,7 @@ class Figures:
 
     def as_markdown(self) -> str:
         """Return the table, its rows in the order of the faults; its columns are aligned for the terminal too."""
-        rows = [
-            HEADINGS,
-            *(tuple(f"{cell:,}" if isinstance(cell, int) else cell for cell in row) for row in self._sorted()),
-        ]
+        rows = [HEADINGS, *map(_cells, sorted(self._rows, key=lambda row: (row.number, row.trials, row.fault)))]
         widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
         lines = [_line(row, widths) for row in rows]
         return "\n".join([lines[0], _line(tuple("-" * width for width in widths), widths), *lines[1:]])

@@ -174,7 +174,7 @@ async def real(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
 
 async def test_setup_makes_the_missing_indexes_and_leaves_those_that_are_there(real: Database) -> None:
     await real.collection("capacity-pools").create_index("empty_at", name="theirs")
-    assert await setup(real) == 2
+    assert await setup(real) == sum(map(len, INDEXES.values())) - 1
     assert await setup(real) == 0
     names = await real.collection("capacity-pools").index_information()
     assert set(names) == {"_id_", "theirs", "customer_tid_1"}

@@ -82,6 +82,17 @@ async def test_an_outage_crashes_nothing_and_what_could_not_be_written_is_writte
     assert quarantine.sift([7, 8, 9]) == [7, 9]
 
 
+async def test_a_pool_that_is_fine_stays_so_though_its_document_cannot_be_removed_yet(
+    mongo: Client, quarantine: Quarantine
+) -> None:
+    for pool_id in (7, 8):
+        await quarantine.failed(pool_id, POISON, now())
+    with fail_point(mongo, "delete", mode="alwaysOn", errorCode=50):
+        await quarantine.settled([7])
+        await quarantine.look()
+        assert quarantine.sift([7, 8]) == [7]
+
+
 async def test_no_query_is_made_while_nothing_is_in_quarantine(mongo: Client, quarantine: Quarantine) -> None:
     await quarantine.load()
     before = times_entered(mongo)

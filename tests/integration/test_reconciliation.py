@@ -10,7 +10,7 @@ import bson
 import golden
 import pytest
 import pytest_asyncio
-from arithmetic_model import Rates, add_workload, recompute, sync
+from arithmetic_model import RESOURCES, Rates, add_workload, recompute, sync
 from bson import Int64, json_util
 from bson.raw_bson import RawBSONDocument
 from deadline import wait_until
@@ -167,7 +167,7 @@ async def test_a_pool_that_cannot_be_read_is_told_and_does_not_hide_the_others(
     assert [(each.kind, each.document_id) for each in page.unreadable] == [("pool", bad.pool_id)]
 
 
-async def test_a_workload_that_is_no_text_that_anybody_can_read_is_told(
+async def test_a_workload_whose_field_name_is_not_utf_8_is_told(
     explorer: Explorer, books: Reconciliation, mongo: Client, database_name: str
 ) -> None:
     pool = explorer.buy(EVERYTHING, [CONTAINER])
@@ -187,7 +187,7 @@ async def test_units_come_out_the_same_of_the_fields_that_are_read(explorer: Exp
     rows = golden.table("units")
     for number, row in enumerate(rows, start=1):
         workload = json_util.loads(json.dumps(row["document"])) | {"_id": Int64(number)}
-        rates = {f"active_{name}": max(0.0, row[unit]) for name, unit in zip(("cu", "su", "ipv4"), Rates._fields)}
+        rates = {active: max(0.0, row[unit]) for unit, (_, active) in RESOURCES.items()}
         pool = new_pool(number, now=now()) | rates | {"active_workload_ids": [number]}
         explorer.workloads.insert_one(workload)
         explorer.pools.insert_one(encoded(pool))
@@ -215,7 +215,7 @@ async def test_pages_lead_past_every_pool_once_and_never_past_what_has_no_number
 
 async def test_more_workloads_than_a_query_takes_are_read_in_several(explorer: Explorer, books: Reconciliation) -> None:
     pools = [explorer.buy(EVERYTHING, [CONTAINER] * 700) for _ in range(5)]
-    assert 5 * 700 > reconciliation.WORKLOADS_AT_ONCE
+    assert reconciliation.WORKLOADS_AT_ONCE < 5 * 700
     gone = [pool.workload_ids[-1] for pool in pools]
     explorer.workloads.delete_many({"_id": {"$in": gone}})
     page = await look(books)
@@ -226,7 +226,7 @@ async def test_a_pool_is_overdue_if_a_deployed_workload_uses_what_is_exhausted(
     explorer: Explorer, books: Reconciliation
 ) -> None:
     overdue = explorer.buy_expired(CONTAINER)
-    unlisted = explorer.buy_expired(FREE[0], active_cu=1.0)
+    unlisted = explorer.buy_expired(FREE[0], active_cu=1.0, empty_at=Int64(now() - 5))
     explorer.workloads.insert_one(explorer.new_workload(unlisted.pool_id, CONTAINER))
     explorer.buy_expired(CONTAINER, next_action=4)
     explorer.buy_expired(FREE[0], empty_at=Int64(now() - 5))

@@ -18,6 +18,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.watcher import Watcher
+from pool_daemon.settings import Stream
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
 from pool_daemon.telemetry.observer import Observer
@@ -75,8 +76,7 @@ async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
         agenda=agenda,
         alarm=alarm,
         clock=SystemClock(),
-        poll_seconds=0.1,
-        silence_seconds=30,
+        settings=Stream(poll_seconds=0.1),
         observer=Observer(identity="me", version="0", clock=SystemClock()),
     )
     task = asyncio.create_task(watcher.run(), name="watcher")
@@ -224,7 +224,7 @@ async def test_without_change_streams_everything_overdue_is_looked_at_at_interva
 
 
 async def test_a_token_that_stands_still_is_a_dead_stream(watched: Watched) -> None:
-    watched.watcher._silence_seconds = -1.0
+    watched.watcher._settings = Stream(silence_seconds=0.1)
     with capture_logs() as logs:
         await until(lambda: "stream_lost" in events(logs), "the stream to be given up")
     assert "not moved" in next(entry["reason"] for entry in logs if entry["event"] == "stream_lost")

@@ -1,10 +1,12 @@
 """Who acts, and from when until when; time is virtual and the lease is in memory, so every second is exact."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from deadline import until
 from lease_in_memory import NEVER_SECONDS, LeaseInMemory, LeaseServer, Trip
 from structlog.testing import capture_logs
 from virtual_time import Halting, ProcessClock, in_virtual_time
@@ -47,22 +49,20 @@ class Process:
 
     async def opens(self, *, within_seconds: float) -> float:
         """Wait for the gate to open; return how long that took."""
-        started_at = now()
-        while not self.is_open:
-            assert now() - started_at < within_seconds, "the gate stays shut"
-            await asyncio.sleep(0.001)
-        return now() - started_at
+        return await seconds_until(lambda: self.is_open, within_seconds, "the gate opens")
 
     async def closes(self, *, within_seconds: float) -> float:
         """Wait for the gate to shut; return how long that took."""
-        started_at = now()
-        while self.is_open:
-            assert now() - started_at < within_seconds, "the gate stays open"
-            await asyncio.sleep(0.001)
-        return now() - started_at
+        return await seconds_until(lambda: not self.is_open, within_seconds, "the gate shuts")
 
     async def _run(self) -> None:
         await Halting(self.leadership.run(), pause_seconds=lambda: self.halts_seconds)
+
+
+async def seconds_until(condition: Callable[[], bool], within_seconds: float, what: str) -> float:
+    started_at = now()
+    await until(condition, within_seconds=within_seconds, what=what, every_seconds=0.001)
+    return now() - started_at
 
 
 async def leader_and_standby(server: LeaseServer) -> tuple[Process, Process]:
@@ -176,9 +176,10 @@ async def test_a_standby_that_stops_leaves_the_lease_to_its_holder() -> None:
 @in_virtual_time
 async def test_a_lease_that_is_just_being_taken_when_the_daemon_stops_is_released_too() -> None:
     server = LeaseServer()
-    stopping = Process(server, "a", trips=(Trip(), Trip(there_seconds=2, back_seconds=1)))
+    stopping = Process(server, "a", trips=(Trip(), Trip(back_seconds=3)))
     await asyncio.sleep(1)
     await stopping.leadership.release()
+    stopping.kill()
     assert stopping.opened_at == []
     await Process(server, "b").opens(within_seconds=0.01)
 
@@ -363,6 +364,18 @@ async def test_a_lease_that_cannot_be_read_is_told_and_taken_once_nobody_renewed
     assert waited_seconds >= SECONDS
     assert len(entries(logs, "lease_unreadable")) == 1
     assert standby.leadership.term == 2
+
+
+@in_virtual_time
+async def test_a_whole_term_counts_from_when_a_look_was_answered_not_from_when_it_was_sent() -> None:
+    server = LeaseServer()
+    leader = Process(server, "a")
+    await leader.opens(within_seconds=0.01)
+    standby = Process(server, "b", trips=(Trip(there_seconds=4),))
+    await asyncio.sleep(3.9)
+    server.edit(expires_at="soon")
+    leader.halts_seconds = A_WHILE
+    assert await standby.opens(within_seconds=SECONDS + 2) >= SECONDS
 
 
 @in_virtual_time

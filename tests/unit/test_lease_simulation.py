@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from deadline import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lease_in_memory import NEVER_SECONDS, LeaseInMemory, LeaseServer, Trip
@@ -127,7 +128,7 @@ EDITS = st.tuples(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     places=st.lists(st.lists(LIVES, min_size=1, max_size=3), min_size=2, max_size=3),
     clock_rate=st.sampled_from([SLOWEST, 1.0, FASTEST]),
@@ -157,8 +158,5 @@ async def somebody_acts(world: World) -> None:
     world.in_trouble = False
     life = Life(0, NEVER_SECONDS, False, True, SLOWEST, {}, {})  # noqa: FBT003 - one more process, which lives on
     last = asyncio.create_task(Process(world, "last", life).live())
-    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-    while not world.acting():
-        assert asyncio.get_running_loop().time() < deadline, "nobody acts any more"
-        await asyncio.sleep(0.1)
+    await until(world.acting, within_seconds=PATIENCE_SECONDS, what="somebody acts again", every_seconds=0.1)
     last.cancel()

@@ -191,20 +191,20 @@ function drawTimeline() {
   const ends = new Array(LANES).fill(-Infinity);
   for (const pool of future) {
     const x = right(Math.min(pool.ahead, furthest)), name = String(pool.pool_id);
-    flags.push(...flag(x, base, lane(ends, x, name), name, pool.ahead < SOON_SECONDS ? "soon" : "",
+    flags.push(...flag(x, base, lane(ends, x, name, wide), name, "start", pool.ahead < SOON_SECONDS ? "soon" : "",
       `pool ${name} of customer ${pool.customer_tid} runs empty at ${when(pool.empty_at)}`));
   }
   ends.fill(-Infinity);
-  for (const event of [...past].reverse()) {
+  for (const event of past) {
     const x = left(now - event.at), name = `+${span(event.lateness_seconds)}`;
-    flags.push(...flag(x, base, lane(ends, x, name, here - 6), name, "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`));
+    flags.push(...flag(x, base, lane(ends, here - x, name, here), name, "end", "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`));
   }
   // Stems lie behind everything, so that they strike out no label.
   svg.replaceChildren(...drawn, ...flags.filter((part) => part.tagName === "line"), ...flags.filter((part) => part.tagName !== "line"));
 }
 
-/* The lowest lane in which a label still has room; -1 if there is none, or if it would cross the border. */
-function lane(ends, x, name, border = Infinity) {
+/* The lowest lane in which a label still has room, x being how far from now it is on either side; -1 if there is none. */
+function lane(ends, x, name, border) {
   const free = ends.findIndex((end) => end < x - 5);
   if (free < 0 || x + 10 + name.length * 7 > border) return -1;
   ends[free] = x + 10 + name.length * 7;
@@ -212,11 +212,12 @@ function lane(ends, x, name, border = Infinity) {
 }
 
 /* A pool without a lane is a small dot on the axis. */
-function flag(x, base, inLane, name, className, title) {
+function flag(x, base, inLane, name, anchor, className, title) {
   const y = inLane < 0 ? base : base - 14 - 26 * inLane;
   const dot = make("circle", { class: `dot ${className}`, cx: x, cy: y, r: inLane < 0 ? 3 : 4.5 }, make("title", null, title));
   if (inLane < 0) return [dot];
-  return [make("line", { class: "stem", x1: x, x2: x, y1: y, y2: base }), dot, make("text", { class: "label", x: x + 8, y: y + 4 }, name)];
+  const label = make("text", { class: "label", x: anchor === "start" ? x + 8 : x - 8, y: y + 4, "text-anchor": anchor }, name);
+  return [make("line", { class: "stem", x1: x, x2: x, y1: y, y2: base }), dot, label];
 }
 
 /* ---- the round ---- */

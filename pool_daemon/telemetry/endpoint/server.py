@@ -49,6 +49,7 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._stopping = threading.Event()
+        self._wake: socket.socket | None = None
 
     def start(self) -> None:
         """Listen, and answer from now on.
@@ -66,7 +67,7 @@ class Server:
     def stop(self) -> None:
         """Drop every client and end the thread; nothing happens if it was never started."""
         self._stopping.set()
-        if self._thread.is_alive():
+        if self._wake is not None:
             self._wake.close()
             self._thread.join()
 
@@ -77,12 +78,14 @@ class Server:
 
     def _run(self) -> None:
         with self._selector, self._listener, self._woken:
-            while not self._stopping.is_set():
-                for key, _ in self._selector.select(self._until_next_deadline()):
-                    self._proceed(key.fileobj)
-                self._drop_overdue()
-            for client in list(self._connections):
-                self._drop(client)
+            try:
+                while not self._stopping.is_set():
+                    for key, _ in self._selector.select(self._until_next_deadline()):
+                        self._proceed(key.fileobj)
+                    self._drop_overdue()
+            finally:
+                for client in list(self._connections):
+                    self._drop(client)
 
     def _proceed(self, ready: object) -> None:
         if ready is self._listener:

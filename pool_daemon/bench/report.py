@@ -1,0 +1,75 @@
+"""The benchmark on paper: a table for people, an object for machines."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pool_daemon.bench.benchmark import Result
+from pool_daemon.bench.figures import Figure
+
+MARKS = {True: Text("reached", "green"), False: Text("not reached", "bold red"), None: Text()}
+
+
+def report(results: Sequence[Result]) -> RenderableType:
+    """Return the table: a line for each figure, the bounded ones of a row first, and a summary."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column in ("work", "figure", "to reach"):
+        table.add_column(column)
+    table.add_column("measured", justify="right")
+    table.add_column("")
+    for result in results:
+        for line in _lines(result):
+            table.add_row(*line)
+        table.add_section()
+    return Group(Text(), table, Text(), _summary(results))
+
+
+def as_json(results: Sequence[Result], *, circumstances: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that the table says, with the circumstances under which it was measured."""
+    return {
+        **circumstances,
+        "rows": [
+            {
+                "name": result.row.name,
+                "work": result.row.work,
+                "reached": result.reached,
+                "failure": result.failure,
+                "seconds": round(result.seconds, 1),
+                "figures": [_figure(figure) for figure in result.figures],
+            }
+            for result in results
+        ],
+    }
+
+
+def _lines(result: Result) -> list[tuple[RenderableType, ...]]:
+    work = Text(f"{result.row.work} [{result.row.name}]")
+    if result.failure is not None:
+        return [(work, Text(f"could not be measured: {result.failure}"), "", "", MARKS[False])]
+    lines: list[tuple[RenderableType, ...]] = [
+        ("", Text(figure.name), figure.bound, figure.shown, MARKS[figure.reached]) for figure in result.figures
+    ]
+    return [(work, *lines[0][1:]), *lines[1:]] if lines else []
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {
+        "name": figure.name,
+        "value": figure.value if math.isfinite(figure.value) else None,
+        "unit": figure.unit,
+        "at_least": figure.at_least,
+        "at_most": figure.at_most,
+        "reached": figure.reached,
+    }
+
+
+def _summary(results: Sequence[Result]) -> Text:
+    missed = [result.row.name for result in results if not result.reached]
+    if missed:
+        return Text(f"{len(missed)} of {len(results)} rows are not reached: {', '.join(missed)}.", "bold red")
+    return Text(f"All {len(results)} rows are reached.", "bold green")

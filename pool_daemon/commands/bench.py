@@ -1,0 +1,134 @@
+"""Measure the daemon beside what a user has without it, and beside what the server can do at most."""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from pool_daemon import __version__
+from pool_daemon.bench.benchmark import results
+from pool_daemon.bench.programme import full, quick
+from pool_daemon.bench.report import as_json, report
+from pool_daemon.bench.stage import Stage
+from pool_daemon.commands import add_config_argument
+from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import ConfigurationError, ExitCode
+from pool_daemon.settings import load_settings
+
+EXAMPLES: Final = (
+    "pool-daemon bench --quick",
+    "pool-daemon bench --only storm-pools --json",
+    "POOL_DAEMON_DATABASE__URI='mongodb://db-1/?replicaSet=test' pool-daemon bench --database bench",
+)
+
+DATABASE: Final = "pool-daemon-bench"
+PLAIN_COLUMNS: Final = 160
+
+SERVER_OPTIONS: Final = ("--wiredTigerCacheSizeGB=1.5", "--oplogSize=2048")
+"""A server of its own gets room for a million pools and for the history of making them."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `--quick`, `--only`, `--json`, `--database`, `--mongod` and `--config`."""
+    names = [row.name for row in full()]
+    parser.add_argument("--quick", action="store_true", help="everything smaller: two minutes instead of twenty")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=names,
+        metavar="ROW",
+        help=f"measure this row alone; may be given again. One of {', '.join(names)}",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--database",
+        metavar="NAME",
+        help="an empty database, on the server of database.uri, to measure on and drop afterwards; "
+        "without it a mongod is started for the purpose",
+    )
+    parser.add_argument("--mongod", type=Path, metavar="PATH", help="the mongod to start instead of the one it finds")
+    add_config_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Measure, print the table, and return OK only if every figure was reached."""
+    rows = [row for row in (quick() if arguments.quick else full()) if row.name in (arguments.only or [row.name])]
+    with (
+        _ended_by_sigterm(),
+        tempfile.TemporaryDirectory(prefix="pool-daemon-bench-") as folder,
+        _server(arguments, Path(folder)) as (uri, database),
+        _progress() as tell,
+        Stage(uri=uri, name=database, folder=Path(folder), tell=tell) as stage,
+    ):
+        measured = list(results(rows, stage))
+        circumstances = _circumstances(stage, quick=arguments.quick)
+    if arguments.json:
+        print(json.dumps(as_json(measured, circumstances=circumstances), indent=2, ensure_ascii=False))
+    else:
+        _console().print(report(measured))
+    return ExitCode.OK if all(result.reached for result in measured) else ExitCode.FAILED
+
+
+@contextmanager
+def _server(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str]]:
+    """Give the address of the server to measure on, and the name of the database."""
+    if arguments.database is not None:
+        uri = load_settings(arguments.config).database.uri
+        if uri is None:
+            raise ConfigurationError("database.uri: not set, so there is no server that --database could be on")
+        yield uri.get_secret_value(), arguments.database
+        return
+    with asyncio.Runner() as runner:
+        mongod = EmbeddedMongod(folder=folder / "mongod", mongod=arguments.mongod, options=SERVER_OPTIONS)
+        runner.run(mongod.start())
+        try:
+            yield mongod.uri, DATABASE
+        finally:
+            runner.run(mongod.stop())
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Give a function that tells how far things are: in one line of a terminal, or a line each elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda text: print(text, file=sys.stderr, flush=True)
+        return
+    with console.status("") as status:
+        yield status.update
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that everything that was started is stopped."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _circumstances(stage: Stage, *, quick: bool) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "quick": quick,
+        "cores": os.cpu_count(),
+        "mongodb": stage.server_version(),
+    }
+
+
+def _console() -> Console:
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    columns = shutil.get_terminal_size((PLAIN_COLUMNS, 0)).columns
+    return Console(highlight=False, force_terminal=False, color_system=None, width=max(columns, PLAIN_COLUMNS))

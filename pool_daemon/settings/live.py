@@ -1,0 +1,49 @@
+"""The settings in force, some of which may change while the daemon runs."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+from pool_daemon.settings.sections import Section, Settings
+
+RELOADABLE: Final = frozenset({"stream", "clock", "brake", "retry", "reconcile", "log"})
+"""Sections that parts read anew at each use: bounds, rates and intervals."""
+
+FIXED: Final = frozenset({("reconcile", "enabled"), ("log", "format")})
+"""Fields of those sections that are read at the start alone."""
+
+S = TypeVar("S", bound=Section)
+
+
+class LiveSettings:
+    """Holds the settings in force, and gives out views of their sections that follow when they are replaced."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.current = settings
+
+    def view(self, section: Callable[[Settings], S]) -> S:
+        """Return what reads like that section, and always like the one in force."""
+        return cast("S", _View(self, section))
+
+    def replace(self, settings: Settings) -> tuple[list[str], list[str]]:
+        """Put new settings in force as far as that can be done now.
+
+        Returns the dotted names of the fields that changed, and of those that a restart has to change.
+        """
+        changed: list[str] = []
+        waiting: list[str] = []
+        for name, new in settings:
+            for field in type(new).model_fields:
+                if getattr(new, field) != getattr(getattr(self.current, name), field):
+                    now = name in RELOADABLE and (name, field) not in FIXED
+                    (changed if now else waiting).append(f"{name}.{field}")
+        self.current = self.current.model_copy(update={name: getattr(settings, name) for name in RELOADABLE})
+        return changed, waiting
+
+
+class _View:
+    def __init__(self, live: LiveSettings, section: Callable[[Settings], Section]) -> None:
+        self._live = live
+        self._section = section
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._section(self._live.current), name)

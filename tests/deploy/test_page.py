@@ -1,0 +1,166 @@
+"""The page in a real browser: it shows what is so, keeps up with it, and says when it cannot."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from browser import Browser, open_browser
+from deadline import wait_until
+from deploy.files import tool
+from telemetry_scene import gone, make_ready, new_observer, served, upcoming
+
+from pool_daemon.telemetry.endpoint import Server
+from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import Quarantined
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    tool("chromium")
+    with open_browser() as browser:
+        yield browser
+
+
+@dataclass
+class Scene:
+    """A page that shows a daemon of which the test decides everything."""
+
+    browser: Browser
+    observer: Observer
+    server: Server
+
+    def text(self, selector: str) -> str:
+        return self.browser.text(selector)
+
+    def wait_for_text(self, selector: str, text: str) -> None:
+        wait_until(lambda: text in self.text(selector), within_seconds=10, what=f"{text} in {selector}")
+
+
+@pytest.fixture
+def scene(browser: Browser) -> Iterator[Scene]:
+    observer = new_observer()
+    make_ready(observer)
+    browser.show(width=1280, height=900, scheme="light")
+    with served(observer) as server:
+        browser.console.clear()
+        browser.go(f"http://127.0.0.1:{server.port}/")
+        browser.wait_for("document.querySelector('#role').innerText !== ''")
+        yield Scene(browser, observer, server)
+        browser.go("about:blank")
+
+
+@pytest.fixture
+def spotless(scene: Scene) -> Iterator[Scene]:
+    """Hold the page to a console without a word in it."""
+    yield scene
+    assert scene.browser.console == []
+
+
+def test_it_shows_what_the_daemon_is_and_waits_for(spotless: Scene) -> None:
+    assert spotless.text("#role") == "leader, term 7"
+    assert spotless.text("#ready") == "ready"
+    assert spotless.text("#identity") == "host-1:4711:a1b2c3"
+    assert spotless.text("#countdown") == "nothing due"
+    assert spotless.text("#problems") == ""
+    assert "answered" in spotless.text("#vitals")
+
+
+def test_it_counts_down_to_the_next_pool(spotless: Scene) -> None:
+    first, second = upcoming(17, in_seconds=2 * 86_400 + 100), upcoming(18, in_seconds=8)
+    spotless.observer.upcoming_seen([first])
+    spotless.observer.armed(first.empty_at, pool_id=17)
+    spotless.wait_for_text("#next", f"pool 17 of customer {first.customer_tid}")
+    assert spotless.text("#countdown").startswith("2 d 00:01:")
+    spotless.observer.upcoming_seen([second, first])
+    spotless.observer.armed(second.empty_at, pool_id=18)
+    spotless.wait_for_text("#countdown", "00:00:0")
+    assert spotless.browser.evaluate("document.querySelector('#countdown').className") == "countdown soon"
+    spotless.browser.wait_for("document.title.startsWith('now')", within_seconds=12)
+
+
+def test_pools_stand_on_the_timeline_in_their_order(spotless: Scene) -> None:
+    spotless.observer.upcoming_seen([upcoming(1000 + n, in_seconds=60 * 3**n) for n in range(8)])
+    spotless.wait_for_text("#timeline", "1007")
+    places = spotless.browser.evaluate(
+        "[...document.querySelectorAll('#timeline .dot')].map((dot) => +dot.getAttribute('cx'))"
+    )
+    assert len(places) == 8
+    assert places == sorted(places)
+
+
+def test_what_happens_appears_without_a_reload(spotless: Scene) -> None:
+    now = int(time.time())
+    spotless.browser.evaluate("window.sameDocument = true")
+    spotless.observer.batch_committed([gone(1, 16, empty_at=now)], pools=1, seconds=0.1, at=now + 0.012)
+    spotless.observer.pass_finished(seconds=0.2, settled=1, decommissioned=1, set_aside=0, completed=True)
+    spotless.wait_for_text("#events", "pool 16 cu ran out, 1 workload")
+    assert "+12 ms" in spotless.text("#events")
+    assert "+12 ms" in spotless.text("#timeline")
+    assert "1 pool, 1 workload" in spotless.text("#passes")
+    assert spotless.browser.evaluate("document.querySelectorAll('#bars .bar').length") == 1
+    assert spotless.browser.evaluate("window.sameDocument") is True
+
+
+def test_holds_and_quarantine_are_in_sight(spotless: Scene) -> None:
+    spotless.observer.held("brake", detail="1,204 pools fell due at once")
+    spotless.observer.quarantine_seen(23, [Quarantined(5100, "validation failed", 4, time.time() + 60)])
+    spotless.wait_for_text("#problems", "what is due is held back by the brake: 1,204 pools fell due at once")
+    assert "pool 5100\tvalidation failed" in spotless.text("#held")
+    assert "and 22 more pools in quarantine" in spotless.text("#held")
+    spotless.observer.released("brake")
+    spotless.browser.wait_for("document.querySelector('#problems').hidden")
+
+
+def test_what_others_wrote_is_text_and_nothing_else(spotless: Scene) -> None:
+    hostile = "<img src=x onerror=alert(1)><script>window.hacked = true</script>"
+    spotless.observer.unreadable("pool", document_id=hostile, reason=hostile)
+    spotless.observer.held("brake", detail=hostile)
+    spotless.wait_for_text("#events", hostile)
+    assert spotless.browser.evaluate("document.querySelectorAll('#events img, #problems img').length") == 0
+    assert spotless.browser.evaluate("window.hacked") is None
+
+
+def test_a_daemon_that_stops_answering_is_said_to_be_silent_and_one_that_is_back_is_not(scene: Scene) -> None:
+    port = scene.server.port
+    scene.server.stop()
+    scene.wait_for_text("#silence", "The daemon has not answered for")
+    assert scene.browser.evaluate("document.title") == "no answer · pool-daemon"
+    back = Server(host="127.0.0.1", port=port, respond=scene.server._respond)
+    back.start()
+    try:
+        scene.browser.wait_for("document.querySelector('#silence').hidden")
+    finally:
+        back.stop()
+
+
+def test_nothing_from_elsewhere_can_run_or_load_in_it(scene: Scene) -> None:
+    scene.browser.evaluate(
+        "document.head.append(Object.assign(document.createElement('script'), {textContent: 'window.hacked = true'}))"
+    )
+    assert scene.browser.evaluate("window.hacked") is None
+    refused = scene.browser.evaluate("fetch('http://127.0.0.1:1/').then(() => 'went through', () => 'refused')")
+    assert refused == "refused"
+    assert any("Content Security Policy" in line for line in scene.browser.console)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_light_or_dark_as_its_reader_likes(spotless: Scene, scheme: str, tmp_path: Path) -> None:
+    spotless.browser.show(width=1280, height=900, scheme=scheme)
+    ground, ink = (
+        sum(map(int, spotless.browser.evaluate(f"getComputedStyle(document.body).{name}.match(/\\d+/g)")[:3]))
+        for name in ("backgroundColor", "color")
+    )
+    assert (ground > ink) == (scheme == "light")
+    spotless.browser.screenshot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("width", [360, 760, 1280, 2560])
+def test_no_width_of_the_window_makes_it_scroll_sideways(spotless: Scene, width: int) -> None:
+    spotless.observer.held("brake", detail="a_very_long_word_without_a_single_space_" * 20)
+    spotless.observer.upcoming_seen([upcoming(10**15 + n, in_seconds=50 * 2**n) for n in range(20)])
+    spotless.browser.show(width=width, height=900, scheme="light")
+    spotless.wait_for_text("#problems", "a_very_long_word")
+    spotless.browser.wait_for("document.documentElement.scrollWidth <= window.innerWidth", within_seconds=3)

@@ -1,0 +1,195 @@
+"""The reconciler beside an explorer that never stops writing: nothing of the explorer's is undone, all else is mended.
+
+Each writer has pools of its own, so that whatever comes out wrong is the reconciler's doing. It loses removals and
+orders on purpose, and knows at every moment what its pools must come to.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from arithmetic_model import RESOURCES, Rates, add_workload, recompute, remove_workload
+from books_in_memory import Ears
+from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Kind
+from fail_point import fail_point
+from pymongo import MongoClient
+from structlog.testing import capture_logs
+
+from pool_daemon.clock import SystemClock
+from pool_daemon.scheduling.findings import Findings
+from pool_daemon.scheduling.gate import Gates
+from pool_daemon.scheduling.reconciler import Reconciler
+from pool_daemon.settings.sections import Reconcile
+from pool_daemon.store.client import connect
+from pool_daemon.store.reconciliation import Reconciliation
+
+Client = MongoClient[dict[str, Any]]
+
+WRITERS = 3
+POOLS_A_WRITER = 8
+SECONDS = 6.0
+GRACE_SECONDS = 1.0
+QUIET_SECONDS = 20.0
+TOP_UP = Rates(1e7, 1e7, 1e7)
+MOST_DRAINED = 1e6
+"""More than all of a pool's workloads can drain in this test, and far less than one top-up brings."""
+
+KINDS = (CONTAINER, VOLUME, PUBLIC_IP, FREE[0])
+
+
+@dataclass
+class Expected:
+    """What a pool must come to once everything is mended."""
+
+    bought: int = 0
+    running: dict[int, Kind] = field(default_factory=dict)
+    leaving: dict[int, Kind] = field(default_factory=dict)
+    """Workloads whose deletion the explorer has asked for and not yet heard of."""
+
+
+class Writer:
+    """One thread of the explorer, and what it has done."""
+
+    def __init__(self, explorer: Explorer, *, seed: int) -> None:
+        self._explorer = explorer
+        self._chance = random.Random(seed)  # noqa: S311 - it picks, it keeps no secret
+        self.pools: dict[int, Expected] = {}
+        self.lost_orders = self.lost_removals = 0
+        for _ in range(POOLS_A_WRITER):
+            pool = explorer.buy(TOP_UP, [CONTAINER])
+            self.pools[pool.pool_id] = Expected(bought=1, running={pool.workload_ids[0]: CONTAINER})
+
+    def write_until(self, end: float) -> None:
+        while time.monotonic() < end:
+            pool_id = self._chance.choice(list(self.pools))
+            self._chance.choice((self._top_up, self._deploy, self._ask_to_delete, self._hear_of_deletion))(pool_id)
+
+    def _top_up(self, pool_id: int) -> None:
+        self._explorer.top_up(pool_id, TOP_UP)
+        self.pools[pool_id].bought += 1
+
+    def _deploy(self, pool_id: int) -> None:
+        kind = self._chance.choice(KINDS)
+        workload = self._explorer.new_workload(pool_id, kind)
+        self._explorer.workloads.insert_one(workload)
+        self._explorer.rewrite(
+            pool_id, lambda pool: add_workload(pool, workload["_id"], kind.rates, now=int(time.time()))
+        )
+        self.pools[pool_id].running[workload["_id"]] = kind
+
+    def _ask_to_delete(self, pool_id: int) -> None:
+        """Let a customer delete a workload; some of the orders get lost."""
+        expected = self.pools[pool_id]
+        if not expected.running:
+            return
+        workload_id = self._chance.choice(list(expected.running))
+        expected.leaving[workload_id] = expected.running.pop(workload_id)
+        self._explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 4}})
+        if self._chance.random() < 0.3:
+            self.lost_orders += 1
+        else:
+            order = self._explorer.workloads.find_one({"_id": workload_id})
+            self._explorer.orders.replace_one({"_id": workload_id}, order or {}, upsert=True)
+
+    def _hear_of_deletion(self, pool_id: int) -> None:
+        """Let a node report that a workload is gone, if it was ordered to; some of the removals get lost."""
+        expected = self.pools[pool_id]
+        ordered = list(self._explorer.orders.find({"_id": {"$in": list(expected.leaving)}}, {"_id": 1}))
+        if not ordered:
+            return
+        workload_id = self._chance.choice(ordered)["_id"]
+        kind = expected.leaving.pop(workload_id)
+        if self._chance.random() < 0.3:
+            self.lost_removals += 1
+        else:
+            self._explorer.rewrite(
+                pool_id, lambda pool: remove_workload(pool, workload_id, kind.rates, now=int(time.time()))
+            )
+        self._explorer.orders.delete_one({"_id": workload_id})
+        self._explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 6}})
+
+    def wrong(self) -> list[str]:
+        """Say what is not as it must be."""
+        return [line for pool_id, expected in self.pools.items() for line in self._wrong_with(pool_id, expected)]
+
+    def _wrong_with(self, pool_id: int, expected: Expected) -> list[str]:
+        pool = self._explorer.pools.find_one({"_id": pool_id}) or {}
+        counting = expected.running | expected.leaving
+        wrong = []
+        if sorted(pool["active_workload_ids"]) != sorted(counting):
+            wrong.append(f"{pool_id}: lists {sorted(pool['active_workload_ids'])}, not {sorted(counting)}")
+        for resource, (left, active) in RESOURCES.items():
+            rate = sum(getattr(kind.rates, resource) for kind in counting.values())
+            bought = expected.bought * getattr(TOP_UP, resource)
+            if pool[active] != pytest.approx(rate, abs=1e-6):
+                wrong.append(f"{pool_id}: {active} is {pool[active]}, not {rate}")
+            if not bought - MOST_DRAINED <= pool[left] <= bought:
+                wrong.append(f"{pool_id}: {left} is {pool[left]} of {bought} bought")
+        predicted = dict(pool)
+        recompute(predicted)
+        if pool["empty_at"] != predicted["empty_at"]:
+            wrong.append(f"{pool_id}: empty_at is {pool['empty_at']}, not {predicted['empty_at']}")
+        for workload_id in expected.leaving:
+            order = self._explorer.bytes_of(self._explorer.orders, workload_id)
+            if order is None or order != self._explorer.bytes_of(self._explorer.workloads, workload_id):
+                wrong.append(f"{workload_id}: its order is {order!r}")
+        return wrong
+
+
+@pytest.fixture
+def explorer(mongo: Client, database_name: str) -> Explorer:
+    return Explorer(database=mongo[database_name])
+
+
+@pytest_asyncio.fixture
+async def books(mongo_uri: str, database_name: str) -> AsyncIterator[Reconciliation]:
+    database = connect(uri=mongo_uri, name=database_name)
+    yield Reconciliation(database=database)
+    database.close()
+
+
+def held_back(mongo: Client) -> AbstractContextManager[None]:
+    """Delay each of the daemon's writes, so that the explorer often comes between its reading and its writing."""
+    return fail_point(mongo, "update", mode="alwaysOn", blockConnection=True, blockTimeMS=50)
+
+
+async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_mended(
+    explorer: Explorer, books: Reconciliation, mongo: Client
+) -> None:
+    ears = Ears()
+    reconciler = Reconciler(
+        store=books,
+        findings=Findings(on_overdue=ears.overdue, on_unreadable=ears.heard.append, metrics=ears),
+        gate=Gates(),
+        clock=SystemClock(),
+        stop=asyncio.Event(),
+        settings=Reconcile(pools_per_second=0, order_grace_seconds=GRACE_SECONDS, hold_percent=100),
+    )
+    writers = [Writer(explorer, seed=seed) for seed in range(WRITERS)]
+    with capture_logs() as logs:
+        with ThreadPoolExecutor(WRITERS) as threads, held_back(mongo):
+            loop = asyncio.get_running_loop()
+            end = time.monotonic() + SECONDS
+            writing = asyncio.gather(*(loop.run_in_executor(threads, each.write_until, end) for each in writers))
+            while not writing.done():
+                await reconciler.walk()
+            await writing
+        mended_meanwhile = [line["event"] for line in logs if line["event"] in {"drift_mended", "order_restored"}]
+        async with asyncio.timeout(QUIET_SECONDS):
+            while any(each.wrong() for each in writers):
+                await reconciler.walk()
+
+    assert [line for each in writers for line in each.wrong()] == []
+    assert sum(each.lost_orders for each in writers) >= 10
+    assert sum(each.lost_removals for each in writers) >= 10
+    assert {"drift_mended", "order_restored"} <= set(mended_meanwhile), "nothing was put to the test while they wrote"
+    assert explorer.orders.count_documents({"next_action": {"$ne": 4}}) == 0
+    ordered = [order["_id"] for order in explorer.orders.find({}, {"_id": 1})]
+    assert set(explorer.next_actions(ordered)) == {4}

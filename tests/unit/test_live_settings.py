@@ -1,0 +1,32 @@
+from pool_daemon.settings import Settings
+from pool_daemon.settings.live import LiveSettings
+from pool_daemon.settings.sections import Brake, Clock, Database, Log, Reconcile
+
+
+def test_a_view_follows_what_is_put_in_force() -> None:
+    live = LiveSettings(Settings())
+    brake = live.view(lambda now: now.brake)
+    assert brake.pools == 100
+    live.replace(Settings(brake=Brake(pools=7)))
+    assert brake.pools == 7
+
+
+def test_it_tells_what_changed_and_what_has_to_wait_for_a_restart() -> None:
+    live = LiveSettings(Settings())
+    changed, waiting = live.replace(
+        Settings(
+            clock=Clock(check_seconds=9),
+            log=Log(level="debug", format="json"),
+            reconcile=Reconcile(enabled=False),
+            database=Database(name="other"),
+        )
+    )
+    assert sorted(changed) == ["clock.check_seconds", "log.level"]
+    assert sorted(waiting) == ["database.name", "log.format", "reconcile.enabled"]
+
+
+def test_what_has_to_wait_stays_as_it_is() -> None:
+    live = LiveSettings(Settings())
+    live.replace(Settings(database=Database(name="other")))
+    assert live.current.database.name == "explorer"
+    assert live.replace(Settings(database=Database(name="other")))[1] == ["database.name"]

@@ -1,0 +1,89 @@
+"""How often what lies ahead is looked at."""
+
+from collections.abc import Mapping
+
+import pytest
+from telemetry_scene import new_observer
+from virtual_clock import VirtualClock
+
+from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.store.horizon import Horizon, Upcoming
+from pool_daemon.telemetry.metric_table import HORIZONS
+from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.outlook import Outlook
+
+NOW = 1_700_000_000.0
+
+
+class CountedHorizon(Horizon):
+    """A database that counts how often it is asked, and may be away."""
+
+    def __init__(self) -> None:
+        self.counts = 0
+        self.lists = 0
+        self.away = False
+
+    async def expiring_counts(self, now: int, horizons: Mapping[str, int]) -> dict[str, int]:
+        self.counts += 1
+        return {name: now + seconds for name, seconds in horizons.items()}
+
+    async def upcoming(self, now: int, *, limit: int) -> list[Upcoming]:
+        self.lists += 1
+        if self.away:
+            raise StoreUnavailableError("away")
+        return [Upcoming(17, 7, now + limit)]
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock(NOW)
+
+
+@pytest.fixture
+def observer(clock: VirtualClock) -> Observer:
+    return new_observer(clock)
+
+
+@pytest.fixture
+def horizon() -> CountedHorizon:
+    return CountedHorizon()
+
+
+@pytest.fixture
+def outlook(horizon: CountedHorizon, observer: Observer, clock: VirtualClock) -> Outlook:
+    return Outlook(horizon=horizon, observer=observer, clock=clock)
+
+
+async def test_nobody_looks_and_the_database_is_asked_once_a_minute(
+    outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
+) -> None:
+    for _ in range(120):
+        await outlook.look()
+        clock.pass_time(1)
+    assert (horizon.counts, horizon.lists) == (2, 2)
+    assert observer.status.snapshot.expiring == {name: int(NOW) + 60 + seconds for name, seconds in HORIZONS.items()}
+
+
+async def test_somebody_looks_and_the_list_is_kept_fresh_but_nothing_is_counted_more_often(
+    outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
+) -> None:
+    for _ in range(60):
+        observer.status.looked_at()
+        await outlook.look()
+        clock.pass_time(1)
+    assert (horizon.counts, horizon.lists) == (1, 30)
+    assert observer.status.snapshot.upcoming == (Upcoming(17, 7, int(NOW) + 58 + 20),)
+
+
+async def test_a_database_that_is_away_is_not_asked_more_often_for_it(
+    outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
+) -> None:
+    horizon.away = True
+    with pytest.raises(StoreUnavailableError):
+        await outlook.look()
+    await outlook.look()
+    assert horizon.lists == 1
+    horizon.away = False
+    clock.pass_time(60)
+    await outlook.look()
+    assert observer.status.snapshot.upcoming != ()

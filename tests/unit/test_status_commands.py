@@ -1,0 +1,212 @@
+"""The commands that ask a running daemon, as a shell runs them."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import pytest
+from deadline import wait_until
+from telemetry_scene import gone, make_ready, new_observer, running, served, upcoming
+
+from pool_daemon.commands.portrait import span
+from pool_daemon.errors import ExitCode
+from pool_daemon.telemetry.endpoint import Server
+from pool_daemon.telemetry.endpoint.message import Request, Response, refusal
+from pool_daemon.telemetry.observer import Observer
+
+
+@pytest.fixture
+def observer() -> Observer:
+    observer = new_observer()
+    make_ready(observer)
+    return observer
+
+
+@pytest.fixture
+def server(observer: Observer) -> Iterator[Server]:
+    with served(observer) as server:
+        yield server
+
+
+def environment(**settings: str) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("POOL_DAEMON_")}
+    return (
+        ours
+        | {"COLUMNS": "120", "NO_COLOR": "1"}
+        | {f"POOL_DAEMON_HTTP__{name}": value for name, value in settings.items()}
+    )
+
+
+def pool_daemon(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pool_daemon", *arguments]
+    return subprocess.run(command, check=False, text=True, capture_output=True, timeout=60, env=environment(**settings))
+
+
+def test_a_healthy_daemon_passes_its_healthcheck(server: Server) -> None:
+    for question in ((), ("--live",), ("--ready",), ("--started",)):
+        asked = pool_daemon("healthcheck", *question, PORT=str(server.port))
+        assert (asked.returncode, asked.stderr) == (ExitCode.OK, "")
+
+
+def test_a_daemon_that_is_alive_but_not_ready_fails_only_the_healthcheck_for_that(
+    observer: Observer, server: Server
+) -> None:
+    observer.stopping()
+    assert pool_daemon("healthcheck", PORT=str(server.port)).returncode == ExitCode.OK
+    asked = pool_daemon("healthcheck", "--ready", PORT=str(server.port))
+    assert asked.returncode == ExitCode.FAILED
+    assert asked.stdout.startswith("- running: is stopping\n")
+
+
+@pytest.mark.parametrize("command", ["healthcheck", "status"])
+def test_a_daemon_that_is_not_there_fails(command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    asked = pool_daemon(command, PORT=port)
+    assert (asked.returncode, asked.stdout) == (ExitCode.FAILED, "")
+    assert asked.stderr == f"pool-daemon: no daemon answers at 127.0.0.1:{port}: [Errno 111] Connection refused\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [({"PORT": "0"}, "http.port: 0 may be any port"), ({"ENABLED": "false"}, "http.enabled: false")],
+)
+def test_settings_that_name_no_address_are_a_matter_of_configuration(settings: dict[str, str], complaint: str) -> None:
+    asked = pool_daemon("healthcheck", **settings)
+    assert asked.returncode == ExitCode.CONFIGURATION
+    assert complaint in asked.stderr
+
+
+@pytest.mark.parametrize("command", ["healthcheck", "status"])
+@pytest.mark.parametrize("status", [200, 404])
+def test_another_program_at_that_address_is_not_taken_for_a_daemon(command: str, status: int) -> None:
+    def respond(_: Request) -> Response:
+        return refusal(HTTPStatus(status))
+
+    server = Server(host="127.0.0.1", port=0, respond=respond)
+    with running(server):
+        asked = pool_daemon(command, PORT=str(server.port))
+    if (command, status) != ("healthcheck", 200):  # a bare 200 is all that a probe can go by
+        assert asked.returncode == ExitCode.FAILED
+        assert "no pool-daemon" in asked.stderr
+
+
+def test_a_daemon_that_listens_everywhere_is_asked_here(server: Server) -> None:
+    assert pool_daemon("healthcheck", PORT=str(server.port), HOST="0.0.0.0").returncode == ExitCode.OK  # noqa: S104 - a setting
+
+
+def test_a_healthcheck_loads_neither_driver_nor_terminal(server: Server) -> None:
+    script = (
+        "import sys; from pool_daemon.cli import main; main(['healthcheck']); "
+        "print(*{'motor', 'pymongo', 'rich', 'prometheus_client'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        env=environment(PORT=str(server.port)),
+    )
+    assert asked.stderr == "\n"
+
+
+def test_status_tells_a_person_what_the_daemon_does(observer: Observer, server: Server) -> None:
+    now = int(time.time())
+    observer.armed(now + 3600.5, pool_id=17)
+    observer.upcoming_seen([upcoming(17, in_seconds=3600.5)])
+    observer.expiring_counted({"1h": 1, "1d": 20, "7d": 3000})
+    observer.batch_committed([gone(1, 16, empty_at=now)], pools=1, seconds=0.1, at=now + 0.012)
+    shown = pool_daemon("status", PORT=str(server.port)).stdout
+    assert shown.startswith("pool-daemon 1.2.3 on host-1:4711:a1b2c3, leader in term 7, up ")
+    assert "pool 17 runs empty in 60 min" in shown
+    assert "pool 16: cu ran out, 1 workload, 12 ms late" in shown
+    assert "3,000 within 7d" in shown
+
+
+def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
+    observer.held("brake", detail="[bold]too many[/bold] at once")
+    observer.clocks_compared(-4.2, agree=False)
+    observer.pass_failed(seconds=1, reason="not primary")
+    for _ in range(3):
+        observer.stream_lost("unavailable", reason="connection refused")
+    shown = pool_daemon("status", PORT=str(server.port)).stdout
+    assert "brake: [bold]too many[/bold] at once" in shown
+    assert "this machine's clock and the database's are 4.200 s apart" in shown
+    assert "failed 0 ms ago: not primary" in shown or "ms ago: not primary" in shown
+    assert "unavailable: connection refused, 3 times" in shown
+
+
+def test_status_in_json_is_what_the_daemon_said(server: Server) -> None:
+    told = json.loads(pool_daemon("status", "--json", PORT=str(server.port)).stdout)
+    assert told["identity"] == "host-1:4711:a1b2c3"
+
+
+def test_status_of_a_daemon_that_knows_nothing_yet() -> None:
+    with served(new_observer()) as server:
+        shown = pool_daemon("status", PORT=str(server.port))
+    assert shown.returncode == ExitCode.OK
+    assert "waits for MongoDB" in shown.stdout
+
+
+class Terminal:
+    """A command on a terminal, and all that it has shown."""
+
+    def __init__(self, *arguments: str, **settings: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pool_daemon", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment(**settings) | {"TERM": "xterm", "LINES": "50"},
+        )
+        os.close(theirs)
+        os.set_blocking(self._ours, False)
+        self._shown = ""
+
+    def shows(self, text: str) -> bool:
+        """Tell whether a text has come since it was asked for last."""
+        try:
+            self._shown += os.read(self._ours, 1 << 20).decode(errors="replace")
+        except BlockingIOError:
+            return False
+        before, found, after = self._shown.partition(text)
+        self._shown = after if found else before
+        return bool(found)
+
+    def close(self) -> None:
+        """End the command if it has not ended itself."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+
+def test_watching_goes_on_until_it_is_interrupted_whatever_the_daemon_does(observer: Observer) -> None:
+    with served(observer) as server:
+        terminal = Terminal("status", "--watch", PORT=str(server.port))
+        try:
+            wait_until(lambda: terminal.shows("nothing is known to fall due"), within_seconds=10, what="a first look")
+            observer.armed(time.time() + 7200, pool_id=17)
+            wait_until(lambda: terminal.shows("pool 17 runs empty"), within_seconds=5, what="news")
+            server.stop()
+            wait_until(lambda: terminal.shows("no answer for"), within_seconds=5, what="word of the silence")
+            terminal.process.send_signal(signal.SIGINT)
+            assert terminal.process.wait(10) == ExitCode.OK
+        finally:
+            terminal.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.0123, "12 ms"), (1.25, "1.2 s"), (45, "45 s"), (150, "2 min"), (10_000, "3 h"), (10_000_000, "116 d")],
+)
+def test_a_span_is_said_as_roughly_as_aloud(seconds: float, said: str) -> None:
+    assert span(seconds) == said
