@@ -1,6 +1,7 @@
 """The round around the pass: whatever a pass does, the alarm is armed after it."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,14 +17,18 @@ from pool_daemon.telemetry.observer import Observer
 class Passes:
     """Stands in for the expirer: each pass does the next thing it was given, and the last of them stops the rounds."""
 
-    def __init__(self, *outcomes: PassReport | Exception) -> None:
+    def __init__(self, *outcomes: PassReport | Exception, meanwhile: Callable[[Alarm], None] | None = None) -> None:
         self.stop = asyncio.Event()
         self.made = 0
+        self.alarm = Alarm(clock=SystemClock(), safety_seconds=60)
         self._outcomes = outcomes
+        self._meanwhile = meanwhile
 
     async def run_pass(self, _now: int) -> PassReport:
         outcome = self._outcomes[self.made]
         self.made += 1
+        if self._meanwhile is not None and self.made == 1:
+            self._meanwhile(self.alarm)
         if self.made == len(self._outcomes):
             self.stop.set()
         if isinstance(outcome, Exception):
@@ -32,7 +37,7 @@ class Passes:
 
 
 async def go_round(passes: Passes, *, within_seconds: float = 5) -> Alarm:
-    alarm = Alarm(clock=SystemClock(), safety_seconds=60)
+    alarm = passes.alarm
     alarm.start()
     observer = Observer(identity="me", version="0", clock=SystemClock())
     rounds = Rounds(expirer=passes, alarm=alarm, clock=SystemClock(), stop=passes.stop, observer=observer)  # type: ignore[arg-type]
@@ -63,6 +68,20 @@ async def test_the_alarm_is_armed_for_what_the_pass_found_next() -> None:
 
 async def test_a_deadline_reached_meanwhile_brings_the_next_pass_at_once() -> None:
     passes = Passes(PassReport(next_at=int(SystemClock().now())), PassReport())
+    await go_round(passes)
+    assert passes.made == 2
+
+
+async def test_a_wake_that_comes_during_a_pass_brings_another_at_once() -> None:
+    """What woke may have changed after the pass had read it."""
+    passes = Passes(PassReport(), PassReport(), meanwhile=Alarm.wake)
+    await go_round(passes)
+    assert passes.made == 2
+
+
+async def test_a_deadline_heard_of_during_a_pass_is_not_lost_to_a_later_one_that_the_pass_had_read() -> None:
+    now = SystemClock().now()
+    passes = Passes(PassReport(next_at=int(now) + 50), PassReport(), meanwhile=lambda alarm: alarm.expect(now + 30))
     await go_round(passes)
     assert passes.made == 2
 
