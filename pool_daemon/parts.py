@@ -163,7 +163,12 @@ class Parts:
             leadership=self.leadership if self._leased else None,
             part=self.server,
         )
-        self.outlook = Outlook(horizon=Horizon(database=self.database), observer=self.observer, clock=self.clock)
+        self.outlook = Outlook(
+            horizon=Horizon(database=self.database),
+            observer=self.observer,
+            clock=self.clock,
+            watermark=lambda: self.agenda.watermark,
+        )
 
     def everlasting(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Name what has to run for as long as the daemon does, beside the rounds; to be awaited each."""

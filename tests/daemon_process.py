@@ -110,6 +110,10 @@ class DaemonProcess:
             what=f"{number} in the log",
         )
 
+    def said(self, event: str) -> list[Record]:
+        """List the records of the log that tell of such an event."""
+        return [record for record in list(self.records) if record["event"] == event]
+
     def complaints(self) -> list[Record]:
         """List the records of the log that are warnings or worse."""
         return [record for record in self.records if record.get("level") not in ("debug", "info")]

@@ -6,7 +6,7 @@ no version and no transaction. Its documents look as the explorer's look, down t
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from arithmetic_model import NEVER, Document, Rates, add_capacity, add_workload,
 from bson import Int64
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
-from deadline import wait_for_instant
+from deadline import wait_for_instant, wait_until
 from pymongo.collection import Collection
 from pymongo.database import Database
 
@@ -185,6 +185,15 @@ class Explorer:
     def running(self) -> int:
         """Count the workloads that are deployed."""
         return self.workloads.count_documents({"next_action": 3})
+
+    def wait_until_gone(self, workload_ids: Iterable[int], *, within_seconds: float) -> None:
+        """Wait until none of these workloads is deployed any more."""
+        deployed = {"_id": {"$in": list(workload_ids)}, "next_action": 3}
+        wait_until(
+            lambda: self.workloads.find_one(deployed) is None,
+            within_seconds=within_seconds,
+            what="no workload of these to run any more",
+        )
 
     def only_event(self, purchase: Purchase) -> Document:
         """Read the event of a pool that must have exactly one."""

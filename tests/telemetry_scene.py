@@ -27,6 +27,7 @@ def make_ready(observer: Observer) -> None:
     observer.stream_opened()
     observer.clocks_compared(0.003, agree=True)
     observer.role_seen(leading=True, term=7, leader="host-1:4711:a1b2c3")
+    observer.backlog_counted(0)
     observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, set_aside=0, completed=True)
     observer.beat(0.0)
 

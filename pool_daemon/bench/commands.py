@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.database import Database
 
 from pool_daemon.store.failures import translated
@@ -37,17 +37,35 @@ class CommandCount:
 
 
 @contextmanager
-def counted_commands(client: MongoClient[Document], database: Database[Document]) -> Iterator[CommandCount]:
-    """Count the commands that the server is sent by anybody but the bench, which must send none meanwhile but writes.
+def counted_commands(database: Database[Document]) -> Iterator[CommandCount]:
+    """Count what the server is sent while the block runs, whichever database it is for.
 
-    Everything that finds its way into the server's own counters counts, whichever database it is for, but the
-    stream's awaiting, the heartbeats of drivers, and the lease; the latter is told apart by the server's profiler.
+    Left out are the stream's awaiting, the heartbeats of drivers, what the bench asks for the count itself, and the
+    lease, which the server's profiler tells apart.
     """
     count = CommandCount()
-    with _profiled(database, on=LEASE):
-        before = _counters(client)
+    with _profiled(database, namespace=f"{database.name}.{LEASE}") as profile:
+        before = _counters(database)
         yield count
-        after = _counters(client)
-        lease = _profile(database)
-    count.by_name = Counter({name: after[name] - before[name] - lease[name] for name in after if name not in NOT_COUNTED})
-    count.by_name = +count.by_name
+        after = _counters(database)
+        lease = Counter(next(iter(entry["command"])) for entry in profile.find())
+    count.by_name = Counter(
+        {name: after[name] - before[name] - lease[name] for name in after if name not in NOT_COUNTED}
+    )
+
+
+@contextmanager
+def _profiled(database: Database[Document], *, namespace: str) -> Iterator[Collection[Document]]:
+    with translated("profiling"):
+        database.create_collection(PROFILE, capped=True, size=PROFILE_BYTES)
+        database.command({"profile": 1, "filter": {"ns": namespace}})
+        try:
+            yield database[PROFILE]
+        finally:
+            database.command({"profile": 0, "filter": "unset"})
+            database.drop_collection(PROFILE)
+
+
+def _counters(database: Database[Document]) -> Counter[str]:
+    commands = database.client.admin.command("serverStatus")["metrics"]["commands"]
+    return Counter({name: command["total"] for name, command in commands.items() if isinstance(command, dict)})

@@ -1,8 +1,10 @@
 """When the daemon's work became true: the server's own log of operations is the judge."""
 
+import time
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from pymongo import MongoClient
 
@@ -12,6 +14,8 @@ from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WORKLOADS
 
 Document = dict[str, Any]
+
+POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +65,34 @@ class Commits:
         with translated("reading the server's log of operations"):
             return [_commit(entry) for entry in self._oplog.aggregate(pipeline)]
 
-    def updates_of(self, pool_id: int) -> list[float]:
-        """Return when somebody updated a pool outside of any transaction, in unix seconds."""
+    def index_built_at(self, *, within_seconds: float) -> float:
+        """Wait until the index on the pools' ends is built, and return when it was (unix seconds).
+
+        Raises BenchError if that takes too long.
+        """
         query = {
             "ts": {"$gt": self._since},
-            "op": "u",
-            "ns": f"{self._database}.{CAPACITY_POOLS}",
-            "o2._id": pool_id,
+            "op": "c",
+            "o.commitIndexBuild": CAPACITY_POOLS,
+            "o.indexes.key.empty_at": 1,
         }
+        deadline = time.monotonic() + within_seconds
+        while time.monotonic() < deadline:
+            with translated("reading the server's log of operations"):
+                entry = self._oplog.find_one(query, {"wall": 1})
+            if entry is not None:
+                return _instant(entry["wall"])
+            time.sleep(POLL_SECONDS)
+        raise BenchError(f"no index of {CAPACITY_POOLS} was built within {within_seconds:g} s")
+
+    def updates(self) -> dict[int, list[float]]:
+        """Return when each pool was updated outside of any transaction, in unix seconds, by its id."""
+        query = {"ts": {"$gt": self._since}, "op": "u", "ns": f"{self._database}.{CAPACITY_POOLS}"}
+        updated_at = defaultdict(list)
         with translated("reading the server's log of operations"):
-            return [_instant(entry["wall"]) for entry in self._oplog.find(query, {"wall": 1})]
+            for entry in self._oplog.find(query, {"wall": 1, "o2": 1}):
+                updated_at[entry["o2"]["_id"]].append(_instant(entry["wall"]))
+        return updated_at
 
 
 def _ids_of(namespace: str) -> Document:

@@ -20,7 +20,8 @@ Entry = Mapping[str, Any]
 
 STOP_SECONDS: Final = 30
 POLL_SECONDS: Final = 0.02
-MEGABYTE: Final = 1024 * 1024
+LAST_WORDS: Final = 2
+LAST_WORDS_LENGTH: Final = 200
 
 QUIET: Final = {
     "LOG__FORMAT": "json",
@@ -119,7 +120,8 @@ class DaemonProcess:
             time.sleep(POLL_SECONDS)
 
     def _last_words(self) -> str:
-        return self._log.read_text(errors="replace")[-2000:]
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "; ".join(line[:LAST_WORDS_LENGTH] for line in lines[-LAST_WORDS:]) or "it said nothing"
 
     def _kilobytes(self, name: str) -> int:
         line = next(line for line in self._proc("status").splitlines() if line.startswith(name))

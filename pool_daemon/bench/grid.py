@@ -48,9 +48,9 @@ EXPLORERS_INDEXES: Final = (
 class Lot:
     """Some pools of one kind, each drained by as many containers of one compute unit.
 
-    The first runs empty at `empty_at` (unix seconds), each other `apart_seconds` after the one before. Without
-    `workloads_written` there is no document of the containers; where nobody will look at them, that saves the time.
-    Pools that are `settled` were synced since they ran empty.
+    The first runs empty at `empty_at` (unix seconds), each other `apart_seconds` after the one before. Of
+    the containers of each pool the last `missing_each` have no document; where nobody will look at them, that saves
+    the time to write it. Pools that are `settled` were synced when they ran empty.
     """
 
     pools: int
@@ -59,7 +59,7 @@ class Lot:
     workloads_each: int = 1
     apart_seconds: int = 0
     next_action: NextAction = NextAction.DEPLOY
-    workloads_written: bool = True
+    missing_each: int = 0
     settled: bool = False
 
     @property
@@ -108,7 +108,7 @@ def _seeds(lot: Lot) -> Iterator[Document]:
             "end": Int64(min(start + SEED_POOLS, lot.pools)),
             "first": Int64(lot.first_pool_id),
             "each": lot.workloads_each,
-            "written": lot.workloads_each if lot.workloads_written else 0,
+            "written": lot.workloads_each - lot.missing_each,
             "apart": Int64(lot.apart_seconds),
             "pool": _first_pool(lot),
             "workload": _container(lot),

@@ -2,7 +2,13 @@
 
 from collections.abc import Sequence
 
+from pool_daemon.bench.busy_grid import BusyGrid
+from pool_daemon.bench.fairness import Fairness
 from pool_daemon.bench.figures import Row
+from pool_daemon.bench.latenesses import OneAtATime, Rearming
+from pool_daemon.bench.reconciliation import Reconciliation
+from pool_daemon.bench.silent_nodes import SilentNodes
+from pool_daemon.bench.standing import Standing, StartWithoutIndexes
 from pool_daemon.bench.storm import Storm, StormGrowth
 
 
@@ -13,6 +19,15 @@ def full() -> Sequence[Row]:
         Storm(name="storm-workloads", pools=100, workloads_each=1000),
         Storm(name="storm-one-pool", pools=1, workloads_each=20_000),
         StormGrowth(sizes=(1_000, 10_000, 100_000)),
+        OneAtATime(trials=200),
+        Rearming(trials=200),
+        BusyGrid(updates_a_second=2000, seconds=60),
+        Standing(sizes=(1_000, 10_000, 100_000, 1_000_000), idle_seconds=60),
+        StartWithoutIndexes(pools=1_000_000),
+        Reconciliation(pools=1_000_000, workloads_each=2, drifted=1_000, trials=60),
+        SilentNodes(pools=100_000, trials=50),
+        Fairness(name="fairness-pools", workloads=50_000, pools=50, singles=60),
+        Fairness(name="fairness-one-pool", workloads=50_000, pools=1, singles=60),
     )
 
 
@@ -23,4 +38,13 @@ def quick() -> Sequence[Row]:
         Storm(name="storm-workloads", pools=20, workloads_each=200, patience_seconds=2),
         Storm(name="storm-one-pool", pools=1, workloads_each=4_000, patience_seconds=2),
         StormGrowth(sizes=(200, 2_000)),
+        OneAtATime(trials=10),
+        Rearming(trials=30),
+        BusyGrid(updates_a_second=2000, seconds=10),
+        Standing(sizes=(1_000, 10_000), idle_seconds=5),
+        StartWithoutIndexes(pools=20_000),
+        Reconciliation(pools=20_000, workloads_each=2, drifted=200, trials=3),
+        SilentNodes(pools=5_000, trials=10),
+        Fairness(name="fairness-pools", workloads=5_000, pools=5, singles=3),
+        Fairness(name="fairness-one-pool", workloads=5_000, pools=1, singles=3),
     )

@@ -1,7 +1,7 @@
 """The second reference: the very documents that the daemon writes, written as fast as a bare script can."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime

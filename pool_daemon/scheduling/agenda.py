@@ -37,6 +37,11 @@ class Agenda:
         self._queue: list[tuple[int, int]] = []
         self._workload_ids: set[Any] = set()
 
+    @property
+    def watermark(self) -> int | None:
+        """The unix second up to which everything due has been looked at; None before the first look at it all."""
+        return self._watermark
+
     def rescan(self) -> None:
         """Ask for a look at everything overdue: after a start or a gap, when anything may have been missed."""
         self._rescan_wanted = True

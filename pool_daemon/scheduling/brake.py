@@ -214,7 +214,12 @@ class Brake:
 
     async def _tell_held(self, held: int, reason: str) -> None:
         if held:
-            log.error("brake_held", pools=held, reason=reason, remedy="look at `pool-daemon brake status`, then `brake release`")
+            log.error(
+                "brake_held",
+                pools=held,
+                reason=reason,
+                remedy="look at `pool-daemon brake status`, then `brake release`",
+            )
             await self._tell()
 
     async def _tell(self) -> None:

@@ -28,6 +28,10 @@ SOON_SECONDS: Final = 1
 LOOK_SECONDS: Final = 3.0
 """How soon an operator's release is noticed; while nothing is in quarantine nobody looks."""
 
+RELOAD_SECONDS: Final = 60.0
+"""How often the database is read though nothing is known to be in quarantine: before this daemon took over, another
+may have put something there."""
+
 REMEMBERED: Final = 100_000
 """Failing pools kept in mind, some 50 MB of them. One more is not counted but tried again at the longest interval."""
 
@@ -86,9 +90,10 @@ class Quarantine:
         self._failures: dict[int, _Failure] = {}
         self._quarantined: set[int] = set()
         self._unwritten: set[int] = set()
+        self._loaded_at = -math.inf
 
     async def load(self) -> None:
-        """Read what is in quarantine: at the start, after a takeover, and to notice what an operator has released.
+        """Read what is in quarantine: at the start, and to notice what an operator or another daemon has done to it.
 
         Raises StoreUnavailableError or StoreRefusedError.
         """
@@ -105,6 +110,7 @@ class Quarantine:
             log.info("pool_released", pool=pool_id, reason="by an operator")
         if wishes:
             self._look_again(wishes)
+        self._loaded_at = self._clock.monotonic()
 
     async def run(self) -> None:
         """Look after the quarantine for ever."""
@@ -113,10 +119,10 @@ class Quarantine:
             await self.look()
 
     async def look(self) -> None:
-        """Make up for writes that failed, and notice what was released; no query while there is nothing of either."""
+        """Make up for writes that failed, and notice what was released; a query a minute while there is neither."""
         await self._write(sorted(self._unwritten))
         try:
-            if self._quarantined:
+            if self._quarantined or self._clock.monotonic() - self._loaded_at >= RELOAD_SECONDS:
                 await self.load()
         except StoreError as error:
             log.debug("quarantine_unread", reason=str(error))

@@ -113,20 +113,22 @@ class HoldStore:
         """Hold pools, and return how many of them were not held yet; a hold that stood for another end goes."""
         if not losses:
             return 0
+        ends = {loss.pool_id: loss.empty_at for loss in losses}
         held = {
             "state": State.HELD,
             "reason": reason,
             "held_at": datetime.fromtimestamp(at, UTC),
             "by": self._identity,
         }
-        ends = [(Int64(loss.pool_id), Int64(loss.empty_at)) for loss in losses]
-        stale = [DeleteOne({"_id": pool_id, "empty_at": {"$ne": empty_at}}) for pool_id, empty_at in ends]
         missing = [
-            UpdateOne({"_id": pool_id}, {"$setOnInsert": held | {"empty_at": empty_at}}, upsert=True)
-            for pool_id, empty_at in ends
+            UpdateOne({"_id": Int64(pool_id)}, {"$setOnInsert": held | {"empty_at": Int64(empty_at)}}, upsert=True)
+            for pool_id, empty_at in ends.items()
         ]
         with translated("holding pools"):
-            await self._holds.bulk_write(stale, ordered=False)
+            existing = await self._holds.find(_ids(ends), {"empty_at": 1}).to_list(None)
+            stale = [each["_id"] for each in existing if each.get("empty_at") != ends[each["_id"]]]
+            if stale:
+                await self._holds.delete_many({"_id": {"$in": stale}})
             result = await self._holds.bulk_write(missing, ordered=False)
         return result.upserted_count
 

@@ -33,14 +33,18 @@ class Quarantined:
 class QuarantineStore:
     """The collection `pool-daemon-quarantine`: a document for each pool, and none for a pool that is fine.
 
-    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    In a `dry_run` nothing is written. Every method raises StoreUnavailableError when MongoDB is away, and
+    StoreRefusedError when it says no.
     """
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, dry_run: bool = False) -> None:
         self._documents: Collection = database.collection(QUARANTINE)
+        self._dry_run = dry_run
 
     async def save(self, quarantined: Quarantined) -> None:
         """Put a pool into quarantine, or write down that it has failed once more."""
+        if self._dry_run:
+            return
         document = {
             "_id": Int64(quarantined.pool_id),
             "reason": quarantined.reason,
@@ -54,6 +58,8 @@ class QuarantineStore:
 
     async def remove(self, pool_id: int) -> bool:
         """Let a pool out of quarantine; False if it was not in there."""
+        if self._dry_run:
+            return False
         with translated(f"releasing pool {pool_id}"):
             result = await self._documents.delete_one({"_id": Int64(pool_id)})
         return result.deleted_count == 1

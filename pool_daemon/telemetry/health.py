@@ -59,12 +59,12 @@ class Patience:
     def of(cls, *, poll_seconds: float, silence_seconds: float, safety_seconds: float) -> "Patience":
         """Derive it from the settings, so that nothing which works as configured ever looks silent.
 
-        An open stream asks the database every second. The watcher itself reopens a stream whose token stands still
-        for `silence_seconds`; only if it does not either is something wrong. Passes come at least every
-        `safety_seconds`.
+        An open stream asks the database every second, and an election takes up to twelve. The watcher itself reopens
+        a stream whose token stands still for `silence_seconds`; only if it does not either is something wrong. Passes
+        come at least every `safety_seconds`.
         """
         return cls(
-            database_seconds=max(30, 3 * poll_seconds),
+            database_seconds=max(15, 3 * poll_seconds),
             stream_seconds=silence_seconds + 10,
             passes_seconds=2 * safety_seconds + 30,
         )

@@ -46,6 +46,7 @@ class Heartbeat:
     """Beats until it is cancelled.
 
     Leadership is looked at with every beat because its end is a matter of time alone: nothing happens that could tell.
+    Without any, this daemon acts whoever else does.
     """
 
     def __init__(
@@ -87,15 +88,17 @@ class Heartbeat:
     def beat(self, lag_seconds: float) -> None:
         """Note that the loop has come round, so much later than it should, and tell systemd what it wants to know."""
         self._observer.beat(lag_seconds)
-        if self._leadership is not None:
-            self._observer.role_seen(
-                leading=self._leadership.closed_by() is None,
-                term=self._leadership.term,
-                leader=self._leadership.holder,
-            )
+        self._see_role()
         if self._part is not None:
             self._part.check()
         self._notify()
+
+    def _see_role(self) -> None:
+        who = self._leadership
+        if who is None:
+            self._observer.role_seen(leading=True, term=None, leader=None)
+        else:
+            self._observer.role_seen(leading=who.closed_by() is None, term=who.term, leader=who.holder)
 
     def _notify(self) -> None:
         now, tick = self._observer.status.snapshot, self._clock.monotonic()

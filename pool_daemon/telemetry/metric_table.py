@@ -140,7 +140,7 @@ EXPIRING = Gauge(
 )
 BACKLOG = Gauge(
     name="backlog_pools",
-    about="Pools that are due and not settled yet, those in quarantine apart.",
+    about="Pools that have fallen due and were not looked at yet, counted every ten seconds; no sample on a standby.",
     read=lambda now, _: now.backlog,
 )
 QUARANTINED = Gauge(

@@ -39,6 +39,7 @@ class Observer:
         self._clock = clock
         self.status = Status(identity=identity, version=version, clock=clock)
         self.metrics = Metrics(status=self.status, clock=clock)
+        self._settled_in_pass = 0
 
     def beat(self, lag_seconds: float) -> None:
         """Hear that the loop has come round, so much later than it should."""
@@ -71,7 +72,7 @@ class Observer:
             return
         self.status.change(role=role, term=term, leader=leader)
         if leading:
-            self._note("role", f"leads in term {term}")
+            self._note("role", "acts without a lease" if term is None else f"leads in term {term}")
         else:
             self._note("role", f"stands by for {leader}" if leader else "stands by")
 
@@ -89,7 +90,7 @@ class Observer:
         )
         if completed:
             tick = self._clock.monotonic()
-            self.status.change(completed_tick=tick, progress_tick=tick, failures=0, backlog=0)
+            self.status.change(completed_tick=tick, progress_tick=tick, failures=0)
 
     def pass_failed(self, *, seconds: float, reason: str) -> None:
         """Hear that a pass failed as a whole; another follows."""
@@ -99,9 +100,12 @@ class Observer:
         self.status.change(failures=failures)
         self._note("pass_failed", reason)
 
-    def backlog_counted(self, pools: int) -> None:
-        """Hear how many pools are due and not settled; batches take from that, and a completed pass ends it."""
-        self.status.change(backlog=pools)
+    def backlog_counted(self, pools: int | None) -> None:
+        """Hear how many pools have fallen due since the last pass that completed; None if that is not for us to say.
+
+        What the pass under way has settled since comes off, and so does what it settles from now on.
+        """
+        self.status.change(backlog=None if pools is None else max(0, pools - self._settled_in_pass))
 
     def batch_committed(
         self,
@@ -125,6 +129,7 @@ class Observer:
             by_pool[workload.pool_id].append(workload)
         events = [self._count_pool(workloads, at, due_at) for workloads in by_pool.values()]
         before = self.status.snapshot
+        self._settled_in_pass += pools
         self.status.change(
             progress_tick=self._clock.monotonic(),
             pools_decommissioned=before.pools_decommissioned + len(by_pool),
@@ -228,6 +233,7 @@ class Observer:
         self.status.change(expiring=MappingProxyType(dict(expiring)))
 
     def _count_pass(self, finished: FinishedPass) -> None:
+        self._settled_in_pass = 0
         self.metrics.add(table.PASSES, outcome=finished.outcome)
         self.metrics.observe(table.PASS_DURATION, finished.seconds)
         self.status.finish_pass(finished)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -11,9 +12,13 @@ from pool_daemon.errors import StoreError
 from pool_daemon.store.horizon import Horizon
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import Role
 
 COUNT_SECONDS: Final = 60.0
-"""Between two counts. Each reads up to a million index entries, 0.2 s of the server's time."""
+"""Between two counts of what expires. Each reads up to a million index entries, 0.2 s of the server's time."""
+
+BACKLOG_SECONDS: Final = 10.0
+"""Between two counts of what is overdue: next to nothing, but in a storm or while something holds it back."""
 
 LIST_SECONDS: Final = 2.0
 """Between two looks at the first pools to run empty while somebody watches them; each takes a millisecond."""
@@ -25,13 +30,19 @@ log = structlog.get_logger("pool_daemon.outlook")
 
 
 class Outlook:
-    """Looks ahead until it is cancelled; what it could not read this time it reads another time."""
+    """Looks ahead until it is cancelled; what it could not read this time it reads another time.
 
-    def __init__(self, *, horizon: Horizon, observer: Observer, clock: Clock) -> None:
+    `watermark` tells up to which unix second everything due has been looked at, None if nothing has yet.
+    """
+
+    def __init__(
+        self, *, horizon: Horizon, observer: Observer, clock: Clock, watermark: Callable[[], int | None]
+    ) -> None:
         self._horizon = horizon
         self._observer = observer
         self._clock = clock
-        self._counted_tick = self._listed_tick = -math.inf
+        self._watermark = watermark
+        self._read_tick: dict[str, float] = {}
 
     async def run(self) -> None:
         """Look every second whether it is time to look."""
@@ -47,11 +58,20 @@ class Outlook:
 
         Raises StoreUnavailableError or StoreRefusedError; it is not tried again before its time.
         """
-        tick = self._clock.monotonic()
         now = int(self._clock.now())
-        if tick - self._listed_tick >= (LIST_SECONDS if self._observer.status.wanted() else COUNT_SECONDS):
-            self._listed_tick = tick
+        if self._is_old("upcoming", LIST_SECONDS if self._observer.status.wanted() else COUNT_SECONDS):
             self._observer.upcoming_seen(await self._horizon.upcoming(now, limit=UPCOMING))
-        if tick - self._counted_tick >= COUNT_SECONDS:
-            self._counted_tick = tick
+        if self._observer.status.snapshot.role is not Role.LEADER:
+            self._observer.backlog_counted(None)  # only a leader knows what of that it has settled
+        elif self._is_old("backlog", BACKLOG_SECONDS):
+            self._observer.backlog_counted(await self._horizon.overdue_count(after=self._watermark(), until=now))
+        if self._is_old("expiring", COUNT_SECONDS):
             self._observer.expiring_counted(await self._horizon.expiring_counts(now, HORIZONS))
+
+    def _is_old(self, what: str, seconds: float) -> bool:
+        """Tell whether it is time to read something; if so it counts as read, even if that fails."""
+        tick = self._clock.monotonic()
+        if tick - self._read_tick.get(what, -math.inf) < seconds:
+            return False
+        self._read_tick[what] = tick
+        return True

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 PATH = DEPLOY / "container/Containerfile"
 PINNED = DEPLOY / "container/requirements.txt"
+FOLDER = "/opt/pool-daemon/bin"
 START_SECONDS = 20
 
 
@@ -76,14 +77,15 @@ def test_the_image_builds_and_its_daemon_passes_its_own_health_check(
     program, *arguments = container_file.command()
 
     settings = (*container_file.environment(), "POOL_DAEMON_DATABASE__URI=mongodb://db/")
+    health_check, *question = container_file.health_check()
     machine.run(
         *("systemd-run", "--unit=image", "--property=ProtectSystem=strict", *(f"--setenv={text}" for text in settings)),
         *("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--no-new-privs"),
-        *(f"/opt/pool-daemon/bin/{program}", *arguments),
+        *(f"{FOLDER}/{program}", *arguments),
     )
 
     wait_until(
-        lambda: machine.attempt(*container_file.health_check()).returncode == 0,
+        lambda: machine.attempt(f"{FOLDER}/{health_check}", *question).returncode == 0,
         within_seconds=START_SECONDS,
         what="a daemon that calls itself healthy",
     )

@@ -1,5 +1,6 @@
 """The Kubernetes files: rendered, held to the schemas of the oldest and the newest version, and to the daemon's settings."""
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
@@ -7,25 +8,157 @@ from typing import Any
 
 import pytest
 import yaml
-from daemon_process import environment
-from deploy.files import DEPLOY, PROJECT, run, tool
+from deploy.files import DEPLOY, run
 
 from pool_daemon.settings import Settings, load_settings
 
 KUBERNETES = DEPLOY / "kubernetes"
 MONITORING = KUBERNETES / "components/monitoring"
-RULES = DEPLOY / "prometheus/rules.yaml"
-OLDEST, NEWEST = "1.27", "1.37"
 ROOMS = ("base", "overlays/example")
+OLDEST, NEWEST = 27, 37
+"""Kubernetes 1.27 is the first that evicts unhealthy pods as the disruption budget says."""
+
 STOP_MARGIN_SECONDS = 10
 """What a stop may take besides the pass under way."""
 
 Object = dict[str, Any]
 
 
+@pytest.fixture
+def deployment() -> Object:
+    return _object("Deployment")
+
+
+@pytest.fixture
+def container(deployment: Object) -> Object:
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+@pytest.mark.parametrize("minor", [OLDEST, NEWEST])
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_object_fits_the_schemas(room: str, minor: int, tmp_path: Path) -> None:
+    run("kubernetes-validate", "--strict", "--quiet", "--no-warn", "-k", f"1.{minor}", _written(room, tmp_path))
+
+
+def test_a_scanner_finds_nothing_but_what_is_excused(tmp_path: Path) -> None:
+    manifest = _written("overlays/example", tmp_path)
+
+    run("checkov", "-f", manifest, "--framework", "kubernetes", "--compact", "--quiet", "--skip-download")
+
+
+def test_every_excuse_has_a_reason(deployment: Object) -> None:
+    excuses = {
+        name: text for name, text in deployment["metadata"]["annotations"].items() if name.startswith("checkov.io/")
+    }
+
+    assert excuses
+    assert all(len(text.partition("=")[2].split()) >= len("why not".split()) for text in excuses.values())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_kubectl_renders_the_same(room: str) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl here, and neither Debian, PyPI nor npm has one that knows components")
+    version = json.loads(run("kubectl", "version", "--client", "--output=json"))["clientVersion"]
+    if int(version["minor"].rstrip("+")) < OLDEST:
+        pytest.skip(f"kubectl {version['gitVersion']} is older than any Kubernetes that is supported")
+
+    by_kubectl = list(yaml.safe_load_all(run("kubectl", "kustomize", KUBERNETES / room)))
+
+    by_kustomize = list(yaml.safe_load_all(_rendered(room)))
+    assert all(one in by_kustomize for one in by_kubectl)
+    assert len(by_kubectl) == len(by_kustomize)
+
+
+def test_two_replicas_are_replaced_one_by_one_and_only_when_the_next_is_ready(deployment: Object) -> None:
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert _object("PodDisruptionBudget")["spec"]["minAvailable"] == 1
+
+
+def test_a_pod_has_time_to_finish_its_pass(deployment: Object) -> None:
+    grace_seconds = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+
+    assert grace_seconds >= Settings().expiry.drain_seconds + STOP_MARGIN_SECONDS
+
+
+def test_each_probe_asks_its_own_question(container: Object) -> None:
+    paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+
+    assert paths == {"startup": "/startupz", "liveness": "/livez", "readiness": "/readyz"}
+
+
+def test_a_pod_may_do_nothing_that_it_need_not(deployment: Object, container: Object) -> None:
+    pod = deployment["spec"]["template"]["spec"]
+
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+    }
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    assert all(mount["readOnly"] for mount in container["volumeMounts"])
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_daemon_takes_its_settings_as_kubernetes_presents_them(room: str, tmp_path: Path) -> None:
+    mounted = _mounted(tmp_path / "secrets", database__uri="mongodb://pool-daemon:secret@db/")
+    config = tmp_path / "config.toml"
+    config.write_text(_object("ConfigMap", room)["data"]["config.toml"], encoding="utf-8")
+    (container,) = _object("Deployment", room)["spec"]["template"]["spec"]["containers"]
+    environ = {variable["name"]: variable.get("value", "pool-daemon-76f4d-x8zkq") for variable in container["env"]}
+
+    settings = load_settings(config, environ | {"POOL_DAEMON_SECRETS_DIR": str(mounted)})
+
+    assert settings.database.uri is not None
+    assert settings.database.uri.get_secret_value().endswith("@db/")
+    assert settings.lease.identity == "pool-daemon-76f4d-x8zkq"
+    assert settings.http.host == "0.0.0.0"  # noqa: S104 - what Prometheus and the kubelet must be able to reach
+    assert container["ports"] == [{"name": "http", "containerPort": settings.http.port}]
+    assert environ["POOL_DAEMON_SECRETS_DIR"] in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+def test_the_rules_are_those_of_prometheus() -> None:
+    rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text(encoding="utf-8"))
+
+    assert _object("PrometheusRule", "overlays/example")["spec"] == rules, f"run {MONITORING / 'update'}"
+
+
+def test_what_is_scraped_is_the_port_of_the_pods_that_are_deployed(deployment: Object, container: Object) -> None:
+    monitor = _object("PodMonitor", "overlays/example")["spec"]
+
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] in [port["name"] for port in container["ports"]]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert labels[monitor["jobLabel"]] == "pool-daemon"
+
+
 @cache
-def rendered(room: str) -> str:
-    """Render a folder with whichever program here knows components."""
-    if (tool_there := shutil.which("kubectl")) and "components" in _fields_known_to(tool_there):
-        return run("kubectl", "kustomize", KUBERNETES / room)
+def _rendered(room: str) -> str:
     return run("kustomize", "build", KUBERNETES / room)
+
+
+def _written(room: str, folder: Path) -> Path:
+    manifest = folder / "rendered.yaml"
+    manifest.write_text(_rendered(room), encoding="utf-8")
+    return manifest
+
+
+def _object(kind: str, room: str = "base") -> Object:
+    (found,) = (one for one in yaml.safe_load_all(_rendered(room)) if one["kind"] == kind)
+    return dict(found)
+
+
+def _mounted(folder: Path, **secrets: str) -> Path:
+    """Lay out secrets as a kubelet does: the files are links into a folder that a link names."""
+    dated = folder / "..2026_11_23_10_30_00.1"
+    dated.mkdir(parents=True)
+    (folder / "..data").symlink_to(dated.name)
+    for name, text in secrets.items():
+        (dated / name).write_text(text, encoding="utf-8")
+        (folder / name).symlink_to(f"..data/{name}")
+    return folder

@@ -9,6 +9,7 @@ import pytest
 from browser import Browser, open_browser
 from deadline import wait_until
 from deploy.files import tool
+from deploy.readme_pictures import play
 from telemetry_scene import gone, make_ready, new_observer, served, upcoming
 
 from pool_daemon.telemetry.endpoint import Server
@@ -164,3 +165,9 @@ def test_no_width_of_the_window_makes_it_scroll_sideways(spotless: Scene, width:
     spotless.browser.show(width=width, height=900, scheme="light")
     spotless.wait_for_text("#problems", "a_very_long_word")
     spotless.browser.wait_for("document.documentElement.scrollWidth <= window.innerWidth", within_seconds=3)
+
+
+def test_the_pictures_of_the_readme_can_be_taken_again(mongo_uri: str, database_name: str, tmp_path: Path) -> None:
+    play(mongo_uri, database_name, tmp_path)
+    for name in ("page-light.png", "page-dark.png"):
+        assert (tmp_path / name).stat().st_size > 20_000

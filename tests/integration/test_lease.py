@@ -15,6 +15,7 @@ from bson.raw_bson import RawBSONDocument
 from fail_point import fail_point
 from lease_in_memory import LeaseInMemory, LeaseServer
 from pymongo import MongoClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import StoreUnavailableError
@@ -281,6 +282,37 @@ async def test_an_answer_that_takes_a_third_of_the_lease_is_none(database: Datab
         with pytest.raises(StoreUnavailableError):
             await lease.renew(term=1)
         assert 0.4 < loop.time() - asked_at < 1.5
+
+
+class WriteConcerns(CommandListener):
+    """Collects what the lease's writes ask of the server."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name == "findAndModify":
+            self.asked.append(event.command.get("writeConcern"))
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        pass
+
+
+async def test_the_primary_and_a_majority_are_asked_whatever_the_address_says(
+    mongo_uri: str, database_name: str
+) -> None:
+    listener = WriteConcerns()
+    uri = f"{mongo_uri}&w=1&readPreference=secondary"
+    database = connect(uri=uri, name=database_name, server_selection_seconds=1, listeners=[listener])
+    lease = LeaseStore(database=database, identity="a", seconds=15)
+    assert await lease.take(await lease.look(), term=1)
+    assert await lease.renew(term=1)
+    assert await lease.release(term=1)
+    assert listener.asked == [{"w": "majority"}] * 3
+    database.close()
 
 
 async def test_what_no_majority_has_confirmed_is_not_held(database: Database, mongo: MongoClient) -> None:

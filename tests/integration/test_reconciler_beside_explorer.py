@@ -5,8 +5,11 @@ orders on purpose, and knows at every moment what its pools must come to.
 """
 
 import asyncio
+import contextlib
 import random
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -16,11 +19,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from arithmetic_model import RESOURCES, Rates, add_workload, recompute, remove_workload
-from books_in_memory import Ears
 from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Kind
 from fail_point import fail_point
 from pymongo import MongoClient
-from structlog.testing import capture_logs
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.scheduling.findings import Findings
@@ -34,9 +35,17 @@ Client = MongoClient[dict[str, Any]]
 
 WRITERS = 3
 POOLS_A_WRITER = 8
-SECONDS = 6.0
 GRACE_SECONDS = 1.0
-QUIET_SECONDS = 20.0
+ENOUGH = 10
+"""So many pools, and so many orders, are mended before the writers stop."""
+
+PATIENCE_SECONDS = 60.0
+PAUSE_SECONDS = 0.02
+"""Between two writes of a writer: what is lost must be left for a while before the next is lost in the same pool."""
+
+LOST = 0.2
+"""The part of the orders and of the removals that gets lost."""
+
 TOP_UP = Rates(1e7, 1e7, 1e7)
 MOST_DRAINED = 1e6
 """More than all of a pool's workloads can drain in this test, and far less than one top-up brings."""
@@ -61,13 +70,12 @@ class Writer:
         self._explorer = explorer
         self._chance = random.Random(seed)  # noqa: S311 - it picks, it keeps no secret
         self.pools: dict[int, Expected] = {}
-        self.lost_orders = self.lost_removals = 0
         for _ in range(POOLS_A_WRITER):
             pool = explorer.buy(TOP_UP, [CONTAINER])
             self.pools[pool.pool_id] = Expected(bought=1, running={pool.workload_ids[0]: CONTAINER})
 
-    def write_until(self, end: float) -> None:
-        while time.monotonic() < end:
+    def write_until(self, stop: threading.Event) -> None:
+        while not stop.wait(PAUSE_SECONDS):
             pool_id = self._chance.choice(list(self.pools))
             self._chance.choice((self._top_up, self._deploy, self._ask_to_delete, self._hear_of_deletion))(pool_id)
 
@@ -92,11 +100,10 @@ class Writer:
         workload_id = self._chance.choice(list(expected.running))
         expected.leaving[workload_id] = expected.running.pop(workload_id)
         self._explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 4}})
-        if self._chance.random() < 0.3:
-            self.lost_orders += 1
-        else:
-            order = self._explorer.workloads.find_one({"_id": workload_id})
-            self._explorer.orders.replace_one({"_id": workload_id}, order or {}, upsert=True)
+        if self._chance.random() < LOST:
+            return
+        order = self._explorer.workloads.find_one({"_id": workload_id})
+        self._explorer.orders.replace_one({"_id": workload_id}, order or {}, upsert=True)
 
     def _hear_of_deletion(self, pool_id: int) -> None:
         """Let a node report that a workload is gone, if it was ordered to; some of the removals get lost."""
@@ -106,9 +113,7 @@ class Writer:
             return
         workload_id = self._chance.choice(ordered)["_id"]
         kind = expected.leaving.pop(workload_id)
-        if self._chance.random() < 0.3:
-            self.lost_removals += 1
-        else:
+        if self._chance.random() >= LOST:
             self._explorer.rewrite(
                 pool_id, lambda pool: remove_workload(pool, workload_id, kind.rates, now=int(time.time()))
             )
@@ -143,6 +148,19 @@ class Writer:
         return wrong
 
 
+class Ears:
+    """Counts what is mended."""
+
+    def __init__(self) -> None:
+        self.mended: Counter[str] = Counter()
+
+    def drift_mended(self, kind: str, *, pool_id: int) -> None:  # noqa: ARG002 - all pools are alike
+        self.mended["pools"] += 1
+
+    def orders_put_back(self, count: int) -> None:
+        self.mended["orders"] += count
+
+
 @pytest.fixture
 def explorer(mongo: Client, database_name: str) -> Explorer:
     return Explorer(database=mongo[database_name])
@@ -155,9 +173,10 @@ async def books(mongo_uri: str, database_name: str) -> AsyncIterator[Reconciliat
     database.close()
 
 
-def held_back(mongo: Client) -> AbstractContextManager[None]:
-    """Delay each of the daemon's writes, so that the explorer often comes between its reading and its writing."""
-    return fail_point(mongo, "update", mode="alwaysOn", blockConnection=True, blockTimeMS=50)
+def held_back(mongo: Client, explorer: Explorer) -> AbstractContextManager[None]:
+    """Delay what the daemon writes to pools, so that the explorer often comes between its reading and its writing."""
+    namespace = explorer.pools.full_name
+    return fail_point(mongo, "update", mode="alwaysOn", blockConnection=True, blockTimeMS=200, namespace=namespace)
 
 
 async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_mended(
@@ -166,30 +185,29 @@ async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_men
     ears = Ears()
     reconciler = Reconciler(
         store=books,
-        findings=Findings(on_overdue=ears.overdue, on_unreadable=ears.heard.append, metrics=ears),
+        findings=Findings(on_overdue=print, on_unreadable=print, metrics=ears),
         gate=Gates(),
         clock=SystemClock(),
         stop=asyncio.Event(),
         settings=Reconcile(pools_per_second=0, order_grace_seconds=GRACE_SECONDS, hold_percent=100),
     )
     writers = [Writer(explorer, seed=seed) for seed in range(WRITERS)]
-    with capture_logs() as logs:
-        with ThreadPoolExecutor(WRITERS) as threads, held_back(mongo):
-            loop = asyncio.get_running_loop()
-            end = time.monotonic() + SECONDS
-            writing = asyncio.gather(*(loop.run_in_executor(threads, each.write_until, end) for each in writers))
-            while not writing.done():
-                await reconciler.walk()
-            await writing
-        mended_meanwhile = [line["event"] for line in logs if line["event"] in {"drift_mended", "order_restored"}]
-        async with asyncio.timeout(QUIET_SECONDS):
-            while any(each.wrong() for each in writers):
+    stop = threading.Event()
+    with ThreadPoolExecutor(WRITERS) as threads, held_back(mongo, explorer):
+        loop = asyncio.get_running_loop()
+        writing = [loop.run_in_executor(threads, writer.write_until, stop) for writer in writers]
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while any(ears.mended[kind] < ENOUGH for kind in ("pools", "orders")):
+                    await reconciler.walk()
+        finally:
+            stop.set()
+        await asyncio.gather(*writing)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while any(writer.wrong() for writer in writers):
                 await reconciler.walk()
 
-    assert [line for each in writers for line in each.wrong()] == []
-    assert sum(each.lost_orders for each in writers) >= 10
-    assert sum(each.lost_removals for each in writers) >= 10
-    assert {"drift_mended", "order_restored"} <= set(mended_meanwhile), "nothing was put to the test while they wrote"
-    assert explorer.orders.count_documents({"next_action": {"$ne": 4}}) == 0
+    assert [line for writer in writers for line in writer.wrong()] == []
     ordered = [order["_id"] for order in explorer.orders.find({}, {"_id": 1})]
     assert set(explorer.next_actions(ordered)) == {4}

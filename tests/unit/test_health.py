@@ -104,7 +104,7 @@ def test_a_probe_is_answered_check_by_check() -> None:
 def test_what_is_configured_to_be_silent_is_given_time() -> None:
     patience = Patience.of(poll_seconds=60, silence_seconds=100, safety_seconds=3600)
     assert (patience.database_seconds, patience.stream_seconds, patience.passes_seconds) == (180, 110, 7230)
-    assert Patience.of(poll_seconds=0.1, silence_seconds=30, safety_seconds=60).database_seconds == 30
+    assert Patience.of(poll_seconds=0.1, silence_seconds=30, safety_seconds=60).database_seconds == 15
 
 
 @pytest.mark.parametrize(

@@ -199,14 +199,23 @@ def test_holding_ends_with_the_last_reason(observer: Observer) -> None:
     assert sample(observer, "holds_total", reason="clock") == 1
 
 
-def test_batches_take_from_the_backlog_and_a_completed_pass_ends_it(observer: Observer) -> None:
+def test_batches_take_from_the_backlog_before_and_after_it_is_counted(observer: Observer) -> None:
     observer.backlog_counted(1000)
     observer.batch_committed([], pools=250, seconds=0.1, at=NOW)
     assert sample(observer, "backlog_pools") == 750
-    finish(observer, completed=False)
-    assert sample(observer, "backlog_pools") == 750
+    observer.backlog_counted(1100)
+    assert sample(observer, "backlog_pools") == 850
     finish(observer, completed=True)
+    observer.backlog_counted(3)
+    assert sample(observer, "backlog_pools") == 3
+    observer.batch_committed([], pools=250, seconds=0.1, at=NOW)
     assert sample(observer, "backlog_pools") == 0
+
+
+def test_a_standby_has_no_backlog_of_its_own(observer: Observer) -> None:
+    observer.backlog_counted(3)
+    observer.backlog_counted(None)
+    assert sample(observer, "backlog_pools") is None
 
 
 def test_counters_start_at_zero_so_that_the_first_of_a_kind_is_seen_as_a_rise(observer: Observer) -> None:

@@ -196,6 +196,13 @@ def test_leadership_that_ends_by_itself_is_seen_with_the_next_beat(observer: Obs
     assert (observer.status.snapshot.role, observer.status.snapshot.leader) == ("standby", "other")
 
 
+def test_without_a_lease_a_daemon_acts(observer: Observer, clock: VirtualClock) -> None:
+    heartbeat(observer, clock).beat(0.0)
+    now = observer.status.snapshot
+    assert (now.role, now.term) == ("leader", None)
+    assert [event.text for event in now.events] == ["acts without a lease"]
+
+
 class DeadPart:
     def check(self) -> None:
         raise PartDiedError("the HTTP endpoint ended by itself")

@@ -21,11 +21,16 @@ class CountedHorizon(Horizon):
     def __init__(self) -> None:
         self.counts = 0
         self.lists = 0
+        self.overdue_asked: list[tuple[int | None, int]] = []
         self.away = False
 
     async def expiring_counts(self, now: int, horizons: Mapping[str, int]) -> dict[str, int]:
         self.counts += 1
         return {name: now + seconds for name, seconds in horizons.items()}
+
+    async def overdue_count(self, *, after: int | None, until: int) -> int:
+        self.overdue_asked.append((after, until))
+        return 5
 
     async def upcoming(self, now: int, *, limit: int) -> list[Upcoming]:
         self.lists += 1
@@ -51,7 +56,7 @@ def horizon() -> CountedHorizon:
 
 @pytest.fixture
 def outlook(horizon: CountedHorizon, observer: Observer, clock: VirtualClock) -> Outlook:
-    return Outlook(horizon=horizon, observer=observer, clock=clock)
+    return Outlook(horizon=horizon, observer=observer, clock=clock, watermark=lambda: int(NOW) - 60)
 
 
 async def test_nobody_looks_and_the_database_is_asked_once_a_minute(
@@ -87,3 +92,23 @@ async def test_a_database_that_is_away_is_not_asked_more_often_for_it(
     clock.pass_time(60)
     await outlook.look()
     assert observer.status.snapshot.upcoming != ()
+
+
+async def test_what_is_overdue_since_the_last_complete_pass_is_the_backlog(
+    outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
+) -> None:
+    observer.role_seen(leading=True, term=1, leader="me")
+    for _ in range(20):
+        await outlook.look()
+        clock.pass_time(1)
+    assert horizon.overdue_asked == [(int(NOW) - 60, int(NOW)), (int(NOW) - 60, int(NOW) + 10)]
+    assert observer.status.snapshot.backlog == 5
+
+
+async def test_a_standby_does_not_know_what_its_leader_has_yet_to_do(
+    outlook: Outlook, horizon: CountedHorizon, observer: Observer
+) -> None:
+    observer.role_seen(leading=False, term=None, leader="other")
+    await outlook.look()
+    assert horizon.overdue_asked == []
+    assert observer.status.snapshot.backlog is None

@@ -180,16 +180,28 @@ async def test_a_release_by_an_operator_is_noticed_within_seconds() -> None:
 
 
 @in_virtual_time
-async def test_what_another_daemon_has_quarantined_is_taken_over() -> None:
+async def test_what_another_daemon_has_quarantined_is_known_within_a_minute() -> None:
     ours = Scene()
     await ours.quarantine.load()
     theirs = Scene(database=ours.database)
     await theirs.fail(7, times=4)
     next_try_at = await theirs.quarantine.failed(7, POISON, theirs.now)
     assert ours.quarantine.sift([7]) == [7]
-    await ours.quarantine.load()
+    running = asyncio.create_task(ours.quarantine.run())
+    await ours.wait(63.1)
     assert ours.quarantine.sift([7]) == []
     assert ours.looks == {7: next_try_at}
+    running.cancel()
+
+
+@in_virtual_time
+async def test_a_dry_run_writes_nothing() -> None:
+    scene = Scene()
+    await scene.fail(7, times=5)
+    dry = QuarantineStore(database=scene.database, dry_run=True)
+    await dry.save(Quarantined(8, "poison", 5, scene.now, scene.now, "me"))
+    assert not await dry.remove(7)
+    assert [document["_id"] for document in await scene.stored()] == [7]
 
 
 @in_virtual_time

@@ -163,7 +163,7 @@ const nothing = (text) => make("tr", null, make("td", { class: "quiet", colspan:
 /* ---- the timeline: now stands still and the pools move towards it; the scale narrows with the distance ---- */
 
 const TICKS = [[10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [86400, "1 d"], [604800, "7 d"], [2592000, "30 d"]];
-const LANES = 4, TICK_ROOM = 42;
+const LANES = 4, TICK_ROOM = 42, LETTER = 7;
 
 function drawTimeline() {
   const svg = $("timeline"), wide = svg.clientWidth || 800, base = 118, now = serverNow();
@@ -171,7 +171,8 @@ function drawTimeline() {
   const past = known.events.filter((event) => event.lateness_seconds !== null && now - event.at < 3600);
   const furthest = Math.max(3600, ...future.map((pool) => Math.min(pool.ahead, 2592000)));
   const here = wide * 0.24, log = (seconds) => Math.log10(1 + seconds / 5);
-  const right = (seconds) => here + (wide - here - 46) * log(seconds) / log(furthest);
+  const room = 12 + LETTER * Math.max(4, ...future.map((pool) => String(pool.pool_id).length));
+  const right = (seconds) => here + (wide - here - Math.min(room, wide / 4)) * log(seconds) / log(furthest);
   const left = (seconds) => here - (here - 20) * log(seconds) / log(3600);
   const drawn = [
     make("rect", { class: "past", x: 0, y: 0, width: here, height: base }),
@@ -206,8 +207,9 @@ function drawTimeline() {
 /* The lowest lane in which a label still has room, x being how far from now it is on either side; -1 if there is none. */
 function lane(ends, x, name, border) {
   const free = ends.findIndex((end) => end < x - 5);
-  if (free < 0 || x + 10 + name.length * 7 > border) return -1;
-  ends[free] = x + 10 + name.length * 7;
+  const end = x + 10 + name.length * LETTER;
+  if (free < 0 || end > border) return -1;
+  ends[free] = end;
   return free;
 }
 

@@ -1,0 +1,109 @@
+"""A busy grid: others change pools all the time, and none of it concerns the daemon."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from bson import Int64
+from pymongo import UpdateOne
+
+from pool_daemon.bench.commands import counted_commands
+from pool_daemon.bench.figures import Figure, percentile
+from pool_daemon.bench.grid import OWNERS, Lot
+from pool_daemon.bench.latenesses import FAR_SECONDS, bystanders, rearm
+from pool_daemon.bench.stage import Stage
+from pool_daemon.store.pools import CAPACITY_POOLS
+
+BATCH: Final = 20
+"""Updates that the outside writer sends at once; the server logs and streams each by itself."""
+
+PROBES_A_SECOND: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BusyGrid:
+    """Pools are changed from outside at a fixed rate, their deadlines too, and none of them comes first.
+
+    During the first half of the time nothing happens that concerns the daemon: the processor time is read from
+    /proc, and the server counts the commands it is sent besides those updates. During the second half a deadline is
+    brought forward now and then: the time from its commit until the daemon is armed bounds how far the stream lags.
+    """
+
+    updates_a_second: int
+    seconds: int
+    name: str = "busy-grid"
+
+    @property
+    def work(self) -> str:
+        """What is done."""
+        return f"busy grid: {self.updates_a_second:,} pool updates/s from outside for {self.seconds} s, none due"
+
+    def measure(self, stage: Stage) -> Sequence[Figure]:
+        """Let others write, and the daemon listen."""
+        lot = bystanders(time.time())
+        stage.fill(lot)
+        half = self.seconds / 2
+        with stage.daemon(EXPIRY__SAFETY_SECONDS="3600") as daemon:
+            daemon.first("armed")
+            with _writing(stage, lot, updates_a_second=self.updates_a_second) as written:
+                time.sleep(1)
+                updates, cpu_seconds, began_at = written.updates, daemon.cpu_seconds(), time.monotonic()
+                with counted_commands(stage.database) as commands:
+                    time.sleep(half)
+                elapsed = time.monotonic() - began_at
+                updates, cpu_seconds = written.updates - updates, daemon.cpu_seconds() - cpu_seconds
+                trials = max(1, int(half * PROBES_A_SECOND))
+                lags = rearm(stage, daemon, trials=trials, apart_seconds=0.5 / PROBES_A_SECOND)
+        del commands.by_name["update"]
+        return [
+            Figure("lag of the stream, 99 of 100", percentile(lags, 99), "ms", at_most=100),
+            Figure("lag of the stream, half of them", percentile(lags, 50), "ms"),
+            Figure("processor", cpu_seconds / elapsed * 100, "% of a core", at_most=50),
+            Figure("queries", commands.total, "commands", at_most=0),
+            Figure("updates written", updates / elapsed, "/s", at_least=self.updates_a_second * 0.95),
+        ]
+
+
+class _Written:
+    """How much the outside writer has done so far."""
+
+    def __init__(self) -> None:
+        self.updates = 0
+        self.enough = threading.Event()
+
+
+@contextmanager
+def _writing(stage: Stage, lot: Lot, *, updates_a_second: int) -> Iterator[_Written]:
+    written = _Written()
+    writer = threading.Thread(target=_write, args=(stage, lot, updates_a_second, written), name="explorer")
+    writer.start()
+    try:
+        yield written
+    finally:
+        written.enough.set()
+        writer.join()
+
+
+def _write(stage: Stage, lot: Lot, updates_a_second: int, written: _Written) -> None:
+    dice = random.Random(lot.pools)  # noqa: S311 - which pool is changed next
+    began_at = time.monotonic()
+    while not written.enough.is_set():
+        batch = [_update(dice.randrange(1, lot.pools), lot, written.updates + number) for number in range(BATCH)]
+        stage.database[CAPACITY_POOLS].bulk_write(batch, ordered=False)
+        written.updates += BATCH
+        time.sleep(max(0.0, began_at + written.updates / updates_a_second - time.monotonic()))
+
+
+def _update(number: int, lot: Lot, step: int) -> UpdateOne:
+    """Return a change of all that a customer's doing changes in a pool; its end stays behind the lot's first."""
+    change = {
+        "cus": float(FAR_SECONDS + step),
+        "last_updated": Int64(int(time.time())),
+        "active_cu": 1.0 + step % OWNERS,
+        "empty_at": Int64(lot.empty_at + FAR_SECONDS + step),
+    }
+    return UpdateOne({"_id": Int64(lot.first_pool_id + number)}, {"$set": change})

@@ -1,0 +1,62 @@
+"""Fairness: what one owner's mass of workloads costs another owner's single pool."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pool_daemon.bench.daemon_process import DaemonProcess
+from pool_daemon.bench.figures import Figure
+from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.latenesses import milliseconds_late
+from pool_daemon.bench.stage import Stage, lead_seconds
+from pool_daemon.bench.storm import SLOWEST
+from pool_daemon.errors import BenchError
+
+FIRST_SMALL_ID: Final = 6_000_001
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """One owner's pools run empty, all in one second; a single pool of another owner does in each of those after it.
+
+    How late each of the single pools is, is read from the server's log of operations.
+    """
+
+    workloads: int
+    pools: int
+    singles: int
+    name: str
+
+    @property
+    def work(self) -> str:
+        """What is done."""
+        whose = "pool" if self.pools == 1 else f"{self.pools} pools"
+        return f"fairness: {self.workloads:,} workloads in one owner's {whose}, {self.singles} single pools of others"
+
+    def measure(self, stage: Stage) -> Sequence[Figure]:
+        """Let all of it fall due on one daemon."""
+        mass = Lot(pools=self.pools, workloads_each=self.workloads // self.pools, empty_at=0)
+        due_at = int(time.time()) + lead_seconds([mass])
+        singles = Lot(pools=self.singles, first_pool_id=FIRST_SMALL_ID, empty_at=due_at, apart_seconds=1)
+        stage.fill(replace(mass, empty_at=due_at), singles)
+        commits = stage.commits()
+        with stage.daemon() as daemon:
+            daemon.first("armed", holds=lambda entry: entry["at"] == due_at)
+            if time.time() > due_at - 1:
+                raise BenchError("this machine was too busy to make the data in time")
+            _until_done(daemon, due_at, mass.workloads + singles.workloads)
+        settled = commits.decommissionings()
+        late = milliseconds_late(settled, {FIRST_SMALL_ID + number: due_at + number for number in range(self.singles)})
+        return [
+            Figure("the latest of the single pools", max(late) / 1000, "s", at_most=1),
+            Figure("the mass done after", max(commit.committed_at for commit in settled) - due_at, "s"),
+        ]
+
+
+def _until_done(daemon: DaemonProcess, due_at: int, workloads: int) -> None:
+    patience_seconds = 60 + workloads / SLOWEST
+    while sum(entry["decommissioned"] for entry in daemon.entries("pass_completed")) < workloads:
+        if time.time() > due_at + patience_seconds:
+            raise BenchError(f"the daemon did not decommission {workloads} workloads in {patience_seconds:g} s")
+        time.sleep(0.5)

@@ -1,0 +1,73 @@
+"""Nodes that never answer: what pools that stay expired for ever cost all the others."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pool_daemon.bench.daemon_process import logged_at
+from pool_daemon.bench.figures import Figure, median
+from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.latenesses import bystanders, rearm
+from pool_daemon.bench.stage import Stage
+from pool_daemon.bench.standing import FIRST_OVERDUE_ID, armed_after_first_pass
+from pool_daemon.capacity.workload import NextAction
+
+FIRST_SILENT_ID: Final = 3_000_000
+DAY_SECONDS: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """What a pass and a rescan took, in milliseconds."""
+
+    pass_milliseconds: float
+    rescan_milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SilentNodes:
+    """Pools that ran empty long ago, their workloads told to go and never gone, beside a grid without any.
+
+    A pass is measured from the commit of a write that brings the next deadline forward until the daemon is armed
+    for it, the median of some. A rescan is the first pass of a daemon that has just started: from the log entry that
+    its stream is open to the one that it is armed. To tell that pass from one in which it was still waiting for the
+    lease, a single pool is overdue.
+    """
+
+    pools: int
+    trials: int
+    name: str = "silent-nodes"
+
+    @property
+    def work(self) -> str:
+        """What is done."""
+        return f"{self.pools:,} expired pools whose nodes never answer"
+
+    def measure(self, stage: Stage) -> Sequence[Figure]:
+        """Start and pass, without and with them."""
+        overdue = Lot(pools=1, first_pool_id=FIRST_OVERDUE_ID, empty_at=int(time.time()) - DAY_SECONDS)
+        without = self._costs(stage, overdue, bystanders(time.time()))
+        silent = Lot(
+            pools=self.pools,
+            first_pool_id=FIRST_SILENT_ID,
+            empty_at=int(time.time()) - DAY_SECONDS,
+            next_action=NextAction.DELETE,
+            settled=True,
+        )
+        beside = self._costs(stage, overdue, bystanders(time.time()), silent)
+        return [
+            Figure("a pass", beside.pass_milliseconds / without.pass_milliseconds, "× without", at_most=2),
+            Figure("a rescan", beside.rescan_milliseconds / without.rescan_milliseconds, "× without", at_most=2),
+            Figure("a pass", beside.pass_milliseconds, "ms"),
+            Figure("a rescan", beside.rescan_milliseconds, "ms"),
+            Figure("a rescan without them", without.rescan_milliseconds, "ms"),
+        ]
+
+    def _costs(self, stage: Stage, *lots: Lot) -> Costs:
+        stage.fill(*lots)
+        with stage.daemon() as daemon:
+            armed = armed_after_first_pass(daemon)
+            rescan_seconds = logged_at(armed) - logged_at(daemon.first("stream_opened"))
+            passes = rearm(stage, daemon, trials=self.trials, apart_seconds=0.1)
+        return Costs(pass_milliseconds=median(passes), rescan_milliseconds=rescan_seconds * 1000)

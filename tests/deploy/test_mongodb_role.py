@@ -1,0 +1,215 @@
+"""The role of deploy/mongodb: enough for all that the daemon does, and for nothing else."""
+
+import asyncio
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from arithmetic_model import Document, Rates
+from daemon_process import environment, running_daemon
+from deadline import wait_until
+from deploy.files import DEPLOY, PROJECT, run
+from explorer import CONTAINER, FREE, PLENTY, VOLUME, Explorer
+from ledger import DELETE, Ledger
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.errors import OperationFailure
+
+from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.store.client import connect
+from pool_daemon.store.quarantine import Quarantined, QuarantineStore
+from pool_daemon.store.setup import INDEXES, OWN_COLLECTIONS
+
+SCRIPT = DEPLOY / "mongodb/create-user.js"
+NAME = "explorer"
+PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long as this module
+UNAUTHORIZED = 13
+
+MAY = {
+    "capacity-pools": {"update", "createIndexes"},
+    "workload": {"update", "createIndexes"},
+    "workqueue": {"insert", "update", "delete", "create"},
+    "pool-daemon-brake": {"insert", "update", "delete", "create", "createIndexes"},
+    "pool-daemon-events": {"insert", "update", "create"},
+    "pool-daemon-lease": {"insert", "update", "create"},
+    "pool-daemon-quarantine": {"insert", "update", "delete", "create"},
+}
+"""What the role permits, in commands; whoever may insert may create."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
+    """Run a mongod that lets nobody in without a password."""
+    folder = tmp_path_factory.mktemp("guarded")
+    key_file = folder / "key"
+    key_file.write_bytes(base64.b64encode(os.urandom(300)))
+    key_file.chmod(0o600)
+    async with EmbeddedMongod(folder=folder / "data", options=["--auth", f"--keyFile={key_file}"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def admin(guarded: EmbeddedMongod) -> Iterator[MongoClient[Document]]:
+    """Be the first user of that server, who may do everything, and create the daemon's as its script does."""
+    with MongoClient[Document](guarded.uri) as stranger:
+        stranger.admin.command("createUser", "admin", pwd=PASSWORD, roles=["root"])
+    with MongoClient[Document](guarded.uri, username="admin", password=PASSWORD) as admin:
+        _follow_script(admin)
+        yield admin
+
+
+@pytest.fixture(scope="module")
+def uri(guarded: EmbeddedMongod, admin: MongoClient[Document]) -> str:
+    """Where the daemon finds that server, with its own user and password."""
+    assert admin[NAME].command("usersInfo", "pool-daemon")["users"]
+    return guarded.uri.replace("//", f"//pool-daemon:{PASSWORD}@") + f"&authSource={NAME}"
+
+
+@pytest.fixture
+def explorer(admin: MongoClient[Document]) -> Iterator[Explorer]:
+    """Write to the only database that the role opens; nothing is in there before."""
+    yield Explorer(database=admin[NAME])
+    admin.drop_database(NAME)
+
+
+@pytest.fixture
+def allowed(uri: str) -> Iterator[Database[Document]]:
+    """Be the daemon's user."""
+    with MongoClient[Document](uri) as client:
+        yield client[NAME]
+
+
+def test_the_role_is_enough_for_a_daemon_at_work(
+    uri: str, admin: MongoClient[Document], explorer: Explorer
+) -> None:
+    ledger = Ledger(client=admin, explorer=explorer)
+    expired = explorer.buy_expired(CONTAINER, VOLUME, *FREE)
+    lost_order = explorer.buy_expired(CONTAINER, next_action=DELETE)
+    quick = {"RECONCILE__INTERVAL_SECONDS": "0.2", "RECONCILE__ORDER_GRACE_SECONDS": "0.2", "HTTP__PORT": "0"}
+    with running_daemon(uri=uri, database_name=NAME, **quick) as daemon:
+        ledger.wait_for_decommissions(expired.workload_ids[:2], within_seconds=15)
+        shortened = explorer.buy(Rates(cu=PLENTY), [CONTAINER])
+        explorer.rewrite(shortened.pool_id, _run_out)
+        ledger.wait_for_decommissions(shortened.workload_ids, within_seconds=5)
+        wait_until(
+            lambda: explorer.orders.find_one({"_id": lost_order.workload_ids[0]}),
+            within_seconds=10,
+            what="an order that is put back",
+        )
+
+    assert {"stream_opened", "lease_acquired"} <= {record["event"] for record in daemon.records}
+    assert daemon.complaints() == []
+    assert {event["workload_id"] for event in explorer.events.find()} == {
+        *expired.workload_ids[:2],
+        *shortened.workload_ids,
+    }
+
+
+def test_the_role_is_enough_for_the_brake_and_the_word_that_releases_it(uri: str, explorer: Explorer) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    careful = {"BRAKE__POOLS": "0", "BRAKE__SHARE": "0", "HTTP__PORT": "0"}
+    with running_daemon(uri=uri, database_name=NAME, **careful) as daemon:
+        holds = explorer.database["pool-daemon-brake"]
+        wait_until(lambda: holds.find_one({"_id": pool.pool_id}), within_seconds=15, what="a pool that is held")
+        assert explorer.next_actions(pool.workload_ids) == [3]
+
+        _command("brake", "release", uri=uri)
+
+        explorer.wait_until_gone(pool.workload_ids, within_seconds=10)
+    assert [record for record in daemon.complaints() if "not authorized" in json.dumps(record)] == []
+
+
+def test_the_role_is_enough_for_the_quarantine(uri: str, explorer: Explorer) -> None:
+    poisoned = Quarantined(pool_id=7, reason="x", tries=5, first_failed_at=0, next_try_at=2**31, by="me")
+
+    async def save() -> None:
+        database = connect(uri=uri, name=NAME)
+        await QuarantineStore(database=database).save(poisoned)
+        database.close()
+
+    asyncio.run(save())
+    assert explorer.database["pool-daemon-quarantine"].count_documents({"_id": 7}) == 1
+    _command("quarantine", "release", "7", uri=uri)
+    assert explorer.database["pool-daemon-quarantine"].count_documents({}) == 0
+
+
+@pytest.mark.parametrize("collection", [*MAY, "capacity-reservations", "counters", "user", "anything"])
+def test_the_role_permits_no_other_write(collection: str, allowed: Database[Document], explorer: Explorer) -> None:
+    explorer.database[collection].insert_one({"_id": "somebody's"})
+
+    permitted = {name for name, command in _writes(collection).items() if _is_permitted(allowed, command)}
+
+    assert permitted == MAY.get(collection, set())
+    assert explorer.database[collection].count_documents({"_id": "somebody's"}) == 1
+
+
+@pytest.mark.parametrize("name", ["admin", "config", "local", "elsewhere"])
+def test_the_role_ends_with_its_database(name: str, allowed: Database[Document], explorer: Explorer) -> None:
+    elsewhere = allowed.client[name]
+
+    for command in ({"find": "anything"}, *_writes("anything").values()):
+        assert not _is_permitted(elsewhere, command)
+
+
+def test_what_the_daemon_sets_up_is_what_the_role_lets_it_set_up() -> None:
+    assert set(OWN_COLLECTIONS) == {name for name, verbs in MAY.items() if name.startswith("pool-daemon-")}
+    assert set(INDEXES) == {name for name, verbs in MAY.items() if "createIndexes" in verbs}
+
+
+def test_the_script_brings_an_existing_role_up_to_date_and_leaves_the_user_alone() -> None:
+    ((_, command),) = _script_commands("--existing")
+
+    assert command["updateRole"] == "pool-daemon"
+
+
+def _writes(collection: str) -> dict[str, Document]:
+    """Make one command of each kind that changes a collection; none touches a document that is there."""
+    nobody = {"_id": "nobody's"}
+    return {
+        "insert": {"insert": collection, "documents": [{}]},
+        "update": {"update": collection, "updates": [{"q": nobody, "u": {"$set": {"a": 1}}}]},
+        "delete": {"delete": collection, "deletes": [{"q": nobody, "limit": 0}]},
+        "create": {"create": collection},
+        "createIndexes": {"createIndexes": collection, "indexes": [{"key": {"a": 1}, "name": "a"}]},
+        "dropIndexes": {"dropIndexes": collection, "index": "*"},
+        "collMod": {"collMod": collection, "validator": {}},
+        "drop": {"drop": collection},
+    }
+
+
+def _is_permitted(database: Database[Document], command: Document) -> bool:
+    try:
+        database.command(command)
+    except OperationFailure as error:
+        return error.code != UNAUTHORIZED
+    return True
+
+
+def _run_out(pool: Document) -> None:
+    pool["cus"] = 0.0
+    pool["empty_at"] = pool["last_updated"] = int(time.time())
+
+
+def _command(*words: str, uri: str) -> None:
+    """Run one of the daemon's commands as an operator would, as the daemon's user."""
+    environ = environment(DATABASE__URI=uri, DATABASE__NAME=NAME)
+    subprocess.run([sys.executable, "-m", "pool_daemon", *words], cwd=PROJECT, env=environ, check=True)
+
+
+def _follow_script(admin: MongoClient[Document]) -> None:
+    """Do what the script does; this stands in for mongosh, which neither Debian nor PyPI nor npm has to give."""
+    for database, command in _script_commands():
+        admin[database].command(command)
+
+
+def _script_commands(*options: str) -> list[tuple[str, Document]]:
+    stand_in = Path(__file__).with_name("mongosh.js")
+    lines = run("node", stand_in, SCRIPT, PASSWORD, *options).splitlines()
+    return [tuple(json.loads(line)) for line in lines if line.startswith("[")]

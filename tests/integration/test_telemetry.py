@@ -1,0 +1,133 @@
+"""What a running daemon tells over HTTP: asked from outside, as Prometheus and Kubernetes do."""
+
+import json
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from arithmetic_model import Rates
+from daemon_process import DaemonProcess, running_daemon
+from deadline import wait_until
+from explorer import CONTAINER, Explorer
+from prometheus_client.parser import text_string_to_metric_families as parse
+from pymongo import MongoClient
+
+from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import ExitCode
+
+START_SECONDS = 20
+NOTICE_SECONDS = 15
+
+
+class Endpoint:
+    """The HTTP address that a daemon's log names."""
+
+    def __init__(self, daemon: DaemonProcess) -> None:
+        daemon.wait_for_log(is_listening, within_seconds=START_SECONDS, what="the HTTP address")
+        self.port = next(record["port"] for record in daemon.records if is_listening(record))
+
+    def ask(self, path: str) -> tuple[int, str]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except (OSError, HTTPException) as error:
+            return 0, str(error)
+        finally:
+            connection.close()
+
+    def wait_for(self, path: str, status: int, *, within_seconds: float = START_SECONDS) -> None:
+        wait_until(lambda: self.ask(path)[0] == status, within_seconds=within_seconds, what=f"{status} at {path}")
+
+    def picture(self) -> dict[str, Any]:
+        return dict(json.loads(self.ask("/statusz")[1]))
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        for family in parse(self.ask("/metrics")[1]):
+            for sample in family.samples:
+                if sample.name == f"pool_daemon_{name}" and sample.labels == labels:
+                    return sample.value
+        return None
+
+
+def is_listening(record: dict[str, Any]) -> bool:
+    return record.get("event") == "http_listening"
+
+
+def test_a_daemon_tells_what_it_waits_for_and_what_it_did(
+    mongo_uri: str, database_name: str, mongo: MongoClient[dict[str, Any]]
+) -> None:
+    explorer = Explorer(database=mongo[database_name])
+    overdue = explorer.buy_expired(CONTAINER)
+    with running_daemon(uri=mongo_uri, database_name=database_name) as daemon:
+        endpoint = Endpoint(daemon)
+        endpoint.wait_for("/startupz", 200)
+        endpoint.wait_for("/readyz", 200)
+        assert endpoint.ask("/livez")[0] == 200
+        assert explorer.next_action(overdue.workload_ids[0]) == 4, "ready before the first catch-up"
+
+        soon = explorer.buy(Rates(cu=3), [CONTAINER])
+        wait_until(
+            lambda: endpoint.picture()["next"] == {"at": soon.empty_at, "pool_id": soon.pool_id},
+            within_seconds=2,
+            what="the next pool in sight",
+        )
+        by_kind = {"resource": "cu", "workload_type": "container"}
+        wait_until(
+            lambda: endpoint.sample("workloads_decommissioned_total", **by_kind) == 2, within_seconds=6, what="two gone"
+        )
+        within = endpoint.sample("lateness_seconds_bucket", le="1.0")
+        assert within == 1, "one was on time, the other an hour late"
+        assert endpoint.sample("leader") == 1
+        assert endpoint.sample("stream_open") == 1
+        assert endpoint.sample("backlog_pools") == 0
+        assert (endpoint.sample("database_command_duration_seconds_count", command="commitTransaction") or 0) >= 2
+        assert [event["pool_id"] for event in endpoint.picture()["events"] if event["kind"] == "decommissioned"] == [
+            soon.pool_id,
+            overdue.pool_id,
+        ]
+
+
+def test_a_standby_is_ready_and_says_for_whom_it_stands_by(mongo_uri: str, database_name: str) -> None:
+    with (
+        running_daemon(uri=mongo_uri, database_name=database_name) as first,
+        running_daemon(uri=mongo_uri, database_name=database_name) as second,
+    ):
+        endpoints = [Endpoint(first), Endpoint(second)]
+        for endpoint in endpoints:
+            endpoint.wait_for("/readyz", 200)
+        wait_until(
+            lambda: sorted(endpoint.picture()["role"] for endpoint in endpoints) == ["leader", "standby"],
+            within_seconds=5,
+            what="a leader and a standby",
+        )
+        leader, standby = sorted((endpoint.picture() for endpoint in endpoints), key=lambda picture: picture["role"])
+        assert standby["leader"] == leader["identity"]
+        assert standby["backlog"] is None
+
+
+async def test_a_daemon_without_its_database_is_alive_but_not_ready(tmp_path: Path) -> None:
+    async with EmbeddedMongod(folder=tmp_path) as server:
+        quick = {"DATABASE__TIMEOUT_SECONDS": "1", "EXPIRY__SAFETY_SECONDS": "0.5"}
+        with running_daemon(uri=server.uri, database_name="explorer", **quick) as daemon:
+            endpoint = Endpoint(daemon)
+            endpoint.wait_for("/startupz", 200)
+            endpoint.wait_for("/readyz", 200)
+            await server.stop()
+            endpoint.wait_for("/readyz", 503, within_seconds=NOTICE_SECONDS)
+            assert "passes failed in a row" in endpoint.ask("/readyz")[1]
+            assert endpoint.ask("/livez")[0] == 200
+            assert endpoint.ask("/startupz")[0] == 200
+            await server.start()
+            endpoint.wait_for("/readyz", 200)
+            assert (endpoint.sample("stream_reopenings_total", cause="unavailable") or 0) >= 1
+            assert (endpoint.sample("passes_total", outcome="failed") or 0) >= 3
+
+
+def test_a_port_that_is_taken_ends_the_start_with_its_remedy(mongo_uri: str, database_name: str) -> None:
+    with running_daemon(uri=mongo_uri, database_name=database_name) as first:
+        port = Endpoint(first).port
+        with DaemonProcess(uri=mongo_uri, database_name=database_name, HTTP__PORT=str(port)) as second:
+            second.wait_for_exit(code=ExitCode.CONFIGURATION)
+        assert f"http.port: {port} is in use on 127.0.0.1" in "\n".join(second.log_lines())
