@@ -97,7 +97,7 @@ class Parts:
             observer=self.observer,
         )
         self.quarantine = Quarantine(
-            store=QuarantineStore(database=self.database),
+            store=QuarantineStore(database=self.database, dry_run=self._dry_run),
             settings=self.live.view(lambda now: now.retry),
             clock=clock,
             identity=self._identity,

@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -13,6 +14,9 @@ from pool_daemon.errors import StoreError
 from pool_daemon.settings import sections
 from pool_daemon.store.holds import FIRST, Hold, HoldStore, State, Sweep
 from pool_daemon.store.losses import Loss, LossReader
+
+FLOOD_SECONDS: Final = 60
+"""How far back the pools are counted that were looked at by id: what a restore writes in that time is unmistakable."""
 
 LOOK_SECONDS: Final = 2.0
 """How soon an operator's release is noticed; while nothing is held nobody looks."""
@@ -40,11 +44,12 @@ class BrakeObserver(Protocol):
 class Brake:
     """Holds pools that fell due in a way that nobody would expect, and lets go of those that are released.
 
-    Two things are suspicious. More pools due at one look than a number, and than a share of all pools in use: then
-    all of those are held. And a pool that is overdue by more than an age at the first look after a start: then that
-    one is. Only pools that would lose a workload count or are held. A pool that is looked at by its id, because it was
-    changed, is not counted: somebody has just dealt with it. What is held stays held through a restart; it goes when
-    it is released, topped up or removed, and whatever else falls due goes its way meanwhile.
+    Three things are suspicious. More pools due at one look than a number, and than a share of all pools in use: then
+    all of those are held. As many within a minute that somebody wrote when they were empty already, as a backup does
+    that is restored under a running daemon: then the rest of those. And a pool that is overdue by more than an age at
+    the first look after a start: then that one. Only pools that would lose a workload are held. What is held stays
+    held through a restart; it goes when it is released, topped up or removed, and whatever else falls due goes its way
+    meanwhile.
 
     `look_again` is asked for a look at each pool that was released. After a takeover from another daemon the first
     look must be one at everything overdue, for that is when the holds of the other are found.
@@ -73,12 +78,13 @@ class Brake:
         self._looked = False
         self._walks = dict.fromkeys(State, FIRST)
         self._handed_out: set[int] = set()
+        self._flood: deque[tuple[int, int]] = deque()
 
-    async def inspect(self, after: int | None, now: int) -> None:
+    async def inspect(self, after: int | None, now: int, asked_for: Collection[int] = ()) -> None:
         """Hold what is suspicious of that which ran empty in (after, now]; everything overdue if `after` is None.
 
-        To be awaited before any of it is settled. Raises StoreUnavailableError or StoreRefusedError; nothing may be
-        settled then.
+        `asked_for` are pools that are looked at by id, wherever they stand, because they were changed. To be awaited
+        before any of it is settled. Raises StoreUnavailableError or StoreRefusedError; nothing may be settled then.
         """
         if not self._settings.enabled:
             return
@@ -89,6 +95,7 @@ class Brake:
                 await self._hold_overdue(now)
                 self._looked = True
             await self._hold_crowd(after, now)
+            await self._hold_flood(asked_for, now)
 
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:
         """Return those pools that are not held; without a query while nothing is held at all.
@@ -162,6 +169,22 @@ class Brake:
         if share is not None:
             reason = f"{losing} pools, {share:.0%} of those in use, fell due at once"
             await self._hold_all(Sweep(after, now, reason), now)
+
+    async def _hold_flood(self, asked_for: Collection[int], now: int) -> None:
+        """Hold the pools looked at by id if there have been too many of them within a minute."""
+        if asked_for:
+            self._flood.append((now, len(asked_for)))
+        while self._flood and not now - FLOOD_SECONDS < self._flood[0][0] <= now:
+            self._flood.popleft()
+        recent = sum(pools for _, pools in self._flood)
+        if not asked_for or recent <= self._settings.pools or await self._share(recent, now) is None:
+            return
+        standing = {hold.pool_id for hold in await self._holds.standing(sorted(asked_for))}
+        losses = await self._losses.of(sorted(set(asked_for) - standing), now=now)
+        if losses:
+            self._holding = True
+            reason = f"{recent} pools were written within a minute, empty already"
+            await self._tell_held(await self._holds.hold(losses, reason=reason, at=now), reason)
 
     async def _share(self, pools: int, now: int) -> float | None:
         """Return the share of so many pools that are due in all pools in use; None if it is not too high.

@@ -91,8 +91,9 @@ class Expirer:
         try:
             if work.after is None:
                 await self._report_unreadable_deadlines()
-            await self._restraints.brake.inspect(work.after, now)
-            async with aclosing(self._batches(work, now)) as batches:
+            asked_for = await self._asked_for(work)
+            await self._restraints.brake.inspect(work.after, now, asked_for)
+            async with aclosing(self._batches(asked_for, work.after, now)) as batches:
                 await self._settle_all(batches, now, report)
             finished = report.cut_short_by is None
         finally:
@@ -110,15 +111,21 @@ class Expirer:
         except StoreError as error:
             log.debug("unreadable_deadlines_unknown", reason=str(error))
 
-    async def _batches(self, work: Work, now: int) -> AsyncGenerator[Sequence[int], None]:
-        """Yield the ids to settle: first what was asked for by id, then what is due, longest due first."""
+    async def _asked_for(self, work: Work) -> Sequence[int]:
+        """Return the ids of the pools that are to be looked at wherever they stand."""
+        self._reports.asked_for(work.asked_for)
         pool_ids = set(work.asked_for)
         if work.workload_ids:
             pool_ids.update(await self._store.workloads.pools_of(list(work.workload_ids)))
-        self._reports.asked_for(work.asked_for)
-        for chunk in _chunks(sorted(pool_ids)):
+        return sorted(pool_ids)
+
+    async def _batches(
+        self, asked_for: Sequence[int], after: int | None, now: int
+    ) -> AsyncGenerator[Sequence[int], None]:
+        """Yield the ids to settle: first what was asked for by id, then what is due, longest due first."""
+        for chunk in _chunks(asked_for):
             yield chunk
-        async for batch in self._store.pools.due(after=work.after, until=now):
+        async for batch in self._store.pools.due(after=after, until=now):
             self._reports.unreadable_pools(batch.unreadable)
             for chunk in _chunks(batch.pool_ids):
                 yield chunk

@@ -1,6 +1,6 @@
 """What keeps a pass from settling everything that is due."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,8 @@ from pool_daemon.scheduling.quarantine import Quarantine
 class PoolBrake(Protocol):
     """Holds pools of which too many, or too old ones, are due at once."""
 
-    async def inspect(self, after: int | None, now: int) -> None:
-        """Decide at the start of a pass over the unix seconds (after, now] what to hold."""
+    async def inspect(self, after: int | None, now: int, asked_for: Collection[int]) -> None:
+        """Decide at the start of a pass over the unix seconds (after, now], and over some pools by id, what to hold."""
 
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:
         """Return those of some pools that may be settled."""
@@ -21,7 +21,7 @@ class PoolBrake(Protocol):
 class NoBrake:
     """No brake at all, for a dry run: it would have to write down what it holds."""
 
-    async def inspect(self, after: int | None, now: int) -> None:
+    async def inspect(self, after: int | None, now: int, asked_for: Collection[int]) -> None:
         """Hold nothing."""
 
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:

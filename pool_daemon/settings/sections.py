@@ -97,8 +97,8 @@ class Database(Section):
         default=5,
         ge=0.1,
         le=300,
-        description="Seconds to look for a usable server before an operation fails. An election takes "
-        "less, and the daemon tries again by itself.",
+        description="Seconds to look for a usable server at the start before it is said that MongoDB is away. An "
+        "election takes less, and the daemon tries again by itself.",
     )
 
 

@@ -19,9 +19,9 @@ from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from pool_daemon.errors import StoreError
+from pool_daemon.errors import ConfigurationError, StoreError
 from pool_daemon.store.documents import LENIENT
-from pool_daemon.store.failures import translated
+from pool_daemon.store.failures import one_line, translated
 
 T = TypeVar("T")
 Collection = AsyncIOMotorCollection[Any]
@@ -61,13 +61,16 @@ def connect(
         )
 
     milliseconds = int(timeout_seconds * 1000)
-    with translated("connecting"):
-        return Database(
-            client=client(timeoutMS=milliseconds),
-            stream_client=client(socketTimeoutMS=milliseconds, connectTimeoutMS=milliseconds),
-            name=name,
-            ping_seconds=min(timeout_seconds, server_selection_seconds),
-        )
+    try:
+        with translated("connecting"):
+            return Database(
+                client=client(timeoutMS=milliseconds),
+                stream_client=client(socketTimeoutMS=milliseconds, connectTimeoutMS=milliseconds),
+                name=name,
+                ping_seconds=min(timeout_seconds, server_selection_seconds),
+            )
+    except (OSError, ValueError) as error:  # how the driver complains of a port, or of a file of certificates
+        raise ConfigurationError(f"database.uri: {one_line(error)}") from error
 
 
 class Database:

@@ -66,8 +66,9 @@ class WorkloadStore:
         with translated("writing work orders"):
             await self._orders.bulk_write(upserts, ordered=False, session=session)
 
-    async def pools_of(self, workload_ids: Sequence[Any]) -> list[Any]:
-        """Return the pool ids of those workloads that are deployed."""
+    async def pools_of(self, workload_ids: Sequence[Any]) -> list[int]:
+        """Return the pool ids of those workloads that are deployed; an id that is no number is nobody's."""
         query = {"_id": {"$in": list(workload_ids)}, "next_action": int(NextAction.DEPLOY)}
         with translated("finding the pools of workloads"):
-            return await self._workloads.distinct("pool_id", query)
+            pool_ids = await self._workloads.distinct("pool_id", query)
+        return [int(pool_id) for pool_id in pool_ids if isinstance(pool_id, int)]

@@ -1,12 +1,10 @@
 """The verbs in which the daemon's parts tell what they do; metrics, status and the page follow from them."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.clock import Clock
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.horizon import Upcoming
@@ -22,9 +20,9 @@ from pool_daemon.telemetry.snapshot import (
     Role,
     StreamState,
 )
-from pool_daemon.telemetry.status import Status
+from pool_daemon.telemetry.status import EVENTS, Status
+from pool_daemon.telemetry.toll import Toll
 
-TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
 AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 
 
@@ -124,19 +122,17 @@ class Observer:
         self.metrics.observe(table.BATCH_DURATION, seconds)
         self.metrics.observe(table.BATCH_POOLS, pools)
         self.metrics.observe(table.BATCH_WORKLOADS, len(gone))
-        by_pool: dict[int, list[Decommissioned]] = defaultdict(list)
-        for workload in gone:
-            by_pool[workload.pool_id].append(workload)
-        events = [self._count_pool(workloads, at, due_at) for workloads in by_pool.values()]
+        toll = Toll(gone, at=at, due_at=due_at)
+        toll.count(self.metrics)
         before = self.status.snapshot
         self._settled_in_pass += pools
         self.status.change(
             progress_tick=self._clock.monotonic(),
-            pools_decommissioned=before.pools_decommissioned + len(by_pool),
+            pools_decommissioned=before.pools_decommissioned + toll.pools,
             workloads_decommissioned=before.workloads_decommissioned + len(gone),
             backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
         )
-        self.status.note(*events)
+        self.status.note(*toll.last_events(EVENTS))
 
     def batch_halved(self) -> None:
         """Hear that a batch failed or was too large, and is tried again in halves."""
@@ -237,23 +233,6 @@ class Observer:
         self.metrics.add(table.PASSES, outcome=finished.outcome)
         self.metrics.observe(table.PASS_DURATION, finished.seconds)
         self.status.finish_pass(finished)
-
-    def _count_pool(self, workloads: Sequence[Decommissioned], at: float, due_at: Mapping[int, float]) -> Event:
-        """Count what one pool lost, and return the event that tells of it."""
-        pool_id, empty_at = workloads[0].pool_id, workloads[0].empty_at
-        late_seconds = max(0.0, at - max(empty_at, due_at.get(pool_id, empty_at)))
-        for workload in workloads:
-            self.metrics.observe(table.LATENESS, late_seconds)
-            self.metrics.add(
-                table.WORKLOADS_DECOMMISSIONED,
-                resource=workload.resources[0],
-                workload_type=TYPES.get(workload.workload_type, "unknown"),
-            )
-        exhausted = {resource for workload in workloads for resource in workload.resources}
-        ordered = [resource for resource in table.RESOURCES if resource in exhausted]
-        self.metrics.add(table.POOLS_DECOMMISSIONED, resource=ordered[0])
-        text = f"{' and '.join(ordered)} ran out, {len(workloads)} workload{'s' * (len(workloads) > 1)}"
-        return Event(at, "decommissioned", text, pool_id, late_seconds)
 
     def _note(self, kind: str, text: str, *, pool_id: int | None = None) -> None:
         self.status.note(Event(self._clock.now(), kind, text, pool_id))

@@ -44,7 +44,7 @@ class Status:
     def note(self, *events: Event) -> None:
         """Keep events, the newest last, and forget the oldest; the same once more takes the place of the former."""
         kept = list(self._snapshot.events)
-        for event in events[-EVENTS:]:
+        for event in events:
             former = next((known for known in kept if _is_same(known, event)), None)
             if former is None:
                 kept.append(event)

@@ -68,7 +68,6 @@ def test_a_daemon_that_finds_nobody_never_tells() -> None:
     [
         f"mongodb://teller:{PASSWORD}@db:port/",
         f"mongodb://teller:{PASSWORD}@127.0.0.1/?tlsCAFile=/nowhere",
-        f"mongodb://teller:{PASSWORD}@127.0.0.1/?authMechanism={PASSWORD}",
         f"mongodb://teller:a/{PASSWORD}@127.0.0.1/",
         f"mongodb://teller:a@{PASSWORD}@127.0.0.1/",
         f"mongodb+srv://teller:{PASSWORD}@127.0.0.1/",

@@ -89,9 +89,11 @@ class Scene:
         for _ in range(number):
             self.explorer.buy(Rates(1e6, 0, 0), [CONTAINER], bought_at=NOW)
 
-    async def pass_over(self, pools: Sequence[Purchase], *, after: int | None = None) -> list[int]:
+    async def pass_over(
+        self, pools: Sequence[Purchase], *, after: int | None = None, now: int = NOW, asked_for: Sequence[int] = ()
+    ) -> list[int]:
         """Do what a pass does to these pools; return those that it settled."""
-        await self.brake.inspect(after, NOW)
+        await self.brake.inspect(after, now, asked_for)
         settled = await self.brake.sift([pool.pool_id for pool in pools])
         if settled:
             await self._decommissions.settle(settled, now=NOW)
@@ -386,3 +388,38 @@ async def test_a_share_of_zero_leaves_it_to_the_number(scene: Scene) -> None:
     scene.buy_lasting(50)
     pools = scene.buy(FEW + 1)
     assert await scene.pass_over(pools) == []
+
+
+async def written(scene: Scene, pools: Sequence[Purchase], *, now: int = NOW) -> list[int]:
+    """Pass over pools that the change stream has named."""
+    return await scene.pass_over(pools, after=now, now=now, asked_for=ids(pools))
+
+
+async def test_a_backup_restored_under_a_running_daemon_is_held_after_the_first_few(scene: Scene) -> None:
+    """Each pass sees only a few of them, and settles those: what counts is how many came within a minute."""
+    scene.buy_lasting(19)
+    first = scene.buy(FEW)
+    assert await written(scene, first) == ids(first)
+    rest = [scene.buy(1) for _ in range(5)]
+    for pools in rest:
+        assert await written(scene, pools) == []
+    assert scene.held() == {pool.pool_id for pools in rest for pool in pools}
+
+
+async def test_a_few_pools_a_minute_that_are_written_empty_go_at_once(scene: Scene) -> None:
+    scene.buy_lasting(19)
+    for minute in range(3):
+        pools = scene.buy(FEW)
+        assert await written(scene, pools, now=NOW + 60 * minute) == ids(pools)
+
+
+async def test_many_pools_written_empty_are_no_flood_where_they_are_a_small_share(scene: Scene) -> None:
+    scene.buy_lasting(10 * FEW)
+    pools = scene.buy(FEW + 1)
+    assert await written(scene, pools) == ids(pools)
+
+
+async def test_what_is_written_and_lasts_is_never_held(scene: Scene) -> None:
+    lasting = [scene.explorer.buy(Rates(1e6, 0, 0), [CONTAINER], bought_at=NOW) for _ in range(3 * FEW)]
+    await written(scene, lasting)
+    assert scene.held() == set()

@@ -1,0 +1,60 @@
+"""What a batch took: counted a few times for the whole batch, since in a storm a batch holds hundreds of workloads."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from pool_daemon.capacity.workload import WorkloadType
+from pool_daemon.store.cases import Decommissioned
+from pool_daemon.telemetry import metric_table as table
+from pool_daemon.telemetry.metrics import Metrics
+from pool_daemon.telemetry.snapshot import Event
+
+TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
+
+
+class Toll:
+    """The workloads that had to go at the unix instant `at`.
+
+    `due_at` maps a pool to the instant at which it came to that, where this is later than its `empty_at`.
+    """
+
+    def __init__(self, gone: Sequence[Decommissioned], *, at: float, due_at: Mapping[int, float]) -> None:
+        self._gone = gone
+        self._at = at
+        self._due_at = due_at
+        self._pools: dict[int, list[Decommissioned]] = defaultdict(list)
+        for workload in gone:
+            self._pools[workload.pool_id].append(workload)
+
+    @property
+    def pools(self) -> int:
+        """How many pools lost workloads."""
+        return len(self._pools)
+
+    def count(self, metrics: Metrics) -> None:
+        """Move the metrics of decommissioning."""
+        kinds = Counter((gone.resources[0], TYPES.get(gone.workload_type, "unknown")) for gone in self._gone)
+        for (resource, workload_type), number in kinds.items():
+            metrics.add(table.WORKLOADS_DECOMMISSIONED, number, resource=resource, workload_type=workload_type)
+        for first, number in Counter(_exhausted(workloads)[0] for workloads in self._pools.values()).items():
+            metrics.add(table.POOLS_DECOMMISSIONED, number, resource=first)
+        for workload in self._gone:
+            metrics.observe(table.LATENESS, self._late_seconds(workload))
+
+    def last_events(self, most: int) -> Iterator[Event]:
+        """Yield what happened to the last pools of the batch."""
+        for pool_id, workloads in list(self._pools.items())[-most:]:
+            what = f"{len(workloads)} workload{'s' * (len(workloads) > 1)}"
+            text = f"{' and '.join(_exhausted(workloads))} ran out, {what}"
+            yield Event(self._at, "decommissioned", text, pool_id, self._late_seconds(workloads[0]))
+
+    def _late_seconds(self, workload: Decommissioned) -> float:
+        due_at = max(workload.empty_at, self._due_at.get(workload.pool_id, workload.empty_at))
+        return max(0.0, self._at - due_at)
+
+
+def _exhausted(workloads: Sequence[Decommissioned]) -> list[str]:
+    """Name the resources for which some workloads had to go, in the order in which they are always told."""
+    exhausted = {resource for workload in workloads for resource in workload.resources}
+    return [resource for resource in table.RESOURCES if resource in exhausted]
