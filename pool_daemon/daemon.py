@@ -152,9 +152,9 @@ class Daemon:
         parts.notifier.stopping()
         log.info("stopping", drain_seconds=self._drain_seconds)
         await asyncio.wait({rounds}, timeout=self._drain_seconds)
-        await parts.leadership.release()
-        if not rounds.done():
+        if not rounds.done():  # the lease is left to expire: the pass may still be committing
             raise PartDiedError("the pass under way took longer than expiry.drain_seconds and was cut off")
+        await parts.leadership.release()
 
     async def _watching(self) -> None:
         """Wait until changes are watched, for a moment: what is read after that cannot change unseen."""

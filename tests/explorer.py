@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from arithmetic_model import NEVER, Document, Rates, add_capacity, add_workload, recompute, sync
+from arithmetic_model import NEVER, Document, Rates, add_capacity, add_workload, recompute, remove_workload, sync
 from bson import Int64
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
@@ -172,6 +172,22 @@ class Explorer:
     def deploy(self, workload_id: int) -> None:
         """Let a workload reach next_action 3, as a customer's payment does, without a write to its pool."""
         self.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 3}})
+
+    def add(self, pool_id: int, kind: Kind) -> int:
+        """Have a pool drained by one more workload, and deploy it; return its id."""
+        workload = self.new_workload(pool_id, kind, next_action=1)
+        self.workloads.insert_one(workload)
+        workload_id: int = workload["_id"]
+        self.rewrite(pool_id, lambda pool: add_workload(pool, workload_id, kind.rates, now=int(time.time())))
+        self.deploy(workload_id)
+        return workload_id
+
+    def bury(self, pool_id: int, workload_id: int) -> None:
+        """Do what the explorer does once a node has deleted a workload."""
+        rates = self.rates[workload_id]
+        self.rewrite(pool_id, lambda pool: remove_workload(pool, workload_id, rates, now=int(time.time())))
+        self.orders.delete_one({"_id": workload_id})
+        self.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 6}})
 
     def next_action(self, workload_id: int) -> Any:
         """Read what is to be done next with a workload."""

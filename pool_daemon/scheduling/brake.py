@@ -45,8 +45,8 @@ class Brake:
     """Holds pools that fell due in a way that nobody would expect, and lets go of those that are released.
 
     Three things are suspicious. More pools due at one look than a number, and than a share of all pools in use: then
-    all of those are held. As many within a minute that somebody wrote when they were empty already, as a backup does
-    that is restored under a running daemon: then the rest of those. And a pool that is overdue by more than an age at
+    all of those are held. As many within a minute that somebody wrote when they were empty already, as happens when a
+    backup is restored under a running daemon: then the rest of those. And a pool that is overdue by more than an age at
     the first look after a start: then that one. Only pools that would lose a workload are held. What is held stays
     held through a restart; it goes when it is released, topped up or removed, and whatever else falls due goes its way
     meanwhile.
@@ -96,6 +96,11 @@ class Brake:
                 self._looked = True
             await self._hold_crowd(after, now)
             await self._hold_flood(asked_for, now)
+
+    def lost(self, pools: int, *, now: int) -> None:
+        """Hear that so many pools that were looked at by id have lost something."""
+        if pools:
+            self._flood.append((now, pools))
 
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:
         """Return those pools that are not held; without a query while nothing is held at all.
@@ -171,18 +176,17 @@ class Brake:
             await self._hold_all(Sweep(after, now, reason), now)
 
     async def _hold_flood(self, asked_for: Collection[int], now: int) -> None:
-        """Hold the pools looked at by id if there have been too many of them within a minute."""
-        if asked_for:
-            self._flood.append((now, len(asked_for)))
+        """Hold the pools looked at by id if too many of that kind have lost something within a minute."""
         while self._flood and not now - FLOOD_SECONDS < self._flood[0][0] <= now:
             self._flood.popleft()
         recent = sum(pools for _, pools in self._flood)
-        if not asked_for or recent <= self._settings.pools or await self._share(recent, now) is None:
+        if not asked_for or recent < self._settings.pools or await self._share(recent, now) is None:
             return
         standing = {hold.pool_id for hold in await self._holds.standing(sorted(asked_for))}
         losses = await self._losses.of(sorted(set(asked_for) - standing), now=now)
         if losses:
             self._holding = True
+            self._flood.append((now, len(losses)))
             reason = f"{recent} pools were written within a minute, empty already"
             await self._tell_held(await self._holds.hold(losses, reason=reason, at=now), reason)
 

@@ -71,6 +71,7 @@ class Expirer:
         self._reports = reports
         self._clock = clock
         self._concurrency = concurrency
+        self._asked_for: frozenset[int] = frozenset()
 
     async def run_pass(self, now: int) -> PassReport:
         """Settle everything due at the unix second `now`, then find out what falls due next.
@@ -91,7 +92,8 @@ class Expirer:
         try:
             if work.after is None:
                 await self._report_unreadable_deadlines()
-            asked_for = await self._asked_for(work)
+            asked_for = await self._pools_asked_for(work)
+            self._asked_for = frozenset(asked_for)
             await self._restraints.brake.inspect(work.after, now, asked_for)
             async with aclosing(self._batches(asked_for, work.after, now)) as batches:
                 await self._settle_all(batches, now, report)
@@ -111,7 +113,7 @@ class Expirer:
         except StoreError as error:
             log.debug("unreadable_deadlines_unknown", reason=str(error))
 
-    async def _asked_for(self, work: Work) -> Sequence[int]:
+    async def _pools_asked_for(self, work: Work) -> Sequence[int]:
         """Return the ids of the pools that are to be looked at wherever they stand."""
         self._reports.asked_for(work.asked_for)
         pool_ids = set(work.asked_for)
@@ -179,6 +181,8 @@ class Expirer:
             began_at = self._clock.monotonic()
             settlement = await self._store.decommissions.settle(pool_ids, now=now, after=after)
             self._note(settlement, report, seconds=self._clock.monotonic() - began_at)
+            lost = sum(bool(case.copies) and case.as_read.pool_id in self._asked_for for case in settlement.cases)
+            self._restraints.brake.lost(lost, now=now)
             after = settlement.continue_after
             if after is None:
                 break

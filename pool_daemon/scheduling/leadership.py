@@ -8,7 +8,8 @@ The invariant: **at no instant is the gate of two processes open**. It holds bec
   than the holder's;
 - another takes the lease only if it has expired, was released after the gate was shut for good, or has not changed for
   a whole lease by the other's own clock, of which the same 25 % is true;
-- taking, renewing and releasing are atomic, and refused if anything has happened to the lease since it was looked at.
+- each of these is one atomic operation: taking is refused if anything has happened to the lease since it was looked at,
+  renewing and releasing if another has taken it.
 
 Nothing is asked of the wall clocks of the daemons. What can break it: a database whose clock is set forward by more
 than the margin, a guest whose machine is paused without being told, a hand that deletes or rewrites the lease as

@@ -14,6 +14,9 @@ class PoolBrake(Protocol):
     async def inspect(self, after: int | None, now: int, asked_for: Collection[int]) -> None:
         """Decide at the start of a pass over the unix seconds (after, now], and over some pools by id, what to hold."""
 
+    def lost(self, pools: int, *, now: int) -> None:
+        """Hear that so many pools that were looked at by id have lost something."""
+
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:
         """Return those of some pools that may be settled."""
 
@@ -23,6 +26,9 @@ class NoBrake:
 
     async def inspect(self, after: int | None, now: int, asked_for: Collection[int]) -> None:
         """Hold nothing."""
+
+    def lost(self, pools: int, *, now: int) -> None:
+        """Forget it."""
 
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:
         """Let everything pass."""

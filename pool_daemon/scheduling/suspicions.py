@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from pool_daemon.clock import Clock
+from pool_daemon.settings.sections import Reconcile
 
 REMEMBERED: Final = 20_000
 """Suspicions kept in mind, a few megabytes. What exceeds that waits until others have been confirmed or forgotten;
@@ -21,11 +22,11 @@ class _Suspicion:
 
 
 class Suspicions(Generic[K]):
-    """Remembers by a key what was found and when, until the same is found again at least `grace_seconds` later."""
+    """Remembers by a key what was found and when, until the same is found again `order_grace_seconds` later."""
 
-    def __init__(self, *, clock: Clock, grace_seconds: float) -> None:
+    def __init__(self, *, clock: Clock, settings: Reconcile) -> None:
         self._clock = clock
-        self._grace_seconds = grace_seconds
+        self._settings = settings
         self._known: dict[K, _Suspicion] = {}
         self._walk = 0
 
@@ -41,7 +42,7 @@ class Suspicions(Generic[K]):
                 self._known[key] = _Suspicion(hash(finding), now, self._walk)
             return False
         known.walk = self._walk
-        if now - known.since < self._grace_seconds:
+        if now - known.since < self._settings.order_grace_seconds:
             return False
         del self._known[key]
         return True

@@ -44,7 +44,7 @@ class OrderWalk:
     def __init__(self, *, store: VanishedOrders, findings: Findings, clock: Clock, settings: Reconcile) -> None:
         self._store = store
         self._findings = findings
-        self._suspicions: Suspicions[int] = Suspicions(clock=clock, grace_seconds=settings.order_grace_seconds)
+        self._suspicions: Suspicions[int] = Suspicions(clock=clock, settings=settings)
 
     async def pages(self) -> AsyncGenerator[int, None]:
         """Look at all of them, and put orders back on the way."""
@@ -81,9 +81,8 @@ class PoolWalk:
         self._store = store
         self._findings = findings
         self._clock = clock
-        self._suspicions: Suspicions[int] = Suspicions(clock=clock, grace_seconds=settings.order_grace_seconds)
-        self._page = min(PAGE, settings.pools_per_second or PAGE)
-        self._credible_share = settings.hold_percent / 100
+        self._settings = settings
+        self._suspicions: Suspicions[int] = Suspicions(clock=clock, settings=settings)
         self._after: Any = BEGINNING
         self._pools = self._drifted = 0
 
@@ -91,7 +90,8 @@ class PoolWalk:
         """Look at all pools from where the walk is, and mend on the way."""
         while True:
             overdue_at = self._now() - LATE_SECONDS
-            page = await self._store.look(after=self._after, limit=self._page, overdue_at=overdue_at)
+            limit = min(PAGE, self._settings.pools_per_second or PAGE)
+            page = await self._store.look(after=self._after, limit=limit, overdue_at=overdue_at)
             if not page.pools:
                 break
             self._pools += page.pools
@@ -116,7 +116,7 @@ class PoolWalk:
             self._findings.not_mended(error, pool=drifted.pool.pool_id)
 
     def _is_credible(self) -> bool:
-        return self._drifted <= max(ALWAYS_CREDIBLE, self._credible_share * self._pools)
+        return self._drifted <= max(ALWAYS_CREDIBLE, self._settings.hold_percent / 100 * self._pools)
 
     def _end(self) -> None:
         if self._is_credible():

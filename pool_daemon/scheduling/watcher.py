@@ -14,6 +14,7 @@ from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.settings import sections
 from pool_daemon.store.changes import Change, Stream, Subject
+from pool_daemon.telemetry.metric_table import StreamEnd
 from pool_daemon.telemetry.observer import Observer
 
 RETRY_STREAM_SECONDS: Final = 300.0
@@ -74,10 +75,7 @@ class Watcher:
             except StreamStalledError as error:
                 await self._retry("stalled", str(error), backoff)
             except StoreError as error:
-                self._failures += 1
-                if self._failures >= RESUMES:
-                    self._drop_token("token_lost", f"{RESUMES} errors in a row: {error}")
-                await self._retry("error", str(error), backoff)
+                await self._resume_or_give_up(str(error), backoff)
             else:
                 self._drop_token("invalidated", "its database was dropped")
 
@@ -143,14 +141,22 @@ class Watcher:
             raise StreamStalledError(f"the resume token has not moved for {silence_seconds:g} s")
         return False
 
-    def _drop_token(self, cause: str, reason: str) -> None:
+    async def _resume_or_give_up(self, reason: str, backoff: Backoff) -> None:
+        self._failures += 1
+        if self._failures < RESUMES:
+            await self._retry("error", reason, backoff)
+        else:
+            self._drop_token("token_lost", f"{RESUMES} errors in a row: {reason}")
+            await asyncio.sleep(backoff.next_seconds())
+
+    def _drop_token(self, cause: StreamEnd, reason: str) -> None:
         """Give up the place in the stream: what came behind it is lost, so the next opening looks at everything."""
         log.warning("stream_token_dropped", cause=cause, reason=reason)
         self._observer.stream_lost(cause, reason=reason)
         self._token = None
         self._failures = 0
 
-    async def _retry(self, cause: str, reason: str, backoff: Backoff) -> None:
+    async def _retry(self, cause: StreamEnd, reason: str, backoff: Backoff) -> None:
         wait_seconds = backoff.next_seconds()
         log.warning("stream_lost", cause=cause, reason=reason, retry_seconds=round(wait_seconds, 3))
         self._observer.stream_lost(cause, reason=reason)

@@ -82,8 +82,7 @@ class LeaseStore:
     async def take(self, seen: Sighting, *, term: int) -> bool:
         """Become the holder in that term, if the lease is still exactly what was seen; tell whether that was so.
 
-        Of any number that saw the same, one takes it. Nothing that its holder does goes unseen, for each renewal
-        writes another instant.
+        Of any number that saw the same, one takes it. No renewal since goes unnoticed, for each writes another instant.
         """
         query = {"_id": LEADER, **_unchanged(seen)}
         lease = {
@@ -95,7 +94,7 @@ class LeaseStore:
         }
         try:
             return await self._write("taking the lease", query, {"$replaceWith": lease}, upsert=seen.document is None)
-        except StoreConflictError:  # there was no document, and another was faster to insert it
+        except StoreConflictError:  # another was faster to insert the document
             return False
 
     async def renew(self, *, term: int) -> bool:

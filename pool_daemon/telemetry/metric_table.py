@@ -6,7 +6,7 @@ that an age grows even while the loop stands still. A gauge that has nothing to 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal, get_args
 
 from pool_daemon.capacity.verdict import Resource
 from pool_daemon.capacity.workload import WorkloadType
@@ -58,6 +58,9 @@ class Gauge(Metric):
     read: Reading
 
 
+StreamEnd = Literal["invalidated", "stalled", "token_lost", "unavailable", "error"]
+"""What may end a change stream, or keep it from opening."""
+
 RESOURCES: Final = tuple(Resource)
 WORKLOAD_TYPES: Final = tuple(kind.name.lower() for kind in WorkloadType)
 COMMANDS: Final = (
@@ -98,7 +101,7 @@ LEADER = Gauge(
 )
 TERM = Gauge(
     name="leader_term",
-    about="Number of the term of the leader that this daemon knows of; grows whenever another takes over.",
+    about="Number of the term in which this daemon leads; grows whenever another takes over. No sample on a standby.",
     read=lambda now, _: now.term,
 )
 ARMED = Gauge(
@@ -209,7 +212,7 @@ ORDERS_PUT_BACK = Counter(
 STREAM_REOPENINGS = Counter(
     name="stream_reopenings_total",
     about="Times the change stream ended and had to be opened again, by what ended it.",
-    labels={"cause": ("invalidated", "stalled", "token_dead", "unavailable", "error")},
+    labels={"cause": get_args(StreamEnd)},
 )
 SETTINGS_RELOADS = Counter(
     name="settings_reloads_total",

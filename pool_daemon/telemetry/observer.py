@@ -199,7 +199,7 @@ class Observer:
         stream = self.status.snapshot.stream
         self.status.change(stream=replace(stream, token_tick=self._clock.monotonic()))
 
-    def stream_lost(self, cause: str, *, reason: str) -> None:
+    def stream_lost(self, cause: table.StreamEnd, *, reason: str) -> None:
         """Hear, in one word and in some more, what ended the change stream or kept it from opening."""
         stream = self.status.snapshot.stream
         self.metrics.add(table.STREAM_REOPENINGS, cause=cause)

@@ -3,11 +3,13 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"
+README = PROJECT / "README.md"
 RUNBOOK = DEPLOY / "RUNBOOK.md"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pool-daemon-ci"
 """Where `.ci/deploy-tools` puts what it installs apart from the system."""
@@ -39,9 +41,17 @@ def run(*command: str | Path, cwd: Path = PROJECT, given: str | None = None) -> 
     return done.stdout
 
 
-def commands(heading: str, document: Path = RUNBOOK) -> list[str]:
+def commands(heading: str, document: Path) -> list[str]:
     """Read the shell commands of the first code block below a heading, one a line."""
     section = document.read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
     block = re.search(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     assert block is not None, f"{document.name} has no commands under {heading!r}"
     return block[1].splitlines()
+
+
+def free_port() -> int:
+    """Find a port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

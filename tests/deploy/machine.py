@@ -1,7 +1,7 @@
 """A small Debian that boots in a container on this machine, in half a second, and is gone without a trace.
 
-Unless it is `alone`, it shares this machine's network, so that a mongod of the tests is as near to it as to them. What is
-written in it is kept in memory and lost at its end; the Debian itself is made by `.ci/deploy-tools`.
+Unless it is `alone`, it shares this machine's network, so that a mongod of the tests is as near to it as to them. What
+is written in it is kept in memory and lost at its end; the Debian itself is made by `.ci/deploy-tools`.
 """
 
 import os
@@ -18,7 +18,7 @@ from deploy.files import CACHE, tool
 ROOT = CACHE / "machine"
 BOOT_SECONDS = 30
 STOP_SECONDS = 30
-COMMAND_SECONDS = 100
+COMMAND_SECONDS = 200
 
 
 class Machine:
@@ -62,7 +62,15 @@ class Machine:
     def attempt(self, *command: str, given: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command, whatever becomes of it."""
         return subprocess.run(
-            [tool("nsenter"), f"--target={self._leader}", "--all", "env", "--ignore-environment", *ENVIRONMENT, *command],
+            [
+                tool("nsenter"),
+                f"--target={self._leader}",
+                "--all",
+                "env",
+                "--ignore-environment",
+                *ENVIRONMENT,
+                *command,
+            ],
             input=given,
             capture_output=True,
             text=True,
@@ -104,7 +112,9 @@ def why_none_boots() -> str | None:
     if os.geteuid() != 0:
         return "a container is root's to boot"
     assert ROOT.is_dir(), f"{ROOT} is missing: run .ci/deploy-tools"
-    trial = subprocess.run([*_container(), "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    trial = subprocess.run(
+        [*_container(), "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     return None if trial.returncode == 0 else f"no container can run here: {trial.stderr.strip()}"
 
 

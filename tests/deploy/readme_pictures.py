@@ -1,6 +1,7 @@
 """Takes the README's pictures of the page of a daemon at work: `python tests/deploy/readme_pictures.py .readme`."""
 
 import asyncio
+import itertools
 import sys
 import tempfile
 import time
@@ -17,16 +18,17 @@ from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
 
-SOON_SECONDS = (3, 5, 6, 9, 12, 34)
+SOON_SECONDS = (3, 4, 5, 6, 7, 8, 9, 10, 12, 34)
 LATER_SECONDS = (70, 95, 180, 410, 600, 1500, 2700, 4400, 9000, 20_000, 33_000, 80_000, 90_000, 200_000, 400_000)
 KINDS = ([CONTAINER], [CONTAINER, CONTAINER], [VOLUME], [VIRTUAL_MACHINE, PUBLIC_IP], [CONTAINER, VOLUME])
 PICTURE_SECOND = 14.0
-"""When the pictures are taken: five pools have run empty, and the next one soon will."""
+"""When the pictures are taken: nine pools have run empty on time, and the next one soon will."""
 
 
 def stage(explorer: Explorer) -> None:
     """Buy pools that run empty one after the other, some of them hours ago and some days from now."""
-    for kinds in (*KINDS, *KINDS):
+    explorer._pool_ids = itertools.count(3001)
+    for kinds in KINDS[:2]:
         explorer.buy_expired(*kinds)
     for number, seconds in enumerate((*SOON_SECONDS, *LATER_SECONDS)):
         kinds = KINDS[number % len(KINDS)]
@@ -43,7 +45,7 @@ def port_of(daemon: DaemonProcess) -> int:
 def take(browser: Browser, port: int, folder: Path) -> None:
     """Take one picture of the page by day and one by night."""
     for scheme in ("light", "dark"):
-        browser.show(width=1240, height=1010, scheme=scheme)
+        browser.show(width=1240, height=960, scheme=scheme)
         browser.go(f"http://127.0.0.1:{port}/")
         browser.wait_for("document.querySelectorAll('#timeline .dot').length > 10")
         browser.screenshot(folder / f"page-{scheme}.png")
@@ -61,7 +63,7 @@ def play(uri: str, name: str, folder: Path) -> None:
     with MongoClient(uri, tz_aware=True) as client, open_browser() as browser:
         stage(Explorer(database=client[name]))
         staged_at = time.time()
-        with running_daemon(uri=uri, database_name=name) as daemon:
+        with running_daemon(uri=uri, database_name=name, LEASE__IDENTITY="pool-daemon-0") as daemon:
             port = port_of(daemon)
             browser.go(f"http://127.0.0.1:{port}/")
             wait_for_instant(staged_at + PICTURE_SECOND)

@@ -4,6 +4,7 @@ from deploy.machine import Machine
 
 NAME = "pool-daemon"
 URI_FILE = "/etc/pool-daemon/database__uri"
+CONFIG = "/etc/pool-daemon/config.toml"
 DROP_IN = f"/etc/systemd/system/{NAME}.service.d/test.conf"
 
 FIND_WRITABLE = """
@@ -28,6 +29,10 @@ class Service:
             self._machine.run("rm", URI_FILE)
         else:
             self._machine.write(URI_FILE, f"{uri}\n", mode="600")
+
+    def set_config(self, text: str) -> None:
+        """Replace its settings; the next test has those of the installation again."""
+        self._machine.write(CONFIG, text)
 
     def override(self, *lines: str) -> None:
         """Replace the drop-in that changes the unit for a test."""
@@ -58,6 +63,13 @@ class Service:
         """Read what it said, and what systemd said of it."""
         return self._machine.run(
             "journalctl", "--no-pager", "--output=cat", f"--unit={NAME}", f"--after-cursor={self._cursor}"
+        )
+
+    def command(self, *words: str, database_name: str) -> str:
+        """Run one of the program's commands on the service's database, as the runbook says."""
+        return self._machine.run(
+            *("env", "POOL_DAEMON_SECRETS_DIR=/etc/pool-daemon", f"POOL_DAEMON_DATABASE__NAME={database_name}"),
+            *("/opt/pool-daemon/bin/pool-daemon", *words, f"--config={CONFIG}"),
         )
 
     def writable_folders(self) -> list[str]:

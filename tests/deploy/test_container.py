@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from deadline import wait_until
 from deploy.container_file import ContainerFile
-from deploy.files import DEPLOY, PROJECT, commands, run
+from deploy.files import DEPLOY, PROJECT, RUNBOOK, commands, run
 from deploy.machine import Machine, why_none_boots
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,6 +20,8 @@ PATH = DEPLOY / "container/Containerfile"
 PINNED = DEPLOY / "container/requirements.txt"
 FOLDER = "/opt/pool-daemon/bin"
 START_SECONDS = 20
+
+pytestmark = pytest.mark.timeout(300)  # an installation takes its time on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def test_what_the_container_file_copies_is_sent_to_the_builder(container_file: C
 
 def test_the_bill_of_materials_names_what_is_pinned_with_its_hashes(tmp_path: Path) -> None:
     bill = tmp_path / "bill.json"
-    command = next(line for line in commands("## Build the container image") if line.startswith("uvx "))
+    command = next(line for line in commands("## Build the container image", RUNBOOK) if line.startswith("uvx "))
 
     run("uv", "tool", "run", *shlex.split(command.replace("sbom.cdx.json", str(bill)))[1:])
 

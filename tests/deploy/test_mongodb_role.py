@@ -86,9 +86,7 @@ def allowed(uri: str) -> Iterator[Database[Document]]:
         yield client[NAME]
 
 
-def test_the_role_is_enough_for_a_daemon_at_work(
-    uri: str, admin: MongoClient[Document], explorer: Explorer
-) -> None:
+def test_the_role_is_enough_for_a_daemon_at_work(uri: str, admin: MongoClient[Document], explorer: Explorer) -> None:
     ledger = Ledger(client=admin, explorer=explorer)
     expired = explorer.buy_expired(CONTAINER, VOLUME, *FREE)
     lost_order = explorer.buy_expired(CONTAINER, next_action=DELETE)
@@ -151,7 +149,7 @@ def test_the_role_permits_no_other_write(collection: str, allowed: Database[Docu
 
 
 @pytest.mark.parametrize("name", ["admin", "config", "local", "elsewhere"])
-def test_the_role_ends_with_its_database(name: str, allowed: Database[Document], explorer: Explorer) -> None:
+def test_the_role_ends_with_its_database(name: str, allowed: Database[Document]) -> None:
     elsewhere = allowed.client[name]
 
     for command in ({"find": "anything"}, *_writes("anything").values()):

@@ -24,7 +24,19 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an authority, a certificate that it gives to the server, and another authority that gives none."""
     folder = tmp_path_factory.mktemp("certificates")
     for name in ("ca", "other-ca"):
-        run("openssl", "req", "-x509", *KEY, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem", cwd=folder)
+        run(
+            "openssl",
+            "req",
+            "-x509",
+            *KEY,
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.pem",
+            cwd=folder,
+        )
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1")
     run("openssl", "req", "-x509", *KEY, *signed, "-subj", "/CN=db", "-keyout", "db.key", "-out", "db.crt", cwd=folder)
     (folder / "db.pem").write_bytes((folder / "db.key").read_bytes() + (folder / "db.crt").read_bytes())
@@ -75,7 +87,9 @@ def test_a_daemon_that_knows_another_authority_stays_away_and_says_why(
     wrong = f"{uri}&tls=true&tlsCAFile={certificates / 'other-ca.pem'}"
     with DaemonProcess(uri=wrong, database_name=explorer.database.name, **QUICK) as daemon:
         daemon.wait_for_log(
-            lambda record: record["event"] == "database_unavailable" and "certificate verify failed" in record["reason"],
+            lambda record: (
+                record["event"] == "database_unavailable" and "certificate verify failed" in record["reason"]
+            ),
             within_seconds=15,
             what="why the database is away",
         )

@@ -1,4 +1,4 @@
-"""The address of MongoDB holds a password, and the daemon keeps it to itself, whatever it is asked and however it ends."""
+"""The address of MongoDB holds a password: the daemon keeps it to itself, whatever it is asked and however it ends."""
 
 import signal
 import subprocess

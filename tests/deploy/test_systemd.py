@@ -1,13 +1,12 @@
-"""The unit as it is shipped, on a real systemd: installed by the runbook's own lines, misled, hung, and stopped."""
+"""The unit as it is shipped, on a real systemd: installed by the README's own lines, misled, hung, and stopped."""
 
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from deadline import wait_until
-from deploy.files import DEPLOY, commands, run
+from deploy.files import DEPLOY, PROJECT, README, commands, free_port, run
 from deploy.machine import Machine, why_none_boots
 from deploy.service import Service
 from explorer import CONTAINER, FREE, Explorer
@@ -23,15 +22,17 @@ START_SECONDS = 20
 EXPIRE_SECONDS = 5
 WATCHDOG_SECONDS = 3
 
+pytestmark = pytest.mark.timeout(300)  # an installation takes its time on a busy machine
+
 
 @pytest.fixture(scope="module")
 def machine(distribution: Path, mongo_uri: str) -> Iterator[Machine]:
-    """Boot a Debian and install the service in it as the runbook says."""
+    """Boot a Debian and install the service in it as the README says."""
     if reason := why_none_boots():
         pytest.skip(reason)
     with Machine(shown={distribution: "/project"}) as machine:
         offline = ("env", "--chdir=/project", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/project/wheels")
-        for command in commands("## Install under systemd"):
+        for command in commands("### Install under systemd", README):
             machine.run(*offline, "bash", "-c", command, given=mongo_uri)
         yield machine
 
@@ -42,8 +43,9 @@ def service(machine: Machine, mongo_uri: str, explorer: Explorer) -> Iterator[Se
     service = Service(machine)
     service.control("stop")
     service.set_uri(mongo_uri)
+    service.set_config((PROJECT / "config.example.toml").read_text(encoding="utf-8"))
     service.override(
-        f"Environment=POOL_DAEMON_DATABASE__NAME={explorer.database.name} POOL_DAEMON_HTTP__PORT={_free_port()}",
+        f"Environment=POOL_DAEMON_DATABASE__NAME={explorer.database.name} POOL_DAEMON_HTTP__PORT={free_port()}",
         f"WatchdogSec={WATCHDOG_SECONDS}",
     )
     yield service
@@ -102,6 +104,23 @@ def test_a_hung_service_leaves_its_stack_in_the_journal_and_comes_back(service: 
     _expect_expiry(explorer)
 
 
+def test_a_reloaded_service_takes_its_new_settings_and_stays_ready(service: Service) -> None:
+    service.control("start")
+
+    service.set_config('[log]\nlevel = "debug"\n')
+    service.control("reload")
+
+    wait_until(lambda: "settings_reloaded" in service.journal(), within_seconds=START_SECONDS, what="new settings")
+    wait_until(lambda: service.is_("active"), within_seconds=START_SECONDS, what="a service that is ready again")
+    assert service.restarts() == 0
+
+
+def test_an_operator_reaches_the_database_of_the_service(service: Service, explorer: Explorer) -> None:
+    pool = explorer.buy_expired(*FREE)
+
+    assert str(pool.pool_id) in service.command("pools", "list", database_name=explorer.database.name)
+
+
 def test_a_stopped_service_ends_in_order(service: Service) -> None:
     service.control("start")
 
@@ -140,10 +159,3 @@ def _expect_expiry(explorer: Explorer) -> None:
         what="a decommissioned workload",
     )
     assert explorer.next_actions(pool.workload_ids[1:]) == [3] * len(FREE)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

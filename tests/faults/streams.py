@@ -60,6 +60,5 @@ def stream_cursors(mongo: MongoClient[Document], database_name: str) -> list[Doc
     return [
         operation
         for operation in mongo.admin.aggregate([{"$currentOp": {"allUsers": True, "idleCursors": True}}])
-        if operation.get("ns", "").startswith(f"{database_name}.$cmd")
-        and operation.get("cursor", {}).get("tailable")
+        if operation.get("ns", "").startswith(f"{database_name}.$cmd") and operation.get("cursor", {}).get("tailable")
     ]

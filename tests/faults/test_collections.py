@@ -12,7 +12,6 @@ from faults.daemons import daemon_on
 from faults.figures import Figures
 from faults.streams import DEAF, HEARD_SECONDS, expire, wait_for_stream
 from ledger import Ledger
-from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 YEAR = Rates(cu=YEAR_SECONDS)

@@ -5,7 +5,6 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,15 +12,16 @@ from arithmetic_model import Document, Rates, is_readable
 from daemon_process import DaemonProcess
 from deadline import wait_for_instant, wait_until
 from explorer import CONTAINER, YEAR_SECONDS, Explorer, Kind, Purchase
-from fail_point import APP_NAME
 from faults.daemons import RESTARTED, STORM, daemon_on
 from faults.figures import Figures
 from faults.proxy import Command, Fate, Proxy
+from faults.transactions import open_transactions, transactions_expiring
 from ledger import Ledger
 from pymongo import MongoClient
 
 HOUR_SECONDS = 3600
 
+KILLS = 50
 PER_LIFE = 1_500
 """Pools that fall due in each of a daemon's lives: more than it can deal with before it is killed."""
 
@@ -37,6 +37,7 @@ pools from every other writer."""
 
 UNKNOWN = Kind(99, {}, Rates())
 REFUSED_NODE = "refused"
+GOOD = 1_000
 POISON_OF_A_KIND = 3
 WAVE_SECONDS = 3
 SLOWEST_RETRY_SECONDS = 30
@@ -70,9 +71,8 @@ def test_1_what_is_overdue_at_the_start_goes_and_the_alarm_is_armed(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.faults)])
+@pytest.mark.faults
 def test_5_a_daemon_killed_in_a_storm_again_and_again_leaves_nothing_half_done(
-    kills: int,
     explorer: Explorer,
     ledger: Ledger,
     mongo: MongoClient[Document],
@@ -84,7 +84,7 @@ def test_5_a_daemon_killed_in_a_storm_again_and_again_leaves_nothing_half_done(
     cut_off: set[bytes] = set()
     with transactions_expiring(mongo, after_seconds=2):
         let_indexes_be_made(mongo_uri, explorer, ledger)
-        for _ in range(kills):
+        for _ in range(KILLS):
             buy_expired(explorer, PER_LIFE - explorer.running())
             with DaemonProcess(uri=mongo_uri, database_name=explorer.database.name, **settings) as daemon:
                 daemon.wait_for_log(bool, within_seconds=10, what="the daemon's first word")
@@ -99,7 +99,7 @@ def test_5_a_daemon_killed_in_a_storm_again_and_again_leaves_nothing_half_done(
     figures.record(
         5,
         "kill -9 in a storm",
-        trials=kills,
+        trials=KILLS,
         violations=violations,
         figure=f"{len(decommissions):,} pools, {len(cut_off)} transactions cut off; all was done "
         f"{decommissions[-1].committed_at - last_kill_at:.0f} s after the last kill",
@@ -146,15 +146,13 @@ def test_5_a_transaction_that_a_killed_daemon_left_open_ends(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("good", [50, pytest.param(1_000, marks=pytest.mark.faults)])
-def test_7_poison_delays_nobody_else(
-    good: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
-) -> None:
+@pytest.mark.faults
+def test_7_poison_delays_nobody_else(explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures) -> None:
     database = explorer.database
     database.create_collection("workqueue", validator={"node_id": {"$ne": REFUSED_NODE}})
     with daemon_on(mongo_uri, explorer, **STORM):
-        before = lateness_of(drafts(explorer, good), [], explorer, ledger)
-        wave = drafts(explorer, good)
+        before = lateness_of(drafts(explorer, GOOD), [], explorer, ledger)
+        wave = drafts(explorer, GOOD)
         poison = [pool for _ in range(POISON_OF_A_KIND) for pool in poisonous(explorer)]
         among_poison = lateness_of(wave, poison, explorer, ledger)
         bad = [workload["_id"] for pool in poison for workload in pool.workloads if stays(workload, pool)]
@@ -166,7 +164,7 @@ def test_7_poison_delays_nobody_else(
     figures.record(
         7,
         f"{len(poison)} poisonous pools among good ones",
-        trials=good,
+        trials=GOOD,
         violations=violations,
         figure=f"good ones late by at most {max(before):.2f} s without, {max(among_poison):.2f} s with them; "
         f"median {statistics.median(before):.2f} s and {statistics.median(among_poison):.2f} s",
@@ -217,28 +215,6 @@ def let_indexes_be_made(uri: str, explorer: Explorer, ledger: Ledger) -> None:
     """Leave the very first start of a daemon on this database behind."""
     with daemon_on(uri, explorer, **RESTARTED):
         ledger.settle()
-
-
-@contextmanager
-def transactions_expiring(mongo: MongoClient[Document], *, after_seconds: int) -> Iterator[None]:
-    """Let the server give up transactions that nobody goes on with after so long; 60 s is its own setting."""
-    name = "transactionLifetimeLimitSeconds"
-    mongo.admin.command({"setParameter": 1, name: after_seconds})
-    try:
-        yield
-    finally:
-        mongo.admin.command({"setParameter": 1, name: 60})
-
-
-def open_transactions(mongo: MongoClient[Document]) -> set[bytes]:
-    """List the transactions of daemons, dead ones included, that the server has not given up yet."""
-    operations = mongo.admin.aggregate(
-        [
-            {"$currentOp": {"idleSessions": True, "allUsers": True}},
-            {"$match": {"transaction": {"$exists": True}, "appName": APP_NAME}},
-        ]
-    )
-    return {bytes(operation["lsid"]["id"]) for operation in operations}
 
 
 def buy_expired(explorer: Explorer, count: int) -> None:

@@ -26,9 +26,17 @@ def ledger(mongo: MongoClient[Document], explorer: Explorer) -> Ledger:
 
 
 @pytest.fixture(scope="module")
-def daemon(mongo_uri: str, explorer: Explorer, ledger: Ledger) -> Iterator[DaemonProcess]:
+def daemon_settings() -> dict[str, str]:
+    """Set nothing; a module that means the daemon to run otherwise has a fixture of its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    mongo_uri: str, explorer: Explorer, ledger: Ledger, daemon_settings: dict[str, str]
+) -> Iterator[DaemonProcess]:
     """Run one daemon for the whole module; at its end no workload may be lost or gone too early."""
-    with running_daemon(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+    with running_daemon(uri=mongo_uri, database_name=explorer.database.name, **daemon_settings) as daemon:
         ledger.settle()
         yield daemon
     assert ledger.violations_of_i1() == []

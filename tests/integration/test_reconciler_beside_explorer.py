@@ -36,7 +36,7 @@ Client = MongoClient[dict[str, Any]]
 WRITERS = 3
 POOLS_A_WRITER = 8
 GRACE_SECONDS = 1.0
-ENOUGH = 10
+ENOUGH = 6
 """So many pools, and so many orders, are mended before the writers stop."""
 
 PATIENCE_SECONDS = 60.0

@@ -20,6 +20,7 @@ from explorer import (
     Kind,
 )
 from ledger import DELETE, Ledger
+from oplog import Oplog
 from pymongo import MongoClient
 
 pytestmark = pytest.mark.usefixtures("daemon")
@@ -152,11 +153,18 @@ def test_only_the_named_collections_are_written(
     assert set(mongo.list_database_names()) <= databases_before | {explorer.database.name}
 
 
-def test_no_documents_but_those_of_the_transition_are_written(explorer: Explorer, ledger: Ledger) -> None:
+def test_no_documents_but_those_of_the_transition_are_written(
+    explorer: Explorer, ledger: Ledger, mongo: MongoClient[Document]
+) -> None:
+    oplog = Oplog(client=mongo, database_name=explorer.database.name)
     pool = explorer.buy_expired(CONTAINER, *FREE)
-    (gone,) = ledger.wait_for_decommissions(pool.workload_ids[:1], within_seconds=AT_ONCE_SECONDS)
-
-    written = {(change.collection, change.document_id) for change in gone.commit.changes}
+    ledger.wait_for_decommissions(pool.workload_ids[:1], within_seconds=AT_ONCE_SECONDS)
+    (written,) = [
+        documents
+        for commit in oplog.commits()
+        if ("workqueue", pool.workload_ids[0])
+        in (documents := {(change.collection, change.document_id) for change in commit.changes})
+    ]
 
     workload_id = pool.workload_ids[0]
     assert written == {

@@ -15,7 +15,8 @@ from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableEr
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.reconciler import PAUSE_SECONDS, Reconciler
 from pool_daemon.scheduling.walks import LATE_SECONDS
-from pool_daemon.settings.sections import Reconcile
+from pool_daemon.settings.live import LiveSettings
+from pool_daemon.settings.sections import Reconcile, Settings
 from pool_daemon.store.cases import Unreadable
 
 GRACE_SECONDS = 60.0
@@ -31,14 +32,20 @@ class Scene:
         self.stop = asyncio.Event()
         self.reason: str | None = None
         self.closes_after = math.inf
+        self.live = LiveSettings(Settings())
+        self.change(**{"pools_per_second": 0, "order_grace_seconds": GRACE_SECONDS} | settings)
         self.reconciler = Reconciler(
             store=self.books,
             findings=Findings(on_overdue=self.ears.overdue, on_unreadable=self.unreadable.append, metrics=self.ears),
             gate=self,
             clock=ProcessClock(),
             stop=self.stop,
-            settings=Reconcile(**{"pools_per_second": 0, "order_grace_seconds": GRACE_SECONDS} | settings),
+            settings=self.live.view(lambda now: now.reconcile),
         )
+
+    def change(self, **settings: Any) -> None:
+        """Replace the settings while the reconciler runs."""
+        self.live.replace(Settings(reconcile=Reconcile(**settings)))
 
     def closed_by(self) -> str | None:
         return "standby" if len(self.books.mended) >= self.closes_after else self.reason
@@ -331,3 +338,18 @@ async def test_a_pool_that_should_have_been_settled_by_now_is_handed_on() -> Non
     scene.books.overdue = {3: now, 4: now - LATE_SECONDS, 5: now - 3600}
     await scene.reconciler.walk()
     assert scene.ears.heard == [("overdue", 4), ("overdue", 5)]
+
+
+@in_virtual_time
+async def test_settings_that_change_count_from_the_next_page_on() -> None:
+    scene = Scene(pools=1000, pools_per_second=10, hold_percent=0)
+    scene.books.drift = drifts(range(1, 501))
+    walking = asyncio.create_task(scene.reconciler.walk())
+    await asyncio.sleep(0.5)
+    scene.change(pools_per_second=495, order_grace_seconds=1, hold_percent=100)
+    with taking(0.5 + 2):
+        await walking
+    assert scene.books.looks == [0, 10, 505, 1000]
+    await asyncio.sleep(1)
+    await scene.reconciler.walk()
+    assert len(scene.books.mended) == 500

@@ -293,6 +293,12 @@ def test_a_path_that_is_not_written_out_is_refused(path: str) -> None:
     assert line.endswith("must be a path written out: not empty, no ~")
 
 
+@pytest.mark.parametrize("identity", ["", " ", "host 1", "h\u00f6st", "x" * 129, "line\n"])
+def test_an_identity_that_could_not_be_told_apart_in_a_log_is_refused(identity: str) -> None:
+    [line] = complaints(environ={"POOL_DAEMON_LEASE__IDENTITY": identity})
+    assert line.endswith("must have 1 to 128 visible ASCII characters and no space")
+
+
 def test_a_secret_never_shows() -> None:
     settings = load_settings(None, {"POOL_DAEMON_DATABASE__URI": URI})
     assert "hunter2" not in f"{settings!r} {settings} {settings.masked()}"

@@ -3,13 +3,14 @@
 from virtual_clock import VirtualClock
 
 from pool_daemon.scheduling.suspicions import REMEMBERED, Suspicions
+from pool_daemon.settings.sections import Reconcile
 
 GRACE_SECONDS = 60.0
 
 
 def suspicions() -> tuple[Suspicions[int], VirtualClock]:
     clock = VirtualClock(0.0)
-    return Suspicions(clock=clock, grace_seconds=GRACE_SECONDS), clock
+    return Suspicions(clock=clock, settings=Reconcile(order_grace_seconds=GRACE_SECONDS)), clock
 
 
 def test_what_is_found_once_is_not_confirmed() -> None:

@@ -1,10 +1,10 @@
-"""Long work in short pieces: the loop goes round in between."""
+"""Long work in short pieces: everybody else has a turn in between."""
 
 import asyncio
 
 from virtual_time import in_virtual_time
 
-from pool_daemon.store.reconciliation import SLICE, _unhurried
+from pool_daemon.store.reconciliation import PAUSE_SECONDS, SLICE, _unhurried
 
 
 @in_virtual_time
@@ -14,10 +14,11 @@ async def test_others_run_after_each_slice() -> None:
 
     async def other() -> None:
         while True:
+            await asyncio.sleep(PAUSE_SECONDS)
             seen.append(worked_through)
-            await asyncio.sleep(0)
 
     running = asyncio.create_task(other())
+    await asyncio.sleep(0)
     async for _ in _unhurried(range(10 * SLICE)):
         worked_through += 1
     running.cancel()
