@@ -105,7 +105,8 @@ def test_a_pod_may_do_nothing_that_it_need_not(deployment: Object, container: Ob
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_daemon_takes_its_settings_as_kubernetes_presents_them(room: str, tmp_path: Path) -> None:
-    mounted = _mounted(tmp_path / "secrets", database__uri="mongodb://pool-daemon:secret@db/")
+    secrets = {"database__uri": "mongodb://pool-daemon:secret@db/", "ca.pem": "-----BEGIN CERTIFICATE-----\n"}
+    mounted = _mounted(tmp_path / "secrets", secrets)
     config = tmp_path / "config.toml"
     config.write_text(_object("ConfigMap", room)["data"]["config.toml"], encoding="utf-8")
     (container,) = _object("Deployment", room)["spec"]["template"]["spec"]["containers"]
@@ -153,7 +154,7 @@ def _object(kind: str, room: str = "base") -> Object:
     return dict(found)
 
 
-def _mounted(folder: Path, **secrets: str) -> Path:
+def _mounted(folder: Path, secrets: dict[str, str]) -> Path:
     """Lay out secrets as a kubelet does: the files are links into a folder that a link names."""
     dated = folder / "..2026_11_23_10_30_00.1"
     dated.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """The unit as it is shipped, on a real systemd: installed by the README's own lines, misled, hung, and stopped."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 from deadline import wait_until
 from deploy.files import DEPLOY, PROJECT, README, commands, free_port, run
 from deploy.machine import Machine, why_none_boots
-from deploy.service import Service
+from deploy.service import DROP_IN, Service
 from explorer import CONTAINER, FREE, Explorer
 from ledger import DELETE
+
+from pool_daemon.settings import Settings
 
 UNIT = DEPLOY / "systemd/pool-daemon.service"
 NOWHERE = "mongodb://127.0.0.1:9/"
@@ -21,6 +24,8 @@ MOST_EXPOSED = 10
 START_SECONDS = 20
 EXPIRE_SECONDS = 5
 WATCHDOG_SECONDS = 3
+STOP_MARGIN_SECONDS = 10
+"""What a stop may take besides the pass under way."""
 
 pytestmark = pytest.mark.timeout(300)  # an installation takes its time on a busy machine
 
@@ -58,6 +63,12 @@ def test_the_unit_is_exposed_as_little_as_a_service_on_tcp_can_be() -> None:
     run("systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", "--no-pager", UNIT)
 
 
+def test_the_unit_gives_a_stop_more_time_than_the_pass_under_way_may_take() -> None:
+    (stop_seconds,) = re.findall(r"^TimeoutStopSec=(\d+)s$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert int(stop_seconds) >= Settings().expiry.drain_seconds + STOP_MARGIN_SECONDS
+
+
 def test_systemd_finds_nothing_wrong_with_the_installed_unit(machine: Machine) -> None:
     verified = machine.attempt("systemd-analyze", "verify", "pool-daemon.service")
 
@@ -71,20 +82,31 @@ def test_the_service_runs_as_nobody_and_has_nowhere_to_write_but_its_state(servi
     assert service.writable_folders() == ["/var/lib/private/pool-daemon"]
 
 
-def test_the_service_is_ready_when_it_can_work_and_expires_a_pool(service: Service, explorer: Explorer) -> None:
+def test_the_service_is_ready_when_it_can_work_and_expires_a_pool(
+    machine: Machine, service: Service, explorer: Explorer
+) -> None:
     service.control("start")
 
     assert service.is_("active")
     _expect_expiry(explorer)
-    assert "workload_decommissioned" in service.journal()
+    lease = explorer.database["pool-daemon-lease"].find_one()
+    assert lease is not None
+    assert lease["holder"] == f"pool-daemon@{machine.run('hostname').strip()}"
 
 
 def test_a_service_without_its_database_is_not_ready_and_says_what_it_waits_for(service: Service) -> None:
     service.set_uri(NOWHERE)
+    service.override("TimeoutStartSec=2s", "Environment=POOL_DAEMON_DATABASE__SERVER_SELECTION_SECONDS=1")
 
     service.control("start", "--no-block")
 
-    wait_until(lambda: "database" in service.tells("StatusText"), within_seconds=START_SECONDS, what="a status")
+    # Three attempts of a second each: longer than systemd would wait if it were not asked to.
+    wait_until(
+        lambda: service.journal().count("database_unavailable") >= 3,
+        within_seconds=START_SECONDS,
+        what="three attempts",
+    )
+    assert "database" in service.tells("StatusText")
     assert service.is_("activating")
     service.control("stop")
     assert service.tells("Result") == "success"
@@ -102,6 +124,13 @@ def test_a_hung_service_leaves_its_stack_in_the_journal_and_comes_back(service: 
     assert "Fatal Python error: Aborted" in journal
     assert 'asyncio/base_events.py", line' in journal
     _expect_expiry(explorer)
+
+
+def test_the_addresses_that_it_may_talk_to_can_be_replaced(machine: Machine, service: Service) -> None:
+    machine.run("cp", "/project/deploy/systemd/addresses.conf", DROP_IN)
+    machine.run("systemctl", "daemon-reload")
+
+    assert set(service.tells("IPAddressAllow").split()) == {"127.0.0.0/8", "::1/128"}
 
 
 def test_a_reloaded_service_takes_its_new_settings_and_stays_ready(service: Service) -> None:

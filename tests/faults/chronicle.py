@@ -21,10 +21,8 @@ class Chronicle:
 
     def enter(self, commit: Commit) -> None:
         """Judge the states that a commit ends, then apply it."""
-        pool_ids = {self._pool_of(change) for change in commit.changes} & self._account.documents[
-            "capacity-pools"
-        ].keys()
-        for pool_id in pool_ids:
+        pool_ids = {pool_id for change in commit.changes if (pool_id := self._pool_of(change)) is not None}
+        for pool_id in pool_ids & self._account.documents["capacity-pools"].keys():
             self.end_state(pool_id, commit.committed_at)
         known = len(self._account.decommissions)
         self._account.enter(commit)

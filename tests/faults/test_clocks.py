@@ -1,5 +1,7 @@
 """This machine's clock is wrong by an hour, from the start or all of a sudden; the database's is right."""
 
+import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -19,38 +21,33 @@ CHECKED_OFTEN = {"CLOCK__CHECK_SECONDS": "1"}
 
 
 class WallClock:
-    """The clock on the wall as the daemons of a test see it: libfaketime moves it, and no other clock of theirs.
+    """The clock on the wall as a test's daemons see it: a library in front of theirs moves it, see wall_clock.c."""
 
-    The offset is read from a file whenever a daemon asks for the time, so a step is seen at once.
-    """
-
-    def __init__(self, *, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._file = folder / "offset"
+    def __init__(self, *, offset: Path) -> None:
+        self._offset = offset
         self.step_to(0)
-        monkeypatch.setenv("LD_PRELOAD", str(library()))
-        monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(self._file))
-        monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
-        monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 
     def step_to(self, offset_seconds: int) -> None:
-        """Be so far ahead of the true time from now on, or behind it."""
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{offset_seconds:+}\n")
-        new.replace(self._file)
+        """Be so far ahead of the true time from this moment on, or behind it."""
+        with self._offset.open("r+b" if self._offset.exists() else "xb", buffering=0) as offset:
+            offset.write(struct.pack("<q", offset_seconds))
 
 
-def library() -> Path:
-    """Find libfaketime; without it these tests fail, for a clock that nobody moved proves nothing."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not found:
-        pytest.fail("libfaketime is missing: install Debian's package faketime")
-    return found[0]
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the library; without a compiler these tests fail, for a clock that nobody moved proves nothing."""
+    library = tmp_path_factory.mktemp("wall-clock") / "wall_clock.so"
+    source = Path(__file__).with_name("wall_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source], check=True)  # noqa: S607  # the machine's own
+    return library
 
 
 @pytest.fixture
-def wall_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
+def wall_clock(tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
     """Let the test's daemons see a wall clock of their own."""
-    return WallClock(folder=tmp_path, monkeypatch=monkeypatch)
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("WALL_CLOCK_OFFSET", str(tmp_path / "offset"))
+    return WallClock(offset=tmp_path / "offset")
 
 
 @pytest.mark.faults

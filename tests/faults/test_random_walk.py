@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from arithmetic_model import Document, Rates
-from deadline import wait_for_instant
+from deadline import wait_for_instant, wait_until
 from explorer import CONTAINER, VOLUME, Explorer
 from faults.chronicle import ALLOWED_SECONDS, Chronicle
 from faults.daemons import STORM, daemon_on
@@ -42,9 +42,9 @@ def test_10_pools_that_change_at_random_lose_what_the_model_says_when_it_says_so
 ) -> None:
     seed = chance.getrandbits(32)
     oplog = Oplog(client=mongo, database_name=explorer.database.name)
-    pools = [explorer.buy(Rates(chance.uniform(2, 9), chance.uniform(2, 9)), [CONTAINER, VOLUME]) for _ in range(POOLS)]
-    walks = [Walked(pool.pool_id, pool.workload_ids) for pool in pools]
-    with daemon_on(mongo_uri, explorer, **STORM):
+    with daemon_on(mongo_uri, explorer, **STORM, LOG__LEVEL="debug") as daemon:
+        ledger.settle()
+        walks = [begin(explorer, chance) for _ in range(POOLS)]
         ends_at = time.time() + 60
         with ThreadPoolExecutor(WALKERS) as walkers:
             steps = walkers.map(
@@ -52,7 +52,11 @@ def test_10_pools_that_change_at_random_lose_what_the_model_says_when_it_says_so
                 range(WALKERS),
             )
             count = sum(steps)
-        ledger.settle(int(time.time()) + ALLOWED_SECONDS + 1)
+        for pool in walks:
+            explorer.shorten(pool.pool_id, Rates(1, 1))
+        wait_until(lambda: explorer.running() == 0, within_seconds=ALLOWED_SECONDS, what="everybody to be gone")
+    import json
+    open("/tmp/walk.log","w").write("\n".join(json.dumps(r) for r in daemon.records))
     chronicle = Chronicle(explorer=explorer)
     for commit in oplog.commits():
         chronicle.enter(commit)
@@ -66,6 +70,12 @@ def test_10_pools_that_change_at_random_lose_what_the_model_says_when_it_says_so
         figure=f"{len(ledger.read().decommissions):,} decommissioned, late by {chronicle.latest_seconds:.2f} s at most",
     )
     assert violations == []
+
+
+def begin(explorer: Explorer, chance: random.Random) -> Walked:
+    """Create a pool at the beginning of its walk."""
+    pool = explorer.buy(Rates(chance.uniform(2, 9), chance.uniform(2, 9)), [CONTAINER, VOLUME])
+    return Walked(pool.pool_id, pool.workload_ids)
 
 
 def walk(explorer: Explorer, pools: Sequence[Walked], chance: random.Random, ends_at: float) -> int:
