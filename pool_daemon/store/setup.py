@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 from pool_daemon.store.client import Database
 from pool_daemon.store.events import EVENTS
@@ -13,6 +13,8 @@ from pool_daemon.store.lease import LEASE
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.quarantine import QUARANTINE
 from pool_daemon.store.workloads import WORKLOADS
+
+NAMESPACE_EXISTS: Final = 48
 
 OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 
@@ -53,8 +55,12 @@ async def setup(database: Database) -> int:
     return created
 
 
-async def _create(database: Database, name: str) -> Any:
+async def _create(database: Database, name: str) -> None:
+    """Create a collection, unless another daemon is faster: before the driver has looked, or after."""
     try:
-        return await database.motor.create_collection(name)
-    except CollectionInvalid:  # another daemon was faster
-        return None
+        await database.motor.create_collection(name)
+    except CollectionInvalid:
+        return
+    except OperationFailure as error:
+        if error.code != NAMESPACE_EXISTS:
+            raise

@@ -41,7 +41,7 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(PROJECT / name, folder / name)
     for name in ("LICENSE", "README.md", "config.example.toml", "pyproject.toml"):
         shutil.copy(PROJECT / name, folder)
-    run("uv", "build", "--quiet", "--wheel", "--out-dir", folder / "dist")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder / "dist", PROJECT)
     for name in ("requirements.txt", "requirements-build.txt"):
         wanted = ("--require-hashes", "--requirement", DEPLOY / "container" / name)
         kind = ("--only-binary=:all:", "--python-version=3.11")

@@ -24,14 +24,14 @@ def tool(name: str) -> str:
     return path
 
 
-def run(*command: str | Path, cwd: Path = PROJECT, given: str | None = None) -> str:
-    """Run a program that must succeed, and return what it said, errors included."""
+def run(*command: str | Path, cwd: Path = PROJECT, given: str = "") -> str:
+    """Run a program that must succeed, with that on its standard input; return what it said, errors included."""
     name, *arguments = map(str, command)
     done = subprocess.run(
         [tool(name), *arguments],
         cwd=cwd,
+        env=os.environ | {"UV_SYSTEM_CERTS": "1"},  # uv else trusts its own list of authorities only
         input=given,
-        stdin=None if given is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -52,7 +52,6 @@ class Chronicle:
         while second < committed_at and not exhausted(pool, self._explorer.rates[workload_id], now=second):
             second += 1
         due_at = max(second, self._since.get(pool["_id"], 0.0))
-        if committed_at - due_at > 1: print(f"LATE {committed_at=} {due_at=} {second=} since={self._since.get(pool['_id'])} {workload_id} {self._explorer.rates[workload_id]} {pool}")
         self.latest_seconds = max(self.latest_seconds, committed_at - due_at)
 
     def _pool_of(self, change: Change) -> int | None:

@@ -1,10 +1,8 @@
-"""Two daemons on one database: the one that acts stops acting, or is thought to, and comes back."""
+"""Two daemons on one database: the one that acts stops acting, or is thought to have stopped, and comes back."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 
 import pytest
 from arithmetic_model import Document, Rates
@@ -31,68 +29,68 @@ RELIEF_SECONDS = 150
 IN_SMALL_STEPS = STORM | {"EXPIRY__BATCH_WORKLOADS": "50"}
 
 
+class Pair:
+    """Two daemons that run, each with a name in the lease."""
+
+    def __init__(self, *, explorer: Explorer, first: DaemonProcess, second: DaemonProcess) -> None:
+        self._leases = explorer.database["pool-daemon-lease"]
+        self._daemons = {"first": first, "second": second}
+
+    @property
+    def holder_name(self) -> str | None:
+        """Whose the lease is, as far as the database knows."""
+        return (self._leases.find_one() or {}).get("holder")
+
+    def holder(self) -> tuple[str, DaemonProcess]:
+        """Wait until one of them holds the lease; return its name and itself."""
+        wait_until(lambda: self.holder_name in self._daemons, within_seconds=DONE_SECONDS, what="a holder")
+        name = self.holder_name or ""
+        return name, self._daemons[name]
+
+    def wait_for_takeover(self, name: str) -> float:
+        """Wait until the lease is another's than of that name; return how long it took."""
+        began_at = time.monotonic()
+        wait_until(
+            lambda: self.holder_name not in {name, None},
+            within_seconds=LEASE_SECONDS + TAKEOVER_SECONDS,
+            what=f"another to take over from {name}",
+        )
+        return time.monotonic() - began_at
+
+
 @contextmanager
-def holder_and_standby(
-    holder_uri: str, standby_uri: str, explorer: Explorer, **settings: str
-) -> Iterator[tuple[DaemonProcess, DaemonProcess]]:
-    """Run two daemons, the first of which holds the lease; what becomes of it is the test's business."""
+def pair_on(first_uri: str, second_uri: str, explorer: Explorer, **settings: str) -> Iterator[Pair]:
+    """Run two daemons, of which the first has the lease at the beginning; both must stop in order at the end."""
     name = explorer.database.name
-    with DaemonProcess(uri=holder_uri, database_name=name, **settings) as holder:
-        wait_until(lambda: holder.said("lease_acquired"), within_seconds=DONE_SECONDS, what="a holder")
-        with daemon_on(standby_uri, explorer, **settings) as standby:
-            wait_until(lambda: standby.said("standby"), within_seconds=DONE_SECONDS, what="a standby")
-            yield holder, standby
+    with DaemonProcess(uri=first_uri, database_name=name, LEASE__IDENTITY="first", **settings) as first:
+        wait_until(lambda: first.said("lease_acquired"), within_seconds=DONE_SECONDS, what="a holder")
+        with daemon_on(second_uri, explorer, LEASE__IDENTITY="second", **settings) as second:
+            wait_until(lambda: second.said("standby"), within_seconds=DONE_SECONDS, what="a standby")
+            yield Pair(explorer=explorer, first=first, second=second)
+        if first.is_running:
+            first.stop()
 
 
-def falling_due(explorer: Explorer, *, seconds: float, pools: int) -> list[Purchase]:
-    """Create pools that run empty one after the other for so long."""
-    purchases = [explorer.draft(Rates(cu=1.5 + seconds * n / pools), [CONTAINER]) for n in range(pools)]
-    explorer.create(purchases)
-    return purchases
-
-
-def storm(explorer: Explorer, pools: int) -> list[int]:
-    """Create pools that ran empty a minute ago; return the ids of their workloads."""
-    bought_at = int(time.time()) - 60
-    purchases = [explorer.draft(Rates(cu=0.5), [CONTAINER], bought_at=bought_at) for _ in range(pools)]
-    explorer.create(purchases)
-    return ids_of(purchases)
-
-
-def ids_of(pools: list[Purchase]) -> list[int]:
-    return [workload_id for pool in pools for workload_id in pool.workload_ids]
-
-
-def takeover_at(standby: DaemonProcess) -> float:
-    """Wait until the standby holds the lease; return since when, in unix seconds."""
-    wait_until(
-        lambda: standby.said("lease_acquired"), within_seconds=LEASE_SECONDS + TAKEOVER_SECONDS, what="a new holder"
-    )
-    return datetime.fromisoformat(standby.said("lease_acquired")[-1]["timestamp"]).timestamp()
-
-
-@pytest.mark.parametrize("lease_seconds", [1, pytest.param(LEASE_SECONDS, marks=pytest.mark.faults)])
+@pytest.mark.faults
 def test_20_a_standby_takes_the_place_of_a_holder_that_was_killed(
-    lease_seconds: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
+    explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
 ) -> None:
-    with holder_and_standby(mongo_uri, mongo_uri, explorer, LEASE__SECONDS=str(lease_seconds)) as (holder, standby):
+    with pair_on(mongo_uri, mongo_uri, explorer) as pair:
         ledger.settle()
-        pools = falling_due(explorer, seconds=lease_seconds * 1.5, pools=40)
-        killed_at = time.time()
+        pools = falling_due(explorer, seconds=LEASE_SECONDS + 3, pools=100)
+        name, holder = pair.holder()
         holder.process.kill()
-        taken_over_after = takeover_at(standby) - killed_at
-        explorer.wait_until_gone(ids_of(pools), within_seconds=lease_seconds * 2 + TAKEOVER_SECONDS)
-    late = max(gone.committed_at - gone.pool["empty_at"] for gone in ledger.read().decommissions[1:])
+        taken_over_after = pair.wait_for_takeover(name)
+        explorer.wait_until_gone(ids_of(pools), within_seconds=LEASE_SECONDS + TAKEOVER_SECONDS)
     violations = ledger.violations()
     figures.record(
         20,
-        f"holder killed -9, lease {lease_seconds} s",
+        f"holder killed -9, lease {LEASE_SECONDS} s",
         trials=1,
         violations=violations,
-        figure=f"taken over after {taken_over_after:.1f} s; late by {late:.1f} s at most",
+        figure=f"taken over after {taken_over_after:.1f} s, late by {latest_seconds(ledger, pools):.1f} s at most",
     )
     assert violations == []
-    assert taken_over_after < lease_seconds + TAKEOVER_SECONDS
 
 
 @pytest.mark.timeout(300)
@@ -101,82 +99,152 @@ def test_20_a_holder_that_was_frozen_for_a_minute_in_mid_pass_stands_by_afterwar
     explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
 ) -> None:
     seconds = 60
-    with holder_and_standby(mongo_uri, mongo_uri, explorer, **IN_SMALL_STEPS) as (holder, standby):
+    with pair_on(mongo_uri, mongo_uri, explorer, **IN_SMALL_STEPS) as pair:
         overdue = storm(explorer, 3_000)
         wait_until(lambda: explorer.running() < 2_700, within_seconds=DONE_SECONDS, what="a pass to be under way")
+        name, holder = pair.holder()
         with holder.frozen():
             frozen_at = time.time()
-            pools = falling_due(explorer, seconds=seconds - 2, pools=30)
-            taken_over_after = takeover_at(standby) - frozen_at
+            pools = falling_due(explorer, seconds=seconds - 2, pools=100)
+            taken_over_after = pair.wait_for_takeover(name)
             wait_for_instant(frozen_at + seconds)
         wait_until(lambda: holder.said("lease_lost"), within_seconds=DONE_SECONDS, what="the holder to notice")
-        explorer.wait_until_gone([*overdue, *ids_of(pools)], within_seconds=RELIEF_SECONDS)
-        done_after = ledger.read().decommissions[-1].committed_at - frozen_at
-        holder.stop()
-    by = {event["by"] for event in explorer.events.find()}
+        explorer.wait_until_gone([*ids_of(overdue), *ids_of(pools)], within_seconds=RELIEF_SECONDS)
+    done_after = ledger.read().decommissions[-1].committed_at - frozen_at
     violations = ledger.violations()
     figures.record(
         20,
         f"holder frozen for {seconds} s in mid-pass",
         trials=1,
         violations=violations,
-        figure=f"taken over after {taken_over_after:.1f} s; all was done {done_after:.0f} s after it froze",
+        figure=f"taken over after {taken_over_after:.1f} s; what it had in hand went {done_after:.0f} s after it froze",
     )
     assert violations == []
-    assert len(by) == 2
+    assert set(explorer.events.distinct("by")) == {"first", "second"}
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.faults
-def test_20_holders_that_are_frozen_in_mid_pass_again_and_again_do_nothing_twice(
+def test_20_holders_that_freeze_in_mid_pass_and_go_on_do_nothing_twice(
     explorer: Explorer, ledger: Ledger, mongo: MongoClient[Document], mongo_uri: str, figures: Figures
 ) -> None:
-    trials, count = 8, 1_000
+    trials, count = 6, 1_000
     settings = IN_SMALL_STEPS | {"LEASE__SECONDS": "1"}
+    taken_over_after: list[float] = []
     with (
         transactions_expiring(mongo, after_seconds=2),
-        holder_and_standby(mongo_uri, mongo_uri, explorer, **settings) as (holder, standby),
+        pair_on(mongo_uri, mongo_uri, explorer, **settings) as pair,
     ):
-        for trial in range(trials):
+        for _ in range(trials):
             overdue = storm(explorer, count)
             wait_until(lambda: explorer.running() < count, within_seconds=DONE_SECONDS, what="a pass to be under way")
+            name, holder = pair.holder()
             with holder.frozen():
-                wait_until(
-                    lambda: len(standby.said("lease_acquired")) > trial // 2, within_seconds=DONE_SECONDS, what="XX"
-                )
-            explorer.wait_until_gone(overdue, within_seconds=DONE_SECONDS)
-            holder, standby = standby, holder
-            ...
+                taken_over_after.append(pair.wait_for_takeover(name))
+            explorer.wait_until_gone(ids_of(overdue), within_seconds=DONE_SECONDS)
+    violations = ledger.violations()
+    figures.record(
+        20,
+        "holder frozen in mid-pass, lease 1 s",
+        trials=trials,
+        violations=violations,
+        figure=f"taken over after {max(taken_over_after):.1f} s at most",
+    )
+    assert violations == []
 
 
-@pytest.mark.parametrize(
-    ("cut_off", "lease_seconds"),
-    [pytest.param(cut_off, LEASE_SECONDS, marks=pytest.mark.faults) for cut_off in (Proxy.refuse, Proxy.swallow)],
-)
-def test_20_a_holder_that_is_cut_off_stops_acting_before_another_begins(
-    cut_off: Callable[[Proxy], None], lease_seconds: int, explorer: Explorer, ledger: Ledger, network: Proxy, mongo_uri: str, figures: Figures
+@pytest.mark.timeout(300)
+@pytest.mark.faults
+@pytest.mark.parametrize(("cut_off", "lease_seconds"), [(Proxy.refuse, LEASE_SECONDS), (Proxy.swallow, 5)])
+def test_20_a_holder_that_is_cut_off_gives_way_and_stands_by_afterwards(
+    cut_off: Callable[[Proxy], None],
+    lease_seconds: int,
+    explorer: Explorer,
+    ledger: Ledger,
+    mongo: MongoClient[Document],
+    network: Proxy,
+    mongo_uri: str,
+    figures: Figures,
 ) -> None:
-    ...
+    settings = IN_SMALL_STEPS | IMPATIENT | {"LEASE__SECONDS": str(lease_seconds)}
+    with (
+        transactions_expiring(mongo, after_seconds=2),
+        pair_on(network.uri, mongo_uri, explorer, **settings) as pair,
+    ):
+        overdue = storm(explorer, 1_500)
+        wait_until(lambda: explorer.running() < 1_400, within_seconds=DONE_SECONDS, what="a pass to be under way")
+        name, holder = pair.holder()
+        pools = falling_due(explorer, seconds=lease_seconds + 3, pools=100)
+        cut_off(network)
+        taken_over_after = pair.wait_for_takeover(name)
+        explorer.wait_until_gone([*ids_of(overdue), *ids_of(pools)], within_seconds=lease_seconds + DONE_SECONDS)
+        network.heal()
+        wait_until(lambda: holder.said("standby"), within_seconds=DONE_SECONDS, what="the first to stand by")
+        after = storm(explorer, 100)
+        explorer.wait_until_gone(ids_of(after), within_seconds=DONE_SECONDS)
+    violations = ledger.violations()
+    figures.record(
+        20,
+        f"holder cut off ({cut_off.__name__}), lease {lease_seconds} s",
+        trials=1,
+        violations=violations,
+        figure=f"taken over after {taken_over_after:.1f} s, late by {latest_seconds(ledger, pools):.1f} s at most",
+    )
+    assert violations == []
 
 
-@pytest.mark.parametrize(("trials", "count"), [(1, 300), pytest.param(8, 2_000, marks=pytest.mark.faults)])
+@pytest.mark.parametrize(("trials", "count"), [(1, 100), pytest.param(3, 2_000, marks=pytest.mark.faults)])
 def test_20_daemons_that_act_at_once_do_nothing_twice(
     trials: int, count: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
 ) -> None:
-    name = explorer.database.name
-    codes = []
+    """A single pass asks for no lease: this is what two holders would do."""
+    settings = STORM | {"EXPIRY__BATCH_WORKLOADS": str(count // 20)}
     for _ in range(trials):
-        overdue = storm(explorer, count)
+        storm(explorer, count)
         with ExitStack() as stack:
             daemons = [
-                stack.enter_context(DaemonProcess("--once", uri=mongo_uri, database_name=name, **IN_SMALL_STEPS))
+                stack.enter_context(
+                    DaemonProcess("--once", uri=mongo_uri, database_name=explorer.database.name, **settings)
+                )
                 for _ in range(3)
             ]
-            codes += [daemon.process.wait(DONE_SECONDS) for daemon in daemons]
-        #explorer.wait_until_gone(overdue, within_seconds=0)
-    print(codes, explorer.running())
-    shares = [explorer.events.count_documents({"by": by}) for by in explorer.events.distinct("by")]
-    print(shares)
+            for daemon in daemons:
+                daemon.wait_for_exit()
+        assert explorer.running() == 0
     violations = ledger.violations()
-    figures.record(20, "three acting at once, without a lease", trials=trials, violations=violations, figure=f"{shares}")
+    acting = len(explorer.events.distinct("by"))
+    figures.record(
+        20,
+        "three acting at once, without a lease",
+        trials=trials,
+        violations=violations,
+        figure=f"{trials * count:,} pools; {acting} of {3 * trials} daemons had a share in it",
+    )
     assert violations == []
+    assert acting > trials
+
+
+def falling_due(explorer: Explorer, *, seconds: float, pools: int) -> list[Purchase]:
+    """Create pools that run empty one after the other for so long."""
+    purchases = [explorer.draft(Rates(cu=1.5 + seconds * number / pools), [CONTAINER]) for number in range(pools)]
+    explorer.create(purchases)
+    return purchases
+
+
+def storm(explorer: Explorer, pools: int) -> list[Purchase]:
+    """Create pools that ran empty a minute ago."""
+    bought_at = int(time.time()) - 60
+    purchases = [explorer.draft(Rates(cu=0.5), [CONTAINER], bought_at=bought_at) for _ in range(pools)]
+    explorer.create(purchases)
+    return purchases
+
+
+def ids_of(pools: list[Purchase]) -> list[int]:
+    return [workload_id for pool in pools for workload_id in pool.workload_ids]
+
+
+def latest_seconds(ledger: Ledger, pools: list[Purchase]) -> float:
+    """Return by how many seconds the latest of these pools' workloads was late."""
+    workload_ids = set(ids_of(pools))
+    gone = [each for each in ledger.read().decommissions if each.workload_id in workload_ids]
+    return max(each.committed_at - each.pool["empty_at"] for each in gone)

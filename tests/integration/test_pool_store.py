@@ -1,5 +1,6 @@
 """Pools and reservations, read and written plainly; the same tests on a real server and on one in memory."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -192,6 +193,11 @@ async def test_the_sequence_is_an_int64_from_the_first_id_on(real: Database) -> 
 async def test_the_daemons_own_collections_are_created_once(real: Database) -> None:
     await create_collections(real)
     await create_collections(real)
+    assert "pool-daemon-events" in await real.motor.list_collection_names()
+
+
+async def test_daemons_that_start_at_once_are_not_in_each_others_way(real: Database) -> None:
+    await asyncio.gather(*(create_collections(real) for _ in range(8)))
     assert "pool-daemon-events" in await real.motor.list_collection_names()
 
 
