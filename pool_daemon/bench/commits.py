@@ -2,6 +2,7 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -50,7 +51,7 @@ class Commits:
     def decommissionings(self) -> list[Commit]:
         """Return every transaction so far that wrote workloads, oldest first."""
         pools, workloads = (f"{self._database}.{name}" for name in (CAPACITY_POOLS, WORKLOADS))
-        pipeline = [
+        pipeline: list[Mapping[str, Any]] = [
             {"$match": {"ts": {"$gt": self._since}, "op": "c", "o.applyOps.ns": workloads}},
             {
                 "$project": {

@@ -42,7 +42,7 @@ class DaemonProcess:
     """
 
     def __init__(self, *, uri: str, database: str, log: Path, settings: Mapping[str, str]) -> None:
-        wanted = QUIET | settings | {"DATABASE__URI": uri, "DATABASE__NAME": database}
+        wanted = QUIET | dict(settings) | {"DATABASE__URI": uri, "DATABASE__NAME": database}
         self._environment = _without_settings(os.environ) | {
             PREFIX + name: text for name, text in wanted.items() if _exists(name)
         }

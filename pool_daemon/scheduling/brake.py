@@ -180,7 +180,7 @@ class Brake:
         while self._flood and not now - FLOOD_SECONDS < self._flood[0][0] <= now:
             self._flood.popleft()
         recent = sum(pools for _, pools in self._flood)
-        if not asked_for or recent < self._settings.pools or await self._share(recent, now) is None:
+        if not asked_for or recent < max(1, self._settings.pools) or await self._share(recent, now) is None:
             return
         standing = {hold.pool_id for hold in await self._holds.standing(sorted(asked_for))}
         losses = await self._losses.of(sorted(set(asked_for) - standing), now=now)

@@ -1,7 +1,7 @@
 """What the database needs before the daemon can work on it: collections of its own, and indexes."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from pymongo.errors import CollectionInvalid, OperationFailure
 

@@ -185,7 +185,10 @@ def test_an_unknown_key_of_the_file_is_refused(write_config: WriteConfig, text: 
             "POOL_DAEMON_DATABASE__URI__X",
             "database.uri.x (environment variable {}): is no setting; did you mean database.uri?",
         ),
-        ("POOL_DAEMON_LOG", "log (environment variable {}): is a section; set one of its fields: format, level, detail"),
+        (
+            "POOL_DAEMON_LOG",
+            "log (environment variable {}): is a section; set one of its fields: format, level, detail",
+        ),
     ],
 )
 def test_a_variable_that_names_nothing_is_refused(variable: str, expected: str) -> None:
