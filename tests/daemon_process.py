@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from deadline import wait_until
 
@@ -26,6 +26,8 @@ class DaemonProcess:
     Its log is read by a thread as it comes, so that the daemon never waits for a reader.
     """
 
+    program: ClassVar[Sequence[str]] = ("-m", "pool_daemon", "run")
+
     def __init__(self, *arguments: str, uri: str, database_name: str, **settings: str) -> None:
         self.records: list[Record] = []
         self.unreadable_lines: list[str] = []
@@ -36,7 +38,7 @@ class DaemonProcess:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pool_daemon", "run", *self._arguments],
+            [sys.executable, *self.program, *self._arguments],
             env=self._environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -87,6 +87,12 @@ class Ledger:
         found = {each.workload_id: each for each in self._account.decommissions}
         return [found[workload_id] for workload_id in workload_ids]
 
+    def lateness(self, workload_ids: Iterable[int]) -> list[float]:
+        """Return how many seconds after the end of its pool each of these workloads went, as far as they have gone."""
+        wanted = set(workload_ids)
+        gone = [each for each in self.read().decommissions if each.workload_id in wanted]
+        return [each.committed_at - each.pool["empty_at"] for each in gone]
+
     def settle(self, empty_at: int | None = None) -> None:
         """Return when the daemon has dealt with what was due before now, or before `empty_at`: a witness goes."""
         now = int(time.time())

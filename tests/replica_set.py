@@ -85,12 +85,14 @@ class EmbeddedReplicaSet:
         """Return the primary, once there is one; of two that claim it, the one that was elected last."""
         return await _agreed(self._leader, on="a primary")
 
-    async def step_down(self) -> BreakableMongod:
+    async def step_down(self, *, ineligible_seconds: int = INELIGIBLE_SECONDS) -> BreakableMongod:
         """Make the primary hand over; return the new one once it takes writes."""
         old = await self.primary()
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(old.uri)
         async with client:
-            await client.admin.command("replSetStepDown", INELIGIBLE_SECONDS, secondaryCatchUpPeriodSecs=5)
+            await client.admin.command(
+                "replSetStepDown", ineligible_seconds, secondaryCatchUpPeriodSecs=ineligible_seconds - 1
+            )
 
         async def successor() -> BreakableMongod | None:
             leader = await self._leader()

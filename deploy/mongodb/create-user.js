@@ -3,7 +3,8 @@
 //   mongosh 'mongodb://admin@db-1/admin?replicaSet=explorer' deploy/mongodb/create-user.js
 //
 // The privileges are in role.json beside this file. The one on the whole database is what a change stream asks for;
-// it reads, and does not write.
+// it reads, and does not write. Whoever may insert into a collection may create it. Work orders are removed on a server
+// without transactions alone: there an order that was put back too late is taken off again.
 const role = JSON.parse(require("fs").readFileSync(`${__dirname}/role.json`, "utf8"));
 const database = db.getSiblingDB(role.privileges[0].resource.db);
 

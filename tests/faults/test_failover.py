@@ -1,6 +1,7 @@
 """The primary of a replica set of three steps down, or dies, while pools run empty all the time."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ from ledger import Ledger
 from pymongo import MongoClient
 
 POOLS_A_SECOND = 30
-LEAD_SECONDS = 3
+LEAD_SECONDS = 6
+"""Pools are created so long before they run empty: longer than there is ever no primary to create them on."""
+
+RHYTHM_SECONDS = 0.2
 RETURN_SECONDS = 60
 """A guard only: how late the last one was is in the table."""
 
@@ -79,15 +83,19 @@ def test_12_a_primary_that_is_killed_costs_nobody_anything(
 
 @contextmanager
 def load(explorer: Explorer) -> Iterator[list[Purchase]]:
-    """Create pools all the time, so that as many run empty in each second; give them when it is over."""
+    """Create pools all the time, so that as many run empty in every second; give them when it is over."""
     pools: list[Purchase] = []
     over = threading.Event()
 
     def create() -> None:
-        while not over.wait(1.0):
-            fresh = [explorer.draft(Rates(cu=LEAD_SECONDS + 0.5), [CONTAINER]) for _ in range(POOLS_A_SECOND)]
-            explorer.create(fresh)
-            pools.extend(fresh)
+        second = int(time.time()) + 1
+        while not over.wait(RHYTHM_SECONDS):
+            now = int(time.time())
+            for empty_at in range(second, now + LEAD_SECONDS + 1):
+                fresh = [explorer.draft(Rates(cu=empty_at - now + 0.5), [CONTAINER]) for _ in range(POOLS_A_SECOND)]
+                explorer.create(fresh)
+                pools.extend(fresh)
+            second = now + LEAD_SECONDS + 1
 
     with ThreadPoolExecutor(1) as beside:
         task = beside.submit(create)

@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from arithmetic_model import Document, Rates
 from daemon_process import DaemonProcess
 from deadline import wait_for_instant, wait_until
-from explorer import CONTAINER, Explorer, Purchase
+from explorer import Explorer
 from faults.daemons import IMPATIENT, STORM, daemon_on
 from faults.figures import Figures
+from faults.pools import falling_due, ids_of, overdue
 from faults.proxy import Proxy
 from faults.transactions import transactions_expiring
 from ledger import Ledger
-from pymongo import MongoClient
 
 LEASE_SECONDS = 15
 """What it is unless the settings say otherwise."""
@@ -77,18 +76,19 @@ def test_20_a_standby_takes_the_place_of_a_holder_that_was_killed(
 ) -> None:
     with pair_on(mongo_uri, mongo_uri, explorer) as pair:
         ledger.settle()
-        pools = falling_due(explorer, seconds=LEASE_SECONDS + 3, pools=100)
+        pools = falling_due(explorer, 100, within_seconds=LEASE_SECONDS + 3)
         name, holder = pair.holder()
         holder.process.kill()
         taken_over_after = pair.wait_for_takeover(name)
         explorer.wait_until_gone(ids_of(pools), within_seconds=LEASE_SECONDS + TAKEOVER_SECONDS)
+    latest_seconds = max(ledger.lateness(ids_of(pools)))
     violations = ledger.violations()
     figures.record(
         20,
         f"holder killed -9, lease {LEASE_SECONDS} s",
         trials=1,
         violations=violations,
-        figure=f"taken over after {taken_over_after:.1f} s, late by {latest_seconds(ledger, pools):.1f} s at most",
+        figure=f"taken over after {taken_over_after:.1f} s, late by {latest_seconds:.1f} s at most",
     )
     assert violations == []
 
@@ -100,16 +100,16 @@ def test_20_a_holder_that_was_frozen_for_a_minute_in_mid_pass_stands_by_afterwar
 ) -> None:
     seconds = 60
     with pair_on(mongo_uri, mongo_uri, explorer, **IN_SMALL_STEPS) as pair:
-        overdue = storm(explorer, 3_000)
+        storm = overdue(explorer, 3_000)
         wait_until(lambda: explorer.running() < 2_700, within_seconds=DONE_SECONDS, what="a pass to be under way")
         name, holder = pair.holder()
         with holder.frozen():
             frozen_at = time.time()
-            pools = falling_due(explorer, seconds=seconds - 2, pools=100)
+            pools = falling_due(explorer, 100, within_seconds=seconds - 2)
             taken_over_after = pair.wait_for_takeover(name)
             wait_for_instant(frozen_at + seconds)
         wait_until(lambda: holder.said("lease_lost"), within_seconds=DONE_SECONDS, what="the holder to notice")
-        explorer.wait_until_gone([*ids_of(overdue), *ids_of(pools)], within_seconds=RELIEF_SECONDS)
+        explorer.wait_until_gone([*ids_of(storm), *ids_of(pools)], within_seconds=RELIEF_SECONDS)
     done_after = ledger.read().decommissions[-1].committed_at - frozen_at
     violations = ledger.violations()
     figures.record(
@@ -126,22 +126,22 @@ def test_20_a_holder_that_was_frozen_for_a_minute_in_mid_pass_stands_by_afterwar
 @pytest.mark.timeout(300)
 @pytest.mark.faults
 def test_20_holders_that_freeze_in_mid_pass_and_go_on_do_nothing_twice(
-    explorer: Explorer, ledger: Ledger, mongo: MongoClient[Document], mongo_uri: str, figures: Figures
+    explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
 ) -> None:
     trials, count = 6, 1_000
     settings = IN_SMALL_STEPS | {"LEASE__SECONDS": "1"}
     taken_over_after: list[float] = []
     with (
-        transactions_expiring(mongo, after_seconds=2),
+        transactions_expiring(explorer.database.client, after_seconds=2),
         pair_on(mongo_uri, mongo_uri, explorer, **settings) as pair,
     ):
         for _ in range(trials):
-            overdue = storm(explorer, count)
+            storm = overdue(explorer, count)
             wait_until(lambda: explorer.running() < count, within_seconds=DONE_SECONDS, what="a pass to be under way")
             name, holder = pair.holder()
             with holder.frozen():
                 taken_over_after.append(pair.wait_for_takeover(name))
-            explorer.wait_until_gone(ids_of(overdue), within_seconds=DONE_SECONDS)
+            explorer.wait_until_gone(ids_of(storm), within_seconds=DONE_SECONDS)
     violations = ledger.violations()
     figures.record(
         20,
@@ -161,34 +161,33 @@ def test_20_a_holder_that_is_cut_off_gives_way_and_stands_by_afterwards(
     lease_seconds: int,
     explorer: Explorer,
     ledger: Ledger,
-    mongo: MongoClient[Document],
     network: Proxy,
     mongo_uri: str,
     figures: Figures,
 ) -> None:
     settings = IN_SMALL_STEPS | IMPATIENT | {"LEASE__SECONDS": str(lease_seconds)}
     with (
-        transactions_expiring(mongo, after_seconds=2),
+        transactions_expiring(explorer.database.client, after_seconds=2),
         pair_on(network.uri, mongo_uri, explorer, **settings) as pair,
     ):
-        overdue = storm(explorer, 1_500)
+        storm = overdue(explorer, 1_500)
         wait_until(lambda: explorer.running() < 1_400, within_seconds=DONE_SECONDS, what="a pass to be under way")
         name, holder = pair.holder()
-        pools = falling_due(explorer, seconds=lease_seconds + 3, pools=100)
+        pools = falling_due(explorer, 100, within_seconds=lease_seconds + 3)
         cut_off(network)
         taken_over_after = pair.wait_for_takeover(name)
-        explorer.wait_until_gone([*ids_of(overdue), *ids_of(pools)], within_seconds=lease_seconds + DONE_SECONDS)
+        explorer.wait_until_gone([*ids_of(storm), *ids_of(pools)], within_seconds=lease_seconds + DONE_SECONDS)
         network.heal()
         wait_until(lambda: holder.said("standby"), within_seconds=DONE_SECONDS, what="the first to stand by")
-        after = storm(explorer, 100)
-        explorer.wait_until_gone(ids_of(after), within_seconds=DONE_SECONDS)
+        explorer.wait_until_gone(ids_of(overdue(explorer, 100)), within_seconds=DONE_SECONDS)
+    latest_seconds = max(ledger.lateness(ids_of(pools)))
     violations = ledger.violations()
     figures.record(
         20,
         f"holder cut off ({cut_off.__name__}), lease {lease_seconds} s",
         trials=1,
         violations=violations,
-        figure=f"taken over after {taken_over_after:.1f} s, late by {latest_seconds(ledger, pools):.1f} s at most",
+        figure=f"taken over after {taken_over_after:.1f} s, late by {latest_seconds:.1f} s at most",
     )
     assert violations == []
 
@@ -200,7 +199,7 @@ def test_20_daemons_that_act_at_once_do_nothing_twice(
     """A single pass asks for no lease: this is what two holders would do."""
     settings = STORM | {"EXPIRY__BATCH_WORKLOADS": str(count // 20)}
     for _ in range(trials):
-        storm(explorer, count)
+        overdue(explorer, count)
         with ExitStack() as stack:
             daemons = [
                 stack.enter_context(
@@ -222,29 +221,3 @@ def test_20_daemons_that_act_at_once_do_nothing_twice(
     )
     assert violations == []
     assert acting > trials
-
-
-def falling_due(explorer: Explorer, *, seconds: float, pools: int) -> list[Purchase]:
-    """Create pools that run empty one after the other for so long."""
-    purchases = [explorer.draft(Rates(cu=1.5 + seconds * number / pools), [CONTAINER]) for number in range(pools)]
-    explorer.create(purchases)
-    return purchases
-
-
-def storm(explorer: Explorer, pools: int) -> list[Purchase]:
-    """Create pools that ran empty a minute ago."""
-    bought_at = int(time.time()) - 60
-    purchases = [explorer.draft(Rates(cu=0.5), [CONTAINER], bought_at=bought_at) for _ in range(pools)]
-    explorer.create(purchases)
-    return purchases
-
-
-def ids_of(pools: list[Purchase]) -> list[int]:
-    return [workload_id for pool in pools for workload_id in pool.workload_ids]
-
-
-def latest_seconds(ledger: Ledger, pools: list[Purchase]) -> float:
-    """Return by how many seconds the latest of these pools' workloads was late."""
-    workload_ids = set(ids_of(pools))
-    gone = [each for each in ledger.read().decommissions if each.workload_id in workload_ids]
-    return max(each.committed_at - each.pool["empty_at"] for each in gone)

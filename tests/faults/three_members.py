@@ -7,6 +7,9 @@ from typing import Self
 
 from replica_set import BreakableMongod, EmbeddedReplicaSet
 
+INELIGIBLE_SECONDS = 4
+"""A primary that stepped down may lead again after this time: soon enough for the next but one to step down."""
+
 
 class ThreeMembers:
     """The set with its event loop, which runs only while a method is called; a context manager for one thread."""
@@ -38,7 +41,7 @@ class ThreeMembers:
 
     def step_down(self) -> None:
         """Make the primary hand over; return once its successor takes writes."""
-        self._runner.run(self._set.step_down())
+        self._runner.run(self._set.step_down(ineligible_seconds=INELIGIBLE_SECONDS))
 
     def kill_primary(self) -> None:
         """End the primary as kill -9 does; return once the two others have elected one of them."""

@@ -53,7 +53,7 @@ class Scene:
     async def two_walks(self) -> None:
         """Walk twice, so far apart that what is still wrong is wrong for sure."""
         await self.reconciler.walk()
-        await asyncio.sleep(GRACE_SECONDS)
+        await asyncio.sleep(GRACE_SECONDS + 1)
         await self.reconciler.walk()
 
 
@@ -178,9 +178,9 @@ async def test_what_is_wrong_is_mended_at_the_second_look_and_told_once() -> Non
     with capture_logs() as logs:
         await scene.reconciler.walk()
         assert (scene.books.mended, scene.books.orders.restored) == ([], [])
-        await asyncio.sleep(GRACE_SECONDS)
+        await asyncio.sleep(GRACE_SECONDS + 1)
         await scene.reconciler.walk()
-        await asyncio.sleep(GRACE_SECONDS)
+        await asyncio.sleep(GRACE_SECONDS + 1)
         await scene.reconciler.walk()
     assert (scene.books.mended, scene.books.orders.restored) == ([3, 8], [5])
     assert scene.ears.heard == [("orders", 1), ("rates", 3), ("rates", 8)]
@@ -216,11 +216,11 @@ async def test_drift_that_is_another_at_the_second_look_is_not_mended_yet() -> N
     scene = Scene(pools=10)
     scene.books.drift = drifts([3])
     await scene.reconciler.walk()
-    await asyncio.sleep(GRACE_SECONDS)
+    await asyncio.sleep(GRACE_SECONDS + 1)
     scene.books.drift = drifts([3], excess=2.0)
     await scene.reconciler.walk()
     assert scene.books.mended == []
-    await asyncio.sleep(GRACE_SECONDS)
+    await asyncio.sleep(GRACE_SECONDS + 1)
     await scene.reconciler.walk()
     assert scene.books.mended == [3]
 
@@ -268,11 +268,11 @@ async def test_a_database_that_goes_away_while_mending_costs_nothing_but_time() 
     scene = Scene(pools=10)
     scene.books.drift = drifts([3])
     await scene.reconciler.walk()
-    await asyncio.sleep(GRACE_SECONDS)
+    await asyncio.sleep(GRACE_SECONDS + 1)
     scene.books.refusals = {3: StoreUnavailableError("away")}
     await scene.reconciler.walk()
     scene.books.refusals = {}
-    await asyncio.sleep(GRACE_SECONDS)
+    await asyncio.sleep(GRACE_SECONDS + 1)
     await scene.reconciler.walk()
     assert scene.books.mended == [3]
 
@@ -295,7 +295,7 @@ async def test_drift_that_exceeds_what_is_credible_on_the_way_is_held_from_there
     scene = Scene(pools=2000, pools_per_second=100, hold_percent=20)
     scene.books.drift = drifts(range(1901, 2001))
     await scene.reconciler.walk()
-    await asyncio.sleep(GRACE_SECONDS)
+    await asyncio.sleep(GRACE_SECONDS + 1)
     scene.books.drift = drifts(range(1, 2001))
     await scene.reconciler.walk()
     assert scene.books.mended == []
@@ -323,7 +323,7 @@ async def test_a_gate_that_closes_stops_the_mending_before_the_next_write() -> N
     scene.books.drift = drifts([3, 8])
     scene.closes_after = 1
     await scene.reconciler.walk()
-    await asyncio.sleep(GRACE_SECONDS)
+    await asyncio.sleep(GRACE_SECONDS + 1)
     walking = asyncio.create_task(scene.reconciler.walk())
     await asyncio.sleep(3600)
     assert scene.books.mended == [3]
@@ -350,6 +350,6 @@ async def test_settings_that_change_count_from_the_next_page_on() -> None:
     with taking(0.5 + 2):
         await walking
     assert scene.books.looks == [0, 10, 505, 1000]
-    await asyncio.sleep(1)
+    await asyncio.sleep(2)
     await scene.reconciler.walk()
     assert len(scene.books.mended) == 500

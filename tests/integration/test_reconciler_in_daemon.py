@@ -1,0 +1,58 @@
+"""Reconciliation as the daemon's users see it: in the database, in the log, and through the next deadline."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from arithmetic_model import Rates
+from daemon_process import DaemonProcess, running_daemon
+from deadline import wait_until
+from explorer import CONTAINER, VOLUME, Explorer
+from pymongo import MongoClient
+
+QUICK = {"RECONCILE__INTERVAL_SECONDS": "0.2", "RECONCILE__ORDER_GRACE_SECONDS": "0.5"}
+
+
+@pytest.fixture
+def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer:
+    return Explorer(database=mongo[database_name])
+
+
+@pytest.fixture
+def daemon(mongo_uri: str, database_name: str) -> Iterator[DaemonProcess]:
+    with running_daemon(uri=mongo_uri, database_name=database_name, **QUICK) as daemon:
+        yield daemon
+
+
+def test_a_lost_removal_is_mended_and_the_pool_lasts_as_long_as_it_should(
+    explorer: Explorer, daemon: DaemonProcess
+) -> None:
+    """Of two workloads one is deleted, but still counts: at that rate the pool would run empty twice as soon."""
+    pool = explorer.buy(Rates(cu=20.0), [CONTAINER, CONTAINER])
+    deleted, running = pool.workload_ids
+    explorer.workloads.update_one({"_id": deleted}, {"$set": {"next_action": 6}})
+    daemon.wait_for_log(
+        lambda record: record["event"] == "drift_mended", within_seconds=8, what="the pool to be mended"
+    )
+    (mended,) = daemon.said("drift_mended")
+    assert (mended["pool"], mended["dropped"], mended["workloads"]) == (pool.pool_id, 1, [deleted])
+    found = explorer.pools.find_one({"_id": pool.pool_id})
+    assert found is not None
+    assert (found["active_workload_ids"], found["active_cu"]) == ([running], 1.0)
+    assert found["empty_at"] > pool.empty_at
+    wait_until(lambda: time.time() > pool.empty_at + 1, within_seconds=15, what="the old end to pass")
+    assert explorer.next_action(running) == 3
+
+
+def test_a_vanished_order_is_put_back_and_recorded_no_second_time(explorer: Explorer, daemon: DaemonProcess) -> None:
+    pool = explorer.buy_expired(CONTAINER, VOLUME)
+    orders = {"_id": {"$in": pool.workload_ids}}
+    wait_until(lambda: explorer.orders.count_documents(orders) == 2, within_seconds=10, what="the orders")
+    explorer.orders.delete_many(orders)
+    wait_until(lambda: len(daemon.said("order_restored")) == 2, within_seconds=10, what="the orders to be put back")
+    for workload_id in pool.workload_ids:
+        order = explorer.bytes_of(explorer.orders, workload_id)
+        assert order is not None
+        assert order == explorer.bytes_of(explorer.workloads, workload_id)
+    assert explorer.events.count_documents({}) == 2
