@@ -44,3 +44,13 @@ def database_name(mongo: MongoClient[dict[str, Any]]) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield name
     mongo.drop_database(name)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests have recorded, whichever process they ran in."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    figures = [figure for report in reports for figure in report.user_properties]
+    if figures:
+        terminalreporter.section("figures")
+    for name, figure in figures:
+        terminalreporter.write_line(f"{name}: {figure}")
