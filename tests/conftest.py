@@ -1,5 +1,6 @@
 """One real mongod for the whole run, and a database of its own for every test that asks for one."""
 
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -9,6 +10,9 @@ import pytest_asyncio
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
+
+# Started in the background, as CI may start them, the tests ignore SIGINT, and so would every process they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

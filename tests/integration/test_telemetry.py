@@ -102,9 +102,10 @@ def test_a_standby_is_ready_and_says_for_whom_it_stands_by(mongo_uri: str, datab
             within_seconds=5,
             what="a leader and a standby",
         )
-        leader, standby = sorted((endpoint.picture() for endpoint in endpoints), key=lambda picture: picture["role"])
-        assert standby["leader"] == leader["identity"]
-        assert standby["backlog"] is None
+        leader, standby = sorted(endpoints, key=lambda endpoint: str(endpoint.picture()["role"]))
+        identity = leader.picture()["identity"]
+        wait_until(lambda: standby.picture()["leader"] == identity, within_seconds=5, what="the leader's name")
+        assert standby.picture()["backlog"] is None
 
 
 async def test_a_daemon_without_its_database_is_alive_but_not_ready(tmp_path: Path) -> None:
