@@ -21,6 +21,17 @@ class EventStore:
         self._events = database.collection(EVENTS)
         self._identity = identity
 
+    async def record_first(
+        self, decommissioned: Iterable[Decommissioned], *, at: float, session: Session | None = None
+    ) -> None:
+        """Record what was decommissioned at the unix instant `at`, as nobody has before.
+
+        Raises StoreConflictError, a duplicate, if a record is there already.
+        """
+        records = [{"_id": event_id(gone)} | self._record(gone, at) for gone in decommissioned]
+        with translated("recording events"):
+            await self._events.insert_many(records, ordered=False, session=session)
+
     async def record(
         self, decommissioned: Iterable[Decommissioned], *, at: float, session: Session | None = None
     ) -> None:

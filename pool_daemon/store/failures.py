@@ -49,7 +49,9 @@ UNAVAILABLE = frozenset(
 )
 """Codes of a server that is away, stepping down, shutting down, recovering or too slow; they pass by themselves."""
 
-CONFLICT = frozenset({112, 225, 246, 251, 256, 11000})
+DUPLICATE_KEY = 11000
+
+CONFLICT = frozenset({112, 225, 246, 251, 256, DUPLICATE_KEY})
 """WriteConflict; transactions aborted, superseded or without their snapshot; DuplicateKey: another was faster."""
 
 DRIVER_ASIDES = re.compile(r", full error: | \(configured timeouts: |, Timeout: [\d.]+s, ")
@@ -86,6 +88,12 @@ def translated_stream() -> Iterator[None]:
         if code in TOKEN_DEAD:
             raise StreamTokenError(str(error)) from error
         raise
+
+
+def is_duplicate(error: StoreError) -> bool:
+    """Tell whether a conflict was that a document with the same id is there already."""
+    cause = error.__cause__
+    return isinstance(cause, driver.OperationFailure) and DUPLICATE_KEY in {cause.code, *_write_error_codes(cause)}
 
 
 def one_line(error: BaseException) -> str:

@@ -60,8 +60,16 @@ class WorkloadStore:
             )
         return result.modified_count
 
+    async def order_first(self, copies: Sequence[RawBSONDocument], *, session: Session | None = None) -> None:
+        """Put work orders on the queue that the nodes poll; a third of what it costs to look for older ones.
+
+        Raises StoreConflictError, a duplicate, if one of the workloads has an order already.
+        """
+        with translated("writing work orders"):
+            await self._orders.insert_many(copies, ordered=False, session=session)
+
     async def order(self, copies: Iterable[RawBSONDocument], *, session: Session | None = None) -> None:
-        """Put work orders on the queue that the nodes poll, each in place of an older one of the same workload."""
+        """Put work orders on the queue, each in place of an older one of the same workload if there is one."""
         upserts: list[ReplaceOne[Any]] = [ReplaceOne({"_id": copy["_id"]}, copy, upsert=True) for copy in copies]
         with translated("writing work orders"):
             await self._orders.bulk_write(upserts, ordered=False, session=session)

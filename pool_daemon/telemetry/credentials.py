@@ -12,4 +12,6 @@ _SECRET_OPTIONS = re.compile(r"(tlsCertificateKeyFilePassword=|AWS_SESSION_TOKEN
 
 def mask_credentials(text: str) -> str:
     """Replace users, passwords and secret options in every MongoDB address that the text holds."""
+    if ":" not in text and "=" not in text:  # neither pattern can match: most texts end here
+        return text
     return _SECRET_OPTIONS.sub(rf"\1{MASK}", _USER_AND_PASSWORD.sub(rf"\1{MASK}@", text))

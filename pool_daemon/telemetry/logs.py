@@ -1,20 +1,23 @@
 """Logs: one form for the daemon's own events and for those of the libraries beneath it.
 
 A module of the daemon calls `structlog.get_logger("pool_daemon.NOUN")` and names an event, with key/values:
-`log.info("pool_expired", pool_id=7, workloads=3)`.
+`log.info("pool_expired", pool_id=7, workloads=3)`. The daemon's own events go straight to the stream; those of the
+libraries come through the standard library's handlers, which cost four times as much a line.
 """
 
+import json
 import logging
 import math
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal, TextIO
+from functools import cache, partial
+from typing import Any, Final, Literal, TextIO
 
 import structlog
 from structlog.dev import ConsoleRenderer, plain_traceback
-from structlog.processors import ExceptionRenderer, JSONRenderer, TimeStamper
-from structlog.stdlib import BoundLogger, LoggerFactory, ProcessorFormatter
+from structlog.processors import ExceptionRenderer, TimeStamper
+from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -31,13 +34,56 @@ LEADING = ("timestamp", "level", "logger", "event")
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+
+
 class JournalFormatter(ProcessorFormatter):
     """Marks every line with its priority, so that `journalctl -p warning` finds it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines, each with its mark."""
-        mark = f"<{PRIORITIES.get(record.levelno, 6)}>"
-        return mark + super().format(record).replace("\n", f"\n{mark}")
+        return _marked(super().format(record), record.levelno)
+
+
+class Lines:
+    """The end of the chain for one of the daemon's own loggers: writes finished lines, one at a time.
+
+    `handler` is the one through which the libraries speak; its lock keeps their lines and ours apart, its stream takes
+    both.
+    """
+
+    def __init__(self, name: str, *, handler: "logging.StreamHandler[TextIO]", journal: bool) -> None:
+        self.name = name
+        self._namesake = logging.getLogger(name)
+        self._handler = handler
+        self._journal = journal
+        self.debug, self.info, self.warning, self.error, self.exception, self.critical = (
+            partial(self._write, level) for level in LEVELS.values()
+        )
+
+    def hears(self, level: int) -> bool:
+        """Tell whether a level is loud enough, which the standard library's logger of the same name decides."""
+        return self._namesake.isEnabledFor(level)
+
+    def _write(self, level: int, text: str) -> None:
+        """Write a line; if the disk is full or the pipe closed, it is lost, and the work goes on."""
+        line = _marked(text, level) if self._journal else text
+        stream = self._handler.stream
+        self._handler.acquire()
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            return
+        finally:
+            self._handler.release()
 
 
 def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> None:
@@ -46,24 +92,26 @@ def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> No
     `auto` means console on a terminal and JSON lines elsewhere. Python's warnings are logged too.
     """
     stream = stream or sys.stderr
+    console = form == "console" or (form == "auto" and stream.isatty())
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
-        TimeStamper(fmt="iso", utc=True),
     ]
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *first, ProcessorFormatter.wrap_for_formatter],
-        logger_factory=LoggerFactory(),
-        wrapper_class=BoundLogger,
-    )
-    console = form == "console" or (form == "auto" and stream.isatty())
-    formatter = JournalFormatter if _goes_to_journal(stream) else ProcessorFormatter
     last = _console(stream) if console else _json()
+    journal = _goes_to_journal(stream)
     handler = logging.StreamHandler(stream)
     handler.name = HANDLER
-    handler.setFormatter(formatter(foreign_pre_chain=first, processors=last))
+    formatter = JournalFormatter if journal else ProcessorFormatter
+    handler.setFormatter(
+        formatter(foreign_pre_chain=first, processors=[ProcessorFormatter.remove_processors_meta, *last])
+    )
     _install(handler)
+    structlog.configure(
+        processors=[_hear, *first, *last],
+        logger_factory=cache(partial(Lines, handler=handler, journal=journal)),
+        wrapper_class=BoundLogger,
+    )
     logging.captureWarnings(capture=True)
     set_level(level)
 
@@ -85,21 +133,15 @@ def _install(handler: logging.Handler) -> None:
 def _json() -> list[Processor]:
     # Local variables stay out of tracebacks: any of them may hold the address of the database.
     traceback = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
-    return [
-        ProcessorFormatter.remove_processors_meta,
-        traceback,
-        _make_plain,
-        _put_first_what_is_read_first,
-        JSONRenderer(),
-    ]
+    return [traceback, _make_plain, _TIMESTAMP, _put_first_what_is_read_first, _as_json]
 
 
 def _console(stream: TextIO) -> list[Processor]:
     colors = stream.isatty() and "NO_COLOR" not in os.environ
     return [
-        ProcessorFormatter.remove_processors_meta,
         ExceptionRenderer(),
         _make_plain,
+        _TIMESTAMP,
         ConsoleRenderer(colors=colors, exception_formatter=plain_traceback),
     ]
 
@@ -109,12 +151,35 @@ def _put_first_what_is_read_first(_logger: WrappedLogger, _method: str, event: E
     return {**first, **event}
 
 
+def _hear(logger: Lines, method: str, event: EventDict) -> EventDict:
+    if logger.hears(LEVELS[method]):
+        return event
+    raise structlog.DropEvent
+
+
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return _encode(event)
+
+
+def _marked(text: str, level: int) -> str:
+    mark = f"<{PRIORITIES.get(level, 6)}>"
+    return mark + text.replace("\n", f"\n{mark}")
+
+
 def _make_plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {key: _plain(value) for key, value in event.items()}
 
 
 def _plain(value: Any) -> Any:
-    """Reduce a value to what JSON can hold, with no credentials in any of its strings."""
+    """Reduce a value to what JSON can hold, with no credentials in any of its strings.
+
+    What most values are is asked first, and by their exact type, since a storm makes thousands of lines a second.
+    """
+    kind = type(value)
+    if kind is int:
+        return value
+    if kind is str:
+        return mask_credentials(value)
     if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping):
@@ -122,6 +187,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     return mask_credentials(str(value))
+
+
+_TIMESTAMP: Final = TimeStamper(fmt="iso", utc=True)
+
+_encode: Final = json.JSONEncoder().encode  # everything is plain by then
 
 
 def _goes_to_journal(stream: TextIO) -> bool:
