@@ -42,6 +42,11 @@ class Agenda:
         """The unix second up to which everything due has been looked at; None before the first look at it all."""
         return self._watermark
 
+    @property
+    def rescan_wanted(self) -> bool:
+        """Whether the next pass is to look at everything overdue."""
+        return self._rescan_wanted
+
     def rescan(self) -> None:
         """Ask for a look at everything overdue: after a start or a gap, when anything may have been missed."""
         self._rescan_wanted = True
@@ -74,13 +79,21 @@ class Agenda:
         Whatever is added from here on, the same things included, is kept for the pass after: the world may change
         behind the back of the one that begins now.
         """
+        after = None if self._rescan_wanted else self._watermark
+        self._rescan_wanted = False
+        return self.take_more(now, after=after)
+
+    def take_more(self, now: int, *, after: int | None) -> Work:
+        """Hand out what has come to be looked at since a pass took everything due by the unix second `after`.
+
+        A rescan that is asked for meanwhile is left for the pass after.
+        """
         asked_for: dict[int, int] = {}
         while (at := self.next_at()) is not None and at <= now:
             pool_id = heapq.heappop(self._queue)[1]
             asked_for[pool_id] = self._look_again.pop(pool_id)
-        work = Work(None if self._rescan_wanted else self._watermark, asked_for, frozenset(self._workload_ids))
+        work = Work(after, asked_for, frozenset(self._workload_ids))
         self._workload_ids.clear()
-        self._rescan_wanted = False
         return work
 
     def put_back(self, work: Work) -> None:

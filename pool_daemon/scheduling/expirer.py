@@ -1,33 +1,18 @@
 """The pass: all that is due is settled, in batches, and one that fails is split until the culprit is alone."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
 
 import structlog
 
 from pool_daemon.clock import Clock
-from pool_daemon.errors import (
-    ConfigurationError,
-    PoolNotFoundError,
-    StoreError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
-from pool_daemon.scheduling.agenda import Agenda, Work
+from pool_daemon.errors import PoolNotFoundError
+from pool_daemon.scheduling.agenda import Agenda
+from pool_daemon.scheduling.intake import NOBODYS_FAULT, Batch, Intake
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.scheduling.restraints import Restraints
 from pool_daemon.store.cases import OversizedBatchError, Settlement
 from pool_daemon.store.store import Store
-
-BATCH_POOLS: Final = 250
-"""Pools a transaction. Larger ones gain nothing measurable and keep other writers of their pools waiting longer."""
-
-NOBODYS_FAULT: Final = (StoreUnavailableError, StoreRefusedError, ConfigurationError)
-"""Errors that say nothing about the batch they came with: the whole pass fails, and no pool is blamed."""
 
 log = structlog.get_logger("pool_daemon.expirer")
 
@@ -71,7 +56,6 @@ class Expirer:
         self._reports = reports
         self._clock = clock
         self._concurrency = concurrency
-        self._asked_for: frozenset[int] = frozenset()
 
     async def run_pass(self, now: int) -> PassReport:
         """Settle everything due at the unix second `now`, then find out what falls due next.
@@ -82,114 +66,93 @@ class Expirer:
         """
         report = PassReport(cut_short_by=self._restraints.gate.closed_by())
         if report.cut_short_by is None:
-            await self._settle_due(now, report)
+            now = await self._settle_due(now, report)
         await self._find_next(now, report)
         return report
 
-    async def _settle_due(self, now: int, report: PassReport) -> None:
-        work = self._agenda.take(now)
+    async def _settle_due(self, now: int, report: PassReport) -> int:
+        """Settle everything due; return the unix second up to which that was taken up, as time goes on meanwhile."""
+        self._reports.begin()
+        intake = Intake(
+            agenda=self._agenda,
+            store=self._store,
+            restraints=self._restraints,
+            reports=self._reports,
+            clock=self._clock,
+            batch_workloads=self._store.decommissions.batch_workloads,
+        )
         finished = False
         try:
-            if work.after is None:
-                await self._report_unreadable_deadlines()
-            asked_for = await self._pools_asked_for(work)
-            self._asked_for = frozenset(asked_for)
-            await self._restraints.brake.inspect(work.after, now, asked_for)
-            async with aclosing(self._batches(asked_for, work.after, now)) as batches:
-                await self._settle_all(batches, now, report)
+            await intake.begin(now)
+            await self._settle_all(intake, report)
             finished = report.cut_short_by is None
         finally:
             if finished:
-                self._agenda.finished(now)
+                intake.finished()
             else:
-                self._agenda.put_back(work)
+                intake.put_back()
+            await intake.close()
+        return intake.until
 
-    async def _report_unreadable_deadlines(self) -> None:
-        """Tell which pools will never be found due; if that cannot be found out now, what is due comes first."""
-        try:
-            self._reports.unreadable_pools(await self._store.pools.unreadable_deadlines())
-        except NOBODYS_FAULT:
-            raise
-        except StoreError as error:
-            log.debug("unreadable_deadlines_unknown", reason=str(error))
+    async def _settle_all(self, intake: Intake, report: PassReport) -> None:
+        """Settle batch after batch, some at once, until there is none left and none can be added by those at work.
 
-    async def _pools_asked_for(self, work: Work) -> Sequence[int]:
-        """Return the ids of the pools that are to be looked at wherever they stand."""
-        self._reports.asked_for(work.asked_for)
-        pool_ids = set(work.asked_for)
-        if work.workload_ids:
-            pool_ids.update(await self._store.workloads.pools_of(list(work.workload_ids)))
-        return sorted(pool_ids)
-
-    async def _batches(
-        self, asked_for: Sequence[int], after: int | None, now: int
-    ) -> AsyncGenerator[Sequence[int], None]:
-        """Yield the ids to settle: first what was asked for by id, then what is due, longest due first."""
-        for chunk in _chunks(asked_for):
-            yield chunk
-        async for batch in self._store.pools.due(after=after, until=now):
-            self._reports.unreadable_pools(batch.unreadable)
-            for chunk in _chunks(batch.pool_ids):
-                yield chunk
-
-    async def _settle_all(self, batches: AsyncIterator[Sequence[int]], now: int, report: PassReport) -> None:
-        """Settle batch after batch, some at once; when one fails, those in flight are finished first.
-
-        They are never cancelled: a transaction cut off in the middle would hold its pools until the server gives up.
+        When one fails, those in flight are finished first. They are never cancelled: a transaction cut off in the
+        middle would hold its pools until the server gives up.
         """
         running: set[asyncio.Task[None]] = set()
         try:
-            async for batch in batches:
+            while (batch := await intake.next()) is not None or running:
+                if batch is None:
+                    running -= await _finished(running, within_seconds=intake.seconds_to_fresh())
+                    continue
+                while len(running) >= self._concurrency:
+                    running -= await _finished(running)
+                pool_ids = await self._restraints.sift(batch.pool_ids)
                 report.cut_short_by = self._restraints.gate.closed_by()
                 if report.cut_short_by is not None:
                     break
-                pool_ids = await self._restraints.sift(batch)
-                if not pool_ids:
-                    continue
-                if len(running) >= self._concurrency:
-                    running -= await _finished(running)
-                running.add(asyncio.create_task(self._settle(pool_ids, now, report), name="settle"))
+                if pool_ids:
+                    settling = self._settle(intake, replace(batch, pool_ids=pool_ids), report)
+                    running.add(asyncio.create_task(settling, name="settle"))
         finally:
             results = await asyncio.gather(*running, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _settle(self, pool_ids: Sequence[int], now: int, report: PassReport) -> None:
+    async def _settle(self, intake: Intake, batch: Batch, report: PassReport) -> None:
         try:
-            await self._settle_whole(pool_ids, now, report)
+            await self._settle_whole(intake, batch, report)
         except OversizedBatchError:
-            await self._settle_halves(pool_ids, now, report)
+            await self._settle_halves(intake, batch, report)
         except NOBODYS_FAULT:
             raise
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one pool must not stop the others
-            if len(pool_ids) > 1:
-                await self._settle_halves(pool_ids, now, report)
+            if len(batch.pool_ids) > 1:
+                await self._settle_halves(intake, batch, report)
             else:
-                await self._set_aside(pool_ids[0], error, now, report)
+                await self._set_aside(batch.pool_ids[0], error, batch.now, report)
 
-    async def _settle_halves(self, pool_ids: Sequence[int], now: int, report: PassReport) -> None:
+    async def _settle_halves(self, intake: Intake, batch: Batch, report: PassReport) -> None:
         self._reports.halved()
-        middle = len(pool_ids) // 2
-        await self._settle(pool_ids[:middle], now, report)
-        await self._settle(pool_ids[middle:], now, report)
+        middle = len(batch.pool_ids) // 2
+        for half in (batch.pool_ids[:middle], batch.pool_ids[middle:]):
+            await self._settle(intake, replace(batch, pool_ids=half), report)
 
-    async def _settle_whole(self, pool_ids: Sequence[int], now: int, report: PassReport) -> None:
-        """Settle a batch, in several transactions if a single pool holds more workloads than one takes."""
-        after = None
-        while True:
-            began_at = self._clock.monotonic()
-            settlement = await self._store.decommissions.settle(pool_ids, now=now, after=after)
-            self._note(settlement, report, seconds=self._clock.monotonic() - began_at)
-            lost = sum(bool(case.copies) and case.as_read.pool_id in self._asked_for for case in settlement.cases)
-            self._restraints.brake.lost(lost, now=now)
-            after = settlement.continue_after
-            if after is None:
-                break
-            report.cut_short_by = report.cut_short_by or self._restraints.gate.closed_by()
-            if report.cut_short_by is not None:
-                return
-        await self._restraints.quarantine.settled(pool_ids)
+    async def _settle_whole(self, intake: Intake, batch: Batch, report: PassReport) -> None:
+        """Settle a batch; the rest of a single pool that holds more workloads than fit is left to its next turn."""
+        began_at = self._clock.monotonic()
+        settlement = await self._store.decommissions.settle(
+            batch.pool_ids, now=batch.now, most=batch.most, after=batch.after
+        )
+        self._note(settlement, report, seconds=self._clock.monotonic() - began_at)
+        if batch.by_id:
+            self._restraints.brake.lost(sum(bool(case.copies) for case in settlement.cases), now=batch.now)
+        if settlement.continue_after is not None:
+            intake.go_on(batch, after=settlement.continue_after)
+        else:
+            await self._restraints.quarantine.settled(batch.pool_ids)
 
     def _note(self, settlement: Settlement, report: PassReport, *, seconds: float) -> None:
         report.settled += len(settlement.cases)
@@ -214,16 +177,11 @@ class Expirer:
             report.next_pool_id = pool.pool_id
 
 
-async def _finished(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
-    """Wait for the first of some tasks to finish; raise what it raised."""
-    finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+async def _finished(
+    running: set[asyncio.Task[None]], *, within_seconds: float | None = None
+) -> set[asyncio.Task[None]]:
+    """Wait for the first of some tasks to finish, for a while at most; raise what it raised."""
+    finished, _ = await asyncio.wait(running, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in finished:
         task.result()
     return finished
-
-
-def _chunks(pool_ids: Sequence[int]) -> Iterable[Sequence[int]]:
-    for start in itertools.count(0, BATCH_POOLS):
-        if start >= len(pool_ids):
-            return
-        yield pool_ids[start : start + BATCH_POOLS]

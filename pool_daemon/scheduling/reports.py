@@ -29,11 +29,15 @@ class Reports:
         self._pool_gone = "pool_would_be_decommissioned" if dry_run else "pool_decommissioned"
         self._workload_gone = "workload_would_be_decommissioned" if dry_run else "workload_decommissioned"
         self._told: dict[Hashable, None] = {}
-        self._due_at: Mapping[int, int] = {}
+        self._due_at: dict[int, int] = {}
 
     def asked_for(self, pools: Mapping[int, int]) -> None:
         """Hear for which unix second a look at each of some pools was asked for: lateness counts from there."""
-        self._due_at = pools
+        self._due_at |= pools
+
+    def begin(self) -> None:
+        """Forget what was asked for in the pass before."""
+        self._due_at = {}
 
     def settlement(self, settlement: Settlement, *, at: float, seconds: float) -> None:
         """Tell what a batch that took so long decommissioned at the unix instant `at`, and what it left alone."""
@@ -75,7 +79,7 @@ class Reports:
     def _case(self, case: Case, at: float) -> None:
         pool = case.as_read
         common = {"empty_at": pool.empty_at, "lateness_ms": round((at - pool.empty_at) * 1000, 1)}
-        going = list(case.decommissioned())
+        going = case.gone
         if going and self._settings.detail == "pool":
             resources = sorted({resource for gone in going for resource in gone.resources})
             log.info(

@@ -144,10 +144,10 @@ class Expiry(Section):
         "round trips.",
     )
     concurrency: int = Field(
-        default=2,
+        default=3,
         ge=1,
         le=32,
-        description="Transactions at work at once. Two keep the server busy while the daemon computes; "
+        description="Transactions at work at once. Three keep the server busy while the daemon computes; "
         "more mostly wait for the same disk.",
     )
     drain_seconds: float = Field(

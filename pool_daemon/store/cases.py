@@ -49,23 +49,19 @@ class Decommissioned:
 class Case:
     """One pool that is due: as it was read, as it is once synced, and what that means for its workloads.
 
-    `copies` holds the work orders of the workloads that go.
+    `gone` names the workloads that go, `copies` holds their work orders in the same order.
     """
 
     as_read: Pool
     synced: Pool
     verdict: Verdict
+    gone: tuple[Decommissioned, ...]
     copies: tuple[RawBSONDocument, ...]
 
     @property
     def must_be_written(self) -> bool:
         """Whether the pool changes: it loses a workload, or has not been synced since it ran empty."""
         return bool(self.copies) or self.as_read.last_updated < self.as_read.empty_at
-
-    def decommissioned(self) -> Iterable[Decommissioned]:
-        """Yield what a record and a log line say of each workload that goes."""
-        for going in self.verdict.going:
-            yield _decommissioned(self.as_read, going)
 
 
 @dataclass(slots=True)
@@ -84,35 +80,31 @@ class Settlement:
     @property
     def decommissioned(self) -> list[Decommissioned]:
         """Every workload that was set to be deleted."""
-        return [gone for case in self.cases for gone in case.decommissioned()]
+        return [gone for case in self.cases for gone in case.gone]
 
 
 class CaseReader:
-    """Reads the pools of a batch with their deployed workloads, and decides.
+    """Reads the pools of a batch with their deployed workloads, and decides."""
 
-    `batch_workloads` bounds the workloads that one batch takes.
-    """
-
-    def __init__(self, *, database: Database, batch_workloads: int) -> None:
+    def __init__(self, *, database: Database) -> None:
         self._pools = database.collection(CAPACITY_POOLS, RAW)
         self._workloads = WorkloadStore(database=database)
-        self._limit = batch_workloads
 
     async def read(
-        self, pool_ids: Sequence[int], *, now: int, due_by: int, after: Any, session: Session | None
+        self, pool_ids: Sequence[int], *, now: int, due_by: int, most: int, after: Any, session: Session | None
     ) -> Settlement:
-        """Return the cases of those pools that are due, decided but not yet written.
+        """Return the cases of those pools that are due, decided but not yet written, of `most` workloads.
 
-        Raises OversizedBatchError if several pools hold more workloads than a batch takes.
+        Raises OversizedBatchError if several pools hold more workloads than that.
         """
         settlement = Settlement()
         pools = await self._due_pools(pool_ids, due_by, session, settlement)
         workloads: dict[int, list[_Deployed]] = defaultdict(list)
         if pools:
             copies = await self._workloads.deletion_copies(
-                [pool.pool_id for pool in pools], limit=self._limit + 1, after=after, session=session
+                [pool.pool_id for pool in pools], limit=most + 1, after=after, session=session
             )
-            copies = self._fitting(copies, pools, settlement)
+            copies = _fitting(copies, pools, settlement, most=most)
             workloads = _by_pool(copies, settlement)
         settlement.cases = [case for pool in pools if (case := _case(pool, workloads[pool.pool_id], now, settlement))]
         return settlement
@@ -134,21 +126,22 @@ class CaseReader:
                 settlement.unreadable.append(Unreadable("pool", document_id(raw), str(error)))
         return pools
 
-    def _fitting(
-        self, copies: list[RawBSONDocument], pools: Sequence[Pool], settlement: Settlement
-    ) -> list[RawBSONDocument]:
-        if len(copies) <= self._limit:
-            return copies
-        if len(pools) > 1:
-            raise OversizedBatchError
-        settlement.continue_after = document_id(copies[self._limit - 1])
-        return copies[: self._limit]
-
 
 @dataclass(frozen=True, slots=True)
 class _Deployed:
     document: dict[str, Any]
     copy: RawBSONDocument
+
+
+def _fitting(
+    copies: list[RawBSONDocument], pools: Sequence[Pool], settlement: Settlement, *, most: int
+) -> list[RawBSONDocument]:
+    if len(copies) <= most:
+        return copies
+    if len(pools) > 1:
+        raise OversizedBatchError
+    settlement.continue_after = document_id(copies[most - 1])
+    return copies[:most]
 
 
 def _by_pool(copies: Iterable[RawBSONDocument], settlement: Settlement) -> dict[int, list[_Deployed]]:
@@ -173,9 +166,10 @@ def _case(pool: Pool, workloads: Sequence[_Deployed], now: int, settlement: Sett
     settlement.unreadable += [Unreadable("workload", *pair) for pair in verdict.incomputable]
     if verdict.look_again_at is not None:
         settlement.look_again[pool.pool_id] = verdict.look_again_at
-    going = {id(going.document) for going in verdict.going}
-    copies = tuple(workload.copy for workload in workloads if id(workload.document) in going)
-    return Case(pool, synced, verdict, copies)
+    copy_of = {id(workload.document): workload.copy for workload in workloads}
+    gone = tuple(_decommissioned(pool, going) for going in verdict.going)
+    copies = tuple(copy_of[id(going.document)] for going in verdict.going)
+    return Case(pool, synced, verdict, gone, copies)
 
 
 def _decommissioned(pool: Pool, going: Going) -> Decommissioned:

@@ -1,6 +1,7 @@
 """Decommissioning: the synced pools, the workloads' next action, the work orders and the records, all or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from bson import Int64
@@ -8,11 +9,11 @@ from pymongo import UpdateOne
 
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.cases import Case, CaseReader, Settlement
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.documents import changed_fields, pool_to_document
 from pool_daemon.store.events import EventStore
-from pool_daemon.store.failures import translated
+from pool_daemon.store.failures import is_duplicate, translated
 from pool_daemon.store.pools import CAPACITY_POOLS, PoolStore
 from pool_daemon.store.workloads import WorkloadStore
 
@@ -33,40 +34,63 @@ class Decommissions:
         self._database = database
         self._dry_run = dry_run
         self._clock = clock
-        self._reader = CaseReader(database=database, batch_workloads=batch_workloads)
+        self.batch_workloads = batch_workloads
+        self._reader = CaseReader(database=database)
         self._pools = database.collection(CAPACITY_POOLS)
         self._pool_store = PoolStore(database=database)
         self._workloads = WorkloadStore(database=database)
         self._events = EventStore(database=database, identity=identity)
 
     async def settle(
-        self, pool_ids: Sequence[int], *, now: int, due_by: int | None = None, after: Any = None
+        self,
+        pool_ids: Sequence[int],
+        *,
+        now: int,
+        due_by: int | None = None,
+        most: int | None = None,
+        after: Any = None,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission what uses their exhausted resources.
 
         A pool is due if its `empty_at` is at most `due_by` (unix seconds; `now` if None) at the moment of commit;
-        the others are left alone. `after` continues a single pool behind that workload id.
-        Raises OversizedBatchError, nothing done, if several pools hold more workloads than a batch may;
+        the others are left alone. At most `most` workloads go, `batch_workloads` if None; `after` continues a single
+        pool behind that workload id.
+        Raises OversizedBatchError, nothing done, if several pools hold more workloads than that;
         StoreConflictError if other writers were faster each time; StoreUnavailableError, in which case it may have
         been committed: settling again is safe, for what is done is not found again.
         """
         due_by = now if due_by is None else due_by
+        most = self.batch_workloads if most is None else most
 
         async def decide(session: Session | None) -> Settlement:
-            return await self._reader.read(pool_ids, now=now, due_by=due_by, after=after, session=session)
-
-        async def decide_and_write(session: Session) -> Settlement:
-            settlement = await decide(session)
-            await self._write(settlement, session)
-            return settlement
+            return await self._reader.read(pool_ids, now=now, due_by=due_by, most=most, after=after, session=session)
 
         if self._dry_run:
             return await decide(None)
         if await self._database.has_transactions():
-            return await self._database.transact(decide_and_write)
+            return await self._transact(decide)
         return await self._write_in_turn(await decide(None))
 
-    async def _write(self, settlement: Settlement, session: Session) -> None:
+    async def _transact(self, decide: Callable[[Session], Awaitable[Settlement]]) -> Settlement:
+        """Decide and write in one transaction.
+
+        Orders and records are inserted, as if there could be none yet; only if there is one, all is done again with
+        a look for each.
+        """
+
+        async def decide_and_write(session: Session, *, anew: bool) -> Settlement:
+            settlement = await decide(session)
+            await self._write(settlement, session, anew=anew)
+            return settlement
+
+        try:
+            return await self._database.transact(partial(decide_and_write, anew=True))
+        except StoreConflictError as error:
+            if not is_duplicate(error):
+                raise
+        return await self._database.transact(partial(decide_and_write, anew=False))
+
+    async def _write(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
         """Write a whole batch inside the transaction that read it.
 
         A transaction collides with other writers only over documents that it *writes*. So every pool that loses a
@@ -78,12 +102,17 @@ class Decommissions:
                 await self._pools.bulk_write(pools, ordered=True, session=session)
         copies = [copy for case in settlement.cases for copy in case.copies]
         if copies:
-            workload_ids = [copy["_id"] for copy in copies]
+            gone, at = settlement.decommissioned, self._clock.now()
             await self._workloads.set_next_action(
-                workload_ids, was=NextAction.DEPLOY, to=NextAction.DELETE, session=session
+                [each.workload_id for each in gone], was=NextAction.DEPLOY, to=NextAction.DELETE, session=session
             )
-            await self._workloads.order(copies, session=session)
-            await self._events.record(settlement.decommissioned, at=self._clock.now(), session=session)
+            order, record = (
+                (self._workloads.order_first, self._events.record_first)
+                if anew
+                else (self._workloads.order, self._events.record)
+            )
+            await order(copies, session=session)
+            await record(gone, at=at, session=session)
 
     async def _write_in_turn(self, settlement: Settlement) -> Settlement:
         """Write a batch pool by pool on a server without transactions, each step conditional on the one before.
@@ -106,7 +135,7 @@ class Decommissions:
             return True
         if not await self._pool_store.update_pool(case.synced, as_read=case.as_read):
             return False
-        workload_ids = [copy["_id"] for copy in case.copies]
+        workload_ids = [each.workload_id for each in case.gone]
         if not workload_ids:
             return True
         await self._workloads.set_next_action(workload_ids, was=NextAction.DEPLOY, to=NextAction.DELETE)
@@ -114,14 +143,15 @@ class Decommissions:
             await self._workloads.set_next_action(workload_ids, was=NextAction.DELETE, to=NextAction.DEPLOY)
             return False
         await self._workloads.order(case.copies)
-        await self._events.record(case.decommissioned(), at=self._clock.now())
+        await self._events.record(case.gone, at=self._clock.now())
         return True
 
 
 def _pool_updates(case: Case) -> list[UpdateOne]:
     """Return the updates that save a synced pool; never an update that changes nothing, which protects nothing."""
     query = {"_id": Int64(case.as_read.pool_id)}
-    if changed_fields(case.as_read, case.synced):
-        synced = pool_to_document(case.synced)
-        return [UpdateOne(query, {"$set": {name: synced[name] for name in SYNCED_FIELDS}})]
+    synced = case.synced
+    if any(getattr(case.as_read, name) != getattr(synced, name) for name in SYNCED_FIELDS):
+        left = {"cus": synced.cus, "sus": synced.sus, "ipv4us": synced.ipv4us}
+        return [UpdateOne(query, {"$set": left | {"last_updated": Int64(synced.last_updated)}})]
     return [UpdateOne(query, {"$inc": {"last_updated": step}}) for step in (1, -1)]

@@ -45,7 +45,8 @@ class LossReader:
         self._pools = PoolStore(database=database)
         self._horizon = Horizon(database=database)
         self._workloads = database.collection(WORKLOADS)
-        self._cases = CaseReader(database=database, batch_workloads=batch_workloads)
+        self._cases = CaseReader(database=database)
+        self._batch_workloads = batch_workloads
 
     async def count_due(self, *, after: int | None, until: int) -> int:
         """Count the pools that run empty in (after, until], whether they have anything to lose or not."""
@@ -57,8 +58,9 @@ class LossReader:
 
     async def due(self, *, after: int | None, until: int) -> AsyncGenerator[list[int], None]:
         """Stream the ids of the pools that run empty in (after, until], longest due first."""
-        async for batch in self._pools.due(after=after, until=until):
-            yield batch.pool_ids
+        async with aclosing(self._pools.due(after=after, until=until)) as pages:
+            async for page in pages:
+                yield [pool.pool_id for pool in page.pools]
 
     async def of(self, pool_ids: Sequence[int], *, now: int) -> list[Loss]:
         """Return those of the pools that would lose something if they were settled at the unix second `now`."""
@@ -99,4 +101,6 @@ class LossReader:
             yield settlement
 
     async def _read(self, pool_ids: Sequence[int], now: int, after: Any) -> Settlement:
-        return await self._cases.read(pool_ids, now=now, due_by=now, after=after, session=None)
+        return await self._cases.read(
+            pool_ids, now=now, due_by=now, most=self._batch_workloads, after=after, session=None
+        )

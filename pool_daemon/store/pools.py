@@ -1,7 +1,7 @@
 """Pools in the database, under the names that the existing service's interface gives its functions."""
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -31,6 +31,12 @@ COUNTERS: Final = "counters"
 BATCH: Final = 1000
 """Documents a round trip when many pools are read: half a megabyte, where the cost of the trip no longer shows."""
 
+DUE_FIELDS: Final = {
+    "customer_tid": 1,
+    "workloads": {"$size": {"$cond": [{"$isArray": "$active_workload_ids"}, "$active_workload_ids", []]}},
+}
+"""What is read of each pool that is due; the server counts, so that not a single id of a workload travels."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolResult:
@@ -42,10 +48,24 @@ class PoolResult:
 
 
 @dataclass(frozen=True, slots=True)
-class DueBatch:
-    """Some of the pools that are due: their ids, and the documents whose id is none."""
+class DuePool:
+    """A pool that is due: whose it is, None if that cannot be read, and how many workloads its document names."""
 
-    pool_ids: list[int]
+    pool_id: int
+    owner: int | None = None
+    workloads: int = 0
+
+    @property
+    def weight(self) -> int:
+        """How much work it will be, in workloads; one that holds none has to be looked at, too."""
+        return max(1, self.workloads)
+
+
+@dataclass(frozen=True, slots=True)
+class DuePage:
+    """Some of the pools that are due, and the documents whose id is none."""
+
+    pools: list[DuePool]
     unreadable: list[PoolResult]
 
 
@@ -125,20 +145,24 @@ class PoolStore:
                 return result.pool
         raise PoolNotFoundError(f"no pool runs empty after {ts}")
 
-    async def due(self, *, after: int | None, until: int) -> AsyncIterator[DueBatch]:
+    async def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
         """Stream, longest due first, the pools whose `empty_at` lies in (after, until]; no lower bound if None.
 
-        Only ids travel, so that a storm takes no more memory than a quiet hour.
+        Those of the owners `besides` are left out. Only a few numbers of each travel, a page at a time, so that a
+        storm takes no more memory than a quiet hour.
         """
-        bounds = {"$lte": Int64(until)} | ({} if after is None else {"$gt": Int64(after)})
-        cursor = self._pools.find({"empty_at": bounds}, {"_id": 1}, sort=[("empty_at", 1)], batch_size=BATCH)
+        query: dict[str, Any] = {
+            "empty_at": {"$lte": Int64(until)} | ({} if after is None else {"$gt": Int64(after)}),
+            **({"customer_tid": {"$nin": [Int64(owner) for owner in besides]}} if besides else {}),
+        }
+        cursor = self._pools.find(query, DUE_FIELDS, sort=[("empty_at", 1)], batch_size=BATCH)
         try:
             while True:
                 with translated("reading what is due"):
                     documents = await cursor.to_list(BATCH)
                 if not documents:
                     return
-                yield _due_batch(documents)
+                yield _due_page(documents)
         finally:
             await cursor.close()
 
@@ -187,14 +211,17 @@ async def next_id(database: Database) -> int:
     return int(counter["sequence"])
 
 
-def _due_batch(documents: list[dict[str, Any]]) -> DueBatch:
-    batch = DueBatch([], [])
+def _due_page(documents: list[dict[str, Any]]) -> DuePage:
+    page = DuePage([], [])
     for document in documents:
         try:
-            batch.pool_ids.append(fields.whole(document, "_id", UnreadableDocumentError))
+            pool_id = fields.whole(document, "_id", UnreadableDocumentError)
         except UnreadableDocumentError as error:
-            batch.unreadable.append(PoolResult(document["_id"], error=error))
-    return batch
+            page.unreadable.append(PoolResult(document["_id"], error=error))
+            continue
+        owner = document.get("customer_tid")
+        page.pools.append(DuePool(pool_id, owner if isinstance(owner, int) else None, document["workloads"]))
+    return page
 
 
 def unchanged(pool: Pool) -> dict[str, Any]:

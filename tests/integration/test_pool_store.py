@@ -14,7 +14,7 @@ from pool_daemon.capacity.pool import NEVER, Pool, new_pool
 from pool_daemon.capacity.reservation import Reservation, ReservationData
 from pool_daemon.errors import PoolNotFoundError, ReservationNotFoundError, StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Database, connect
-from pool_daemon.store.pools import PoolStore, next_id
+from pool_daemon.store.pools import DuePage, PoolStore, next_id
 from pool_daemon.store.reservations import ReservationStore
 from pool_daemon.store.setup import INDEXES, create_collections, setup
 
@@ -33,6 +33,10 @@ def pools(database: Database) -> PoolStore:
 
 def pool(pool_id: int, *, empty_at: int = NEVER, owner: int = 7) -> Pool:
     return replace(new_pool(pool_id, owner, 0, ["a"], now=1000), empty_at=empty_at)
+
+
+def ids_of(page: DuePage) -> list[int]:
+    return [pool.pool_id for pool in page.pools]
 
 
 async def test_a_pool_comes_back_as_it_was_saved(pools: PoolStore) -> None:
@@ -135,16 +139,15 @@ async def test_the_next_pool_to_expire_is_the_first_after_that_second(pools: Poo
         await pools.get_next_expired_pool(301)
 
 
-async def test_what_is_due_comes_between_the_bounds_and_an_id_that_is_none_apart(
-    pools: PoolStore, database: Database
-) -> None:
+async def test_what_is_due_comes_between_the_bounds_and_an_id_that_is_none_apart(real: Database) -> None:
+    pools = PoolStore(database=real)
     for pool_id, empty_at in ((1, 300), (2, 100), (3, 301), (4, 200)):
         await pools.capacity_pool_create(pool(pool_id, empty_at=empty_at))
-    await database.collection("capacity-pools").insert_one({"_id": "x", "empty_at": Int64(250)})
+    await real.collection("capacity-pools").insert_one({"_id": "x", "empty_at": Int64(250)})
     batches = [batch async for batch in pools.due(after=100, until=300)]
-    assert [pool_id for batch in batches for pool_id in batch.pool_ids] == [4, 1]
+    assert [pool_id for batch in batches for pool_id in ids_of(batch)] == [4, 1]
     assert [result.document_id for batch in batches for result in batch.unreadable] == ["x"]
-    assert [batch.pool_ids async for batch in pools.due(after=None, until=100)] == [[2]]
+    assert [ids_of(batch) async for batch in pools.due(after=None, until=100)] == [[2]]
 
 
 RESERVATION = Reservation(
@@ -215,6 +218,6 @@ async def test_more_pools_than_a_batch_holds_stream_through(real: Database) -> N
     pools = PoolStore(database=real)
     documents = [{"_id": Int64(number), "empty_at": Int64(number)} for number in range(2500)]
     await real.collection("capacity-pools").insert_many(documents)
-    batches = [batch.pool_ids async for batch in pools.due(after=None, until=2498)]
+    batches = [ids_of(batch) async for batch in pools.due(after=None, until=2498)]
     assert [pool_id for batch in batches for pool_id in batch] == list(range(2499))
     assert max(len(batch) for batch in batches) <= 1000

@@ -1,0 +1,256 @@
+"""What a pass works through, cut into batches: what was due when it began, and what falls due while it lasts.
+
+All that is due is read once, longest due first, and that alone makes the pass complete. Lanes beside it only decide
+who waits for whom: what was asked for by id, what has fallen due since, the rest of a pool too large for one
+transaction, and everybody who would otherwise wait behind one owner's crowd. The lanes take turns, a batch each.
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import ConfigurationError, StoreError, StoreRefusedError, StoreUnavailableError
+from pool_daemon.scheduling.agenda import Agenda, Work
+from pool_daemon.scheduling.reports import Reports
+from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.store.pools import DuePool
+from pool_daemon.store.store import Store
+
+FIRST_WORKLOADS: Final = 50
+"""Workloads in the first batch of a pass; each batch after it may take twice as many, up to the setting. The first
+are settled while a full batch would still be read, and in a storm nothing is lost by it."""
+
+CROWD_SHARE: Final = 0.2
+"""An owner with more than this share of the workloads on one page of what is due is overtaken by everybody else."""
+
+MOST_CROWDS: Final = 8
+"""So many owners are overtaken in one pass at most: each costs the server a scan of what is due."""
+
+MOST_OVERTAKING: Final = 10_000
+"""Pools that overtake one crowd at most. Their ids are kept until the pass ends, so this bounds its memory."""
+
+NOBODYS_FAULT: Final = (StoreUnavailableError, StoreRefusedError, ConfigurationError)
+"""Errors that say nothing about the batch they came with: the whole pass fails, and no pool is blamed."""
+
+log = structlog.get_logger("pool_daemon.expirer")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pools to be settled together as of the unix second `now`.
+
+    `most` workloads may go in one transaction. Pools that are `by_id` were asked for, wherever they stand. A single
+    pool that holds more than fits is continued behind the workload id `after`.
+    """
+
+    pool_ids: Sequence[int]
+    now: int
+    most: int
+    by_id: bool = False
+    after: Any = None
+
+
+@dataclass(slots=True)
+class _Overtaking:
+    """Who is overtaken while some of what is due is worked through, and the pools that have overtaken them."""
+
+    owners: set[int] = field(default_factory=set)
+    pool_ids: set[int] = field(default_factory=set)
+
+
+class Intake:
+    """The batches of one pass that began at the unix second `now`, and everything it took off the agenda.
+
+    `batch_workloads` is how many workloads one batch may take. With `in_order` nobody overtakes anybody: what is due
+    longest goes first.
+    """
+
+    def __init__(
+        self,
+        *,
+        agenda: Agenda,
+        store: Store,
+        restraints: Restraints,
+        reports: Reports,
+        clock: Clock,
+        batch_workloads: int,
+        in_order: bool = False,
+    ) -> None:
+        self._agenda = agenda
+        self._store = store
+        self._restraints = restraints
+        self._reports = reports
+        self._clock = clock
+        self._batch_workloads = batch_workloads
+        self._in_order = in_order
+        self._budget = min(FIRST_WORKLOADS, batch_workloads)
+        self._taken: list[Work] = []
+        self._until = 0
+        self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
+
+    @property
+    def until(self) -> int:
+        """The unix second up to which everything due has been taken up."""
+        return self._until
+
+    async def begin(self, now: int) -> None:
+        """Take what is due by the unix second `now` off the agenda.
+
+        Raises StoreUnavailableError or StoreRefusedError; call `put_back` then.
+        """
+        await self._take(self._agenda.take(now), now)
+
+    async def next(self) -> Batch | None:
+        """Return the next batch; None if there is none now, but what is at work may yet leave a rest.
+
+        Whatever has fallen due or was asked for since is taken up, once a second, but not while a rescan is wanted:
+        that is for the pass after this one, which must not be put off. Raises StoreUnavailableError or
+        StoreRefusedError; call `put_back` then.
+        """
+        now = math.floor(self._clock.now())
+        # The gate knows whether this very reading of the clock can be trusted; after an await it speaks of another.
+        if now > self._until and self._restraints.gate.closed_by() is None and not self._agenda.rescan_wanted:
+            await self._take(self._agenda.take_more(now, after=self._until), now)
+        while self._lanes:
+            lane = self._lanes.popleft()
+            batch = await anext(lane, None)
+            if batch is not None:
+                self._take_turns(lane)
+                return batch
+        return None
+
+    def go_on(self, batch: Batch, *, after: Any) -> None:
+        """Have the rest of a single pool, behind the workload id `after`, settled in its turn."""
+        self._take_turns(_alone(Batch(batch.pool_ids, batch.now, self._next_budget(), batch.by_id, after)))
+
+    def seconds_to_fresh(self) -> float:
+        """Return how long it is until something else can have fallen due."""
+        return max(0.0, self._until + 1 - self._clock.now())
+
+    def finished(self) -> None:
+        """Note on the agenda that everything taken has been looked at."""
+        self._agenda.finished(self._until)
+
+    def put_back(self) -> None:
+        """Put everything that was taken back on the agenda."""
+        for work in self._taken:
+            self._agenda.put_back(work)
+
+    async def close(self) -> None:
+        """Let go of what was being read."""
+        for lane in self._lanes:
+            await lane.aclose()
+
+    async def _take(self, work: Work, now: int) -> None:
+        """Open the lanes of some work; the brake looks at it before any of it is settled."""
+        self._taken.append(work)
+        self._until = now
+        if work.after is None:
+            await self._report_unreadable_deadlines()
+        self._reports.asked_for(work.asked_for)
+        asked_for = await self._pools_asked_for(work)
+        await self._restraints.brake.inspect(work.after, now, asked_for)
+        lanes = (self._by_id(asked_for, now), self._due(work.after, now, _Overtaking()))
+        if self._in_order:
+            self._lanes.extend(lanes)
+        else:
+            self._lanes.extendleft(reversed(lanes))
+
+    def _take_turns(self, lane: AsyncGenerator[Batch, None]) -> None:
+        """Put a lane that may hold more behind all others; in order, it goes on until it is empty."""
+        if self._in_order:
+            self._lanes.appendleft(lane)
+        else:
+            self._lanes.append(lane)
+
+    async def _report_unreadable_deadlines(self) -> None:
+        """Tell which pools will never be found due; if that cannot be found out now, what is due comes first."""
+        try:
+            self._reports.unreadable_pools(await self._store.pools.unreadable_deadlines())
+        except NOBODYS_FAULT:
+            raise
+        except StoreError as error:
+            log.debug("unreadable_deadlines_unknown", reason=str(error))
+
+    async def _pools_asked_for(self, work: Work) -> list[int]:
+        """Return the ids of the pools that are to be looked at wherever they stand."""
+        pool_ids = set(work.asked_for)
+        if work.workload_ids:
+            pool_ids.update(await self._store.workloads.pools_of(list(work.workload_ids)))
+        return sorted(pool_ids)
+
+    async def _by_id(self, pool_ids: Sequence[int], now: int) -> AsyncGenerator[Batch, None]:
+        for batch in self._cut([DuePool(pool_id) for pool_id in pool_ids], now, by_id=True):
+            yield batch
+
+    async def _due(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
+        """Yield everything that ran empty in (after, now], longest due first; crowds are overtaken meanwhile."""
+        async with aclosing(self._store.pools.due(after=after, until=now)) as pages:
+            async for page in pages:
+                self._reports.unreadable_pools(page.unreadable)
+                self._let_overtake(page.pools, after, now, overtaking)
+                waiting = [pool for pool in page.pools if pool.pool_id not in overtaking.pool_ids]
+                for batch in self._cut(waiting, now):
+                    yield batch
+
+    async def _besides(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
+        """Yield the first that are due of everybody who is not overtaken; among them there may be another crowd."""
+        left = MOST_OVERTAKING
+        async with aclosing(self._store.pools.due(after=after, until=now, besides=sorted(overtaking.owners))) as pages:
+            async for page in pages:
+                self._let_overtake(page.pools, after, now, overtaking)
+                overtaking.pool_ids.update(pool.pool_id for pool in page.pools)
+                for batch in self._cut(page.pools, now):
+                    yield batch
+                left -= len(page.pools)
+                if left <= 0:
+                    return
+
+    def _let_overtake(self, pools: Sequence[DuePool], after: int | None, now: int, overtaking: _Overtaking) -> None:
+        """Open a lane past the owners that crowd a page, if there are such and they are not overtaken already."""
+        crowds = _crowds(pools, at_least=self._batch_workloads) - overtaking.owners
+        if crowds and not self._in_order and len(overtaking.owners) < MOST_CROWDS:
+            overtaking.owners |= crowds
+            self._lanes.appendleft(self._besides(after, now, overtaking))
+
+    def _cut(self, pools: Iterable[DuePool], now: int, *, by_id: bool = False) -> Iterator[Batch]:
+        """Cut pools into batches of as many workloads as are to be settled at once, but a pool at least."""
+        batch: list[int] = []
+        workloads = 0
+        for pool in pools:
+            if batch and workloads + pool.weight > self._budget:
+                yield self._batch(batch, now, by_id=by_id)
+                batch, workloads = [], 0
+            batch.append(pool.pool_id)
+            workloads += pool.weight
+        if batch:
+            yield self._batch(batch, now, by_id=by_id)
+
+    def _batch(self, pool_ids: Sequence[int], now: int, *, by_id: bool) -> Batch:
+        """Return a batch; several pools may hold a few workloads more than their documents said, so there is room."""
+        budget = self._next_budget()
+        return Batch(pool_ids, now, budget if len(pool_ids) == 1 else self._batch_workloads, by_id)
+
+    def _next_budget(self) -> int:
+        budget, self._budget = self._budget, min(self._budget * 2, self._batch_workloads)
+        return budget
+
+
+def _crowds(pools: Sequence[DuePool], *, at_least: int) -> set[int]:
+    """Name the owners who hold a large share of the workloads of some pools; none while there are few."""
+    workloads: Counter[int] = Counter()
+    for pool in pools:
+        if pool.owner is not None:
+            workloads[pool.owner] += pool.weight
+    total = sum(pool.weight for pool in pools)
+    return {owner for owner, number in workloads.items() if total > at_least and number > total * CROWD_SHARE}
+
+
+async def _alone(batch: Batch) -> AsyncGenerator[Batch, None]:
+    yield batch
