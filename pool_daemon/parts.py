@@ -84,7 +84,7 @@ class Parts:
             read_server_clock=ServerClock(database=self.database).now,
             clock=clock,
             settings=self.live.view(lambda now: now.clock),
-            opened=self.alarm.wake,
+            opened=self.look_at_everything,
             observer=self.observer,
         )
         self.gate = Gates([self.stop, self.clock_guard, *([self.leadership] if self._leased else [])])

@@ -4,10 +4,12 @@ The watermark is the unix second up to which everything due has been looked at: 
 it, so a pool whose nodes never answer costs nothing twice. What comes to matter again below the watermark is
 entered here by id: a pool that was changed, or one of which another resource runs out later.
 
-All of it lives in memory. Losing it loses nothing: without a watermark the next pass looks at everything overdue.
+All of it lives in memory. Losing it loses nothing: without a watermark the next pass looks at everything overdue. So
+does a pass now and then, whatever is remembered: that bounds how long anything can be missed.
 """
 
 import heapq
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +32,9 @@ class Work:
 class Agenda:
     """Collects what is to be looked at until a pass takes it; adding a thing twice costs nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rescan_seconds: float = math.inf) -> None:
+        self._rescan_seconds = rescan_seconds
+        self._rescanned_at: int | None = None
         self._watermark: int | None = None
         self._rescan_wanted = True
         self._look_again: dict[int, int] = {}
@@ -79,6 +83,8 @@ class Agenda:
         Whatever is added from here on, the same things included, is kept for the pass after: the world may change
         behind the back of the one that begins now.
         """
+        if self._rescan_is_due(now):
+            self._rescan_wanted = True
         after = None if self._rescan_wanted else self._watermark
         self._rescan_wanted = False
         return self.take_more(now, after=after)
@@ -103,8 +109,25 @@ class Agenda:
         self.look_again_at_all(work.asked_for)
 
     def finished(self, now: int) -> None:
-        """Note that a pass has looked at everything due at the unix second `now`.
-
-        The watermark follows a clock that steps back, since pools may now fall due below the old one.
-        """
+        """Note that a pass has looked at everything due at the unix second `now`."""
         self._watermark = now
+
+    def rescanned(self, at: int) -> None:
+        """Note that a pass that began at the unix second `at` has looked at everything overdue."""
+        self._rescanned_at = at
+
+    def forget(self) -> None:
+        """Drop everything, since nobody may act on it: whoever may again begins with a look at everything overdue.
+
+        A daemon that stands by for months would collect what it can never work off.
+        """
+        self._look_again.clear()
+        self._queue.clear()
+        self._workload_ids.clear()
+        self._rescan_wanted = True
+
+    def _rescan_is_due(self, now: int) -> bool:
+        """Tell whether the last rescan is long ago, or the clock has stepped back behind what has been looked at."""
+        stepped_back = self._watermark is not None and now < self._watermark
+        long_ago = self._rescanned_at is not None and not 0 <= now - self._rescanned_at < self._rescan_seconds
+        return stepped_back or long_ago

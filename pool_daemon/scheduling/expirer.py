@@ -60,13 +60,15 @@ class Expirer:
     async def run_pass(self, now: int) -> PassReport:
         """Settle everything due at the unix second `now`, then find out what falls due next.
 
-        With a gate closed nothing is settled and nothing taken off the agenda, but the next deadline is found: who
-        stands by keeps warm. Raises StoreUnavailableError or StoreRefusedError; what was not settled stays on the
-        agenda.
+        With a gate closed nothing is settled and the agenda forgotten, to be made up for by a look at everything when
+        the gate opens; but the next deadline is found: who stands by keeps warm. Raises StoreUnavailableError or
+        StoreRefusedError; what was not settled stays on the agenda.
         """
         report = PassReport(cut_short_by=self._restraints.gate.closed_by())
         if report.cut_short_by is None:
             now = await self._settle_due(now, report)
+        else:
+            self._agenda.forget()
         await self._find_next(now, report)
         return report
 

@@ -91,6 +91,7 @@ class Intake:
         self._in_order = in_order
         self._budget = min(FIRST_WORKLOADS, batch_workloads)
         self._taken: list[Work] = []
+        self._began_at = 0
         self._until = 0
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
 
@@ -104,6 +105,7 @@ class Intake:
 
         Raises StoreUnavailableError or StoreRefusedError; call `put_back` then.
         """
+        self._began_at = now
         await self._take(self._agenda.take(now), now)
 
     async def next(self) -> Batch | None:
@@ -136,6 +138,8 @@ class Intake:
     def finished(self) -> None:
         """Note on the agenda that everything taken has been looked at."""
         self._agenda.finished(self._until)
+        if self._taken[0].after is None:
+            self._agenda.rescanned(self._began_at)
 
     def put_back(self) -> None:
         """Put everything that was taken back on the agenda."""

@@ -160,8 +160,8 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
                 },
                 session,
             )
-        stream = Stream(database=database, session=session, first=answer["cursor"])
-        yield stream
+        database.ask_again_what_it_is()
+        yield Stream(database=database, session=session, first=answer["cursor"])
     finally:
         await session.end_session()
 

@@ -112,12 +112,20 @@ class Database:
             await self._client.admin.command("ping")
 
     async def has_transactions(self) -> bool:
-        """Tell whether the deployment has transactions and change streams: a standalone server has neither."""
+        """Tell whether the deployment has transactions and change streams: a standalone server has neither.
+
+        That is asked again after every transaction that failed, and whenever a change stream opens: a server may be
+        made a member of a replica set, or be started alone for maintenance.
+        """
         if self._replicated is None:
             with translated("asking the server what it is"):
                 hello = await self._client.admin.command("hello")
             self._replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
         return self._replicated
+
+    def ask_again_what_it_is(self) -> None:
+        """Forget whether there are transactions."""
+        self._replicated = None
 
     async def stream_session(self) -> Session:
         """Start a session for a change stream; the caller ends it."""
@@ -144,6 +152,7 @@ class Database:
                         return await self._attempt(session, body)
                     except (PyMongoError, StoreError) as error:
                         if not _lost_a_race(error):
+                            self.ask_again_what_it_is()
                             raise
                     await asyncio.sleep(random.uniform(0, FIRST_WAIT_SECONDS * 2**attempt))  # noqa: S311 - jitter
                 return await self._attempt(session, body)

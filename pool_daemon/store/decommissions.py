@@ -1,6 +1,7 @@
 """Decommissioning: the synced pools, the workloads' next action, the work orders and the records, all or nothing."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -103,9 +104,11 @@ class Decommissions:
         copies = [copy for case in settlement.cases for copy in case.copies]
         if copies:
             gone, at = settlement.decommissioned, self._clock.now()
-            await self._workloads.set_next_action(
+            changed = await self._workloads.set_next_action(
                 [each.workload_id for each in gone], was=NextAction.DEPLOY, to=NextAction.DELETE, session=session
             )
+            if changed != len(gone):
+                raise StoreConflictError(f"setting next_action: {changed} of {len(gone)} workloads were still deployed")
             order, record = (
                 (self._workloads.order_first, self._events.record_first)
                 if anew
@@ -118,33 +121,42 @@ class Decommissions:
         """Write a batch pool by pool on a server without transactions, each step conditional on the one before.
 
         The pool is saved only as it was read, and looked at once more after its workloads are marked: if it was
-        topped up in between, the marks are taken back before any node has seen an order. What remains is the
-        moment between that look and the order; only a replica set closes it.
+        topped up in between, the marks are taken back before any node has seen an order. Only what was marked here
+        gets an order and a record. What remains is the moment between that look and the order, in which a top-up
+        comes too late and a crash leaves the order to the reconciler and the record to nobody; only a replica set
+        closes it.
         """
         cases = []
         for case in settlement.cases:
-            if await self._write_case(case):
-                cases.append(case)
+            written = await self._write_case(case)
+            if written is not None:
+                cases.append(written)
             else:
                 settlement.look_again[case.as_read.pool_id] = case.synced.last_updated
         settlement.cases = cases
         return settlement
 
-    async def _write_case(self, case: Case) -> bool:
+    async def _write_case(self, case: Case) -> Case | None:
+        """Write one pool and return what came of it, None if it was changed meanwhile and must be looked at again."""
         if not case.must_be_written:
-            return True
+            return case
         if not await self._pool_store.update_pool(case.synced, as_read=case.as_read):
-            return False
-        workload_ids = [each.workload_id for each in case.gone]
-        if not workload_ids:
-            return True
-        await self._workloads.set_next_action(workload_ids, was=NextAction.DEPLOY, to=NextAction.DELETE)
+            return None
+        marked = [
+            (gone, copy)
+            for gone, copy in zip(case.gone, case.copies, strict=True)
+            if await self._workloads.mark(gone.workload_id, was=NextAction.DEPLOY, to=NextAction.DELETE)
+        ]
+        gone, copies = tuple(each for each, _ in marked), tuple(copy for _, copy in marked)
+        if not marked:
+            return replace(case, gone=(), copies=())
         if not await self._pool_store.update_pool(case.synced, as_read=case.synced):
-            await self._workloads.set_next_action(workload_ids, was=NextAction.DELETE, to=NextAction.DEPLOY)
-            return False
-        await self._workloads.order(case.copies)
-        await self._events.record(case.gone, at=self._clock.now())
-        return True
+            for each in gone:
+                await self._workloads.mark(each.workload_id, was=NextAction.DELETE, to=NextAction.DEPLOY)
+            return None
+        await self._workloads.order(copies)
+        await self._events.record(gone, at=self._clock.now())
+        return replace(case, gone=gone, copies=copies)
 
 
 def _pool_updates(case: Case) -> list[UpdateOne]:

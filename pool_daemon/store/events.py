@@ -1,6 +1,7 @@
 """The daemon's own record of what it did: one document for each workload, which cannot exist twice."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -33,18 +34,24 @@ class EventStore:
             await self._events.insert_many(records, ordered=False, session=session)
 
     async def record(
-        self, decommissioned: Iterable[Decommissioned], *, at: float, session: Session | None = None
+        self, decommissioned: Sequence[Decommissioned], *, at: float, session: Session | None = None
     ) -> None:
-        """Record what was decommissioned at the unix instant `at`; a record that is there already stays as it is.
+        """Record what was decommissioned at the unix instant `at`, whether or not that has happened before.
 
-        A record's id is made of the workload, its pool and the pool's `empty_at`, so that doing the same thing
-        again, whoever does it, finds the record there.
+        A workload that was deployed again in a pool that nobody has written since is decommissioned a second time at
+        the same end: that record has the second in its id, too.
         """
-        upserts = [
-            UpdateOne({"_id": event_id(gone)}, {"$setOnInsert": self._record(gone, at)}, upsert=True)
-            for gone in decommissioned
-        ]
+        ids = [event_id(gone) for gone in decommissioned]
         with translated("recording events"):
+            known = set(await self._events.distinct("_id", {"_id": {"$in": ids}}, session=session))
+            upserts = [
+                UpdateOne(
+                    {"_id": f"{name}/{math.floor(at)}" if name in known else name},
+                    {"$setOnInsert": self._record(gone, at)},
+                    upsert=True,
+                )
+                for name, gone in zip(ids, decommissioned, strict=True)
+            ]
             await self._events.bulk_write(upserts, ordered=False, session=session)
 
     def _record(self, gone: Decommissioned, at: float) -> dict[str, Any]:
@@ -64,5 +71,5 @@ class EventStore:
 
 
 def event_id(gone: Decommissioned) -> str:
-    """Return the id of the record of one decommissioning."""
-    return f"{gone.workload_id}/{gone.pool_id}/{gone.empty_at}"
+    """Return the id of the record of a workload's decommissioning, made of it, its pool and the pool's end."""
+    return f"{gone.workload_id!r}/{gone.pool_id}/{gone.empty_at}"

@@ -25,6 +25,7 @@ UNAVAILABLE = frozenset(
     {
         6,
         7,
+        20,
         24,
         50,
         63,
@@ -36,6 +37,7 @@ UNAVAILABLE = frozenset(
         189,
         234,
         262,
+        263,
         290,
         9001,
         10058,
@@ -47,7 +49,8 @@ UNAVAILABLE = frozenset(
         13436,
     }
 )
-"""Codes of a server that is away, stepping down, shutting down, recovering or too slow; they pass by themselves."""
+"""Codes of a server that is away, stepping down, shutting down, recovering or too slow, or that was started without
+its replica set (20 and 263: no transactions); they pass by themselves."""
 
 DUPLICATE_KEY = 11000
 

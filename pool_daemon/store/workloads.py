@@ -1,19 +1,25 @@
 """Workloads and their work orders in the database."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne
 
+from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import NextAction
+from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.documents import RAW
 from pool_daemon.store.failures import translated
 
 WORKLOADS: Final = "workload"
 WORKQUEUE: Final = "workqueue"
+
+BATCH: Final = 10_000
+"""Ids that one query asks for; a command of any length would be refused."""
 
 
 class WorkloadStore:
@@ -37,7 +43,8 @@ class WorkloadStore:
             "next_action": int(NextAction.DEPLOY),
         }
         if after is not None:
-            match["_id"] = {"$gt": after}
+            # A plain comparison would see ids of the same type only, and lose those that the order puts behind them.
+            match["$expr"] = {"$gt": ["$_id", {"$literal": after}]}
         pipeline: list[dict[str, Any]] = [
             {"$match": match},
             *([{"$sort": {"_id": 1}}] if len(pool_ids) == 1 else []),
@@ -48,8 +55,16 @@ class WorkloadStore:
         with translated("reading deployed workloads"):
             return await cursor.to_list(limit)
 
+    async def mark(self, workload_id: Any, *, was: NextAction, to: NextAction) -> bool:
+        """Change the next action of one workload if it still has `was`; tell whether it had."""
+        with translated("setting next_action"):
+            result = await self._workloads.update_one(
+                {"_id": workload_id, "next_action": int(was)}, {"$set": {"next_action": int(to)}}
+            )
+        return result.modified_count == 1
+
     async def set_next_action(
-        self, workload_ids: Sequence[Any], *, was: NextAction, to: NextAction, session: Session | None = None
+        self, workload_ids: Sequence[Any], *, was: NextAction, to: NextAction, session: Session
     ) -> int:
         """Change the next action of those workloads that still have `was`; return how many changed."""
         with translated("setting next_action"):
@@ -76,7 +91,12 @@ class WorkloadStore:
 
     async def pools_of(self, workload_ids: Sequence[Any]) -> list[int]:
         """Return the pool ids of those workloads that are deployed; an id that is no number is nobody's."""
-        query = {"_id": {"$in": list(workload_ids)}, "next_action": int(NextAction.DEPLOY)}
-        with translated("finding the pools of workloads"):
-            pool_ids = await self._workloads.distinct("pool_id", query)
-        return [int(pool_id) for pool_id in pool_ids if isinstance(pool_id, int)]
+        pool_ids: set[int] = set()
+        for start in range(0, len(workload_ids), BATCH):
+            query = {"_id": {"$in": workload_ids[start : start + BATCH]}, "next_action": int(NextAction.DEPLOY)}
+            with translated("finding the pools of workloads"):
+                found = await self._workloads.distinct("pool_id", query)
+            for pool_id in found:
+                with suppress(UnreadableDocumentError):
+                    pool_ids.add(fields.whole({"pool_id": pool_id}, "pool_id", UnreadableDocumentError))
+        return list(pool_ids)
