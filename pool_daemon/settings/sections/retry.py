@@ -1,0 +1,34 @@
+"""When a pool that fails is tried again."""
+
+from pydantic import Field
+
+from pool_daemon.settings.sections.section import Section
+
+
+class Retry(Section):
+    """When a pool that fails by itself is tried again. An outage of the database is nobody's failure."""
+
+    tries: int = Field(
+        default=5,
+        ge=1,
+        le=100,
+        description="Times in a row that a pool may fail before it goes into quarantine.",
+    )
+    first_seconds: float = Field(
+        default=1,
+        ge=0.1,
+        le=3600,
+        description="Longest wait, in seconds, before the second try. It doubles each time.",
+    )
+    longest_seconds: float = Field(
+        default=300,
+        ge=0.1,
+        le=86400,
+        description="Longest wait between two tries, in seconds, before the quarantine.",
+    )
+    quarantine_seconds: float = Field(
+        default=3600,
+        ge=1,
+        le=604800,
+        description="Seconds, give or take a tenth, between two tries of a pool in quarantine.",
+    )
