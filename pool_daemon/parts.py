@@ -66,7 +66,7 @@ class Parts:
             server_selection_seconds=settings.database.server_selection_seconds,
             listeners=[CommandLog(self.observer.command_finished)],
         )
-        self.agenda = Agenda()
+        self.agenda = Agenda(rescan_seconds=settings.expiry.rescan_seconds)
         self.alarm = Alarm(clock=self.clock, safety_seconds=settings.expiry.safety_seconds)
         self.reports = Reports(observer=self.observer, settings=self.live.view(lambda now: now.log), dry_run=dry_run)
         self._make_restraints()
@@ -106,7 +106,7 @@ class Parts:
         )
 
     def _make_scheduling(self) -> None:
-        settings, clock = self._settings, self.clock
+        clock = self.clock
         self.watcher = Watcher(
             open_stream=lambda token: open_stream(self.database, token=token),
             agenda=self.agenda,
@@ -120,7 +120,6 @@ class Parts:
                 database=self.database,
                 clock=clock,
                 identity=self._identity,
-                batch_workloads=settings.expiry.batch_workloads,
                 dry_run=self._dry_run,
             ),
             agenda=self.agenda,
@@ -129,7 +128,7 @@ class Parts:
             ),
             reports=self.reports,
             clock=clock,
-            concurrency=settings.expiry.concurrency,
+            settings=self.live.view(lambda now: now.expiry),
         )
         self.rounds = Rounds(
             expirer=self.expirer, alarm=self.alarm, clock=clock, stop=self.stop.stopped, observer=self.observer

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import Final
 
 import structlog
 
@@ -11,8 +12,13 @@ from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.intake import NOBODYS_FAULT, Batch, Intake
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.scheduling.throttle import Throttle
+from pool_daemon.settings import sections
 from pool_daemon.store.cases import OversizedBatchError, Settlement
 from pool_daemon.store.store import Store
+
+HEED_SECONDS: Final = 0.25
+"""How soon a stop is heeded while the nodes are spared."""
 
 log = structlog.get_logger("pool_daemon.expirer")
 
@@ -36,8 +42,8 @@ class PassReport:
 class Expirer:
     """Runs passes over what is due.
 
-    `concurrency` is how many transactions are in flight at once. A gate of the restraints that closes lets a running
-    pass finish the batches in hand and return.
+    The settings say how many transactions are in flight at once, how much one takes, and how many orders a second may
+    be given. A gate of the restraints that closes lets a running pass finish the batches in hand and return.
     """
 
     def __init__(
@@ -48,14 +54,15 @@ class Expirer:
         restraints: Restraints,
         reports: Reports,
         clock: Clock,
-        concurrency: int,
+        settings: sections.Expiry,
     ) -> None:
         self._store = store
         self._agenda = agenda
         self._restraints = restraints
         self._reports = reports
         self._clock = clock
-        self._concurrency = concurrency
+        self._settings = settings
+        self._throttle = Throttle(clock=clock, settings=settings)
 
     async def run_pass(self, now: int) -> PassReport:
         """Settle everything due at the unix second `now`, then find out what falls due next.
@@ -81,7 +88,8 @@ class Expirer:
             restraints=self._restraints,
             reports=self._reports,
             clock=self._clock,
-            batch_workloads=self._store.decommissions.batch_workloads,
+            batch_workloads=self._throttle.most_at_once(self._settings.batch_workloads),
+            in_order=self._throttle.engaged,
         )
         finished = False
         try:
@@ -108,8 +116,9 @@ class Expirer:
                 if batch is None:
                     running -= await _finished(running, within_seconds=intake.seconds_to_fresh())
                     continue
-                while len(running) >= self._concurrency:
+                while len(running) >= (1 if self._throttle.engaged else self._settings.concurrency):
                     running -= await _finished(running)
+                await self._spare_the_nodes()
                 pool_ids = await self._restraints.sift(batch.pool_ids)
                 report.cut_short_by = self._restraints.gate.closed_by()
                 if report.cut_short_by is not None:
@@ -122,6 +131,14 @@ class Expirer:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+    async def _spare_the_nodes(self) -> None:
+        """Wait until more orders may be given, or a gate closes."""
+        while True:
+            wait_seconds = self._throttle.wait_seconds()
+            if not wait_seconds or self._restraints.gate.closed_by() is not None:
+                return
+            await asyncio.sleep(min(wait_seconds, HEED_SECONDS))
 
     async def _settle(self, intake: Intake, batch: Batch, report: PassReport) -> None:
         try:
@@ -159,6 +176,7 @@ class Expirer:
     def _note(self, settlement: Settlement, report: PassReport, *, seconds: float) -> None:
         report.settled += len(settlement.cases)
         report.decommissioned += len(settlement.decommissioned)
+        self._throttle.gave(len(settlement.decommissioned))
         self._agenda.look_again_at_all(settlement.look_again)
         self._reports.settlement(settlement, at=self._clock.now(), seconds=seconds)
 

@@ -5,10 +5,18 @@ from typing import Any, Final, TypeVar, cast
 
 from pool_daemon.settings.sections import Section, Settings
 
-RELOADABLE: Final = frozenset({"stream", "clock", "brake", "retry", "reconcile", "log"})
+RELOADABLE: Final = frozenset({"expiry", "stream", "clock", "brake", "retry", "reconcile", "log"})
 """Sections that parts read anew at each use: bounds, rates and intervals."""
 
-FIXED: Final = frozenset({("reconcile", "enabled"), ("log", "format")})
+FIXED: Final = frozenset(
+    {
+        ("expiry", "safety_seconds"),
+        ("expiry", "rescan_seconds"),
+        ("expiry", "drain_seconds"),
+        ("reconcile", "enabled"),
+        ("log", "format"),
+    }
+)
 """Fields of those sections that are read at the start alone."""
 
 S = TypeVar("S", bound=Section)

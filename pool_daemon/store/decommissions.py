@@ -21,21 +21,22 @@ from pool_daemon.store.workloads import WorkloadStore
 SYNCED_FIELDS: Final = ("cus", "sus", "ipv4us", "last_updated")
 """What is saved of a synced pool."""
 
+MOST_WORKLOADS: Final = 2000
+"""Workloads that one transaction takes unless the caller says less: four times as many documents are written, some six
+megabytes of the server's log of operations, far below the 16 at which it cuts a transaction into pieces."""
+
 
 class Decommissions:
     """Settles expired pools in batches: a transaction each, or step by step on a server without transactions.
 
-    `identity` is written into every record as who did it; `batch_workloads` bounds what one transaction takes. In a
-    `dry_run` everything is read and decided, and nothing written.
+    `identity` is written into every record as who did it. In a `dry_run` everything is read and decided, and nothing
+    written.
     """
 
-    def __init__(
-        self, *, database: Database, clock: Clock, identity: str, batch_workloads: int, dry_run: bool = False
-    ) -> None:
+    def __init__(self, *, database: Database, clock: Clock, identity: str, dry_run: bool = False) -> None:
         self._database = database
         self._dry_run = dry_run
         self._clock = clock
-        self.batch_workloads = batch_workloads
         self._reader = CaseReader(database=database)
         self._pools = database.collection(CAPACITY_POOLS)
         self._pool_store = PoolStore(database=database)
@@ -48,20 +49,18 @@ class Decommissions:
         *,
         now: int,
         due_by: int | None = None,
-        most: int | None = None,
+        most: int = MOST_WORKLOADS,
         after: Any = None,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission what uses their exhausted resources.
 
         A pool is due if its `empty_at` is at most `due_by` (unix seconds; `now` if None) at the moment of commit;
-        the others are left alone. At most `most` workloads go, `batch_workloads` if None; `after` continues a single
-        pool behind that workload id.
+        the others are left alone. At most `most` workloads go; `after` continues a single pool behind that workload id.
         Raises OversizedBatchError, nothing done, if several pools hold more workloads than that;
         StoreConflictError if other writers were faster each time; StoreUnavailableError, in which case it may have
         been committed: settling again is safe, for what is done is not found again.
         """
         due_by = now if due_by is None else due_by
-        most = self.batch_workloads if most is None else most
 
         async def decide(session: Session | None) -> Settlement:
             return await self._reader.read(pool_ids, now=now, due_by=due_by, most=most, after=after, session=session)

@@ -10,16 +10,11 @@ from pool_daemon.store.workloads import WorkloadStore
 class Store:
     """The rooms of the store on one database.
 
-    `identity` is written into every record as who did it; `batch_workloads` bounds what one transaction takes;
-    `dry_run` keeps the decommissions from being written.
+    `identity` is written into every record as who did it; `dry_run` keeps the decommissions from being written.
     """
 
-    def __init__(
-        self, *, database: Database, clock: Clock, identity: str, batch_workloads: int, dry_run: bool = False
-    ) -> None:
+    def __init__(self, *, database: Database, clock: Clock, identity: str, dry_run: bool = False) -> None:
         self.database = database
         self.pools = PoolStore(database=database)
         self.workloads = WorkloadStore(database=database)
-        self.decommissions = Decommissions(
-            database=database, clock=clock, identity=identity, batch_workloads=batch_workloads, dry_run=dry_run
-        )
+        self.decommissions = Decommissions(database=database, clock=clock, identity=identity, dry_run=dry_run)

@@ -58,7 +58,7 @@ class Scene:
         self.database = database
         self.holds = HoldStore(database=database, identity="me")
         self.documents = explorer.database["pool-daemon-brake"]
-        self._decommissions = Decommissions(database=database, clock=SystemClock(), identity="me", batch_workloads=500)
+        self._decommissions = Decommissions(database=database, clock=SystemClock(), identity="me")
         self.brake = self.start()
 
     def start(self, **settings: Any) -> Brake:

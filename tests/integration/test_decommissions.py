@@ -35,8 +35,8 @@ async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database
     database.close()
 
 
-def decommissions_of(database: Database, *, batch_workloads: int = 100) -> Decommissions:
-    return Decommissions(database=database, clock=SystemClock(), identity="me", batch_workloads=batch_workloads)
+def decommissions_of(database: Database) -> Decommissions:
+    return Decommissions(database=database, clock=SystemClock(), identity="me")
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ async def test_several_pools_with_more_workloads_than_a_batch_holds_are_refused_
 ) -> None:
     pools = [explorer.buy_expired(*[CONTAINER] * 3) for _ in range(2)]
     with pytest.raises(OversizedBatchError):
-        await decommissions_of(database, batch_workloads=5).settle([pool.pool_id for pool in pools], now=now())
+        await decommissions_of(database).settle([pool.pool_id for pool in pools], now=now(), most=5)
     for pool in pools:
         assert_untouched(explorer, pool.workload_ids)
 
@@ -216,10 +216,10 @@ async def test_one_pool_with_more_workloads_than_a_batch_holds_is_done_in_steps_
     explorer: Explorer, database: Database
 ) -> None:
     pool = explorer.buy_expired(*[FREE[0]] * 12, *[CONTAINER] * 13)
-    decommissions = decommissions_of(database, batch_workloads=5)
+    decommissions = decommissions_of(database)
     steps, after = 0, None
     while True:
-        settlement = await decommissions.settle([pool.pool_id], now=now(), after=after)
+        settlement = await decommissions.settle([pool.pool_id], now=now(), most=5, after=after)
         steps += 1
         after = settlement.continue_after
         if after is None:

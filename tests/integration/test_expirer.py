@@ -21,7 +21,7 @@ from pool_daemon.scheduling.expirer import Expirer
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.scheduling.restraints import NoBrake, Restraints
-from pool_daemon.settings.sections import Log, Retry
+from pool_daemon.settings.sections import Expiry, Log, Retry
 from pool_daemon.store.client import connect
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.setup import create_collections, setup
@@ -71,12 +71,12 @@ async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, latch: Lat
         observer=observer,
     )
     yield Expirer(
-        store=Store(database=database, clock=clock, identity="me", batch_workloads=20),
+        store=Store(database=database, clock=clock, identity="me"),
         agenda=agenda,
         restraints=Restraints(gate=latch, brake=NoBrake(), quarantine=quarantine),
         reports=Reports(observer=observer, settings=Log()),
         clock=clock,
-        concurrency=2,
+        settings=Expiry(batch_workloads=20, concurrency=2),
     )
     database.close()
 

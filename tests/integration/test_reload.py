@@ -25,9 +25,9 @@ def test_a_good_file_takes_effect_and_a_bad_one_leaves_the_old_in_force(
     often = {"EXPIRY__SAFETY_SECONDS": "0.5"}  # each pass says at debug what it armed the alarm for
     with running_daemon("--config", str(config), uri=mongo_uri, database_name=database_name, **often) as daemon:
         daemon.wait_for_log(lambda record: record["event"] == "lease_acquired", within_seconds=20, what="the lease")
-        applied = reload(daemon, config, "[brake]\npools = 7\n[expiry]\nconcurrency = 4\n", "settings_reloaded")
+        applied = reload(daemon, config, "[brake]\npools = 7\n[expiry]\ndrain_seconds = 21\n", "settings_reloaded")
         assert applied["changed"] == ["brake.pools"]
-        assert applied["needs_restart"] == ["expiry.concurrency"]
+        assert applied["needs_restart"] == ["expiry.drain_seconds"]
         refused = reload(daemon, config, "[brake]\npools = 'many'\n", "settings_refused")
         assert "brake.pools" in str(refused["reason"])
         again = reload(daemon, config, '[brake]\npools = 7\n[log]\nlevel = "debug"\n', "settings_reloaded")

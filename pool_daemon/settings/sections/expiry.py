@@ -12,8 +12,16 @@ class Expiry(Section):
         default=60,
         ge=0.1,
         le=3600,
-        description="Longest sleep, in seconds, before the pools are looked at again although nothing was "
-        "heard. Bounds how late the daemon can be if every other signal were lost.",
+        description="Longest sleep, in seconds, before the daemon looks again for what has fallen due since its "
+        "last look, although nothing was heard. Costs one query.",
+    )
+    rescan_seconds: float = Field(
+        default=600,
+        ge=1,
+        le=86_400,
+        description="Seconds between two looks at everything overdue, even at what was looked at before. Bounds how "
+        "late the daemon can be if every other signal were lost; costs some 25 microseconds for each pool that is "
+        "overdue and stays so.",
     )
     batch_workloads: int = Field(
         default=500,
@@ -24,11 +32,18 @@ class Expiry(Section):
         "round trips.",
     )
     concurrency: int = Field(
-        default=2,
+        default=3,
         ge=1,
         le=32,
-        description="Transactions at work at once. Two keep the server busy while the daemon computes; "
+        description="Transactions at work at once. Three keep the server busy while the daemon computes; "
         "more mostly wait for the same disk.",
+    )
+    orders_per_second: float = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="Work orders a second at most, to spare the nodes; 0 is no bound. What is due longest goes first "
+        "then, whosever it is, and what waits is the metric `pool_daemon_backlog_pools`.",
     )
     drain_seconds: float = Field(
         default=20,
