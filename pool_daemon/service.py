@@ -1,6 +1,7 @@
 """The daemon as a process: its logs, its MongoDB, its name, its signals."""
 
 import asyncio
+import gc
 import os
 import secrets
 import socket
@@ -49,6 +50,7 @@ async def _serve(settings: Settings, load: Callable[[], Settings], *, once: bool
                 leased=not once,
                 dry_run=dry_run,
             )
+            _calm_the_collector()
             if not once:
                 with reload_signal(lambda: daemon.reload(load)):
                     await daemon.run(mongodb.ended)
@@ -56,6 +58,16 @@ async def _serve(settings: Settings, load: Callable[[], Settings], *, once: bool
             report = await daemon.run_once()
     log.info("pass_completed", settled=report.settled, decommissioned=report.decommissioned)
     return ExitCode.FAILED if report.set_aside or report.cut_short_by else ExitCode.OK
+
+
+def _calm_the_collector() -> None:
+    """Let the garbage collector pass over what is here to stay, and come round a tenth as often.
+
+    In a storm it took a fifth of the daemon's processor time, looking for cycles among documents that have none.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def process_identity() -> str:

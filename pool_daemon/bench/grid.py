@@ -50,7 +50,8 @@ class Lot:
 
     The first runs empty at `empty_at` (unix seconds), each other `apart_seconds` after the one before. Of
     the containers of each pool the last `missing_each` have no document; where nobody will look at them, that saves
-    the time to write it. Pools that are `settled` were synced when they ran empty.
+    the time to write it. Pools that are `settled` were synced when they ran empty. Without an `owner` they belong to a
+    thousand of them.
     """
 
     pools: int
@@ -61,6 +62,7 @@ class Lot:
     next_action: NextAction = NextAction.DEPLOY
     missing_each: int = 0
     settled: bool = False
+    owner: int | None = None
 
     @property
     def workloads(self) -> int:
@@ -110,6 +112,7 @@ def _seeds(lot: Lot) -> Iterator[Document]:
             "each": lot.workloads_each,
             "written": lot.workloads_each - lot.missing_each,
             "apart": Int64(lot.apart_seconds),
+            "owner": None if lot.owner is None else Int64(lot.owner),
             "pool": _first_pool(lot),
             "workload": _container(lot),
         }
@@ -160,7 +163,7 @@ def _container(lot: Lot) -> Document:
 
 _POOL_ID: Final = {"$add": ["$first", "$n"]}
 _WORKLOAD_ID: Final = {"$add": [{"$multiply": [_POOL_ID, Int64(WORKLOAD_IDS_EACH)]}, "$w"]}
-_OWNER: Final = {"$add": [{"$mod": [_POOL_ID, Int64(OWNERS)]}, Int64(1)]}
+_OWNER: Final = {"$ifNull": ["$owner", {"$add": [{"$mod": [_POOL_ID, Int64(OWNERS)]}, Int64(1)]}]}
 _LATER: Final = {"$multiply": ["$n", "$apart"]}
 
 _EACH_POOL: Final[list[Document]] = [

@@ -1,4 +1,9 @@
-"""The second reference: the very documents that the daemon writes, written as fast as a bare script can."""
+"""The second reference: the very documents that the daemon writes, written as fast as a bare script can.
+
+Written twice: each write for itself, with the orders as upserts, as the explorer has them; and, since workload, order
+and record belong together, in transactions like the daemon's, with everything inserted that is new. What a server
+takes for a transaction nobody can save who may not lose an order.
+"""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +16,9 @@ import bson
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne, UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
+from pymongo.write_concern import WriteConcern
 
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.store.events import EVENTS
@@ -20,7 +27,9 @@ from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE
 
 Document = dict[str, Any]
 
-THREADS: Final = (1, 2, 4)
+THREADS: Final = (2, 4)
+"""Numbers of threads that are tried; on two cores one alone was slower each time."""
+
 BATCH_WORKLOADS: Final = 500
 
 
@@ -30,7 +39,8 @@ class Batch:
 
     pools: Sequence[UpdateOne]
     workload_ids: Sequence[int]
-    orders: Sequence[ReplaceOne[Any]]
+    orders: Sequence[RawBSONDocument]
+    upserts: Sequence[ReplaceOne[Any]]
     events: Sequence[RawBSONDocument]
 
 
@@ -51,33 +61,48 @@ def prepare(database: Database[Document], *, now: int) -> list[Batch]:
             Batch(
                 [_saving(pools[pool_id], now) for pool_id in sorted(fresh)],
                 [workload["_id"] for workload in chunk],
-                [_order(workload) for workload in chunk],
+                orders := [_order(workload) for workload in chunk],
+                [ReplaceOne({"_id": order["_id"]}, order, upsert=True) for order in orders],
                 [_raw(_event(workload, pools[workload["pool_id"]])) for workload in chunk],
             )
         )
     return batches
 
 
-def write(database: Database[Document], batches: Sequence[Batch], *, threads: int) -> float:
+def write(database: Database[Document], batches: Sequence[Batch], *, threads: int, transactions: bool = False) -> float:
     """Write the batches from so many threads, and return how many seconds it took.
 
-    No transactions: each write stands for itself, acknowledged as the server is configured to by default, which
-    is as durable as the daemon's. Orders are upserts, as the explorer has them; records are inserted.
+    Without `transactions` each write stands for itself, acknowledged as the server is configured to by default, which
+    is as durable as the daemon's.
     """
 
     def write_batch(batch: Batch) -> None:
-        if batch.pools:
-            database[CAPACITY_POOLS].bulk_write(batch.pools, ordered=False)
-        change = {"$set": {"next_action": int(NextAction.DELETE)}}
-        database[WORKLOADS].update_many({"_id": {"$in": batch.workload_ids}}, change)
-        database[WORKQUEUE].bulk_write(batch.orders, ordered=False)
-        database[EVENTS].insert_many(batch.events, ordered=False)
+        if not transactions:
+            _write(database, batch, None)
+            return
+        with (
+            database.client.start_session() as session,
+            session.start_transaction(write_concern=WriteConcern("majority")),
+        ):
+            _write(database, batch, session)
 
     with ThreadPoolExecutor(threads) as executor:
         list(executor.map(_nothing, range(threads)))
         started_at = time.perf_counter()
         list(executor.map(write_batch, batches))
         return time.perf_counter() - started_at
+
+
+def _write(database: Database[Document], batch: Batch, session: ClientSession | None) -> None:
+    if batch.pools:
+        database[CAPACITY_POOLS].bulk_write(batch.pools, ordered=False, session=session)
+    change = {"$set": {"next_action": int(NextAction.DELETE)}}
+    database[WORKLOADS].update_many({"_id": {"$in": batch.workload_ids}}, change, session=session)
+    if session is None:
+        database[WORKQUEUE].bulk_write(batch.upserts, ordered=False)
+    else:
+        database[WORKQUEUE].insert_many(batch.orders, ordered=False, session=session)
+    database[EVENTS].insert_many(batch.events, ordered=False, session=session)
 
 
 def _nothing(_number: int) -> None:
@@ -88,9 +113,8 @@ def _saving(pool: Document, now: int) -> UpdateOne:
     return UpdateOne({"_id": pool["_id"]}, {"$set": {"cus": 0.0, "last_updated": Int64(now)}})
 
 
-def _order(workload: Document) -> ReplaceOne[Any]:
-    order = _raw(workload | {"next_action": int(NextAction.DELETE)})
-    return ReplaceOne({"_id": workload["_id"]}, order, upsert=True)
+def _order(workload: Document) -> RawBSONDocument:
+    return _raw(workload | {"next_action": int(NextAction.DELETE)})
 
 
 def _event(workload: Document, pool: Document) -> Document:

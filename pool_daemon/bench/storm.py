@@ -77,30 +77,33 @@ class Storm:
         run = storm_on_daemon(stage, self._lot(0))
         daemon_pace = workloads / run.seconds
         raw_pace = workloads / self._raw_limit(stage)
+        atomic_pace = workloads / self._raw_limit(stage, transactions=True)
         plain_pace = self._one_by_one(stage)
         largest = max(run.commits, key=lambda commit: commit.size_bytes)
         return [
             Figure("first decommissioning after the second", run.first_milliseconds, "ms", at_least=0, at_most=100),
             Figure("pace", daemon_pace / plain_pace, "× one by one", at_least=15),
             Figure("pace", daemon_pace / raw_pace, "× raw limit", at_least=0.8),
+            Figure("pace", daemon_pace / atomic_pace, "× raw limit in transactions"),
             Figure("largest transaction", largest.size_bytes / 1e6, "MB", at_most=SERVERS_LIMIT_MB),
             Figure("largest transaction", largest.writes, "writes"),
             Figure("daemon", daemon_pace, "workloads/s"),
             Figure("raw limit", raw_pace, "workloads/s"),
+            Figure("raw limit in transactions", atomic_pace, "workloads/s"),
             Figure("one by one", plain_pace, "workloads/s"),
         ]
 
     def _lot(self, due_at: int) -> Lot:
         return Lot(pools=self.pools, workloads_each=self.workloads_each, empty_at=due_at)
 
-    def _raw_limit(self, stage: Stage) -> float:
+    def _raw_limit(self, stage: Stage, *, transactions: bool = False) -> float:
         seconds = []
         for threads in raw_limit.THREADS:
-            stage.tell(f"the raw limit with {threads} threads")
+            stage.tell(f"the raw limit{' in transactions' if transactions else ''} with {threads} threads")
             now = int(time.time())
             stage.fill(self._lot(now))
             batches = raw_limit.prepare(stage.database, now=now)
-            seconds.append(raw_limit.write(stage.database, batches, threads=threads))
+            seconds.append(raw_limit.write(stage.database, batches, threads=threads, transactions=transactions))
         return min(seconds)
 
     def _one_by_one(self, stage: Stage) -> float:

@@ -200,8 +200,16 @@ class Intake:
                 self._reports.unreadable_pools(page.unreadable)
                 self._let_overtake(page.pools, after, now, overtaking)
                 waiting = [pool for pool in page.pools if pool.pool_id not in overtaking.pool_ids]
+                if after is None:
+                    waiting = await self._worth_settling(waiting)
                 for batch in self._cut(waiting, now):
                     yield batch
+
+    async def _worth_settling(self, pools: Sequence[DuePool]) -> list[DuePool]:
+        """Leave out those of some pools that were settled before: nodes may have been silent about them for long."""
+        synced = [pool.pool_id for pool in pools if pool.synced]
+        deploying = await self._store.workloads.deploying(synced) if synced else set()
+        return [pool for pool in pools if not pool.synced or pool.pool_id in deploying]
 
     async def _besides(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
         """Yield the first that are due of everybody who is not overtaken; among them there may be another crowd."""

@@ -34,8 +34,10 @@ BATCH: Final = 1000
 DUE_FIELDS: Final = {
     "customer_tid": 1,
     "workloads": {"$size": {"$cond": [{"$isArray": "$active_workload_ids"}, "$active_workload_ids", []]}},
+    "synced": {"$and": [{"$isNumber": "$last_updated"}, {"$gte": ["$last_updated", "$empty_at"]}]},
 }
-"""What is read of each pool that is due; the server counts, so that not a single id of a workload travels."""
+"""What is read of each pool that is due; the server counts and compares, so that not a single id of a workload
+travels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,15 @@ class PoolResult:
 
 @dataclass(frozen=True, slots=True)
 class DuePool:
-    """A pool that is due: whose it is, None if that cannot be read, and how many workloads its document names."""
+    """A pool that is due: whose it is, None if that cannot be read, and how many workloads its document names.
+
+    Synced since it ran empty, there is nothing to do about it unless it has a deployed workload.
+    """
 
     pool_id: int
     owner: int | None = None
     workloads: int = 0
+    synced: bool = False
 
     @property
     def weight(self) -> int:
@@ -220,7 +226,8 @@ def _due_page(documents: list[dict[str, Any]]) -> DuePage:
             page.unreadable.append(PoolResult(document["_id"], error=error))
             continue
         owner = document.get("customer_tid")
-        page.pools.append(DuePool(pool_id, owner if isinstance(owner, int) else None, document["workloads"]))
+        owner = owner if isinstance(owner, int) else None
+        page.pools.append(DuePool(pool_id, owner, document["workloads"], document["synced"]))
     return page
 
 

@@ -95,8 +95,20 @@ class WorkloadStore:
         for start in range(0, len(workload_ids), BATCH):
             query = {"_id": {"$in": workload_ids[start : start + BATCH]}, "next_action": int(NextAction.DEPLOY)}
             with translated("finding the pools of workloads"):
-                found = await self._workloads.distinct("pool_id", query)
-            for pool_id in found:
-                with suppress(UnreadableDocumentError):
-                    pool_ids.add(fields.whole({"pool_id": pool_id}, "pool_id", UnreadableDocumentError))
+                pool_ids |= _wholes(await self._workloads.distinct("pool_id", query))
         return list(pool_ids)
+
+    async def deploying(self, pool_ids: Sequence[int]) -> set[int]:
+        """Return those of some pools that have a deployed workload; only the index is read."""
+        query = {"pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}, "next_action": int(NextAction.DEPLOY)}
+        with translated("finding the pools that have deployed workloads"):
+            return _wholes(await self._workloads.distinct("pool_id", query))
+
+
+def _wholes(pool_ids: Iterable[Any]) -> set[int]:
+    """Return what is a whole number of some ids, whatever the type it is stored as."""
+    wholes = set()
+    for pool_id in pool_ids:
+        with suppress(UnreadableDocumentError):
+            wholes.add(fields.whole({"pool_id": pool_id}, "pool_id", UnreadableDocumentError))
+    return wholes
