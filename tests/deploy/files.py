@@ -14,7 +14,7 @@ RUNBOOK = DEPLOY / "RUNBOOK.md"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pool-daemon-ci"
 """Where `.ci/deploy-tools` puts what it installs apart from the system."""
 
-PLACES = (CACHE / "tools/bin", CACHE / "npm/node_modules/.bin")
+PLACES = (CACHE / "tools/bin", CACHE / "kubectl")
 
 
 def tool(name: str) -> str:
