@@ -93,7 +93,7 @@ class Parts:
             losses=LossReader(database=self.database),
             settings=self.live.view(lambda now: now.brake),
             clock=clock,
-            look_again=self.look_again,
+            look_again=self.try_again,
             observer=self.observer,
         )
         self.quarantine = Quarantine(
@@ -101,7 +101,7 @@ class Parts:
             settings=self.live.view(lambda now: now.retry),
             clock=clock,
             identity=self._identity,
-            look_again=self.look_again,
+            look_again=self.try_again,
             observer=self.observer,
         )
 
@@ -192,12 +192,12 @@ class Parts:
         self.agenda.rescan()
         self.alarm.wake()
 
-    def look_again(self, wishes: Mapping[int, int]) -> None:
-        """Have each pool looked at by its unix second; the alarm hears of the first of them."""
-        self.agenda.look_again_at_all(wishes)
+    def try_again(self, wishes: Mapping[int, int]) -> None:
+        """Have each pool, which is due already, looked at by its unix second; the alarm hears of the first of them."""
+        self.agenda.try_again(wishes)
         if wishes:
             self.alarm.expect(min(wishes.values()))
 
     def look_at(self, pool_id: int) -> None:
-        """Have a pool looked at now."""
-        self.look_again({pool_id: int(self.clock.now())})
+        """Have a pool that was missed looked at now."""
+        self.try_again({pool_id: int(self.clock.now())})

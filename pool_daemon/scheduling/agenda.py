@@ -12,7 +12,10 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, NamedTuple
+
+LONG_AGO: Final = 0
+"""Says of a pool that nothing new made it due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,21 @@ class Work:
     """What one pass has taken from the agenda.
 
     Pools due are read from the watermark `after` (unix seconds) on, from the beginning of time if it is None.
-    `asked_for` maps pools that are looked at wherever they stand to the second for which that was asked;
-    `workload_ids` are workloads whose pools are.
+    `asked_for` maps pools that are looked at wherever they stand to the second at which they came to that, or to
+    `LONG_AGO` if they are tried again, or were missed: then it is their `empty_at`, or what it was before.
+    `workload_ids` are workloads whose pools are looked at.
     """
 
     after: int | None
     asked_for: Mapping[int, int] = field(default_factory=dict)
     workload_ids: frozenset[Any] = field(default=frozenset())
+
+
+class _Wish(NamedTuple):
+    """A look at the unix second `at`, at a pool that came to it at the second `since`."""
+
+    at: int
+    since: int
 
 
 class Agenda:
@@ -37,7 +48,8 @@ class Agenda:
         self._rescanned_at: int | None = None
         self._watermark: int | None = None
         self._rescan_wanted = True
-        self._look_again: dict[int, int] = {}
+        self._wishes: dict[int, _Wish] = {}
+        self._taken: dict[int, _Wish] = {}
         self._queue: list[tuple[int, int]] = []
         self._workload_ids: set[Any] = set()
 
@@ -56,16 +68,19 @@ class Agenda:
         self._rescan_wanted = True
 
     def look_again(self, pool_id: int, *, at: int) -> None:
-        """Ask for a look at a pool at the unix second `at`; of two such wishes the earlier one stands."""
-        known = self._look_again.get(pool_id)
-        if known is None or at < known:
-            self._look_again[pool_id] = at
-            heapq.heappush(self._queue, (at, pool_id))
+        """Ask for a look at a pool that comes to it at the unix second `at`; of two such wishes the earlier stands."""
+        self._wish(pool_id, _Wish(at, since=at))
 
     def look_again_at_all(self, wishes: Mapping[int, int]) -> None:
-        """Ask for a look at each pool at its unix second."""
+        """Ask for a look at each pool that comes to it at its unix second."""
         for pool_id, at in wishes.items():
             self.look_again(pool_id, at=at)
+
+    def try_again(self, wishes: Mapping[int, int]) -> None:
+        """Ask at its unix second for a look at each pool that had come to it before: it is no less late for that."""
+        for pool_id, at in wishes.items():
+            taken = self._taken.get(pool_id)
+            self._wish(pool_id, _Wish(at, since=taken.since if taken else LONG_AGO))
 
     def look_at_workloads(self, workload_ids: Iterable[Any]) -> None:
         """Ask for a look at the pools, yet unknown, of some workloads that were deployed."""
@@ -73,7 +88,7 @@ class Agenda:
 
     def next_at(self) -> int | None:
         """Return the unix second of the earliest look that was asked for by id."""
-        while self._queue and self._look_again.get(self._queue[0][1]) != self._queue[0][0]:
+        while self._queue and not self._stands(*self._queue[0]):
             heapq.heappop(self._queue)
         return self._queue[0][0] if self._queue else None
 
@@ -87,6 +102,7 @@ class Agenda:
             self._rescan_wanted = True
         after = None if self._rescan_wanted else self._watermark
         self._rescan_wanted = False
+        self._taken = {}
         return self.take_more(now, after=after)
 
     def take_more(self, now: int, *, after: int | None) -> Work:
@@ -97,7 +113,8 @@ class Agenda:
         asked_for: dict[int, int] = {}
         while (at := self.next_at()) is not None and at <= now:
             pool_id = heapq.heappop(self._queue)[1]
-            asked_for[pool_id] = self._look_again.pop(pool_id)
+            wish = self._taken[pool_id] = self._wishes.pop(pool_id)
+            asked_for[pool_id] = wish.since
         work = Work(after, asked_for, frozenset(self._workload_ids))
         self._workload_ids.clear()
         return work
@@ -106,7 +123,8 @@ class Agenda:
         """Take back the work of a pass that did not come to its end."""
         self._rescan_wanted = self._rescan_wanted or work.after is None
         self._workload_ids.update(work.workload_ids)
-        self.look_again_at_all(work.asked_for)
+        for pool_id, since in work.asked_for.items():
+            self._wish(pool_id, self._taken.get(pool_id, _Wish(since, since)))
 
     def finished(self, now: int) -> None:
         """Note that a pass has looked at everything due at the unix second `now`."""
@@ -121,7 +139,7 @@ class Agenda:
 
         A daemon that stands by for months would collect what it can never work off.
         """
-        self._look_again.clear()
+        self._wishes.clear()
         self._queue.clear()
         self._workload_ids.clear()
         self._rescan_wanted = True
@@ -131,3 +149,14 @@ class Agenda:
         stepped_back = self._watermark is not None and now < self._watermark
         long_ago = self._rescanned_at is not None and not 0 <= now - self._rescanned_at < self._rescan_seconds
         return stepped_back or long_ago
+
+    def _wish(self, pool_id: int, wish: _Wish) -> None:
+        known = self._wishes.get(pool_id, wish)
+        self._wishes[pool_id] = _Wish(min(wish.at, known.at), min(wish.since, known.since))
+        if known is wish or wish.at < known.at:
+            heapq.heappush(self._queue, (wish.at, pool_id))
+
+    def _stands(self, at: int, pool_id: int) -> bool:
+        """Tell whether an entry of the queue has not been overtaken by an earlier one."""
+        wish = self._wishes.get(pool_id)
+        return wish is not None and wish.at == at

@@ -32,7 +32,7 @@ class Reports:
         self._due_at: dict[int, int] = {}
 
     def asked_for(self, pools: Mapping[int, int]) -> None:
-        """Hear for which unix second a look at each of some pools was asked for: lateness counts from there."""
+        """Hear at which unix second some pools came to what is to be done: lateness counts from there."""
         self._due_at |= pools
 
     def begin(self) -> None:
@@ -78,7 +78,8 @@ class Reports:
 
     def _case(self, case: Case, at: float) -> None:
         pool = case.as_read
-        common = {"empty_at": pool.empty_at, "lateness_ms": round((at - pool.empty_at) * 1000, 1)}
+        due_at = max(pool.empty_at, self._due_at.get(pool.pool_id, pool.empty_at))
+        common = {"empty_at": pool.empty_at, "lateness_ms": round((at - due_at) * 1000, 1)}
         going = case.gone
         if going and self._settings.detail == "pool":
             resources = sorted({resource for gone in going for resource in gone.resources})

@@ -67,7 +67,7 @@ async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, latch: Lat
         settings=Retry(),
         clock=clock,
         identity="me",
-        look_again=agenda.look_again_at_all,
+        look_again=agenda.try_again,
         observer=observer,
     )
     yield Expirer(
@@ -155,6 +155,21 @@ async def test_unreadable_documents_are_told_once_and_left_as_they_are(explorer:
         ("workload_unreadable", unknown["_id"]),
     ]
     assert explorer.next_actions([*good.workload_ids, *strange.workload_ids, unknown["_id"]]) == [4, 3, 3]
+
+
+async def test_a_pool_that_was_set_aside_is_late_from_its_end_and_not_from_its_next_try(
+    explorer: Explorer, expirer: Expirer
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)  # an hour ago
+    explorer.database.create_collection("workqueue", validator={"pool_id": {"$ne": pool.pool_id}})
+    assert (await expirer.run_pass(now())).set_aside == 1
+    explorer.database.command("collMod", "workqueue", validator={})
+    with capture_logs() as logs:
+        async with asyncio.timeout(20):
+            while not (await expirer.run_pass(now())).decommissioned:  # noqa: ASYNC110 - nothing tells when
+                await asyncio.sleep(0.1)
+    (gone,) = [entry for entry in logs if entry["event"] == "workload_decommissioned"]
+    assert gone["lateness_ms"] > 3_500_000
 
 
 async def test_an_outage_fails_the_pass_blames_no_pool_and_loses_nothing(

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_daemon.scheduling.agenda import Agenda
+from pool_daemon.scheduling.agenda import LONG_AGO, Agenda
 
 
 def test_the_first_pass_looks_at_everything_overdue() -> None:
@@ -65,6 +65,38 @@ def test_a_pass_that_failed_gives_everything_back() -> None:
     work = agenda.take(10)
     agenda.put_back(work)
     assert agenda.take(10) == work
+
+
+def test_a_pool_comes_to_it_at_the_second_for_which_a_look_was_asked() -> None:
+    agenda = Agenda()
+    agenda.look_again(7, at=10)
+    assert agenda.take(15).asked_for == {7: 10}
+
+
+def test_a_pool_that_is_tried_again_came_to_it_when_it_did_before() -> None:
+    agenda = Agenda()
+    agenda.look_again(7, at=10)
+    for at in (10, 20, 30):
+        assert agenda.take(at).asked_for == {7: 10}
+        agenda.try_again({7: at + 10})
+    assert agenda.next_at() == 40
+
+
+def test_a_pool_that_is_tried_again_and_never_was_asked_for_came_to_it_long_ago() -> None:
+    agenda = Agenda()
+    agenda.try_again({7: 20})
+    agenda.look_again(7, at=10)
+    assert agenda.next_at() == 10
+    assert agenda.take(10).asked_for == {7: LONG_AGO}
+    agenda.look_again(7, at=30)
+    assert agenda.take(30).asked_for == {7: 30}
+
+
+def test_a_pool_that_is_tried_again_and_given_back_keeps_its_second() -> None:
+    agenda = Agenda()
+    agenda.try_again({7: 20})
+    agenda.put_back(agenda.take(20))
+    assert agenda.next_at() == 20
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 100))), st.integers(0, 100))
