@@ -1,21 +1,19 @@
 """The role of deploy/mongodb: enough for all that the daemon does, and for nothing else."""
 
 import asyncio
-import base64
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from arithmetic_model import Document, Rates
 from daemon_process import environment, running_daemon
 from deadline import wait_until
-from deploy.files import DEPLOY, PROJECT, run
+from deploy.files import PROJECT
+from deploy.guarded_mongod import NAME, administered, daemons_uri, member, script_commands
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, Explorer
 from ledger import DELETE, Ledger
 from pymongo import MongoClient
@@ -27,9 +25,6 @@ from pool_daemon.store.client import connect
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.store.setup import INDEXES, OWN_COLLECTIONS
 
-SCRIPT = DEPLOY / "mongodb/create-user.js"
-NAME = "explorer"
-PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long as this module
 UNAUTHORIZED = 13
 
 MAY = {
@@ -46,30 +41,21 @@ MAY = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
-    """Run a mongod that lets nobody in without a password."""
-    folder = tmp_path_factory.mktemp("guarded")
-    key_file = folder / "key"
-    key_file.write_bytes(base64.b64encode(os.urandom(300)))
-    key_file.chmod(0o600)
-    async with EmbeddedMongod(folder=folder / "data", options=["--auth", f"--keyFile={key_file}"]) as server:
+    async with member(tmp_path_factory.mktemp("guarded")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def admin(guarded: EmbeddedMongod) -> Iterator[MongoClient[Document]]:
-    """Be the first user of that server, who may do everything, and create the daemon's as its script does."""
-    with MongoClient[Document](guarded.uri) as stranger:
-        stranger.admin.command("createUser", "admin", pwd=PASSWORD, roles=["root"])
-    with MongoClient[Document](guarded.uri, username="admin", password=PASSWORD) as admin:
-        _follow_script(admin)
+    with administered(guarded) as admin:
         yield admin
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def uri(guarded: EmbeddedMongod, admin: MongoClient[Document]) -> str:
-    """Where the daemon finds that server, with its own user and password."""
-    assert admin[NAME].command("usersInfo", "pool-daemon")["users"]
-    return guarded.uri.replace("//", f"//pool-daemon:{PASSWORD}@") + f"&authSource={NAME}"
+    """Where the daemon finds that server, once its user is there."""
+    assert admin
+    return daemons_uri(guarded)
 
 
 @pytest.fixture
@@ -162,7 +148,7 @@ def test_what_the_daemon_sets_up_is_what_the_role_lets_it_set_up() -> None:
 
 
 def test_the_script_brings_an_existing_role_up_to_date_and_leaves_the_user_alone() -> None:
-    ((_, command),) = _script_commands("--existing")
+    ((_, command),) = script_commands("--existing")
 
     assert command["updateRole"] == "pool-daemon"
 
@@ -199,15 +185,3 @@ def _command(*words: str, uri: str) -> None:
     """Run one of the daemon's commands as an operator would, as the daemon's user."""
     environ = environment(DATABASE__URI=uri, DATABASE__NAME=NAME)
     subprocess.run([sys.executable, "-m", "pool_daemon", *words], cwd=PROJECT, env=environ, check=True)
-
-
-def _follow_script(admin: MongoClient[Document]) -> None:
-    """Do what the script does; this stands in for mongosh, which neither Debian nor PyPI nor npm has to give."""
-    for database, command in _script_commands():
-        admin[database].command(command)
-
-
-def _script_commands(*options: str) -> list[tuple[str, Document]]:
-    stand_in = Path(__file__).with_name("mongosh.js")
-    lines = run("node", stand_in, SCRIPT, PASSWORD, *options).splitlines()
-    return [tuple(json.loads(line)) for line in lines if line.startswith("[")]

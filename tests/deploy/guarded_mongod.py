@@ -1,0 +1,59 @@
+"""A mongod that lets nobody in without a password, and in it the daemon's user as the shipped script makes it."""
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from arithmetic_model import Document
+from deploy.files import DEPLOY, run
+from pymongo import MongoClient
+
+from pool_daemon.embedded import EmbeddedMongod
+
+SCRIPT = DEPLOY / "mongodb/create-user.js"
+NAME = "explorer"
+PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long as one module of tests
+
+
+def member(folder: Path) -> EmbeddedMongod:
+    """Make the server as a member of a replica set."""
+    key_file = folder / "key"
+    key_file.write_bytes(base64.b64encode(os.urandom(300)))
+    key_file.chmod(0o600)
+    return EmbeddedMongod(folder=folder / "data", options=["--auth", f"--keyFile={key_file}"])
+
+
+def loner(folder: Path) -> EmbeddedMongod:
+    """Make the server as one that stands alone, and has fail points."""
+    options = ["--auth", "--setParameter=enableTestCommands=1"]
+    return EmbeddedMongod(folder=folder, replica_set=None, options=options)
+
+
+@contextmanager
+def administered(server: EmbeddedMongod) -> Iterator[MongoClient[Document]]:
+    """Be the first user of that server, who may do everything, and create the daemon's as its script does."""
+    with MongoClient[Document](server.uri) as stranger:
+        stranger.admin.command("createUser", "admin", pwd=PASSWORD, roles=["root"])
+    with MongoClient[Document](server.uri, username="admin", password=PASSWORD) as admin:
+        for database, command in script_commands():
+            admin[database].command(command)
+        assert admin[NAME].command("usersInfo", "pool-daemon")["users"]
+        yield admin
+
+
+def daemons_uri(server: EmbeddedMongod) -> str:
+    """Return where the daemon finds that server, with its own user and password."""
+    return server.uri.replace("//", f"//pool-daemon:{PASSWORD}@") + f"&authSource={NAME}"
+
+
+def script_commands(*options: str) -> list[tuple[str, Document]]:
+    """Let the script run and return its commands, each with the database that it is for.
+
+    What runs it stands in for mongosh, which neither Debian nor PyPI nor npm has to give.
+    """
+    stand_in = Path(__file__).with_name("mongosh.js")
+    lines = run("node", stand_in, SCRIPT, PASSWORD, *options).splitlines()
+    return [tuple(json.loads(line)) for line in lines if line.startswith("[")]
