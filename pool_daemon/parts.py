@@ -68,8 +68,13 @@ class Parts:
         )
         self.agenda = Agenda(rescan_seconds=settings.expiry.rescan_seconds)
         self.alarm = Alarm(clock=self.clock, safety_seconds=settings.expiry.safety_seconds)
-        self.reports = Reports(observer=self.observer, settings=self.live.view(lambda now: now.log), dry_run=dry_run)
         self._make_restraints()
+        self.reports = Reports(
+            observer=self.observer,
+            settings=self.live.view(lambda now: now.log),
+            dry_run=dry_run,
+            term=lambda: self.leadership.term,
+        )
         self._make_scheduling()
         self._make_telemetry()
 

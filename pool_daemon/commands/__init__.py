@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 import pool_daemon
+from pool_daemon.commands.help_text import HelpFormatter, show_examples
 from pool_daemon.errors import ExitCode
 
 
@@ -67,6 +68,7 @@ def build_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
         prog="pool-daemon",
         description=pool_daemon.__doc__,
         epilog="Help on one command: pool-daemon COMMAND --help",
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pool-daemon {pool_daemon.__version__}")
@@ -77,13 +79,13 @@ def build_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
             name,
             help=command.summary,
             description=f"{command.summary[0].upper()}{command.summary[1:]}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
         if name in loaded:
             module = command.load()
             module.add_arguments(subparser)
-            subparser.epilog = "\n  ".join(["examples:", *module.EXAMPLES])
+            show_examples(subparser, module.EXAMPLES)
             subparser.set_defaults(run=module.run)
     return parser
 

@@ -1,21 +1,24 @@
 """The probe of a container that has no other way to ask."""
 
 import argparse
+import json
 
 from pool_daemon.commands import add_config_argument
-from pool_daemon.commands.inquiry import ask
+from pool_daemon.commands.inquiry import Answer, ask
 from pool_daemon.errors import ExitCode
 from pool_daemon.settings import load_settings
 
 EXAMPLES = (
     "pool-daemon healthcheck",
     "pool-daemon healthcheck --ready --config /etc/pool-daemon/config.toml",
+    "pool-daemon healthcheck --ready --json | jq .problems",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `--config` and the question."""
+    """Declare `--config`, `--json` and the question."""
     add_config_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     question = parser.add_mutually_exclusive_group()
     question.set_defaults(path="/livez")
     for option, path, about in (
@@ -29,5 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Print the daemon's answer; FAILED if it is no, or there is none."""
     answer = ask(load_settings(arguments.config).http, arguments.path)
-    print(answer.text, end="")
+    print(_as_json(answer) if arguments.json else answer.text, end="")
     return ExitCode.OK if answer.is_good else ExitCode.FAILED
+
+
+def _as_json(answer: Answer) -> str:
+    """Make of the lines `+ NAME: ok` and `- NAME: PROBLEM` what a script asks for."""
+    marked = (line.partition(": ") for line in answer.text.splitlines())
+    problems = {name.removeprefix("- "): problem for name, _, problem in marked if name.startswith("- ")}
+    return json.dumps({"ok": answer.is_good, "problems": problems}) + "\n"

@@ -1,6 +1,6 @@
 """What the pass tells: one line a workload or a pool, and each unreadable document once, not at every look."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -21,11 +21,20 @@ class Reports:
     """Turns what a pass met into log lines, and tells the observer.
 
     `settings` choose between a line a workload and a line a pool; of a `dry_run` it says what would have been done.
+    `term` is the lease's, if there is one.
     """
 
-    def __init__(self, *, observer: Observer, settings: sections.Log, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        observer: Observer,
+        settings: sections.Log,
+        dry_run: bool = False,
+        term: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._observer = observer
         self._settings = settings
+        self._term = term
         self._pool_gone = "pool_would_be_decommissioned" if dry_run else "pool_decommissioned"
         self._workload_gone = "workload_would_be_decommissioned" if dry_run else "workload_decommissioned"
         self._told: dict[Hashable, None] = {}
@@ -79,7 +88,9 @@ class Reports:
     def _case(self, case: Case, at: float) -> None:
         pool = case.as_read
         due_at = max(pool.empty_at, self._due_at.get(pool.pool_id, pool.empty_at))
-        common = {"empty_at": pool.empty_at, "lateness_ms": round((at - due_at) * 1000, 1)}
+        common: dict[str, Any] = {"empty_at": pool.empty_at, "lateness_ms": round((at - due_at) * 1000, 1)}
+        if (term := self._term()) is not None:
+            common["term"] = term
         going = case.gone
         if going and self._settings.detail == "pool":
             resources = sorted({resource for gone in going for resource in gone.resources})

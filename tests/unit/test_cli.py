@@ -42,7 +42,7 @@ def test_the_help_lists_every_command_with_its_meaning(capsys: pytest.CaptureFix
     assert main(["--help"]) == ExitCode.OK
     shown = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        assert re.search(rf"^ +{name}\s+{command.summary.split()[0]}\b", shown, re.MULTILINE)
+        assert re.search(rf"^ +{name} +{command.summary.split()[0]}\b", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["version", "--nonsense"], ["version", "x"]])
@@ -57,6 +57,25 @@ def test_a_command_line_that_makes_no_sense_is_a_usage_error(
 def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == ExitCode.OK
     assert f"pool-daemon {name}" in capsys.readouterr().out.split("examples:")[1]
+
+
+ACTIONS = ["pools list", "pools show", "brake status", "brake release", "quarantine list", "quarantine release"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_every_action_has_help_with_an_example_of_its_own(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*action.split(), "--help"]) == ExitCode.OK
+    examples = capsys.readouterr().out.split("examples:")[1].split("\n")[1:-1]
+    assert examples
+    assert all(f"pool-daemon {action}" in example for example in examples)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_prints_data_can_print_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [action for action in ACTIONS if action.startswith(f"{name} ")] or [name]
+    for command in words:
+        main([*command.split(), "--help"])
+        assert ("--json" in capsys.readouterr().out) == (name not in ("run", "demo", "completion"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -65,6 +65,15 @@ def test_a_daemon_that_is_alive_but_not_ready_fails_only_the_healthcheck_for_tha
     assert asked.stdout.startswith("- running: is stopping\n")
 
 
+def test_a_healthcheck_in_json_names_what_is_wrong(observer: Observer, server: Server) -> None:
+    well = pool_daemon("healthcheck", "--json", PORT=str(server.port))
+    assert (well.returncode, json.loads(well.stdout)) == (ExitCode.OK, {"ok": True, "problems": {}})
+    observer.stopping()
+    asked = pool_daemon("healthcheck", "--ready", "--json", PORT=str(server.port))
+    assert asked.returncode == ExitCode.FAILED
+    assert json.loads(asked.stdout) == {"ok": False, "problems": {"running": "is stopping"}}
+
+
 @pytest.mark.parametrize("command", ["healthcheck", "status"])
 def test_a_daemon_that_is_not_there_fails(command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
