@@ -38,11 +38,6 @@ class Decommission(NamedTuple):
     is_ordered: bool
     is_recorded: bool
 
-    @property
-    def key(self) -> tuple[int, Any, Any]:
-        """What makes the transition one of its own: the same end of the same pool is recorded once."""
-        return self.workload_id, self.pool.get("_id"), self.pool.get("empty_at")
-
 
 class TopUp(NamedTuple):
     """A pool's end that was moved by an outside writer, and how many of its workloads had gone by then."""
@@ -134,8 +129,7 @@ class Ledger:
     def violations_of_i2(self) -> list[str]:
         """Say of each workload that was lost, or that went twice or by halves, what is wrong."""
         account = self.read()
-        firsts = {each.key: each for each in reversed(account.decommissions)}
-        transitions = Counter(each.workload_id for each in firsts.values())
+        transitions = Counter(each.workload_id for each in account.decommissions)
         events = Counter(event["workload_id"] for event in self._explorer.events.find({"kind": "decommissioned"}))
         return [
             *(
@@ -144,7 +138,7 @@ class Ledger:
                 if events[workload_id] != count
             ),
             *(f"{workload_id}: ordered again while its order was there" for workload_id in account.ordered_again),
-            *self._half_done(firsts.values()),
+            *self._half_done(account.decommissions),
             *self._left_behind(account),
         ]
 
