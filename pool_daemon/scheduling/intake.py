@@ -217,8 +217,9 @@ class Intake:
         async with aclosing(self._store.pools.due(after=after, until=now, besides=sorted(overtaking.owners))) as pages:
             async for page in pages:
                 self._let_overtake(page.pools, after, now, overtaking)
-                overtaking.pool_ids.update(pool.pool_id for pool in page.pools)
-                for batch in self._cut(page.pools, now):
+                pools = [pool for pool in page.pools if pool.pool_id not in overtaking.pool_ids]
+                overtaking.pool_ids.update(pool.pool_id for pool in pools)
+                for batch in self._cut(pools, now):
                     yield batch
                 left -= len(page.pools)
                 if left <= 0:

@@ -93,7 +93,7 @@ class WorkloadStore:
         """Return the pool ids of those workloads that are deployed; an id that is no number is nobody's."""
         pool_ids: set[int] = set()
         for start in range(0, len(workload_ids), BATCH):
-            query = {"_id": {"$in": workload_ids[start : start + BATCH]}, "next_action": int(NextAction.DEPLOY)}
+            query = {"_id": {"$in": list(workload_ids[start : start + BATCH])}, "next_action": int(NextAction.DEPLOY)}
             with translated("finding the pools of workloads"):
                 pool_ids |= _wholes(await self._workloads.distinct("pool_id", query))
         return list(pool_ids)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
+from bson import Decimal128
 from deadline import wait_until
 from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Purchase
 from fail_point import fail_point, times_entered
@@ -19,6 +20,7 @@ from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.store.cases import OversizedBatchError, Settlement
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.decommissions import Decommissions
+from pool_daemon.store.workloads import WorkloadStore
 
 Client = MongoClient[dict[str, Any]]
 
@@ -229,6 +231,56 @@ async def test_one_pool_with_more_workloads_than_a_batch_holds_is_done_in_steps_
     assert_decommissioned(explorer, pool.workload_ids[12:])
 
 
+async def test_an_older_order_is_replaced_and_the_others_of_the_batch_are_not_held_up(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pools = [explorer.buy_expired(CONTAINER) for _ in range(3)]
+    workload_ids = [pool.workload_ids[0] for pool in pools]
+    explorer.orders.insert_one({"_id": workload_ids[1], "next_action": 3, "left": "over"})
+    await decommissions.settle([pool.pool_id for pool in pools], now=now())
+    assert_decommissioned(explorer, workload_ids)
+
+
+async def test_a_workload_that_is_deployed_again_and_goes_again_at_the_same_end_leaves_two_records(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    (workload_id,) = pool.workload_ids
+    await decommissions.settle([pool.pool_id], now=now())
+    explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 3}})
+    await decommissions.settle([pool.pool_id], now=now())
+    assert explorer.next_actions([workload_id]) == [4]
+    assert explorer.events.count_documents({"workload_id": workload_id}) == 2
+
+
+async def test_the_portions_of_a_pool_leave_out_no_id_whatever_its_type(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    ids = [1, 2, 3, "a", "b"]
+    explorer.workloads.insert_many([explorer.new_workload(pool.pool_id, CONTAINER) | {"_id": each} for each in ids])
+    after = (await decommissions.settle([pool.pool_id], now=now(), most=2)).continue_after
+    while after is not None:
+        after = (await decommissions.settle([pool.pool_id], now=now(), most=2, after=after)).continue_after
+    assert set(explorer.next_actions([*ids, *pool.workload_ids])) == {4}
+
+
+async def test_the_pools_of_workloads_are_found_whatever_number_they_are_stored_as(
+    explorer: Explorer, database: Database
+) -> None:
+    documents = [
+        explorer.new_workload(1, CONTAINER) | {"pool_id": pool_id} for pool_id in (1, 2.0, "3", Decimal128("4"))
+    ]
+    explorer.workloads.insert_many(documents)
+    workloads = WorkloadStore(database=database)
+    assert set(await workloads.pools_of([document["_id"] for document in documents])) == {1, 2}
+    assert await workloads.deploying([1, 2, 3, 4]) == {1, 2}
+
+
+async def test_more_ids_than_one_command_could_hold_are_asked_for_in_several(database: Database) -> None:
+    assert await WorkloadStore(database=database).pools_of(range(1_200_000)) == []
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def standalone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
     folder = tmp_path_factory.mktemp("standalone")
@@ -292,3 +344,22 @@ async def test_without_transactions_a_top_up_before_the_order_takes_the_marks_ba
     )
     assert_untouched(lone_explorer, pool.workload_ids)
     assert list(settlement.look_again) == [pool.pool_id]
+
+
+async def test_without_transactions_what_a_node_finishes_meanwhile_gets_no_order_and_no_record(
+    lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
+) -> None:
+    pool = lone_explorer.buy_expired(CONTAINER, CONTAINER)
+    finished, running = pool.workload_ids
+    settlement = await during(
+        lone_client,
+        in_turn,
+        pool,
+        "update",
+        lambda: lone_explorer.workloads.update_one({"_id": finished}, {"$set": {"next_action": 6}}),
+    )
+    assert [gone.workload_id for gone in settlement.decommissioned] == [running]
+    assert_decommissioned(lone_explorer, [running])
+    assert lone_explorer.next_actions([finished]) == [6]
+    assert lone_explorer.orders.count_documents({"_id": finished}) == 0
+    assert lone_explorer.events.count_documents({"workload_id": finished}) == 0

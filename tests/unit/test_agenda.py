@@ -23,12 +23,38 @@ def test_a_rescan_asked_for_during_a_pass_is_not_forgotten_when_the_pass_finishe
     assert agenda.take(101).after is None
 
 
-def test_the_watermark_follows_a_clock_that_steps_back() -> None:
+def test_a_clock_that_steps_back_makes_the_pass_look_at_everything_and_the_watermark_follows_it() -> None:
+    """What was written meanwhile was judged by a clock that was wrong."""
     agenda = Agenda()
-    for now in (1000, 400):
-        agenda.take(now)
-        agenda.finished(now)
+    agenda.take(1000)
+    agenda.finished(1000)
+    assert agenda.take(400).after is None
+    agenda.finished(400)
     assert agenda.take(401).after == 400
+
+
+def test_everything_is_looked_at_again_when_the_last_time_was_long_ago() -> None:
+    agenda = Agenda(rescan_seconds=600)
+    agenda.take(1000)
+    agenda.finished(1000)
+    agenda.rescanned(1000)
+    for now, after in ((1599, 1000), (1600, None), (1601, None)):
+        assert agenda.take(now).after == after
+    agenda.finished(1601)
+    agenda.rescanned(1601)
+    assert agenda.take(2200).after == 1601
+
+
+def test_what_a_standby_forgets_is_made_up_for_by_a_look_at_everything() -> None:
+    agenda = Agenda()
+    agenda.take(1000)
+    agenda.finished(1000)
+    agenda.look_again(7, at=900)
+    agenda.look_at_workloads([1, 2])
+    agenda.forget()
+    assert agenda.next_at() is None
+    work = agenda.take(1001)
+    assert (work.after, work.asked_for, work.workload_ids) == (None, {}, frozenset())
 
 
 def test_a_pool_is_handed_out_at_its_second_and_not_before() -> None:
