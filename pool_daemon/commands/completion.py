@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import shtab
 
@@ -13,6 +14,9 @@ EXAMPLES = (
     "source <(pool-daemon completion bash)",
     "pool-daemon completion zsh > ~/.zfunc/_pool-daemon",
 )
+
+UNKNOWN: Final = {"zsh": "( )"}
+"""What completes an id: nothing. Without a word of it zsh would not complete the options beside it either."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +30,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     for action in _actions(parser):
         if action.type is Path:
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks for it
+        elif action.type is int and not action.option_strings:
+            action.complete = UNKNOWN  # type: ignore[attr-defined]  # as above
     print(shtab.complete(parser, arguments.shell))
     return ExitCode.OK
 

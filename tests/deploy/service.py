@@ -21,7 +21,11 @@ class Service:
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._cursor = machine.run("journalctl", "--lines=0", "--show-cursor").partition("cursor: ")[2].strip()
+        # The cursor stands on a line that is not the unit's: behind one of its own, journalctl would skip the next.
+        machine.run("systemd-cat", "--identifier=test", "echo", "a test begins")
+        machine.run("journalctl", "--sync")
+        mark = machine.run("journalctl", "--identifier=test", "--lines=1", "--show-cursor")
+        self._cursor = mark.partition("cursor: ")[2].strip()
 
     def set_uri(self, uri: str | None) -> None:
         """Put the address of MongoDB where an operator puts it, or take it away."""
@@ -59,11 +63,10 @@ class Service:
         """Count how often systemd has started it anew by itself."""
         return int(self.tells("NRestarts"))
 
-    def journal(self) -> str:
-        """Read what it said, and what systemd said of it."""
-        return self._machine.run(
-            "journalctl", "--no-pager", "--output=cat", f"--unit={NAME}", f"--after-cursor={self._cursor}"
-        )
+    def journal(self, *, priority: str = "debug") -> str:
+        """Read what it said, and what systemd said of it, of that priority and above or of a range."""
+        wanted = (f"--unit={NAME}", f"--cursor={self._cursor}", f"--priority={priority}")
+        return self._machine.run("journalctl", "--no-pager", "--quiet", "--output=cat", *wanted)
 
     def command(self, *words: str, database_name: str) -> str:
         """Run one of the program's commands on the service's database, as the runbook says."""

@@ -1,12 +1,13 @@
 """The Kubernetes files: rendered, and held to the schemas, to a scanner, and to the daemon's own settings."""
 
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from deploy.files import DEPLOY, run
+from deploy.files import DEPLOY, PROJECT, README, commands, run
 
 from pool_daemon.settings import Settings, load_settings
 
@@ -60,6 +61,20 @@ def test_the_oldest_kubectl_renders_the_same_as_the_newest(room: str) -> None:
 
     assert all(one in newest for one in oldest)
     assert len(oldest) == len(newest)
+
+
+def test_the_lines_of_the_readme_make_what_the_example_asks_for(tmp_path: Path) -> None:
+    (tmp_path / "database__uri").write_text("mongodb://db/", encoding="utf-8")
+    namespace, secret, apply = map(shlex.split, commands("### Run in Kubernetes", README))
+
+    made = [_made(command, tmp_path) for command in (namespace, secret)]
+
+    assert made[0]["metadata"]["name"] == _object("Namespace", "overlays/example")["metadata"]["name"]
+    assert made[1]["metadata"]["namespace"] == _object("Deployment", "overlays/example")["metadata"]["namespace"]
+    volumes = _object("Deployment", "overlays/example")["spec"]["template"]["spec"]["volumes"]
+    assert made[1]["metadata"]["name"] in [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
+    assert list(made[1]["data"]) == ["database__uri"]
+    assert apply == ["kubectl", "apply", "-k", str((KUBERNETES / "overlays/example").relative_to(PROJECT))]
 
 
 def test_two_replicas_are_replaced_one_by_one_and_only_when_the_next_is_ready(deployment: Object) -> None:
@@ -143,6 +158,13 @@ def _written(room: str, folder: Path, minor: int = NEWEST) -> Path:
 def _object(kind: str, room: str = "base") -> Object:
     (found,) = (one for one in yaml.safe_load_all(_rendered(room)) if one["kind"] == kind)
     return dict(found)
+
+
+def _made(command: list[str], folder: Path) -> Object:
+    """Let kubectl show what it would create."""
+    _, *words = command
+    shown = run(f"kubectl-1.{NEWEST}", *words, "--dry-run=client", "--output=yaml", cwd=folder)
+    return dict(yaml.safe_load(shown))
 
 
 def _mounted(folder: Path, secrets: dict[str, str]) -> Path:

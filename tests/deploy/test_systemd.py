@@ -1,5 +1,6 @@
 """The unit as it is shipped, on a real systemd: installed by the README's own lines, misled, hung, and stopped."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -110,6 +111,18 @@ def test_a_service_without_its_database_is_not_ready_and_says_what_it_waits_for(
     assert service.is_("activating")
     service.control("stop")
     assert service.tells("Result") == "success"
+
+
+def test_the_journal_knows_how_urgent_each_line_is(service: Service, explorer: Explorer) -> None:
+    explorer.pools.insert_one({"_id": "no number"})
+    service.control("start")
+    _expect_expiry(explorer)
+    wait_until(lambda: "pool_unreadable" in service.journal(), within_seconds=START_SECONDS, what="a warning")
+
+    assert "workload_decommissioned" in service.journal(priority="info..info")
+    assert "pool_unreadable" not in service.journal(priority="info..info")
+    (warning,) = service.journal(priority="warning").splitlines()
+    assert json.loads(warning)["event"] == "pool_unreadable"
 
 
 def test_a_hung_service_leaves_its_stack_in_the_journal_and_comes_back(service: Service, explorer: Explorer) -> None:
