@@ -57,9 +57,12 @@ def _lines(picture: Picture) -> Iterator[Line]:
     yield "next", _next(picture)
     yield "last pass", _last_pass(picture)
     yield "stream", _stream(picture["stream"])
+    yield "database", _database(picture["database"])
     yield "clocks", _clocks(picture["clocks"])
-    yield "backlog", _count(picture["backlog"], "pools are due and not settled")
-    yield "quarantine", _count(picture["quarantine"]["pools"], "pools fail by themselves")
+    if picture["brake"] is None:
+        yield "brake", Text("holds nothing")
+    yield "backlog", _count(picture["backlog"], "due and not settled")
+    yield "quarantine", _count(picture["quarantine"]["pools"], "in quarantine")
     expiring = picture["expiring"] or {}
     yield (
         "run empty",
@@ -85,7 +88,7 @@ def _last_pass(picture: Picture) -> Text:
         return Text(f"failed {ago} ago: {last['reason']}", "red")
     return Text(
         f"{last['outcome']} {ago} ago in {span(last['seconds'])}: "
-        f"{last['settled']:,} pools settled, {last['decommissioned']:,} workloads decommissioned"
+        f"{_number(last['settled'], 'pool')} settled, {_number(last['decommissioned'], 'workload')} decommissioned"
     )
 
 
@@ -102,10 +105,19 @@ def _clocks(clocks: Picture | None) -> Text:
     return Text(f"agree, {apart}") if clocks["agree"] else Text(f"disagree, {apart}", "red")
 
 
-def _count(number: int | None, what: str) -> Text:
-    if number is None:
+def _database(database: Picture) -> Text:
+    age = database["answer_age_seconds"]
+    return Text("has not answered yet", "yellow") if age is None else Text(f"answered {span(age)} ago")
+
+
+def _count(pools: int | None, what: str) -> Text:
+    if pools is None:
         return Text("not counted yet")
-    return Text(f"{number:,} {what}", "yellow") if number else Text("none")
+    return Text(f"{_number(pools, 'pool')} {what}", "yellow") if pools else Text("none")
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _upcoming(picture: Picture) -> Iterator[Line]:

@@ -45,9 +45,9 @@ def connect(
 ) -> "Database":
     """Return the database of that name at that address; nothing is sent before the first operation.
 
-    `timeout_seconds` bounds every operation with all its retries; `server_selection_seconds` bounds the search for
-    a primary. `listeners` hear of every command, in the driver's threads. Raises ConfigurationError if the address
-    makes no sense.
+    `timeout_seconds` bounds every operation with all its retries and, since the driver then heeds no other limit, with
+    its search for a server; `server_selection_seconds` bounds that search for `ping` and the change stream.
+    `listeners` hear of every command, in the driver's threads. Raises ConfigurationError if the address makes no sense.
     """
 
     def client(**limits: Any) -> AsyncIOMotorClient[Any]:

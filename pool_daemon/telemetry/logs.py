@@ -142,7 +142,7 @@ def _console(stream: TextIO) -> list[Processor]:
         ExceptionRenderer(),
         _make_plain,
         _TIMESTAMP,
-        ConsoleRenderer(colors=colors, exception_formatter=plain_traceback),
+        ConsoleRenderer(colors=colors, exception_formatter=plain_traceback, sort_keys=False),
     ]
 
 

@@ -46,7 +46,7 @@ class Toll:
         """Yield what happened to the last pools of the batch."""
         for pool_id, workloads in list(self._pools.items())[-most:]:
             what = f"{len(workloads)} workload{'s' * (len(workloads) > 1)}"
-            text = f"{' and '.join(_exhausted(workloads))} ran out, {what}"
+            text = f"{_enumerated(_exhausted(workloads))} ran out, {what}"
             yield Event(self._at, "decommissioned", text, pool_id, self._late_seconds(workloads[0]))
 
     def _late_seconds(self, workload: Decommissioned) -> float:
@@ -58,3 +58,7 @@ def _exhausted(workloads: Sequence[Decommissioned]) -> list[str]:
     """Name the resources for which some workloads had to go, in the order in which they are always told."""
     exhausted = {resource for workload in workloads for resource in workload.resources}
     return [resource for resource in table.RESOURCES if resource in exhausted]
+
+
+def _enumerated(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

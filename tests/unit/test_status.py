@@ -7,6 +7,8 @@ import pytest
 from telemetry_scene import PATIENCE, gone, make_ready, new_observer
 from virtual_clock import VirtualClock
 
+from pool_daemon.capacity.verdict import Resource
+from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.horizon import Upcoming
 from pool_daemon.telemetry.endpoint.picture import picture
 from pool_daemon.telemetry.observer import Observer
@@ -69,6 +71,14 @@ def test_an_event_tells_what_a_pool_lost(observer: Observer) -> None:
     (event,) = observer.status.snapshot.events
     assert (event.kind, event.pool_id, event.text) == ("decommissioned", 17, "cu ran out, 2 workloads")
     assert event.lateness_seconds == 0.5
+
+
+def test_an_event_names_everything_that_ran_out(observer: Observer) -> None:
+    for number in (2, 3):
+        lost = Decommissioned(1, 17, 7, 12, "node", tuple(Resource)[:number], 0)
+        observer.batch_committed([lost], pools=1, seconds=0.1, at=0.02)
+    texts = [event.text for event in observer.status.snapshot.events]
+    assert texts == ["cu and su ran out, 1 workload", "cu, su and ipv4u ran out, 1 workload"]
 
 
 def test_passes_that_found_nothing_are_not_kept_but_for_the_last(observer: Observer) -> None:

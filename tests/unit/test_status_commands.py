@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -138,6 +139,8 @@ def test_status_tells_a_person_what_the_daemon_does(observer: Observer, server: 
     assert "pool 17 runs empty in 60 min" in shown
     assert "pool 16: cu ran out, 1 workload, 12 ms late" in shown
     assert "3,000 within 7d" in shown
+    assert re.search(r"^database +answered .* ago *$", shown, re.MULTILINE)
+    assert re.search(r"^brake +holds nothing *$", shown, re.MULTILINE)
 
 
 def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
@@ -148,6 +151,7 @@ def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
         observer.stream_lost("unavailable", reason="connection refused")
     shown = pool_daemon("status", PORT=str(server.port)).stdout
     assert "brake: [bold]too many[/bold] at once" in shown
+    assert "holds nothing" not in shown
     assert "this machine's clock and the database's are 4.200 s apart" in shown
     assert "failed 0 ms ago: not primary" in shown or "ms ago: not primary" in shown
     assert "unavailable: connection refused, 3 times" in shown

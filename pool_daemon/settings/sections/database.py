@@ -61,6 +61,7 @@ class Database(Section):
         default=5,
         ge=0.1,
         le=300,
-        description="Seconds to look for a usable server at the start before it is said that MongoDB is away. An "
-        "election takes less, and the daemon tries again by itself.",
+        description="Seconds to look for a usable server before it is said that MongoDB is away: at the start, and for "
+        "the change stream. An election takes less, and the daemon tries again by itself. Any other operation looks "
+        "for one as long as timeout_seconds lets it.",
     )

@@ -107,7 +107,7 @@ function drawVitals() {
     vital("database", `answered ${age(database.answer_age_seconds)}`, null, wrong("MongoDB")),
     vital("clocks", clocks ? (clocks.agree ? "agree" : "disagree") : "not compared",
       clocks && `${span(Math.abs(clocks.difference_seconds))} apart`, !clocks ? "" : clocks.agree ? "good" : "bad"),
-    vital("brake", brake ? "on" : "off", brake && brake.detail, brake ? "warn" : "good"),
+    vital("brake", brake ? "holds pools" : "holds nothing", brake && brake.detail, brake ? "warn" : "good"),
     vital("backlog", backlog === null ? "?" : count.format(backlog), "pools due, not settled", backlog ? "warn" : "good"),
     vital("quarantine", count.format(quarantine.pools), "pools that fail", quarantine.pools ? "warn" : "good"));
 }
