@@ -41,10 +41,15 @@ def run(*command: str | Path, cwd: Path = PROJECT, given: str = "") -> str:
     return done.stdout
 
 
+def section(heading: str, document: Path) -> str:
+    """Read what stands below a heading, up to the next."""
+    below = document.read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
+    return re.split(r"^##+ ", below, maxsplit=1, flags=re.MULTILINE)[0]
+
+
 def commands(heading: str, document: Path) -> list[str]:
     """Read the shell commands of the first code block below a heading, one a line."""
-    section = document.read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
-    block = re.search(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    block = re.search(r"^```sh\n(.*?)^```", section(heading, document), re.DOTALL | re.MULTILINE)
     assert block is not None, f"{document.name} has no commands under {heading!r}"
     return block[1].splitlines()
 

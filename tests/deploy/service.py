@@ -72,7 +72,7 @@ class Service:
         """Run one of the program's commands on the service's database, as the runbook says."""
         return self._machine.run(
             *("env", "POOL_DAEMON_SECRETS_DIR=/etc/pool-daemon", f"POOL_DAEMON_DATABASE__NAME={database_name}"),
-            *("/opt/pool-daemon/bin/pool-daemon", *words, f"--config={CONFIG}"),
+            *("pool-daemon", *words, f"--config={CONFIG}"),
         )
 
     def writable_folders(self) -> list[str]:

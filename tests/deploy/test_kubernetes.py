@@ -64,8 +64,9 @@ def test_the_oldest_kubectl_renders_the_same_as_the_newest(room: str) -> None:
 
 
 def test_the_lines_of_the_readme_make_what_the_example_asks_for(tmp_path: Path) -> None:
-    (tmp_path / "database__uri").write_text("mongodb://db/", encoding="utf-8")
-    namespace, secret, apply = map(shlex.split, commands("### Run in Kubernetes", README))
+    write, *others = commands("### Run in Kubernetes", README)
+    run("bash", "-c", write, cwd=tmp_path, given="mongodb://db/\n")
+    namespace, secret, apply, wait = map(shlex.split, others)
 
     made = [_made(command, tmp_path) for command in (namespace, secret)]
 
@@ -74,6 +75,8 @@ def test_the_lines_of_the_readme_make_what_the_example_asks_for(tmp_path: Path) 
     volumes = _object("Deployment", "overlays/example")["spec"]["template"]["spec"]["volumes"]
     assert made[1]["metadata"]["name"] in [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
     assert list(made[1]["data"]) == ["database__uri"]
+    deployment = _object("Deployment", "overlays/example")["metadata"]
+    assert wait[3:] == [f"deployment/{deployment['name']}", "--namespace", deployment["namespace"]]
     assert apply == ["kubectl", "apply", "-k", str((KUBERNETES / "overlays/example").relative_to(PROJECT))]
 
 

@@ -4,12 +4,26 @@ import re
 from pathlib import Path
 
 import pytest
-from deploy.files import PROJECT, README, RUNBOOK
+import yaml
+from deploy.files import DEPLOY, PROJECT, README, RUNBOOK, section
 from deploy.queries import served_metrics
 
 from pool_daemon.settings.sections import SECTIONS
 
 DOCUMENTS = [README, RUNBOOK]
+FAILURES = "### When something is wrong"
+
+MENDED_BY_ITSELF = {
+    "alarm_overslept",
+    "clock_not_compared",
+    "lease_not_released",
+    "lease_unavailable",
+    "not_mended",
+    "quarantine_unwritten",
+    "reconciliation_failed",
+    "setup_failed",
+}
+"""What is tried again, or made up for, without anybody's help, and leads to nothing that the README does not name."""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -32,12 +46,32 @@ def test_every_setting_named_is_one(document: Path) -> None:
     assert [f"{section}.{field}" for section, field in named if field not in SECTIONS[section]] == []
 
 
-def test_every_event_named_is_one_that_the_daemon_logs() -> None:
+@pytest.mark.parametrize("text", [RUNBOOK.read_text("utf-8"), section(FAILURES, README)], ids=["runbook", "readme"])
+def test_every_event_named_is_one_that_the_daemon_logs(text: str) -> None:
     source = "\n".join(_text(path) for path in (PROJECT / "pool_daemon").rglob("*.py"))
-    words = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", _text(RUNBOOK))) - served_metrics()
+    words = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text)) - served_metrics()
 
     assert words
     assert [word for word in words if f'"{word}"' not in source] == []
+
+
+def test_the_readme_explains_every_warning_and_error_that_asks_for_somebody() -> None:
+    loggers = (PROJECT / "pool_daemon").rglob("*.py")
+    told = {name for path in loggers for name in re.findall(r'log\.(?:warning|error)\(\s*"(\w+)"', _text(path))}
+
+    assert sorted(told - MENDED_BY_ITSELF - set(re.findall(r"`(\w+)`", section(FAILURES, README)))) == []
+    assert told >= MENDED_BY_ITSELF
+
+
+def test_the_readme_lists_every_alert_with_its_severity() -> None:
+    groups = yaml.safe_load(_text(DEPLOY / "prometheus/rules.yaml"))["groups"]
+    alerts = [
+        (rule["alert"], rule["labels"]["severity"]) for group in groups for rule in group["rules"] if "alert" in rule
+    ]
+
+    rows = re.findall(r"^\| \[`(\w+)`\]\(deploy/RUNBOOK\.md#(\w+)\) \| (\w+) \|", _text(README), re.MULTILINE)
+    assert [(name, severity) for name, _, severity in rows] == alerts
+    assert [anchor for _, anchor, _ in rows] == [name.lower() for name, _ in alerts]
 
 
 def _text(path: Path) -> str:

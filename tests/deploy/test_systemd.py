@@ -25,6 +25,7 @@ MOST_EXPOSED = 10
 START_SECONDS = 20
 EXPIRE_SECONDS = 5
 WATCHDOG_SECONDS = 3
+DEFAULT_PORT = Settings().http.port
 STOP_MARGIN_SECONDS = 10
 """What a stop may take besides the pass under way."""
 
@@ -161,6 +162,25 @@ def test_an_operator_reaches_the_database_of_the_service(service: Service, explo
     pool = explorer.buy_expired(*FREE)
 
     assert str(pool.pool_id) in service.command("pools", "list", database_name=explorer.database.name)
+
+
+def test_what_the_readme_says_to_look_at_is_there_to_be_seen(
+    machine: Machine, service: Service, explorer: Explorer
+) -> None:
+    service.override()
+    service.set_config(f'[database]\nname = "{explorer.database.name}"\n[http]\nport = {DEFAULT_PORT}\n')
+    service.control("start")
+    _expect_expiry(explorer)
+
+    status, picture, health, complaints = (
+        machine.run("bash", "-c", command) for command in commands("### See that it works", README)
+    )
+
+    assert "active (running)" in status
+    assert re.search(r'Status: ".+"', status)
+    assert "leader in term 1" in picture
+    assert "- " not in health
+    assert "No entries" in complaints or "warning" in complaints
 
 
 def test_a_stopped_service_ends_in_order(service: Service) -> None:
