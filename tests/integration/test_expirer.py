@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
+from bson import Int64
 from deadline import wait_for_instant, wait_until
 from explorer import CONTAINER, FREE, VOLUME, Explorer
 from fail_point import fail_point, times_entered
@@ -55,8 +57,16 @@ def latch() -> Latch:
     return Latch()
 
 
+@pytest.fixture
+def expiry() -> SimpleNamespace:
+    """Set what a test may change while the expirer lives, as a reload does."""
+    return SimpleNamespace(**Expiry(batch_workloads=20, concurrency=2).model_dump())
+
+
 @pytest_asyncio.fixture
-async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, latch: Latch) -> AsyncIterator[Expirer]:
+async def expirer(
+    mongo_uri: str, database_name: str, agenda: Agenda, latch: Latch, expiry: SimpleNamespace
+) -> AsyncIterator[Expirer]:
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
     await create_collections(database)
     await setup(database)
@@ -76,7 +86,7 @@ async def expirer(mongo_uri: str, database_name: str, agenda: Agenda, latch: Lat
         restraints=Restraints(gate=latch, brake=NoBrake(), quarantine=quarantine),
         reports=Reports(observer=observer, settings=Log()),
         clock=clock,
-        settings=Expiry(batch_workloads=20, concurrency=2),
+        settings=expiry,
     )
     database.close()
 
@@ -112,6 +122,32 @@ async def test_a_pool_with_more_workloads_than_a_batch_holds_is_emptied_in_one_p
     assert report.decommissioned == 41
     assert explorer.next_actions(big.workload_ids) == [3] * 25 + [4] * 40
     assert explorer.next_actions(small.workload_ids) == [4]
+
+
+async def test_with_a_gate_closed_nothing_that_is_due_keeps_the_daemon_awake_and_all_of_it_is_done_when_it_opens(
+    explorer: Explorer, expirer: Expirer, agenda: Agenda, latch: Latch
+) -> None:
+    await expirer.run_pass(now())
+    latch.reason = "standby"
+    pool = explorer.buy_expired(CONTAINER)
+    agenda.look_again(pool.pool_id, at=pool.empty_at)
+    report = await expirer.run_pass(now())
+    assert (report.settled, report.next_at) == (0, None)
+    latch.reason = None
+    assert (await expirer.run_pass(now())).decommissioned == 1
+
+
+async def test_orders_leave_at_the_rate_that_is_set_those_due_longest_first(
+    explorer: Explorer, expirer: Expirer, expiry: SimpleNamespace
+) -> None:
+    expiry.orders_per_second = 20
+    recent = [explorer.buy_expired(CONTAINER, empty_at=Int64(now() - 60)) for _ in range(20)]
+    longest = [explorer.buy_expired(CONTAINER, empty_at=Int64(now() - 120)) for _ in range(20)]
+    assert (await expirer.run_pass(now())).decommissioned == 40
+    gone_at = {event["pool_id"]: event["decommissioned_at"] for event in explorer.events.find()}
+    first, second = ([gone_at[pool.pool_id] for pool in pools] for pools in (longest, recent))
+    assert max(first) < min(second)
+    assert (min(second) - max(first)).total_seconds() > 0.9
 
 
 async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settled_in_the_same_pass(
