@@ -30,11 +30,10 @@ OURS = "pool_daemon"
 HANDLER = "pool-daemon"
 LEADING = ("timestamp", "level", "logger", "event")
 
-# The priorities of syslog, as journald reads them between angle brackets.
-PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""The priorities of syslog, as journald reads them between angle brackets."""
 
-
-LEVELS = {
+LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
     "warning": logging.WARNING,
@@ -42,6 +41,11 @@ LEVELS = {
     "exception": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+"""How loud each of a logger's methods is."""
+
+_TIMESTAMP: Final = TimeStamper(fmt="iso", utc=True)
+
+_encode: Final = json.JSONEncoder().encode  # everything is plain by then
 
 
 class JournalFormatter(ProcessorFormatter):
@@ -187,11 +191,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     return mask_credentials(str(value))
-
-
-_TIMESTAMP: Final = TimeStamper(fmt="iso", utc=True)
-
-_encode: Final = json.JSONEncoder().encode  # everything is plain by then
 
 
 def _goes_to_journal(stream: TextIO) -> bool:

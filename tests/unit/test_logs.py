@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import logging
@@ -112,6 +113,18 @@ def test_configured_again_nothing_is_said_twice(stream: io.StringIO) -> None:
     configure_logs("json", "info", stream)
     log.info("once")
     assert len(events(stream)) == 1
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_nobody_is_stopped() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    broken = os.fdopen(writer, "w", buffering=1)
+    configure_logs("json", "info", broken)
+    log.info("into_the_void")
+    log.error("into_the_void")
+    with contextlib.suppress(BrokenPipeError):
+        broken.close()
+    log.info("into_a_closed_file")
 
 
 def test_the_handlers_of_others_stay(stream: io.StringIO) -> None:

@@ -27,16 +27,16 @@ class Expiry(Section):
         default=500,
         ge=1,
         le=2000,
-        description="Most workloads that one transaction decommissions. Each costs three writes, and "
-        "MongoDB wants transactions to stay near a thousand; more makes a conflict likelier, fewer costs "
-        "round trips.",
+        description="Most workloads that one transaction decommissions; the first of a pass take fewer. Each costs "
+        "three writes. 10,000 pools took 1.25 s with 300 on two cores, 1.15 s with 500 or 1000, and the more there "
+        "are, the longer others wait for these pools.",
     )
     concurrency: int = Field(
         default=3,
         ge=1,
         le=32,
-        description="Transactions at work at once. Three keep the server busy while the daemon computes; "
-        "more mostly wait for the same disk.",
+        description="Transactions at work at once, so that the server is busy while the daemon computes. 10,000 "
+        "pools took 1.30 s with two on two cores, 1.20 s with three and no less with four.",
     )
     orders_per_second: float = Field(
         default=0,
