@@ -8,11 +8,11 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
 
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.commands.connection import connection
+from pool_daemon.commands.paper import paper
 from pool_daemon.errors import ExitCode
 from pool_daemon.settings import Settings
 from pool_daemon.store.pools import PoolResult, PoolStore
@@ -43,7 +43,7 @@ async def _show(store: PoolStore, pool_id: int, *, as_json: bool) -> ExitCode:
     table = Table(show_header=False, box=None)
     for name, value in pool.to_json().items():
         table.add_row(name, _when(value) if name in {"empty_at", "last_updated"} else str(value))
-    Console().print(table)
+    paper().print(table)
     return ExitCode.OK
 
 
@@ -74,7 +74,7 @@ class _Listing:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._console = Console()
+        self._console = paper()
         self._table = self._page()
 
     def add(self, result: PoolResult) -> None:

@@ -5,11 +5,11 @@ import json
 import time
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 
 from pool_daemon.commands import add_config_argument
 from pool_daemon.commands.inquiry import ask
+from pool_daemon.commands.paper import paper
 from pool_daemon.commands.portrait import portrait
 from pool_daemon.errors import ExitCode, NoAnswerError
 from pool_daemon.settings import Http, load_settings
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     if arguments.json:
         print(text, end="")
     else:
-        Console().print(portrait(_read(text)))
+        paper().print(portrait(_read(text)))
     return ExitCode.OK
 
 

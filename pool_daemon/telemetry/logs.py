@@ -145,7 +145,7 @@ def _console(stream: TextIO) -> list[Processor]:
     return [
         ExceptionRenderer(),
         _make_plain,
-        _TIMESTAMP,
+        TimeStamper(fmt="%Y-%m-%d %H:%M:%SZ", utc=True),
         ConsoleRenderer(colors=colors, exception_formatter=plain_traceback, sort_keys=False),
     ]
 

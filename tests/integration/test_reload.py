@@ -1,6 +1,7 @@
 """SIGHUP: a running daemon takes what can be changed, and refuses a bad file without losing anything."""
 
 import signal
+import urllib.request
 from pathlib import Path
 
 from daemon_process import DaemonProcess, running_daemon
@@ -33,3 +34,12 @@ def test_a_good_file_takes_effect_and_a_bad_one_leaves_the_old_in_force(
         again = reload(daemon, config, '[brake]\npools = 7\n[log]\nlevel = "debug"\n', "settings_reloaded")
         assert again["changed"] == ["log.level"]
         daemon.wait_for_log(lambda record: record["level"] == "debug", within_seconds=20, what="a line of debug")
+        metrics = scrape(daemon)
+    assert 'pool_daemon_settings_reloads_total{outcome="applied"} 2.0' in metrics
+    assert 'pool_daemon_settings_reloads_total{outcome="refused"} 1.0' in metrics
+
+
+def scrape(daemon: DaemonProcess) -> list[str]:
+    (listening,) = daemon.said("http_listening")
+    with urllib.request.urlopen(f"http://127.0.0.1:{listening['port']}/metrics", timeout=5) as response:
+        return list(response.read().decode().splitlines())

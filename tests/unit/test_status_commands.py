@@ -157,6 +157,16 @@ def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
     assert "unavailable: connection refused, 3 times" in shown
 
 
+def test_a_row_is_broken_only_if_a_width_is_given(observer: Observer, server: Server) -> None:
+    reason = "and another word " * 7
+    observer.pass_failed(seconds=1, reason=reason)
+    unbound = environment(PORT=str(server.port))
+    del unbound["COLUMNS"]
+    for environ, whole in ((unbound, True), (unbound | {"COLUMNS": "80"}, False)):
+        shown = subprocess.check_output([sys.executable, "-m", "pool_daemon", "status"], text=True, env=environ)
+        assert (reason in shown) == whole
+
+
 def test_status_in_json_is_what_the_daemon_said(server: Server) -> None:
     told = json.loads(pool_daemon("status", "--json", PORT=str(server.port)).stdout)
     assert told["identity"] == "host-1:4711:a1b2c3"
