@@ -117,7 +117,7 @@ class Intake:
         """
         now = math.floor(self._clock.now())
         # The gate knows whether this very reading of the clock can be trusted; after an await it speaks of another.
-        if now > self._until and self._restraints.gate.closed_by() is None and not self._agenda.rescan_wanted:
+        if now > self._until and self._takes_more():
             await self._take(self._agenda.take_more(now, after=self._until), now)
         while self._lanes:
             lane = self._lanes.popleft()
@@ -131,9 +131,9 @@ class Intake:
         """Have the rest of a single pool, behind the workload id `after`, settled in its turn."""
         self._take_turns(_alone(Batch(batch.pool_ids, batch.now, self._next_budget(), batch.by_id, after)))
 
-    def seconds_to_fresh(self) -> float:
-        """Return how long it is until something else can have fallen due."""
-        return max(0.0, self._until + 1 - self._clock.now())
+    def seconds_to_fresh(self) -> float | None:
+        """Return how long it is until something else can have fallen due; None if that is not taken up any more."""
+        return max(0.0, self._until + 1 - self._clock.now()) if self._takes_more() else None
 
     def finished(self) -> None:
         """Note on the agenda that everything taken has been looked at."""
@@ -150,6 +150,9 @@ class Intake:
         """Let go of what was being read."""
         for lane in self._lanes:
             await lane.aclose()
+
+    def _takes_more(self) -> bool:
+        return self._restraints.gate.closed_by() is None and not self._agenda.rescan_wanted
 
     async def _take(self, work: Work, now: int) -> None:
         """Open the lanes of some work; the brake looks at it before any of it is settled."""

@@ -240,6 +240,7 @@ async def test_a_rescan_is_not_put_off_by_what_falls_due(
     grid.add(1, empty_at=NOW + 1)
     clock.pass_time(1)
     assert handed_out(await scene.rest()) == [1]
+    assert scene.intake.seconds_to_fresh() is None
     scene.intake.finished()
     assert agenda.take(NOW + 1).after is None
 
