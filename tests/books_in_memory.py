@@ -85,6 +85,9 @@ class Ears:
     def drift_mended(self, kind: str, *, pool_id: int) -> None:
         self.heard.append((kind, pool_id))
 
+    def drift_held(self, *, pools: int, drifted: int) -> None:
+        self.heard.append(("held", pools, drifted))
+
     def orders_put_back(self, count: int) -> None:
         self.heard.append(("orders", count))
 

@@ -23,6 +23,9 @@ class ReconciliationMetrics(Protocol):
     def drift_mended(self, kind: str, *, pool_id: int) -> None:
         """Count a pool that was mended; `kind` is "workload_ids" if ids were dropped, else "rates"."""
 
+    def drift_held(self, *, pools: int, drifted: int) -> None:
+        """Count a walk that mended nothing: so many of so many pools seemed wrong."""
+
     def orders_put_back(self, count: int) -> None:
         """Count delete orders that were put back."""
 
@@ -80,6 +83,7 @@ class Findings:
 
     def held(self, *, pools: int, drifted: int) -> None:
         """Hear that more seemed to have drifted than is credible."""
+        self._metrics.drift_held(pools=pools, drifted=drifted)
         log.error(
             "drift_held",
             pools=pools,

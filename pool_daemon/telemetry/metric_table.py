@@ -205,6 +205,10 @@ DRIFT_MENDED = Counter(
     about="Pools whose record of what is in use differed from their workloads and was mended, by what differed.",
     labels={"kind": ("rates", "workload_ids")},
 )
+DRIFT_HELD = Counter(
+    name="drift_held_total",
+    about="Walks past all pools that mended nothing, because more seemed to have drifted than is credible.",
+)
 ORDERS_PUT_BACK = Counter(
     name="delete_orders_put_back_total",
     about="Delete orders that had vanished before they were done, and were renewed.",

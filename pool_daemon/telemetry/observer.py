@@ -180,6 +180,11 @@ class Observer:
         self.metrics.add(table.DRIFT_MENDED, kind=kind)
         self._note("mended", f"its {kind.replace('_', ' ')} had drifted", pool_id=pool_id)
 
+    def drift_held(self, *, pools: int, drifted: int) -> None:
+        """Hear that so many of so many pools seemed to have drifted that none was mended."""
+        self.metrics.add(table.DRIFT_HELD)
+        self._note("held", f"drift: {drifted:,} of {pools:,} pools seem wrong, none is mended")
+
     def orders_put_back(self, count: int) -> None:
         """Hear that so many delete orders had vanished and were renewed."""
         if count:

@@ -157,6 +157,9 @@ class Ears:
     def drift_mended(self, kind: str, *, pool_id: int) -> None:  # noqa: ARG002 - all pools are alike
         self.mended["pools"] += 1
 
+    def drift_held(self, *, pools: int, drifted: int) -> None:
+        raise AssertionError(f"{drifted} of {pools} pools seemed wrong")
+
     def orders_put_back(self, count: int) -> None:
         self.mended["orders"] += count
 

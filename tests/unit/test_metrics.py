@@ -75,6 +75,7 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.held("brake", detail="too many"), "holds_total", {"reason": "brake"}, 1),
     (lambda o: o.clocks_compared(-0.25, agree=True), "clock_difference_seconds", {}, -0.25),
     (lambda o: o.drift_mended("rates", pool_id=17), "drift_mended_total", {"kind": "rates"}, 1),
+    (lambda o: o.drift_held(pools=9, drifted=7), "drift_held_total", {}, 1),
     (lambda o: o.orders_put_back(2), "delete_orders_put_back_total", {}, 2),
     (lambda o: o.settings_reloaded(accepted=False), "settings_reloads_total", {"outcome": "refused"}, 1),
     (lambda o: o.stream_opened(), "stream_open", {}, 1),

@@ -287,6 +287,7 @@ async def test_more_drift_than_is_credible_is_held_and_told_at_every_walk() -> N
     assert scene.books.mended == []
     held = [line for line in logs if line["event"] == "drift_held"]
     assert [(line["pools"], line["drifted"]) for line in held] == [(1000, 201)] * 4
+    assert scene.ears.heard == [("held", 1000, 201)] * 4
 
 
 @in_virtual_time
