@@ -46,10 +46,10 @@ class Brake:
 
     Three things are suspicious. More pools due at one look than a number, and than a share of all pools in use: then
     all of those are held. As many within a minute that somebody wrote when they were empty already, as happens when a
-    backup is restored under a running daemon: then the rest of those. And a pool that is overdue by more than an age at
-    the first look after a start: then that one. Only pools that would lose a workload are held. What is held stays
-    held through a restart; it goes when it is released, topped up or removed, and whatever else falls due goes its way
-    meanwhile.
+    backup is restored under a running daemon: then those that are left of them. And a pool that is overdue by more
+    than an age at the first look after a start: then that one. Only pools that would lose a workload are held. What is
+    held stays held through a restart; it goes when it is released, topped up or removed, and whatever else falls due
+    goes its way meanwhile.
 
     `look_again` is asked for a look at each pool that was released. After a takeover from another daemon the first
     look must be one at everything overdue, for that is when the holds of the other are found.
@@ -176,19 +176,26 @@ class Brake:
             await self._hold_all(Sweep(after, now, reason), now)
 
     async def _hold_flood(self, asked_for: Collection[int], now: int) -> None:
-        """Hold the pools looked at by id if too many of that kind have lost something within a minute."""
+        """Hold the pools looked at by id if, with those that have lost something within a minute, they are too many.
+
+        Here, too, the cheap questions come first: all of them are counted before those that would lose anything.
+        """
         while self._flood and not now - FLOOD_SECONDS < self._flood[0][0] <= now:
             self._flood.popleft()
         recent = sum(pools for _, pools in self._flood)
-        if not asked_for or recent < max(1, self._settings.pools) or await self._share(recent, now) is None:
+        if not asked_for or not await self._is_flood(recent + len(asked_for), now):
             return
         standing = {hold.pool_id for hold in await self._holds.standing(sorted(asked_for))}
         losses = await self._losses.of(sorted(set(asked_for) - standing), now=now)
-        if losses:
+        if losses and await self._is_flood(recent + len(losses), now):
             self._holding = True
             self._flood.append((now, len(losses)))
-            reason = f"{recent} pools were written within a minute, empty already"
+            reason = f"{recent + len(losses)} pools were written within a minute, empty already"
             await self._tell_held(await self._holds.hold(losses, reason=reason, at=now), reason)
+
+    async def _is_flood(self, pools: int, now: int) -> bool:
+        """Tell whether so many pools written empty within a minute are too many; a single one never is."""
+        return pools > max(1, self._settings.pools) and await self._share(pools, now) is not None
 
     async def _share(self, pools: int, now: int) -> float | None:
         """Return the share of so many pools that are due in all pools in use; None if it is not too high.

@@ -408,6 +408,13 @@ async def test_a_backup_restored_under_a_running_daemon_is_held_after_the_first_
     assert scene.held() == {pool.pool_id for pools in rest for pool in pools}
 
 
+async def test_a_backup_restored_so_quickly_that_one_pass_sees_it_whole_is_held_whole(scene: Scene) -> None:
+    scene.buy_lasting(FEW)
+    pools = scene.buy(FEW + 1)
+    assert await written(scene, pools) == []
+    assert scene.held() == set(ids(pools))
+
+
 async def test_a_few_pools_a_minute_that_are_written_empty_go_at_once(scene: Scene) -> None:
     scene.buy_lasting(19)
     for minute in range(3):
