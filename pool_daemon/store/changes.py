@@ -13,13 +13,10 @@ from typing import Any, Final
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import STREAM_AWAIT_MS, Database, Session
 from pool_daemon.store.failures import translated_stream
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WORKLOADS
-
-AWAIT_MS: Final = 1000
-"""How long the server holds an answer back while nothing happens: one command a second, and a stop waits no longer."""
 
 BATCH: Final = 1000
 """Changes a trip; at 2,000 changes a second two trips."""
@@ -84,7 +81,7 @@ class Stream:
                     "getMore": self._cursor["id"],
                     "collection": "$cmd.aggregate",
                     "batchSize": BATCH,
-                    "maxTimeMS": AWAIT_MS,
+                    "maxTimeMS": STREAM_AWAIT_MS,
                 },
                 self._session,
             )

@@ -31,6 +31,10 @@ TRANSACTION_ATTEMPTS: Final = 8
 """A transaction that loses to another writer is begun anew this often before its batch is split. The waits add up
 to about half a second: long enough for a burst of top-ups, short enough that nobody else's pool is late."""
 
+STREAM_AWAIT_MS: Final = 1000
+"""How long the server holds a change stream's answer back while nothing happens: one command a second, and a stop
+waits no longer."""
+
 FIRST_WAIT_SECONDS: Final = 0.004
 """The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
 
@@ -60,12 +64,14 @@ def connect(
             **limits,
         )
 
+    # What the driver does of its own accord, such as ending a cursor, timeoutMS does not bound, but the socket's does.
     milliseconds = int(timeout_seconds * 1000)
+    stream_milliseconds = STREAM_AWAIT_MS + milliseconds
     try:
         with translated("connecting"):
             return Database(
-                client=client(timeoutMS=milliseconds),
-                stream_client=client(socketTimeoutMS=milliseconds, connectTimeoutMS=milliseconds),
+                client=client(timeoutMS=milliseconds, socketTimeoutMS=milliseconds),
+                stream_client=client(socketTimeoutMS=stream_milliseconds, connectTimeoutMS=milliseconds),
                 name=name,
                 ping_seconds=min(timeout_seconds, server_selection_seconds),
             )
@@ -134,8 +140,9 @@ class Database:
 
     async def stream_command(self, command: dict[str, Any], session: Session) -> dict[str, Any]:
         """Send one of a change stream's commands in its session; raises the driver's errors."""
-        return await self._stream_client.get_database(self.name, codec_options=LENIENT).command(
-            command, session=session
+        # Unlike a collection, a command heeds nothing but what it is told itself of how to decode its answer.
+        return await self._stream_client.get_database(self.name).command(
+            command, session=session, codec_options=LENIENT
         )
 
     async def transact(self, body: Callable[[Session], Awaitable[T]]) -> T:

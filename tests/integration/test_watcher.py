@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
+from bson.datetime_ms import DatetimeMS
 from deadline import wait_until
 from explorer import CONTAINER, FREE, YEAR_SECONDS, Explorer
 from fail_point import fail_point, times_entered
@@ -165,6 +166,17 @@ async def test_what_cannot_move_the_deadline_wakes_nobody(watched: Watched, expl
     await until(lambda: (watched.watcher._token or {}).get("_data", "") > behind, "the daemon's stream to come as far")
     assert not watched.alarm._event.is_set()
     assert watched.agenda.take(int(time.time()) + 1).asked_for == {}
+
+
+async def test_a_date_that_python_cannot_hold_does_not_end_the_stream(watched: Watched, explorer: Explorer) -> None:
+    with capture_logs() as logs:
+        explorer.pools.insert_one({"_id": 404, "empty_at": DatetimeMS(2**60)})
+        await watched.rings()
+        watched.arm()
+        pool = explorer.buy_expired(CONTAINER)
+        await watched.rings()
+    assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
+    assert "stream_lost" not in events(logs)
 
 
 async def test_a_dropped_collection_asks_for_a_look_at_everything(watched: Watched, explorer: Explorer) -> None:
