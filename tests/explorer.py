@@ -114,7 +114,7 @@ class Explorer:
         self.create([purchase])
         return purchase
 
-    def buy_expired(self, *kinds: Kind, next_action: int = 3, **fields: Any) -> Purchase:
+    def buy_expired(self, *kinds: Kind, next_action: Any = 3, **fields: Any) -> Purchase:
         """Create a pool of which everything ran out an hour ago."""
         bought_at = int(time.time()) - 3600
         return self.buy(Rates(0.5, 0.05, 0.5), kinds, bought_at=bought_at, next_action=next_action, **fields)

@@ -19,7 +19,6 @@ from pool_daemon.capacity.cloud_units import CloudUnits, cloud_units
 from pool_daemon.capacity.drift import Drift, counts, find_drift, mended
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.verdict import judge
-from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
 from pool_daemon.store.client import Database
@@ -27,7 +26,7 @@ from pool_daemon.store.documents import RAW, decoded, document_id, pool_from_doc
 from pool_daemon.store.failures import translated
 from pool_daemon.store.pools import CAPACITY_POOLS, PoolStore
 from pool_daemon.store.vanished_orders import VanishedOrders
-from pool_daemon.store.workloads import WORKLOADS
+from pool_daemon.store.workloads import DEPLOYED, WORKLOADS
 
 BEGINNING: Final = -math.inf
 """The place before the first pool: every number lies behind it, and a document whose id is none is no pool."""
@@ -135,7 +134,7 @@ class Reconciliation:
             return []
         deployed: dict[int, list[dict[str, Any]]] = defaultdict(list)
         pool_ids = [Int64(pool.pool_id) for pool in empty]
-        raws = await self._found({"pool_id": {"$in": pool_ids}, "next_action": int(NextAction.DEPLOY)})
+        raws = await self._found({"pool_id": {"$in": pool_ids}, "next_action": DEPLOYED})
         async for raw in _unhurried(raws):
             try:
                 workload = decoded(raw)

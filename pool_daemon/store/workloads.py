@@ -18,6 +18,9 @@ from pool_daemon.store.failures import translated
 WORKLOADS: Final = "workload"
 WORKQUEUE: Final = "workqueue"
 
+DEPLOYED: Final = {"$eq": int(NextAction.DEPLOY), "$not": {"$type": ["array", "decimal"]}}
+"""The next action of a deployed workload: a plain comparison finds it in an array, too, that merely holds it."""
+
 BATCH: Final = 10_000
 """Ids that one query asks for; a command of any length would be refused."""
 
@@ -40,7 +43,7 @@ class WorkloadStore:
         """
         match: dict[str, Any] = {
             "pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
-            "next_action": int(NextAction.DEPLOY),
+            "next_action": DEPLOYED,
         }
         if after is not None:
             # A plain comparison would see ids of the same type only, and lose those that the order puts behind them.

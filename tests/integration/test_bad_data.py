@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from arithmetic_model import NEVER, Rates
-from bson import Int64, encode
+from bson import Decimal128, Int64, encode
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from daemon_process import DaemonProcess, running_daemon
@@ -128,6 +128,19 @@ def test_a_pool_that_ended_before_all_time_goes_at_once(explorer: Explorer, ledg
     pool = explorer.buy_expired(CONTAINER, empty_at=Int64(empty_at))
 
     ledger.wait_for_decommissions(pool.workload_ids, within_seconds=AT_ONCE_SECONDS)
+
+
+@pytest.mark.parametrize("next_action", [[3], [4, 3], Decimal128("3")], ids=str)
+def test_a_workload_whose_next_action_is_no_whole_number_keeps_running(
+    explorer: Explorer, ledger: Ledger, next_action: Any
+) -> None:
+    """To MongoDB an array that holds a number matches it, and one decimal equals another."""
+    pool = explorer.buy_expired(CONTAINER, next_action=next_action)
+    explorer.rates |= dict.fromkeys(pool.workload_ids, Rates())
+
+    ledger.settle()
+
+    ledger.assert_untouched(pool.workload_ids, next_action=next_action)
 
 
 def test_a_workload_whose_pool_does_not_exist_keeps_running(explorer: Explorer, ledger: Ledger) -> None:
