@@ -3,10 +3,12 @@
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from faults.figures import PROPERTY, Figure, table_of
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
@@ -50,11 +52,17 @@ def database_name(mongo: MongoClient[dict[str, Any]]) -> Iterator[str]:
     mongo.drop_database(name)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures that tests have recorded, whichever process they ran in."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures that tests have recorded, whichever process they ran in, and the table of the faults."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    figures = [figure for report in reports for figure in report.user_properties]
+    recorded = [each for report in reports for each in report.user_properties]
+    figures = [each for each in recorded if each[0] != PROPERTY]
     if figures:
         terminalreporter.section("figures")
     for name, figure in figures:
         terminalreporter.write_line(f"{name}: {figure}")
+    if faults := [Figure(*row) for name, row in recorded if name == PROPERTY]:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(table_of(faults))
+        if path := config.getoption("--faults-table"):
+            Path(path).write_text(table_of(faults) + "\n", encoding="utf-8")

@@ -166,7 +166,8 @@ class Ledger:
 
     def _left_behind(self, account: "Account") -> Iterator[str]:
         then = int(self.now()) - GRACE_SECONDS
-        for workload_id, rates in self._explorer.rates.items():
+        users = {workload_id: rates for workload_id, rates in self._explorer.rates.items() if any(rates)}
+        for workload_id, rates in users.items():
             workload = account.documents["workload"].get(workload_id, {})
             pool = account.documents["capacity-pools"].get(workload.get("pool_id"), {})
             if workload.get("next_action") != DEPLOY or not is_readable(pool) or pool["empty_at"] > then:

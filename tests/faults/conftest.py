@@ -7,7 +7,7 @@ before it judges it:
 
     @pytest.mark.parametrize("pools", [100, pytest.param(20_000, marks=pytest.mark.faults)])
     def test_something_happens(pools, explorer, ledger, network, figures): ...
-        violations = ledger.violations_of_i1() + ledger.violations_of_i2()
+        violations = ledger.violations()
         figures.record(1, "something happens", trials=pools, violations=violations, figure="late by at most 12 ms")
         assert violations == []
 
@@ -17,7 +17,7 @@ see the fixture `three`.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,29 +27,17 @@ from explorer import Explorer
 from faults.figures import Figures
 from faults.proxy import Proxy
 from faults.three_members import ThreeMembers
+from faults.wall_clock import WallClock, compiled
 from ledger import Ledger
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
 
-FIGURES = pytest.StashKey[Figures]()
 
-
-@pytest.fixture(scope="session")
-def figures(pytestconfig: pytest.Config) -> Figures:
-    """Collect the rows of the table that is printed at the end."""
-    return pytestconfig.stash.setdefault(FIGURES, Figures())
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table, and write it where `--faults-table` says."""
-    figures = config.stash.get(FIGURES, None)
-    if not figures:
-        return
-    terminalreporter.section("faults")
-    terminalreporter.write_line(figures.as_markdown())
-    if path := config.getoption("--faults-table"):
-        Path(path).write_text(figures.as_markdown() + "\n", encoding="utf-8")
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Figures:
+    """Record rows of the table that is printed at the end."""
+    return Figures(record_property=record_property)
 
 
 @pytest.fixture
@@ -87,3 +75,12 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreeMembers]:
     """Run a replica set of three."""
     with ThreeMembers(folder=tmp_path_factory.mktemp("three")) as members:
         yield members
+
+
+@pytest.fixture
+def wall_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    """Let the test's daemons see a wall clock of their own, which the test sets."""
+    wall_clock = WallClock(folder=tmp_path, library=compiled(tmp_path))
+    for name, value in wall_clock.environment.items():
+        monkeypatch.setenv(name, value)
+    return wall_clock

@@ -1,7 +1,10 @@
 """What the faults did to the invariants: a row for each fault, printed as one table at the end of the run."""
 
-from collections.abc import Sized
+from collections.abc import Callable, Iterable, Sized
 from typing import NamedTuple
+
+PROPERTY = "fault"
+"""The name under which a row travels with the report of its test."""
 
 HEADINGS = ("#", "fault", "trials", "violations", "figure")
 
@@ -17,25 +20,26 @@ class Figure(NamedTuple):
 
 
 class Figures:
-    """Collects the rows of a run; a test records its row before it judges it, so that a failure is in the table."""
+    """Records the rows of one test; it does so before it judges, so that a failure is in the table too.
 
-    def __init__(self) -> None:
-        self._rows: list[Figure] = []
+    A row travels with the test's report, from whichever process the test ran in.
+    """
 
-    def __bool__(self) -> bool:
-        return bool(self._rows)
+    def __init__(self, *, record_property: Callable[[str, object], None]) -> None:
+        self._record_property = record_property
 
     def record(self, number: int, fault: str, *, trials: int, violations: int | Sized, figure: str) -> None:
         """Add the row of a fault: how often it was injected, how many violations (or which ones), what was measured."""
         count = violations if isinstance(violations, int) else len(violations)
-        self._rows.append(Figure(number, fault, trials, count, figure))
+        self._record_property(PROPERTY, tuple(Figure(number, fault, trials, count, figure)))
 
-    def as_markdown(self) -> str:
-        """Return the table, its rows in the order of the faults; its columns are aligned for the terminal too."""
-        rows = [HEADINGS, *map(_cells, sorted(self._rows, key=lambda row: (row.number, row.trials, row.fault)))]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-        lines = [_line(row, widths) for row in rows]
-        return "\n".join([lines[0], _line(tuple("-" * width for width in widths), widths), *lines[1:]])
+
+def table_of(rows: Iterable[Figure]) -> str:
+    """Write the rows as Markdown, in the order of the faults, with columns that are aligned for the terminal too."""
+    lines = [HEADINGS, *map(_cells, sorted(rows, key=lambda row: (row.number, row.trials, row.fault)))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    heading, *body = [_line(line, widths) for line in lines]
+    return "\n".join([heading, _line(tuple("-" * width for width in widths), widths), *body])
 
 
 def _cells(row: Figure) -> tuple[str, ...]:

@@ -114,16 +114,16 @@ def test_5_a_transaction_that_a_killed_daemon_left_open_ends(
 ) -> None:
     """The server keeps the pools from everybody, a customer's top-up too, until somebody ends it."""
     let_indexes_be_made(mongo_uri, explorer, ledger)
+    topped_up, *others = drafts(explorer, 10)
     cut_off = threading.Event()
 
     def judge(command: Command) -> Fate:
-        if command.name != "commitTransaction":
+        if command.name != "commitTransaction" or time.time() < topped_up.empty_at:
             return Fate.PASS
         cut_off.set()
         return Fate.SWALLOW_REQUEST
 
     network.judge_commands(judge)
-    topped_up, *others = drafts(explorer, 10)
     with DaemonProcess(uri=network.uri, database_name=explorer.database.name, **RESTARTED):
         explorer.create([topped_up, *others])
         wait_until(cut_off.is_set, within_seconds=WAVE_SECONDS + 10, what="a transaction to be open")
@@ -175,8 +175,8 @@ def test_7_poison_delays_nobody_else(explorer: Explorer, ledger: Ledger, mongo_u
 
 def drafts(explorer: Explorer, count: int, kinds: Sequence[Kind] = (CONTAINER,), **fields: Any) -> list[Purchase]:
     """Draft pools that run empty in a few seconds."""
-    amounts = Rates(cu=WAVE_SECONDS + 0.5)
-    return [explorer.draft(amounts, kinds, **fields) for _ in range(count)]
+    amounts, bought_at = Rates(cu=WAVE_SECONDS + 0.5), int(time.time())
+    return [explorer.draft(amounts, kinds, bought_at=bought_at, **fields) for _ in range(count)]
 
 
 def poisonous(explorer: Explorer) -> Iterator[Purchase]:

@@ -1,0 +1,78 @@
+"""Told to stop in the middle of a storm, a daemon finishes what it has in hand, hands over, and exits with 0."""
+
+import random
+import time
+from contextlib import ExitStack
+
+import pytest
+from daemon_process import DaemonProcess
+from deadline import wait_for_instant, wait_until
+from explorer import Explorer
+from faults.daemons import STORM
+from faults.figures import Figures
+from faults.pools import overdue
+from ledger import Ledger
+
+IN_SMALL_STEPS = STORM | {"EXPIRY__BATCH_WORKLOADS": "20"}
+
+DRAIN_SECONDS = 20
+"""What `expiry.drain_seconds` is unless the settings say otherwise."""
+
+LONGEST_LIFE_SECONDS = 0.2
+"""From the first batch of a storm on; the storm lasts longer."""
+
+DONE_SECONDS = 60
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("trials", "count"), [(1, 400), pytest.param(6, 2_000, marks=pytest.mark.faults)])
+def test_21_a_daemon_that_is_stopped_in_a_storm_leaves_the_rest_to_the_next(
+    trials: int,
+    count: int,
+    explorer: Explorer,
+    ledger: Ledger,
+    mongo_uri: str,
+    chance: random.Random,
+    figures: Figures,
+) -> None:
+    """The next stands by already, as in a rolling upgrade."""
+    stopped_after: list[float] = []
+    taken_over_after: list[float] = []
+    with ExitStack() as daemons:
+
+        def launched(event: str) -> DaemonProcess:
+            process = DaemonProcess(uri=mongo_uri, database_name=explorer.database.name, **IN_SMALL_STEPS)
+            daemon = daemons.enter_context(process)
+            wait_until(lambda: daemon.said(event), within_seconds=DONE_SECONDS, what=event)
+            return daemon
+
+        daemon = launched("lease_acquired")
+        for _ in range(trials):
+            relief = launched("standby")
+            overdue(explorer, count - explorer.running())
+            wait_until(lambda: explorer.running() < count, within_seconds=DONE_SECONDS, what="the storm to begin")
+            wait_for_instant(time.time() + chance.uniform(0, LONGEST_LIFE_SECONDS))
+            assert explorer.running() > 0, "the storm was over before the daemon was stopped"
+            asked_at = time.monotonic()
+            daemon.stop()
+            stopped_after.append(time.monotonic() - asked_at)
+            wait_until(
+                lambda: relief.said("lease_acquired"),  # noqa: B023  # called in this round only
+                within_seconds=DONE_SECONDS,
+                what="the next to take over",
+            )
+            taken_over_after.append(time.monotonic() - asked_at)
+            assert daemon.said("lease_released")
+            daemon = relief
+        wait_until(lambda: explorer.running() == 0, within_seconds=DONE_SECONDS, what="the storm to be over")
+        daemon.stop()
+    violations = ledger.violations()
+    figures.record(
+        21,
+        "SIGTERM in a storm",
+        trials=trials,
+        violations=violations,
+        figure=f"exit 0 within {max(stopped_after):.2f} s, the next took over within {max(taken_over_after):.2f} s",
+    )
+    assert violations == []
+    assert max(stopped_after) < DRAIN_SECONDS
