@@ -29,8 +29,8 @@ class RawCollection:
     def __init__(self, collection: Any) -> None:
         self._collection = collection
 
-    async def find_one(self, query: Any) -> RawBSONDocument | None:
-        document = await self._collection.find_one(query)
+    async def find_one(self, query: Any, *, sort: Any = None) -> RawBSONDocument | None:
+        document = await self._collection.find_one(query, sort=sort)
         return None if document is None else RawBSONDocument(bson.encode(document), RAW)
 
     def find(self, query: Any, *, sort: Any, batch_size: int) -> "RawCursor":

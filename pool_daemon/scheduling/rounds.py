@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from typing import Final
 
 import structlog
 
@@ -12,6 +13,9 @@ from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.scheduling.expirer import Expirer, PassReport
 from pool_daemon.scheduling.gate import STOPPING
 from pool_daemon.telemetry.observer import Observer
+
+NOT_YET: Final = "not begun"
+"""What keeps the daemon from acting before its first pass, so that this one says whether it acts."""
 
 log = structlog.get_logger("pool_daemon.rounds")
 
@@ -28,7 +32,7 @@ class Rounds:
         self._stop = stop
         self._observer = observer
         self._backoff = Backoff()
-        self._cut_short_by: str | None = None
+        self._cut_short_by: str | None = NOT_YET
 
     async def run(self) -> None:
         """Pass after pass, each when the alarm rings for it."""

@@ -146,9 +146,14 @@ class PoolStore:
         Raises PoolNotFoundError if there is none; a pool that never runs empty is none.
         """
         upcoming = {"empty_at": {"$gt": Int64(ts), "$lt": Int64(NEVER)}}
-        async for result in self._results(upcoming, [("empty_at", 1)], first_batch=1):
-            if result.pool is not None:
-                return result.pool
+        with translated("reading the next pool to run empty"):
+            first = await self._raw.find_one(upcoming, sort=[("empty_at", 1)])
+        if first is not None and (pool := _result(first).pool) is not None:
+            return pool
+        if first is not None:  # seldom: it cannot be read, so the first of the others is looked for
+            async for result in self._results(upcoming, [("empty_at", 1)]):
+                if result.pool is not None:
+                    return result.pool
         raise PoolNotFoundError(f"no pool runs empty after {ts}")
 
     async def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
@@ -189,14 +194,12 @@ class PoolStore:
     async def _readable(self, query: Mapping[str, Any], order: list[tuple[str, int]]) -> list[Pool]:
         return [result.pool async for result in self._results(query, order) if result.pool is not None]
 
-    async def _results(
-        self, query: Mapping[str, Any], order: list[tuple[str, int]], *, first_batch: int = BATCH
-    ) -> AsyncIterator[PoolResult]:
-        cursor = self._raw.find(query, sort=order, batch_size=first_batch)
+    async def _results(self, query: Mapping[str, Any], order: list[tuple[str, int]]) -> AsyncIterator[PoolResult]:
+        cursor = self._raw.find(query, sort=order, batch_size=BATCH)
         try:
             while True:
                 with translated("reading pools"):
-                    documents = await cursor.to_list(first_batch)
+                    documents = await cursor.to_list(BATCH)
                 if not documents:
                     return
                 for document in documents:

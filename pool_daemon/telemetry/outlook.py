@@ -64,9 +64,15 @@ class Outlook:
         if self._observer.status.snapshot.role is not Role.LEADER:
             self._observer.backlog_counted(None)  # only a leader knows what of that it has settled
         elif self._is_old("backlog", BACKLOG_SECONDS):
-            self._observer.backlog_counted(await self._horizon.overdue_count(after=self._watermark(), until=now))
+            overdue = 0 if self._is_idle(now) else await self._horizon.overdue_count(after=self._watermark(), until=now)
+            self._observer.backlog_counted(overdue)
         if self._is_old("expiring", COUNT_SECONDS):
             self._observer.expiring_counted(await self._horizon.expiring_counts(now, HORIZONS))
+
+    def _is_idle(self, now: int) -> bool:
+        """Tell whether the daemon waits for an end yet to come, and nothing keeps it from what came before."""
+        snapshot = self._observer.status.snapshot
+        return snapshot.next_at is not None and snapshot.next_at > now and not snapshot.holds and not snapshot.failures
 
     def _is_old(self, what: str, seconds: float) -> bool:
         """Tell whether it is time to read something; if so it counts as read, even if that fails."""

@@ -1,6 +1,6 @@
 """How often what lies ahead is looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from telemetry_scene import new_observer
@@ -103,6 +103,33 @@ async def test_what_is_overdue_since_the_last_complete_pass_is_the_backlog(
         clock.pass_time(1)
     assert horizon.overdue_asked == [(int(NOW) - 60, int(NOW)), (int(NOW) - 60, int(NOW) + 10)]
     assert observer.status.snapshot.backlog == 5
+
+
+async def test_while_the_next_end_is_yet_to_come_there_is_no_backlog_and_nobody_is_asked(
+    outlook: Outlook, horizon: CountedHorizon, observer: Observer
+) -> None:
+    observer.role_seen(leading=True, term=1, leader="me")
+    observer.armed(NOW + 30, pool_id=7)
+    await outlook.look()
+    assert horizon.overdue_asked == []
+    assert observer.status.snapshot.backlog == 0
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        lambda observer: observer.held("clock", detail="apart"),
+        lambda observer: observer.pass_failed(seconds=1, reason="away"),
+    ],
+)
+async def test_while_something_keeps_the_daemon_from_its_work_the_backlog_is_counted(
+    outlook: Outlook, horizon: CountedHorizon, observer: Observer, trouble: Callable[[Observer], None]
+) -> None:
+    observer.role_seen(leading=True, term=1, leader="me")
+    observer.armed(NOW + 30, pool_id=7)
+    trouble(observer)
+    await outlook.look()
+    assert len(horizon.overdue_asked) == 1
 
 
 async def test_a_standby_does_not_know_what_its_leader_has_yet_to_do(

@@ -93,3 +93,9 @@ async def test_it_says_once_that_a_gate_has_closed_and_once_that_it_has_opened()
         await go_round(Passes(closed, closed, opened, opened))
     said = [entry["event"] for entry in logs if entry["event"] in {"acting", "not_acting"}]
     assert said == ["not_acting", "acting"]
+
+
+async def test_the_first_pass_says_that_the_daemon_acts() -> None:
+    with capture_logs() as logs:
+        await go_round(Passes(PassReport(next_at=1), PassReport(next_at=1)))
+    assert [entry["event"] for entry in logs if entry["event"] in {"acting", "not_acting"}] == ["acting"]
