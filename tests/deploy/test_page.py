@@ -16,6 +16,8 @@ from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import Quarantined
 
+IN_ONE_LINE = "(number) => number.offsetHeight < 1.9 * parseFloat(getComputedStyle(number).fontSize)"
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -162,9 +164,12 @@ def test_it_is_light_or_dark_as_its_reader_likes(spotless: Scene, scheme: str, t
 def test_no_width_of_the_window_makes_it_scroll_sideways(spotless: Scene, width: int) -> None:
     spotless.observer.held("brake", detail="a_very_long_word_without_a_single_space_" * 20)
     spotless.observer.upcoming_seen([upcoming(10**15 + n, in_seconds=50 * 2**n) for n in range(20)])
+    spotless.observer.expiring_counted({"1h": 999_999, "1d": 1_000_000, "7d": 1_000_000})
     spotless.browser.show(width=width, height=900, scheme="light")
     spotless.wait_for_text("#problems", "a_very_long_word")
+    spotless.wait_for_text("#expiring", "999,999")
     spotless.browser.wait_for("document.documentElement.scrollWidth <= window.innerWidth", within_seconds=3)
+    assert spotless.browser.evaluate(f"[...document.querySelectorAll('#expiring dd')].every({IN_ONE_LINE})")
 
 
 def test_the_pictures_of_the_readme_can_be_taken_again(mongo_uri: str, database_name: str, tmp_path: Path) -> None:
