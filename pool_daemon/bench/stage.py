@@ -46,6 +46,7 @@ class Stage:
         with translated("looking whether the database is empty"):
             names = self.database.list_collection_names()
         if names:
+            self.client.close()
             raise BenchError(f"the database {self.database.name} is not empty, and would be dropped: name another one")
         return self
 
