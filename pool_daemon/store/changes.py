@@ -119,6 +119,8 @@ PIPELINE: Final[tuple[Mapping[str, Any], ...]] = (
                     "ns.coll": {"$in": [CAPACITY_POOLS, WORKLOADS]},
                     "operationType": {"$in": ["drop", "rename"]},
                 },
+                # What is renamed names what it was in `ns`: a restored collection comes into place under another.
+                {"operationType": "rename", "to.coll": {"$in": [CAPACITY_POOLS, WORKLOADS]}},
                 {"operationType": {"$in": ["dropDatabase", "invalidate"]}},
             ]
         }

@@ -185,6 +185,16 @@ async def test_a_dropped_collection_asks_for_a_look_at_everything(watched: Watch
     assert watched.agenda.take(int(time.time())).after is None
 
 
+@pytest.mark.parametrize("name", ["capacity-pools", "workload"])
+async def test_a_collection_renamed_into_place_asks_for_a_look_at_everything(
+    watched: Watched, explorer: Explorer, name: str
+) -> None:
+    explorer.database["restored"].insert_one({"_id": 1})
+    explorer.database["restored"].rename(name, dropTarget=True)
+    await watched.rings()
+    assert watched.agenda.take(int(time.time())).after is None
+
+
 async def test_a_dropped_database_ends_the_stream_and_a_new_one_is_opened(watched: Watched, explorer: Explorer) -> None:
     with capture_logs() as logs:
         explorer.database.client.drop_database(explorer.database.name)
