@@ -6,17 +6,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bson import Int64
-
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.capacity.verdict import overdue_since
-from pool_daemon.capacity.workload import NextAction
 from pool_daemon.store.cases import CaseReader, OversizedBatchError, Settlement
 from pool_daemon.store.client import Database
-from pool_daemon.store.failures import translated
 from pool_daemon.store.horizon import Horizon
 from pool_daemon.store.pools import PoolStore
-from pool_daemon.store.workloads import WORKLOADS
+from pool_daemon.store.workloads import WorkloadStore
 
 BATCH_POOLS: Final = 250
 """Pools decided on at once, with all their deployed workloads."""
@@ -44,7 +40,7 @@ class LossReader:
     def __init__(self, *, database: Database, batch_workloads: int = BATCH_WORKLOADS) -> None:
         self._pools = PoolStore(database=database)
         self._horizon = Horizon(database=database)
-        self._workloads = database.collection(WORKLOADS)
+        self._workloads = WorkloadStore(database=database)
         self._cases = CaseReader(database=database)
         self._batch_workloads = batch_workloads
 
@@ -64,14 +60,10 @@ class LossReader:
 
     async def of(self, pool_ids: Sequence[int], *, now: int) -> list[Loss]:
         """Return those of the pools that would lose something if they were settled at the unix second `now`."""
-        with translated("finding the pools that have deployed workloads"):
-            deploying = await self._workloads.distinct(
-                "pool_id",
-                {"pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}, "next_action": int(NextAction.DEPLOY)},
-            )
+        deploying = sorted(await self._workloads.deploying(pool_ids))
         losses = []
         for start in range(0, len(deploying), BATCH_POOLS):
-            losses += await self._decided([int(each) for each in deploying[start : start + BATCH_POOLS]], now)
+            losses += await self._decided(deploying[start : start + BATCH_POOLS], now)
         return losses
 
     async def _decided(self, pool_ids: Sequence[int], now: int) -> list[Loss]:

@@ -1,10 +1,10 @@
 """Workloads and their work orders in the database."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from bson import Int64
+from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne
 
@@ -98,20 +98,30 @@ class WorkloadStore:
         for start in range(0, len(workload_ids), BATCH):
             query = {"_id": {"$in": list(workload_ids[start : start + BATCH])}, "next_action": int(NextAction.DEPLOY)}
             with translated("finding the pools of workloads"):
-                pool_ids |= _wholes(await self._workloads.distinct("pool_id", query))
+                pool_ids |= await self._distinct_pool_ids(query)
         return list(pool_ids)
 
     async def deploying(self, pool_ids: Sequence[int]) -> set[int]:
         """Return those of some pools that have a deployed workload; only the index is read."""
         query = {"pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}, "next_action": int(NextAction.DEPLOY)}
         with translated("finding the pools that have deployed workloads"):
-            return _wholes(await self._workloads.distinct("pool_id", query))
+            return (await self._distinct_pool_ids(query)).intersection(pool_ids)
+
+    async def _distinct_pool_ids(self, query: Mapping[str, Any]) -> set[int]:
+        found = await self._workloads.distinct("pool_id", query)
+        # Of equal numbers the server names one, which may be the decimal of a single broken document. Leaving decimals
+        # out in the query would cost a look at every workload, for the index cannot tell.
+        return wholes(int(each.to_decimal()) if _is_decimal_number(each) else each for each in found)
 
 
-def _wholes(pool_ids: Iterable[Any]) -> set[int]:
+def _is_decimal_number(value: Any) -> bool:
+    return isinstance(value, Decimal128) and value.to_decimal().is_finite()
+
+
+def wholes(ids: Iterable[Any]) -> set[int]:
     """Return what is a whole number of some ids, whatever the type it is stored as."""
-    wholes = set()
-    for pool_id in pool_ids:
+    found = set()
+    for each in ids:
         with suppress(UnreadableDocumentError):
-            wholes.add(fields.whole({"pool_id": pool_id}, "pool_id", UnreadableDocumentError))
-    return wholes
+            found.add(fields.whole({"id": each}, "id", UnreadableDocumentError))
+    return found

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
+from bson import Decimal128
 from explorer import CONTAINER, FREE, VOLUME, Explorer, Kind, Purchase
 from fail_point import fail_point, times_entered
 from pymongo import MongoClient
@@ -246,6 +247,14 @@ async def test_a_pool_with_more_workloads_than_are_read_at_once_is_seen_whole(sc
     several = scene.buy(3, *[CONTAINER] * 4, ran_out_ago=2 * DAY)
     assert await scene.pass_over([mostly_free, *several]) == []
     assert scene.held() == {mostly_free.pool_id, *ids(several)}
+
+
+async def test_a_workload_whose_pool_id_cannot_be_read_keeps_nobody_from_being_held(scene: Scene) -> None:
+    pools = scene.buy(FEW + 1)
+    decimal = Decimal128(str(pools[0].pool_id))
+    scene.explorer.workloads.insert_one({"_id": 1, "pool_id": decimal, "next_action": 3})
+    assert await scene.pass_over(pools) == []
+    assert scene.held() == set(ids(pools))
 
 
 async def test_a_released_pool_is_handed_out_once_settled_and_never_held_again_for_the_same_end(scene: Scene) -> None:
