@@ -115,13 +115,13 @@ class Watcher:
 
     def _observe_pool(self, change: Change) -> None:
         now = self._clock.now()
-        if change.subject_id == self._alarm.pool_id:
+        if change.subject_id is not None and change.subject_id == self._alarm.pool_id:
             self._alarm.wake()
         if change.removed:
             return
         if change.empty_at is not None and change.empty_at > now:
             self._alarm.expect(change.empty_at)
-        elif isinstance(change.subject_id, int):
+        elif change.subject_id is not None:
             self._agenda.look_again(change.subject_id, at=int(now))
             self._alarm.wake()
 

@@ -34,9 +34,10 @@ class Subject(StrEnum):
 class Change:
     """One change that may move a deadline.
 
-    `subject_id` is the document's id. `empty_at` (unix seconds) is the pool's new deadline, `pool_id` the pool of a
-    workload that is now deployed; both None where the event does not carry them or they cannot be read. A pool that
-    was removed has `removed` set. A change of a whole collection (dropped, renamed) has neither id.
+    `subject_id` is the document's id, of a pool None if that is no whole number. `empty_at` (unix seconds) is the
+    pool's new deadline, `pool_id` the pool of a workload that is now deployed; both None where the event does not
+    carry them or they cannot be read. A pool that was removed has `removed` set. A change of a whole collection
+    (dropped, renamed) has neither id.
     """
 
     subject: Subject
@@ -168,13 +169,13 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
 def _change(document: Mapping[str, Any]) -> Change:
     operation = document["operationType"]
     collection = document.get("ns", {}).get("coll")
-    subject_id = document.get("documentKey", {}).get("_id")
+    key = document.get("documentKey", {})
     body = document.get("fullDocument") or document.get("updateDescription", {}).get("updatedFields", {})
     if operation in {"drop", "rename", "dropDatabase", "invalidate"}:
         return Change(Subject.COLLECTION)
     if collection == WORKLOADS:
-        return Change(Subject.WORKLOAD, subject_id, pool_id=_whole(body, "pool_id"))
-    return Change(Subject.POOL, subject_id, empty_at=_whole(body, "empty_at"), removed=operation == "delete")
+        return Change(Subject.WORKLOAD, key.get("_id"), pool_id=_whole(body, "pool_id"))
+    return Change(Subject.POOL, _whole(key, "_id"), empty_at=_whole(body, "empty_at"), removed=operation == "delete")
 
 
 def _whole(body: Mapping[str, Any], name: str) -> int | None:

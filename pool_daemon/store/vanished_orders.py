@@ -12,7 +12,7 @@ from pool_daemon.capacity.workload import NextAction
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.documents import RAW, decoded, document_id
 from pool_daemon.store.failures import translated
-from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore
+from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore, wholes
 
 BATCH: Final = 1000
 """Ids a round trip."""
@@ -81,14 +81,14 @@ class VanishedOrders:
             workload = decoded(copy)
             await self._claim(workload, session)
             await self._workload_store.order([copy], session=session)
-            return Restored(workload["_id"], workload.get("pool_id"))
+            return Restored(workload_id, workload.get("pool_id"))
 
         if await self._database.has_transactions():
             return await self._database.transact(restore)
         return await self._put_back_in_turn(workload_id)
 
     async def _without_order(self, workload_ids: list[Any]) -> list[int]:
-        wanted = [workload_id for workload_id in workload_ids if isinstance(workload_id, int)]
+        wanted = sorted(wholes(workload_ids))
         with translated("reading work orders"):
             orders = await self._orders.find({"_id": {"$in": wanted}}, {"_id": 1}, batch_size=BATCH + 1).to_list(None)
         ordered = {order["_id"] for order in orders}
@@ -127,4 +127,4 @@ class VanishedOrders:
             if not await self._workloads.count_documents(query, limit=1):
                 await self._orders.delete_one(query)
                 return None
-        return Restored(workload["_id"], workload.get("pool_id"))
+        return Restored(workload_id, workload.get("pool_id"))

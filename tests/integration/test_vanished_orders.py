@@ -87,6 +87,16 @@ async def test_a_workload_whose_id_is_no_number_is_none(explorer: Explorer, orde
     assert await missing(orders) == [vanished]
 
 
+async def test_the_order_of_a_workload_whose_id_is_a_whole_double_is_put_back(
+    explorer: Explorer, orders: VanishedOrders
+) -> None:
+    explorer.workloads.insert_one({"_id": 7.0, "next_action": 4})
+    (workload_id,) = await missing(orders)
+    assert await orders.put_back(workload_id) == Restored(7, None)
+    assert_ordered(explorer, 7)
+    assert await missing(orders) == []
+
+
 async def test_workloads_to_be_deleted_are_found_through_an_index(
     explorer: Explorer, database: Database, mongo: Client, database_name: str
 ) -> None:

@@ -125,6 +125,15 @@ async def test_a_pool_that_is_due_at_once_is_put_on_the_agenda(watched: Watched,
     assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
 
 
+async def test_a_pool_whose_id_is_a_whole_double_is_put_on_the_agenda_as_any_other(
+    watched: Watched, explorer: Explorer
+) -> None:
+    explorer.pools.insert_one({"_id": 77.0, "empty_at": int(time.time()) - 5})
+    await watched.rings()
+    (pool_id,) = watched.agenda.take(int(time.time())).asked_for
+    assert (pool_id, type(pool_id)) == (77, int)
+
+
 async def test_a_workload_added_to_an_expired_pool_puts_the_pool_on_the_agenda(
     watched: Watched, explorer: Explorer
 ) -> None:
