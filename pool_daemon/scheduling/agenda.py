@@ -25,19 +25,22 @@ class Work:
     Pools due are read from the watermark `after` (unix seconds) on, from the beginning of time if it is None.
     `asked_for` maps pools that are looked at wherever they stand to the second at which they came to that, or to
     `LONG_AGO` if they are tried again, or were missed: then it is their `empty_at`, or what it was before.
-    `workload_ids` are workloads whose pools are looked at.
+    `written` are those of them that somebody else has changed. `workload_ids` are workloads, changed as well, whose
+    pools are looked at.
     """
 
     after: int | None
     asked_for: Mapping[int, int] = field(default_factory=dict)
+    written: frozenset[int] = field(default=frozenset())
     workload_ids: frozenset[Any] = field(default=frozenset())
 
 
 class _Wish(NamedTuple):
-    """A look at the unix second `at`, at a pool that came to it at the second `since`."""
+    """A look at the unix second `at`, at a pool that came to it at the second `since`, `written` by somebody else."""
 
     at: int
     since: int
+    written: bool = False
 
 
 class Agenda:
@@ -68,19 +71,19 @@ class Agenda:
         self._rescan_wanted = True
 
     def look_again(self, pool_id: int, *, at: int) -> None:
-        """Ask for a look at a pool that comes to it at the unix second `at`; of two such wishes the earlier stands."""
-        self._wish(pool_id, _Wish(at, since=at))
+        """Ask for a look at a pool that somebody changed at the unix second `at`; of two wishes the earlier stands."""
+        self._wish(pool_id, _Wish(at, since=at, written=True))
 
     def look_again_at_all(self, wishes: Mapping[int, int]) -> None:
-        """Ask for a look at each pool that comes to it at its unix second."""
+        """Ask for a look at each pool that comes to it at its unix second with nobody's doing."""
         for pool_id, at in wishes.items():
-            self.look_again(pool_id, at=at)
+            self._wish(pool_id, _Wish(at, since=at))
 
     def try_again(self, wishes: Mapping[int, int]) -> None:
         """Ask at its unix second for a look at each pool that had come to it before: it is no less late for that."""
         for pool_id, at in wishes.items():
             taken = self._taken.get(pool_id)
-            self._wish(pool_id, _Wish(at, since=taken.since if taken else LONG_AGO))
+            self._wish(pool_id, taken._replace(at=at) if taken else _Wish(at, since=LONG_AGO))
 
     def look_at_workloads(self, workload_ids: Iterable[Any]) -> None:
         """Ask for a look at the pools, yet unknown, of some workloads that were deployed."""
@@ -110,12 +113,16 @@ class Agenda:
 
         A rescan that is asked for meanwhile is left for the pass after.
         """
-        asked_for: dict[int, int] = {}
+        asked_for: dict[int, _Wish] = {}
         while (at := self.next_at()) is not None and at <= now:
             pool_id = heapq.heappop(self._queue)[1]
-            wish = self._taken[pool_id] = self._wishes.pop(pool_id)
-            asked_for[pool_id] = wish.since
-        work = Work(after, asked_for, frozenset(self._workload_ids))
+            asked_for[pool_id] = self._taken[pool_id] = self._wishes.pop(pool_id)
+        work = Work(
+            after,
+            asked_for={pool_id: wish.since for pool_id, wish in asked_for.items()},
+            written=frozenset(pool_id for pool_id, wish in asked_for.items() if wish.written),
+            workload_ids=frozenset(self._workload_ids),
+        )
         self._workload_ids.clear()
         return work
 
@@ -152,7 +159,9 @@ class Agenda:
 
     def _wish(self, pool_id: int, wish: _Wish) -> None:
         known = self._wishes.get(pool_id, wish)
-        self._wishes[pool_id] = _Wish(min(wish.at, known.at), min(wish.since, known.since))
+        self._wishes[pool_id] = _Wish(
+            min(wish.at, known.at), min(wish.since, known.since), written=wish.written or known.written
+        )
         if known is wish or wish.at < known.at:
             heapq.heappush(self._queue, (wish.at, pool_id))
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
@@ -16,7 +15,7 @@ from pool_daemon.store.holds import FIRST, Hold, HoldStore, State, Sweep
 from pool_daemon.store.losses import Loss, LossReader
 
 FLOOD_SECONDS: Final = 60
-"""How far back the pools are counted that were looked at by id: what a restore writes in that time is unmistakable."""
+"""How far back the pools are counted that were written empty: what a restore writes in that time is unmistakable."""
 
 LOOK_SECONDS: Final = 2.0
 """How soon an operator's release is noticed; while nothing is held nobody looks."""
@@ -78,12 +77,12 @@ class Brake:
         self._looked = False
         self._walks = dict.fromkeys(State, FIRST)
         self._handed_out: set[int] = set()
-        self._flood: deque[tuple[int, int]] = deque()
+        self._flood: dict[int, int] = {}  # the pools that were written empty, by the second of that
 
-    async def inspect(self, after: int | None, now: int, asked_for: Collection[int] = ()) -> None:
+    async def inspect(self, after: int | None, now: int, written: Collection[int] = ()) -> None:
         """Hold what is suspicious of that which ran empty in (after, now]; everything overdue if `after` is None.
 
-        `asked_for` are pools that are looked at by id, wherever they stand, because they were changed. To be awaited
+        `written` are pools that are looked at, wherever they stand, because somebody has changed them. To be awaited
         before any of it is settled. Raises StoreUnavailableError or StoreRefusedError; nothing may be settled then.
         """
         if not self._settings.enabled:
@@ -95,12 +94,11 @@ class Brake:
                 await self._hold_overdue(now)
                 self._looked = True
             await self._hold_crowd(after, now)
-            await self._hold_flood(asked_for, now)
+            await self._hold_flood(written, now)
 
-    def lost(self, pools: int, *, now: int) -> None:
-        """Hear that so many pools that were looked at by id have lost something."""
-        if pools:
-            self._flood.append((now, pools))
+    def lost(self, pool_ids: Collection[int], *, now: int) -> None:
+        """Hear that some pools that somebody had written have lost something; those that were released do not count."""
+        self._flood |= dict.fromkeys(set(pool_ids) - self._handed_out, now)
 
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:
         """Return those pools that are not held; without a query while nothing is held at all.
@@ -175,22 +173,21 @@ class Brake:
             reason = f"{losing} pools, {share:.0%} of those in use, fell due at once"
             await self._hold_all(Sweep(after, now, reason), now)
 
-    async def _hold_flood(self, asked_for: Collection[int], now: int) -> None:
-        """Hold the pools looked at by id if, with those that have lost something within a minute, they are too many.
+    async def _hold_flood(self, written: Collection[int], now: int) -> None:
+        """Hold the pools just written if, with those that have lost something within a minute, they are too many.
 
         Here, too, the cheap questions come first: all of them are counted before those that would lose anything.
         """
-        while self._flood and not now - FLOOD_SECONDS < self._flood[0][0] <= now:
-            self._flood.popleft()
-        recent = sum(pools for _, pools in self._flood)
-        if not asked_for or not await self._is_flood(recent + len(asked_for), now):
+        self._flood = {pool_id: at for pool_id, at in self._flood.items() if now - FLOOD_SECONDS < at <= now}
+        if not written or not await self._is_flood(len(self._flood.keys() | written), now):
             return
-        standing = {hold.pool_id for hold in await self._holds.standing(sorted(asked_for))}
-        losses = await self._losses.of(sorted(set(asked_for) - standing), now=now)
-        if losses and await self._is_flood(recent + len(losses), now):
+        standing = {hold.pool_id for hold in await self._holds.standing(sorted(written))}
+        losses = await self._losses.of(sorted(set(written) - standing), now=now)
+        flood = self._flood | dict.fromkeys((loss.pool_id for loss in losses), now)
+        if losses and await self._is_flood(len(flood), now):
             self._holding = True
-            self._flood.append((now, len(losses)))
-            reason = f"{recent + len(losses)} pools were written within a minute, empty already"
+            self._flood = flood
+            reason = f"{len(flood)} pools were written within a minute, empty already"
             await self._tell_held(await self._holds.hold(losses, reason=reason, at=now), reason)
 
     async def _is_flood(self, pools: int, now: int) -> bool:
@@ -243,6 +240,7 @@ class Brake:
         self._handed_out.difference_update(hold.pool_id for hold in gone)
         if fresh := unsettled - self._handed_out:
             self._handed_out |= fresh
+            self._flood = {pool_id: at for pool_id, at in self._flood.items() if pool_id not in fresh}
             log.info("brake_released", pools=len(fresh))
             self._look_again(dict.fromkeys(fresh, now))
 

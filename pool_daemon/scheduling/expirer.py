@@ -166,8 +166,10 @@ class Expirer:
             batch.pool_ids, now=batch.now, most=batch.most, after=batch.after
         )
         self._note(settlement, report, seconds=self._clock.monotonic() - began_at)
-        if batch.by_id:
-            self._restraints.brake.lost(sum(bool(case.copies) for case in settlement.cases), now=batch.now)
+        if batch.written:
+            self._restraints.brake.lost(
+                [case.as_read.pool_id for case in settlement.cases if case.copies], now=batch.now
+            )
         if settlement.continue_after is not None:
             intake.go_on(batch, after=settlement.continue_after)
         else:

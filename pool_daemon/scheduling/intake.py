@@ -7,7 +7,7 @@ transaction, and everybody who would otherwise wait behind one owner's crowd. Th
 
 import math
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -45,14 +45,14 @@ log = structlog.get_logger("pool_daemon.expirer")
 class Batch:
     """Pools to be settled together as of the unix second `now`.
 
-    `most` workloads may go in one transaction. Pools that are `by_id` were asked for, wherever they stand. A single
-    pool that holds more than fits is continued behind the workload id `after`.
+    `most` workloads may go in one transaction. Pools that are `written` were changed by somebody else, wherever they
+    stand. A single pool that holds more than fits is continued behind the workload id `after`.
     """
 
     pool_ids: Sequence[int]
     now: int
     most: int
-    by_id: bool = False
+    written: bool = False
     after: Any = None
 
 
@@ -129,7 +129,7 @@ class Intake:
 
     def go_on(self, batch: Batch, *, after: Any) -> None:
         """Have the rest of a single pool, behind the workload id `after`, settled in its turn."""
-        self._take_turns(_alone(Batch(batch.pool_ids, batch.now, self._next_budget(), batch.by_id, after)))
+        self._take_turns(_alone(Batch(batch.pool_ids, batch.now, self._next_budget(), batch.written, after)))
 
     def seconds_to_fresh(self) -> float | None:
         """Return how long it is until something else can have fallen due; None if that is not taken up any more."""
@@ -161,9 +161,13 @@ class Intake:
         if work.after is None:
             await self._report_unreadable_deadlines()
         self._reports.asked_for(work.asked_for)
-        asked_for = await self._pools_asked_for(work)
-        await self._restraints.brake.inspect(work.after, now, asked_for)
-        lanes = (self._by_id(asked_for, now), self._due(work.after, now, _Overtaking()))
+        written = await self._pools_written(work)
+        await self._restraints.brake.inspect(work.after, now, written)
+        lanes = (
+            self._by_id(written, now, written=True),
+            self._by_id(work.asked_for.keys() - written, now, written=False),
+            self._due(work.after, now, _Overtaking()),
+        )
         if self._in_order:
             self._lanes.extend(lanes)
         else:
@@ -185,15 +189,15 @@ class Intake:
         except StoreError as error:
             log.debug("unreadable_deadlines_unknown", reason=str(error))
 
-    async def _pools_asked_for(self, work: Work) -> list[int]:
-        """Return the ids of the pools that are to be looked at wherever they stand."""
-        pool_ids = set(work.asked_for)
+    async def _pools_written(self, work: Work) -> set[int]:
+        """Return the ids of the pools that somebody has changed, or whose workloads."""
+        pool_ids = set(work.written)
         if work.workload_ids:
             pool_ids.update(await self._store.workloads.pools_of(list(work.workload_ids)))
-        return sorted(pool_ids)
+        return pool_ids
 
-    async def _by_id(self, pool_ids: Sequence[int], now: int) -> AsyncGenerator[Batch, None]:
-        for batch in self._cut([DuePool(pool_id) for pool_id in pool_ids], now, by_id=True):
+    async def _by_id(self, pool_ids: Collection[int], now: int, *, written: bool) -> AsyncGenerator[Batch, None]:
+        for batch in self._cut([DuePool(pool_id) for pool_id in sorted(pool_ids)], now, written=written):
             yield batch
 
     async def _due(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
@@ -235,23 +239,23 @@ class Intake:
             overtaking.owners |= crowds
             self._lanes.appendleft(self._besides(after, now, overtaking))
 
-    def _cut(self, pools: Iterable[DuePool], now: int, *, by_id: bool = False) -> Iterator[Batch]:
+    def _cut(self, pools: Iterable[DuePool], now: int, *, written: bool = False) -> Iterator[Batch]:
         """Cut pools into batches of as many workloads as are to be settled at once, but a pool at least."""
         batch: list[int] = []
         workloads = 0
         for pool in pools:
             if batch and workloads + pool.weight > self._budget:
-                yield self._batch(batch, now, by_id=by_id)
+                yield self._batch(batch, now, written=written)
                 batch, workloads = [], 0
             batch.append(pool.pool_id)
             workloads += pool.weight
         if batch:
-            yield self._batch(batch, now, by_id=by_id)
+            yield self._batch(batch, now, written=written)
 
-    def _batch(self, pool_ids: Sequence[int], now: int, *, by_id: bool) -> Batch:
+    def _batch(self, pool_ids: Sequence[int], now: int, *, written: bool) -> Batch:
         """Return a batch; several pools may hold a few workloads more than their documents said, so there is room."""
         budget = self._next_budget()
-        return Batch(pool_ids, now, budget if len(pool_ids) == 1 else self._batch_workloads, by_id)
+        return Batch(pool_ids, now, budget if len(pool_ids) == 1 else self._batch_workloads, written)
 
     def _next_budget(self) -> int:
         budget, self._budget = self._budget, min(self._budget * 2, self._batch_workloads)

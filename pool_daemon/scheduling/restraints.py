@@ -11,11 +11,11 @@ from pool_daemon.scheduling.quarantine import Quarantine
 class PoolBrake(Protocol):
     """Holds pools of which too many, or too old ones, are due at once."""
 
-    async def inspect(self, after: int | None, now: int, asked_for: Collection[int]) -> None:
-        """Decide at the start of a pass over the unix seconds (after, now], and over some pools by id, what to hold."""
+    async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
+        """Decide what to hold at the start of a pass over the unix seconds (after, now] and pools just written."""
 
-    def lost(self, pools: int, *, now: int) -> None:
-        """Hear that so many pools that were looked at by id have lost something."""
+    def lost(self, pool_ids: Collection[int], *, now: int) -> None:
+        """Hear that some pools that somebody had written have lost something."""
 
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:
         """Return those of some pools that may be settled."""
@@ -24,10 +24,10 @@ class PoolBrake(Protocol):
 class NoBrake:
     """No brake at all, for a dry run: it would have to write down what it holds."""
 
-    async def inspect(self, after: int | None, now: int, asked_for: Collection[int]) -> None:
+    async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
         """Hold nothing."""
 
-    def lost(self, pools: int, *, now: int) -> None:
+    def lost(self, pool_ids: Collection[int], *, now: int) -> None:
         """Forget it."""
 
     async def sift(self, pool_ids: Sequence[int]) -> list[int]:

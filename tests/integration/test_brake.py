@@ -91,10 +91,10 @@ class Scene:
             self.explorer.buy(Rates(1e6, 0, 0), [CONTAINER], bought_at=NOW)
 
     async def pass_over(
-        self, pools: Sequence[Purchase], *, after: int | None = None, now: int = NOW, asked_for: Sequence[int] = ()
+        self, pools: Sequence[Purchase], *, after: int | None = None, now: int = NOW, written: Sequence[int] = ()
     ) -> list[int]:
         """Do what a pass does to these pools; return those that it settled."""
-        await self.brake.inspect(after, now, asked_for)
+        await self.brake.inspect(after, now, written)
         settled = await self.brake.sift([pool.pool_id for pool in pools])
         if settled:
             await self._decommissions.settle(settled, now=NOW)
@@ -401,8 +401,8 @@ async def test_a_share_of_zero_leaves_it_to_the_number(scene: Scene) -> None:
 
 async def written(scene: Scene, pools: Sequence[Purchase], *, now: int = NOW) -> list[int]:
     """Pass over pools that the change stream has named."""
-    settled = await scene.pass_over(pools, after=now, now=now, asked_for=ids(pools))
-    scene.brake.lost(len(settled), now=now)
+    settled = await scene.pass_over(pools, after=now, now=now, written=ids(pools))
+    scene.brake.lost(settled, now=now)
     return settled
 
 
@@ -439,7 +439,7 @@ async def test_many_pools_written_empty_are_no_flood_where_they_are_a_small_shar
 
 async def test_what_is_written_and_lasts_is_never_held_and_never_counts(scene: Scene) -> None:
     lasting = [scene.explorer.buy(Rates(1e6, 0, 0), [CONTAINER], bought_at=NOW) for _ in range(3 * FEW)]
-    await scene.pass_over(lasting, after=NOW, asked_for=ids(lasting))
+    await scene.pass_over(lasting, after=NOW, written=ids(lasting))
     pools = scene.buy(FEW)
     assert await written(scene, pools) == ids(pools)
     assert scene.held() == set()

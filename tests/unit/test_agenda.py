@@ -118,6 +118,17 @@ def test_a_pool_that_is_tried_again_and_never_was_asked_for_came_to_it_long_ago(
     assert agenda.take(30).asked_for == {7: 30}
 
 
+def test_what_others_have_written_is_told_from_what_comes_by_itself() -> None:
+    agenda = Agenda()
+    agenda.look_again_at_all({6: 10, 7: 20})
+    agenda.look_again(7, at=10)
+    agenda.try_again({8: 10})
+    for at in (10, 20):
+        work = agenda.take(at)
+        assert (work.asked_for.keys(), work.written) == ({6, 7, 8}, {7})
+        agenda.try_again(dict.fromkeys((6, 7, 8), at + 10))
+
+
 def test_a_pool_that_is_tried_again_and_given_back_keeps_its_second() -> None:
     agenda = Agenda()
     agenda.try_again({7: 20})

@@ -67,8 +67,8 @@ class Restraint:
     def closed_by(self) -> str | None:
         return self.reason
 
-    async def inspect(self, after: int | None, now: int, asked_for: Collection[int]) -> None:
-        del asked_for
+    async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
+        del written
         self.inspected.append((after, now))
 
 
@@ -228,7 +228,7 @@ async def test_what_is_asked_for_meanwhile_is_taken_up_wherever_it_stands(
     clock.pass_time(1)
     batch = await scene.intake.next()
     assert batch is not None
-    assert (batch.pool_ids, batch.by_id) == ([7_000, 9_000], True)
+    assert (batch.pool_ids, batch.written) == ([7_000, 9_000], True)
 
 
 async def test_a_rescan_is_not_put_off_by_what_falls_due(
