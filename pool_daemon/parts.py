@@ -185,7 +185,7 @@ class Parts:
             tasks["leadership"] = self.leadership.run()
         if not self._dry_run:
             tasks |= {
-                "brake": self.brake.run(),
+                "brake": self.brake.run(self.gate),
                 "quarantine": self.quarantine.run(),
             }
             if self._settings.reconcile.enabled:

@@ -10,6 +10,7 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.scheduling.gate import Gate
 from pool_daemon.settings import sections
 from pool_daemon.store.holds import FIRST, Hold, HoldStore, State, Sweep
 from pool_daemon.store.losses import Loss, LossReader
@@ -110,25 +111,26 @@ class Brake:
         held = {hold.pool_id for hold in await self._holds.standing(pool_ids) if hold.state is State.HELD}
         return [pool_id for pool_id in pool_ids if pool_id not in held]
 
-    async def run(self) -> None:
+    async def run(self, gate: Gate) -> None:
         """Look after what is held for ever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                await self.look()
+                await self.look(gate)
             except StoreError as error:
                 log.debug("holds_unread", reason=str(error))
 
-    async def look(self) -> None:
+    async def look(self, gate: Gate) -> None:
         """Notice what was released, and forget what concerns nobody any more; no query while nothing is held.
 
-        Raises StoreUnavailableError or StoreRefusedError.
+        With the gate closed all of that is left alone, and only how much there is of it is told. Raises
+        StoreUnavailableError or StoreRefusedError.
         """
         if not self._settings.enabled or not self._holding:
             return
         async with self._reviewing:
             for state in State:
-                await self._review(await self._next_page(state))
+                await self._review(state, gate)
             self._holding = await self._holds.any()
             if not self._holding:
                 self._handed_out.clear()
@@ -230,8 +232,12 @@ class Brake:
         self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
         return page
 
-    async def _review(self, holds: Sequence[Hold]) -> None:
+    async def _review(self, state: State, gate: Gate) -> None:
         now = math.floor(self._clock.now())
+        # The gate speaks of this very reading. By a wrong one nothing released may be due, and all would be dropped.
+        if gate.closed_by() is not None:
+            return
+        holds = await self._next_page(state)
         standing = {hold.pool_id for hold in await self._holds.standing([hold.pool_id for hold in holds])}
         released = [hold.pool_id for hold in holds if hold.state is State.RELEASED and hold.pool_id in standing]
         unsettled = {loss.pool_id for loss in await self._losses.of(released, now=now)} if released else set()

@@ -48,12 +48,22 @@ class Observer:
         self.told = None
 
 
+class Latch:
+    """A gate that a test closes and opens."""
+
+    reason: str | None = None
+
+    def closed_by(self) -> str | None:
+        return self.reason
+
+
 class Scene:
     """The database of an explorer with a daemon's brake on it, which may be restarted."""
 
     def __init__(self, *, database: Database, explorer: Explorer) -> None:
         self.explorer = explorer
         self.clock = VirtualClock(NOW)
+        self.gate = Latch()
         self.observer = Observer()
         self.looks: list[dict[int, int]] = []
         self.database = database
@@ -262,30 +272,47 @@ async def test_a_released_pool_is_handed_out_once_settled_and_never_held_again_f
     await scene.pass_over(pools)
     assert await scene.holds.release([*ids(pools[:-1]), 404], at=NOW) == ids(pools[:-1])
     with capture_logs() as logs:
-        await scene.brake.look()
-        await scene.brake.look()
+        await scene.brake.look(scene.gate)
+        await scene.brake.look(scene.gate)
     assert [(entry["event"], entry["pools"]) for entry in logs] == [("brake_released", FEW + 1)]
     assert scene.looks == [dict.fromkeys(ids(pools[:-1]), NOW)]
     scene.start()
     assert await scene.pass_over(pools) == ids(pools[:-1])
     scene.assert_gone(pools[:-1])
     scene.assert_kept(pools[-1:])
-    await scene.brake.look()
+    await scene.brake.look(scene.gate)
     assert [document["_id"] for document in scene.documents.find()] == [pools[-1].pool_id]
     assert scene.observer.told == "brake: pools held: 1; see `pool-daemon brake status`"
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+async def test_what_is_released_outlives_a_clock_that_the_gate_does_not_trust(scene: Scene, seconds: int) -> None:
+    """Seen from an hour before, no pool is due, and a release of what is not due concerns nobody."""
+    pools = scene.buy(FEW + 2)
+    await scene.pass_over(pools)
+    await scene.holds.release(ids(pools[1:]), at=NOW)
+    scene.clock.step(seconds)
+    scene.gate.reason = "clocks"
+    await scene.brake.look(scene.gate)
+    assert (scene.documents.count_documents({"state": "released"}), scene.looks) == (FEW + 1, [])
+    assert scene.observer.told == "brake: pools held: 1; see `pool-daemon brake status`"
+    scene.clock.step(-seconds)
+    scene.gate.reason = None
+    await scene.brake.look(scene.gate)
+    assert scene.looks == [dict.fromkeys(ids(pools[1:]), NOW)]
 
 
 async def test_when_the_last_hold_is_gone_nobody_looks_any_more(scene: Scene, mongo: Client) -> None:
     pools = scene.buy(FEW + 1)
     await scene.pass_over(pools)
     await scene.holds.release(ids(pools), at=NOW)
-    await scene.brake.look()
+    await scene.brake.look(scene.gate)
     assert await scene.pass_over(pools) == ids(pools)
-    await scene.brake.look()
+    await scene.brake.look(scene.gate)
     assert (scene.documents.count_documents({}), scene.observer.told) == (0, None)
     before = times_entered(mongo)
     with fail_point(mongo, *READS, mode="alwaysOn", errorCode=50):
-        await scene.brake.look()
+        await scene.brake.look(scene.gate)
         assert await scene.brake.sift([1, 2]) == [1, 2]
     assert times_entered(mongo) == before
 
@@ -306,7 +333,7 @@ async def test_a_pool_that_is_topped_up_is_held_no_more_and_runs_out_like_any_ot
     await scene.pass_over(pools)
     scene.explorer.top_up(topped_up.pool_id, Rates(100, 0, 0))
     assert await scene.brake.sift(ids(pools)) == [topped_up.pool_id]
-    await scene.brake.look()
+    await scene.brake.look(scene.gate)
     assert scene.held() == set(ids(others))
     await scene.brake.inspect(NOW, NOW + 200)
     assert await scene.brake.sift(ids(pools)) == [topped_up.pool_id]
@@ -330,7 +357,7 @@ async def test_a_pool_that_is_written_but_as_empty_as_before_stays_held(scene: S
     document = scene.explorer.pools.find_one({"_id": written.pool_id})
     assert document is not None
     assert document["empty_at"] != written.empty_at
-    await scene.brake.look()
+    await scene.brake.look(scene.gate)
     assert await scene.brake.sift(ids(pools)) == []
     scene.start()
     assert await scene.pass_over(pools) == []
@@ -340,7 +367,7 @@ async def test_a_pool_that_is_removed_is_held_no_more(scene: Scene) -> None:
     pools = scene.buy(FEW + 1)
     await scene.pass_over(pools)
     scene.explorer.pools.delete_one({"_id": pools[0].pool_id})
-    await scene.brake.look()
+    await scene.brake.look(scene.gate)
     assert scene.held() == set(ids(pools[1:]))
 
 

@@ -100,7 +100,7 @@ async def test_pools_that_an_operator_released_are_no_flood(scene: Scene) -> Non
     pools = scene.write_empty(FEW + 2)
     assert await scene.run_pass() == 0
     await scene.holds.release([pool.pool_id for pool in pools], at=time.time())
-    await scene.brake.look()
+    await scene.brake.look(Gates())
     assert await scene.run_pass() == FEW + 2
     scene.write_empty(1)
     assert await scene.run_pass() == 1
