@@ -51,7 +51,9 @@ def connect(
 
     `timeout_seconds` bounds every operation with all its retries and, since the driver then heeds no other limit, with
     its search for a server; `server_selection_seconds` bounds that search for `ping` and the change stream.
-    `listeners` hear of every command, in the driver's threads. Raises ConfigurationError if the address makes no sense.
+    `listeners` hear of every command, in the driver's threads. Raises ConfigurationError if the address makes no sense;
+    an old driver raises StoreUnavailableError if the servers behind mongodb+srv:// cannot be looked up now, a newer one
+    looks them up with every operation until it has them.
     """
 
     def client(**limits: Any) -> AsyncIOMotorClient[Any]:

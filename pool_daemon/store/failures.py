@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bson.errors import BSONError
+from dns.exception import DNSException
 from pymongo import errors as driver
 
 from pool_daemon.errors import (
@@ -108,6 +109,10 @@ def one_line(error: BaseException) -> str:
 
 def _translation(error: driver.PyMongoError, doing: str) -> Exception:
     text = f"{doing}: {one_line(error)}"
+    if isinstance(error.__cause__ or error.__context__, DNSException):
+        # The servers behind mongodb+srv:// could not be looked up. The driver calls that a wrong setting, which ends
+        # the daemon for good; but it passes by itself like any other outage.
+        return StoreUnavailableError(text)
     if isinstance(error, driver.InvalidURI | driver.ConfigurationError):
         return ConfigurationError(f"database.uri: {one_line(error)}")
     if isinstance(error, driver.OperationFailure):

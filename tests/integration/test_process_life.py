@@ -75,9 +75,10 @@ def test_an_idle_daemon_stops_at_once(explorer: Explorer, ledger: Ledger, mongo_
         assert time.monotonic() - asked_at < STOP_SECONDS
 
 
-def test_a_daemon_that_waits_for_its_database_stops_at_once() -> None:
-    with running_daemon(uri="mongodb://127.0.0.1:9/", database_name="explorer", **QUICK) as daemon:
-        wait_until(lambda: daemon.records, within_seconds=START_SECONDS, what="the first record")
+@pytest.mark.parametrize("uri", ["mongodb://127.0.0.1:9/", "mongodb+srv://db.invalid/"])
+def test_a_daemon_that_waits_for_its_database_stops_at_once(uri: str) -> None:
+    with running_daemon(uri=uri, database_name="explorer", **QUICK) as daemon:
+        wait_until(daemon.complaints, within_seconds=RETURN_SECONDS, what="a complaint that MongoDB is away")
 
         asked_at = time.monotonic()
         daemon.stop()
