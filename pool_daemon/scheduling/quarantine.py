@@ -90,6 +90,7 @@ class Quarantine:
         self._failures: dict[int, _Failure] = {}
         self._quarantined: set[int] = set()
         self._unwritten: set[int] = set()
+        self._writing = asyncio.Lock()  # two writes about one pool must land in their order
         self._loaded_at = -math.inf
 
     async def load(self) -> None:
@@ -194,17 +195,23 @@ class Quarantine:
         for pool_id in pool_ids:
             again = pool_id in self._unwritten
             self._unwritten.add(pool_id)
-            failure = self._failures.get(pool_id)
             try:
-                if failure is None:
-                    await self._store.remove(pool_id)
-                else:
-                    await self._store.save(self._document(pool_id, failure))
-                    failure.stored = True
+                async with self._writing:
+                    await self._write_one(pool_id)
             except StoreError as error:
+                self._unwritten.add(pool_id)
                 if not again:
                     log.warning("quarantine_unwritten", pool=pool_id, reason=str(error))
                 return
+
+    async def _write_one(self, pool_id: int) -> None:
+        failure = self._failures.get(pool_id)
+        if failure is None:
+            await self._store.remove(pool_id)
+        else:
+            await self._store.save(self._document(pool_id, failure))
+            failure.stored = True
+        if self._failures.get(pool_id) is failure:  # else whoever changed that meanwhile waits to write it
             self._unwritten.discard(pool_id)
 
     def _document(self, pool_id: int, failure: _Failure) -> Quarantined:

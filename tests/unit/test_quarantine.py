@@ -20,17 +20,36 @@ POISON = StoreError("this document is too large")
 SETTINGS = sections.Retry(tries=5, first_seconds=1, longest_seconds=300, quarantine_seconds=3600)
 
 
+class SlowStore(QuarantineStore):
+    """A database that is away at first, and then takes its time to write."""
+
+    away = True
+
+    async def save(self, quarantined: Quarantined) -> None:
+        if self.away:
+            raise StoreUnavailableError("away")
+        await asyncio.sleep(5)
+        await super().save(quarantined)
+
+
 class Scene:
     """A quarantine, what it asked for, and the collection that it keeps."""
 
-    def __init__(self, *, database: MockDatabase | None = None, settings: sections.Retry = SETTINGS) -> None:
+    def __init__(
+        self,
+        *,
+        database: MockDatabase | None = None,
+        settings: sections.Retry = SETTINGS,
+        store: type[QuarantineStore] = QuarantineStore,
+    ) -> None:
         self.database = database or MockDatabase()
+        self.store = store(database=self.database)
         self.documents = self.database.collection("pool-daemon-quarantine")
         self.clock = ProcessClock()
         self.looks: dict[int, int] = {}
         self.seen: tuple[int, Sequence[snapshot.Quarantined]] = (0, ())
         self.quarantine = Quarantine(
-            store=QuarantineStore(database=self.database),
+            store=self.store,
             settings=settings,
             clock=self.clock,
             identity="me",
@@ -138,6 +157,32 @@ async def test_a_pool_that_is_fine_again_starts_anew_and_leaves_the_quarantine()
     assert scene.quarantine.sift([7, 8]) == [7, 8]
     await scene.fail(8, times=4)
     assert await scene.stored() == []
+
+
+@in_virtual_time
+async def test_a_late_write_does_not_put_back_a_pool_that_is_fine_again() -> None:
+    scene = Scene(store=SlowStore)
+    await scene.fail(7, times=5)
+    scene.store.away = False
+    looking = asyncio.create_task(scene.quarantine.look())
+    await scene.wait(1)
+    await scene.quarantine.settled([7])
+    await looking
+    assert await scene.stored() == []
+    await scene.quarantine.load()
+    assert scene.quarantine.sift([7]) == [7]
+
+
+@in_virtual_time
+async def test_two_failures_at_once_are_both_written_down() -> None:
+    scene = Scene(store=SlowStore)
+    await scene.fail(7, times=5)
+    scene.store.away = False
+    looking = asyncio.create_task(scene.quarantine.look())
+    await scene.wait(1)
+    await scene.quarantine.failed(7, POISON, scene.now)
+    await looking
+    assert [document["tries"] for document in await scene.stored()] == [6]
 
 
 @in_virtual_time
