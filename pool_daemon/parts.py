@@ -153,6 +153,7 @@ class Parts:
             poll_seconds=settings.stream.poll_seconds,
             silence_seconds=settings.stream.silence_seconds,
             safety_seconds=settings.expiry.safety_seconds,
+            lease_seconds=settings.lease.seconds if self._leased else None,
         )
         self.server = None
         if settings.http.enabled:

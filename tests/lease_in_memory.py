@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
-from pool_daemon.errors import PoolDaemonError, StoreUnavailableError, UnreadableDocumentError
+from pool_daemon.errors import PoolDaemonError, StoreRefusedError, StoreUnavailableError, UnreadableDocumentError
 from pool_daemon.store.lease import ANSWERS_PER_LEASE, Sighting, read_lease
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ class LeaseServer:
     def __init__(self, *, clock_rate: float = 1.0) -> None:
         self.document: Document | None = None
         self.out_of_order: PoolDaemonError | None = None
+        self.read_only = False
         self.clock_ahead = timedelta()
         self._clock_rate = clock_rate
 
@@ -55,13 +56,13 @@ class LeaseInMemory:
         return await self._ask(self._look)
 
     async def take(self, seen: Sighting, *, term: int) -> bool:
-        return await self._ask(lambda: self._take(seen, term))
+        return await self._ask(lambda: self._write(lambda: self._take(seen, term)))
 
     async def renew(self, *, term: int) -> bool:
-        return await self._ask(lambda: self._change(term, self._renewed()))
+        return await self._ask(lambda: self._write(lambda: self._change(term, self._renewed())))
 
     async def release(self, *, term: int) -> bool:
-        return await self._ask(lambda: self._change(term, self._released()))
+        return await self._ask(lambda: self._write(lambda: self._change(term, self._released())))
 
     async def _ask(self, operation: Callable[[], T]) -> T:
         """Have the server do something; an answer too late is none, and does not undo what was done."""
@@ -88,6 +89,11 @@ class LeaseInMemory:
             return read_lease(document, now=self._server.now(), raw=document)
         except UnreadableDocumentError as error:
             return Sighting(document=document, problem=str(error))
+
+    def _write(self, operation: Callable[[], T]) -> T:
+        if self._server.read_only:
+            raise StoreRefusedError("not authorized")
+        return operation()
 
     def _take(self, seen: Sighting, term: int) -> bool:
         if self._server.document != seen.document:

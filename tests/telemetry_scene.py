@@ -12,7 +12,7 @@ from pool_daemon.telemetry.endpoint import Routes, Server
 from pool_daemon.telemetry.health import Patience
 from pool_daemon.telemetry.observer import Observer
 
-PATIENCE = Patience(database_seconds=30, stream_seconds=40, passes_seconds=150)
+PATIENCE = Patience(database_seconds=30, stream_seconds=40, passes_seconds=150, lease_seconds=30)
 
 
 def new_observer(clock: Clock | None = None) -> Observer:
@@ -27,6 +27,7 @@ def make_ready(observer: Observer) -> None:
     observer.stream_opened()
     observer.clocks_compared(0.003, agree=True)
     observer.role_seen(leading=True, term=7, leader="host-1:4711:a1b2c3")
+    observer.lease_held(observer.status.snapshot.started_tick)
     observer.backlog_counted(0)
     observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, set_aside=0, completed=True)
     observer.beat(0.0)

@@ -71,6 +71,7 @@ class Leadership:
         self._seen: Sighting | None = Sighting()
         self._unchanged_since = -math.inf  # as far as anybody knows there never was a lease
         self._latest_term = 0
+        self._held_tick: float | None = None
 
     @property
     def term(self) -> int | None:
@@ -83,6 +84,11 @@ class Leadership:
         if self.closed_by() is None:
             return self._store.identity
         return None if self._seen is None else self._seen.holder
+
+    @property
+    def held_tick(self) -> float | None:
+        """When, by the monotonic clock, this process last held the lease or saw another hold it; None if never."""
+        return self._held_tick
 
     def closed_by(self) -> str | None:
         """Return "standby" unless this process holds the lease and may still trust that.
@@ -146,6 +152,8 @@ class Leadership:
         self._note(seen)
         reason = self._why_free(seen)
         if reason is None:
+            if seen.holder is not None:  # what cannot be read is waited for, but held by nobody
+                self._held_tick = self._clock.monotonic()
             self._tell_standby(seen)
             return min(POLL_SECONDS, max(SHORTEST_WAIT_SECONDS, seen.remaining_seconds))
         term = self._latest_term + 1
@@ -160,6 +168,7 @@ class Leadership:
         self._term = self._latest_term = term
         self._seen = None  # a holder does not look; what it saw before is history once it looks again
         self._trusted_until = sent_at + TRUST * self._store.seconds
+        self._held_tick = sent_at
         if not self._leading and self.closed_by() is None:
             self._leading = True
             self._told_holder = None

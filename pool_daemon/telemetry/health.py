@@ -4,6 +4,7 @@ Liveness asks for the loop alone: a daemon that waits for its database must not 
 makes the daemon useful, and a standby is as useful as a leader.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -54,19 +55,24 @@ class Patience:
     database_seconds: float
     stream_seconds: float
     passes_seconds: float
+    lease_seconds: float
 
     @classmethod
-    def of(cls, *, poll_seconds: float, silence_seconds: float, safety_seconds: float) -> "Patience":
+    def of(
+        cls, *, poll_seconds: float, silence_seconds: float, safety_seconds: float, lease_seconds: float | None
+    ) -> "Patience":
         """Derive it from the settings, so that nothing which works as configured ever looks silent.
 
         An open stream asks the database every second, and an election takes up to twelve. The watcher itself reopens
         a stream whose token stands still for `silence_seconds`; only if it does not either is something wrong. Passes
-        come at least every `safety_seconds`.
+        come at least every `safety_seconds`. A lease whose holder dies is taken within its length; where there is none
+        (`lease_seconds` is None), nobody has to hold it.
         """
         return cls(
             database_seconds=max(15, 3 * poll_seconds),
             stream_seconds=silence_seconds + 10,
             passes_seconds=2 * safety_seconds + 30,
+            lease_seconds=math.inf if lease_seconds is None else 2 * lease_seconds,
         )
 
 
@@ -98,6 +104,7 @@ def readiness(now: Snapshot, tick: float, patience: Patience) -> Health:
             Check("passes", _passes(now, tick, patience)),
             Check("stream", _stream(now, tick, patience)),
             Check("clocks", _clocks(now)),
+            Check("lease", _lease(now, tick, patience)),
         )
     )
 
@@ -165,3 +172,13 @@ def _clocks(now: Snapshot) -> str | None:
     if now.clocks.agree:
         return None
     return f"this machine's clock and the database's are {abs(now.clocks.difference_seconds):.3f} s apart"
+
+
+def _lease(now: Snapshot, tick: float, patience: Patience) -> str | None:
+    """Tell what is wrong if nobody acts, this daemon or another: its passes then complete and settle nothing."""
+    if patience.lease_seconds == math.inf:
+        return None
+    if now.lease_tick is None:
+        return "waits for somebody to hold the lease"
+    unheld = tick - now.lease_tick
+    return f"nobody is known to have held the lease for {unheld:.0f} s" if unheld > patience.lease_seconds else None

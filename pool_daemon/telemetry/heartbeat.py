@@ -34,6 +34,10 @@ class Leadership(Protocol):
     def holder(self) -> str | None:
         """Who acts."""
 
+    @property
+    def held_tick(self) -> float | None:
+        """The monotonic clock's reading when somebody was last known to be the one that acts; None if never."""
+
 
 class Part(Protocol):
     """Something that runs outside the loop and must not die unnoticed."""
@@ -99,6 +103,7 @@ class Heartbeat:
             self._observer.role_seen(leading=True, term=None, leader=None)
         else:
             self._observer.role_seen(leading=who.closed_by() is None, term=who.term, leader=who.holder)
+            self._observer.lease_held(who.held_tick)
 
     def _notify(self) -> None:
         now, tick = self._observer.status.snapshot, self._clock.monotonic()

@@ -74,6 +74,10 @@ class Observer:
         else:
             self._note("role", f"stands by for {leader}" if leader else "stands by")
 
+    def lease_held(self, tick: float | None) -> None:
+        """Hear when, by the monotonic clock, the lease was last known to be held by this daemon or another."""
+        self.status.change(lease_tick=tick)
+
     def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
         """Hear for when the alarm is armed (unix seconds), and for which pool's end if it is one."""
         self.status.change(next_at=at, next_pool_id=pool_id)

@@ -106,8 +106,8 @@ class Snapshot:
     """Everything at once.
 
     `progress_tick` is when a pass last completed or committed a batch, `failures` how many passes have failed since.
-    `next_at` and `next_pool_id` are what the alarm is armed for. `passes` holds, oldest first, the last that did
-    anything or failed. None means not known yet.
+    `lease_tick` is when the lease was last known to be held, by whomever. `next_at` and `next_pool_id` are what the
+    alarm is armed for. `passes` holds, oldest first, the last that did anything or failed. None means not known yet.
     """
 
     identity: str
@@ -122,6 +122,7 @@ class Snapshot:
     role: Role = Role.STARTING
     term: int | None = None
     leader: str | None = None
+    lease_tick: float | None = None
 
     next_at: float | None = None
     next_pool_id: int | None = None

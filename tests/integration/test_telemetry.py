@@ -14,6 +14,7 @@ from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ExitCode
+from pool_daemon.store.lease import LEASE
 
 START_SECONDS = 20
 NOTICE_SECONDS = 15
@@ -106,6 +107,28 @@ def test_a_standby_is_ready_and_says_for_whom_it_stands_by(mongo_uri: str, datab
         identity = leader.picture()["identity"]
         wait_until(lambda: standby.picture()["leader"] == identity, within_seconds=5, what="the leader's name")
         assert standby.picture()["backlog"] is None
+
+
+def test_a_daemon_that_cannot_write_the_lease_is_alive_but_not_ready(
+    mongo_uri: str, database_name: str, mongo: MongoClient[dict[str, Any]]
+) -> None:
+    nothing_passes = {"validator": {"never": {"$exists": True}}}
+    mongo[database_name].create_collection(LEASE, **nothing_passes)
+    with running_daemon(uri=mongo_uri, database_name=database_name, LEASE__SECONDS="1") as daemon:
+        endpoint = Endpoint(daemon)
+        wait_until(
+            lambda: endpoint.picture()["completed_pass_age_seconds"] is not None,
+            within_seconds=START_SECONDS,
+            what="the first pass",
+        )
+        endpoint.wait_for("/readyz", 503)
+        assert endpoint.picture()["ready"]["problems"] == ["waits for somebody to hold the lease"]
+        assert endpoint.ask("/livez")[0] == 200
+        mongo[database_name].command("collMod", LEASE, validator={})
+        endpoint.wait_for("/readyz", 200)
+        mongo[database_name].command("collMod", LEASE, **nothing_passes)
+        endpoint.wait_for("/readyz", 503, within_seconds=NOTICE_SECONDS)
+        assert "nobody is known to have held the lease" in endpoint.ask("/readyz")[1]
 
 
 async def test_a_daemon_without_its_database_is_alive_but_not_ready(tmp_path: Path) -> None:

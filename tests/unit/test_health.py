@@ -56,6 +56,9 @@ FAILED = FinishedPass(NOW, 5, Outcome.FAILED, reason="not primary")
             ["this machine's clock and the database's are 4.200 s apart"],
             id="clocks apart",
         ),
+        pytest.param({"lease_tick": None}, ["waits for somebody to hold the lease"], id="no lease yet"),
+        pytest.param({"lease_tick": TICK - 30}, [], id="a lease that may just be changing hands"),
+        pytest.param({"lease_tick": TICK - 31}, ["nobody is known to have held the lease for 31 s"], id="nobody acts"),
         pytest.param({"holds": (Hold("brake", "too many", NOW),)}, [], id="a brake is for people, not for probes"),
         pytest.param({"beat_tick": TICK - 9999}, [], id="the loop is liveness's business"),
     ],
@@ -98,13 +101,19 @@ def test_a_start_is_over_once_the_database_was_reached_and_has_its_indexes(
 def test_a_probe_is_answered_check_by_check() -> None:
     text = readiness(snapshot(clocks=None), TICK, PATIENCE).as_text()
     assert text.splitlines()[0] == "+ running: ok"
-    assert text.splitlines()[-1] == "- clocks: waits for a look at the database's clock"
+    assert text.splitlines()[-2] == "- clocks: waits for a look at the database's clock"
 
 
 def test_what_is_configured_to_be_silent_is_given_time() -> None:
-    patience = Patience.of(poll_seconds=60, silence_seconds=100, safety_seconds=3600)
-    assert (patience.database_seconds, patience.stream_seconds, patience.passes_seconds) == (180, 110, 7230)
-    assert Patience.of(poll_seconds=0.1, silence_seconds=30, safety_seconds=60).database_seconds == 15
+    patience = Patience.of(poll_seconds=60, silence_seconds=100, safety_seconds=3600, lease_seconds=20)
+    assert patience == Patience(database_seconds=180, stream_seconds=110, passes_seconds=7230, lease_seconds=40)
+    often = Patience.of(poll_seconds=0.1, silence_seconds=30, safety_seconds=60, lease_seconds=None)
+    assert often.database_seconds == 15
+
+
+def test_without_a_lease_nobody_has_to_hold_it() -> None:
+    patience = Patience.of(poll_seconds=1, silence_seconds=30, safety_seconds=60, lease_seconds=None)
+    assert readiness(snapshot(lease_tick=None), TICK, patience).is_good
 
 
 @pytest.mark.parametrize(

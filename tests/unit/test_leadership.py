@@ -459,3 +459,34 @@ async def test_a_lease_of_one_second_works_like_a_long_one() -> None:
     assert leader.is_open
     leader.kill()
     assert await standby.opens(within_seconds=1.1) > 0.5
+
+
+@in_virtual_time
+async def test_leader_and_standby_know_that_the_lease_is_held_for_as_long_as_it_is() -> None:
+    server = LeaseServer()
+    leader, standby = await leader_and_standby(server)
+    for _ in range(100):
+        await asyncio.sleep(1)
+        assert unheld_seconds(leader) <= SECONDS / 3
+        assert unheld_seconds(standby) < 0.51
+    leader.kill()
+    server.out_of_order = AWAY
+    await asyncio.sleep(A_WHILE)
+    assert unheld_seconds(standby) >= A_WHILE
+
+
+@in_virtual_time
+async def test_a_lease_that_can_be_read_but_not_taken_is_held_by_nobody() -> None:
+    server = LeaseServer()
+    leader, standby = await leader_and_standby(server)
+    leader.kill()
+    server.read_only = True
+    await asyncio.sleep(A_WHILE)
+    assert unheld_seconds(standby) >= A_WHILE - SECONDS
+    assert Process(server, "c").leadership.held_tick is None
+
+
+def unheld_seconds(process: Process) -> float:
+    """Tell for how long a process has not known the lease to be held."""
+    assert process.leadership.held_tick is not None
+    return now() - process.leadership.held_tick

@@ -117,7 +117,7 @@ def test_a_start_that_waits_for_its_database_is_not_given_up(
         clock.pass_time(0.5)
         pulse.beat(0.0)
     heard = manager.heard()
-    assert {message["STATUS"] for message in heard} == {"waits for: database, indexes, catch-up, stream, clocks"}
+    assert {message["STATUS"] for message in heard} == {"waits for: database, indexes, catch-up, stream, clocks, lease"}
     assert all(int(message["EXTEND_TIMEOUT_USEC"]) == 60_000_000 for message in heard)
     assert len(heard) == 4
 
@@ -180,6 +180,7 @@ class Lease:
     def __init__(self) -> None:
         self.term: int | None = 3
         self.holder: str | None = "me"
+        self.held_tick: float | None = 5000.0
         self.closed: str | None = None
 
     def closed_by(self) -> str | None:
@@ -194,6 +195,7 @@ def test_leadership_that_ends_by_itself_is_seen_with_the_next_beat(observer: Obs
     lease.closed, lease.term, lease.holder = "standby", None, "other"
     pulse.beat(0.0)
     assert (observer.status.snapshot.role, observer.status.snapshot.leader) == ("standby", "other")
+    assert observer.status.snapshot.lease_tick == 5000
 
 
 def test_without_a_lease_a_daemon_acts(observer: Observer, clock: VirtualClock) -> None:
