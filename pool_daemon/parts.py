@@ -12,7 +12,7 @@ from pool_daemon.scheduling.clock_guard import ClockGuard
 from pool_daemon.scheduling.expirer import Expirer
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gates, StopGate
-from pool_daemon.scheduling.leadership import Leadership
+from pool_daemon.scheduling.leadership import DryRun, Leadership
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reconciler import Reconciler
 from pool_daemon.scheduling.reports import Reports
@@ -165,7 +165,7 @@ class Parts:
             patience=patience,
             notifier=self.notifier,
             clock=self.clock,
-            leadership=self.leadership if self._leased else None,
+            leadership=DryRun() if self._dry_run else self.leadership if self._leased else None,
             part=self.server,
         )
         self.outlook = Outlook(

@@ -11,6 +11,7 @@ from pool_daemon.store.horizon import Upcoming
 from pool_daemon.telemetry.endpoint import Routes, Server
 from pool_daemon.telemetry.health import Patience
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import Role
 
 PATIENCE = Patience(database_seconds=30, stream_seconds=40, passes_seconds=150, lease_seconds=30)
 
@@ -26,7 +27,7 @@ def make_ready(observer: Observer) -> None:
     observer.indexes_made()
     observer.stream_opened()
     observer.clocks_compared(0.003, agree=True)
-    observer.role_seen(leading=True, term=7, leader="host-1:4711:a1b2c3")
+    observer.role_seen(Role.LEADER, term=7, leader="host-1:4711:a1b2c3")
     observer.lease_held(observer.status.snapshot.started_tick)
     observer.backlog_counted(0)
     observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, set_aside=0, completed=True)

@@ -225,3 +225,15 @@ class Leadership:
         log.info("standby", holder=seen.holder, term=seen.term)
         if seen.holder == self._store.identity:
             log.warning("lease_identity_shared", reason="another daemon has the same lease.identity")
+
+
+class DryRun:
+    """What a dry run has in the place of leadership: it looks on, whoever acts."""
+
+    term: int | None = None
+    holder: str | None = None
+    held_tick: float | None = None
+
+    def closed_by(self) -> str | None:
+        """Return "dry run"."""
+        return "dry run"

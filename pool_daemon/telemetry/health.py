@@ -133,7 +133,8 @@ def _intention(now: Snapshot) -> str:
         ahead = f"armed for {_date(now.next_at)}"
         if now.next_pool_id is not None:
             ahead += f", when pool {now.next_pool_id} runs empty"
-    return f"stands by; {ahead}" if now.role is Role.STANDBY else ahead
+    prefix = {Role.STANDBY: "stands by; ", Role.DRY_RUN: "only looks on; "}
+    return prefix.get(now.role, "") + ahead
 
 
 def _date(at: float) -> str:

@@ -10,6 +10,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.telemetry.health import Patience, headline, startup
 from pool_daemon.telemetry.notify import Notifier
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import Role
 
 TICK_SECONDS: Final = 0.5
 """Between two beats: often enough to see every stall that could make a pool late, at no measurable cost."""
@@ -24,7 +25,7 @@ class Leadership(Protocol):
     """Who acts, as far as this daemon knows."""
 
     def closed_by(self) -> str | None:
-        """Return why this daemon does not act now; None if it does."""
+        """Return which other role than the leader's this daemon has now; None if it acts."""
 
     @property
     def term(self) -> int | None:
@@ -100,9 +101,9 @@ class Heartbeat:
     def _see_role(self) -> None:
         who = self._leadership
         if who is None:
-            self._observer.role_seen(leading=True, term=None, leader=None)
+            self._observer.role_seen(Role.LEADER)
         else:
-            self._observer.role_seen(leading=who.closed_by() is None, term=who.term, leader=who.holder)
+            self._observer.role_seen(Role(who.closed_by() or Role.LEADER), term=who.term, leader=who.holder)
             self._observer.lease_held(who.held_tick)
 
     def _notify(self) -> None:

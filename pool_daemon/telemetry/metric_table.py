@@ -96,7 +96,7 @@ BUILD = Gauge(
 )
 LEADER = Gauge(
     name="leader",
-    about="1 if this daemon is the one that acts, 0 if it stands by.",
+    about="1 if this daemon is the one that acts, 0 if it stands by or only looks on.",
     read=lambda now, _: float(now.role is Role.LEADER),
 )
 TERM = Gauge(

@@ -62,17 +62,18 @@ class Observer:
         """Hear that the indexes are there, or that they never will be because MongoDB refuses to make them."""
         self.status.change(indexes_made=True)
 
-    def role_seen(self, *, leading: bool, term: int | None, leader: str | None) -> None:
-        """Hear whether this daemon acts, in which term, and who does if it does not."""
-        role = Role.LEADER if leading else Role.STANDBY
+    def role_seen(self, role: Role, *, term: int | None = None, leader: str | None = None) -> None:
+        """Hear what this daemon is, in which term it acts, and who acts if it does not."""
         before = self.status.snapshot
         if (role, term, leader) == (before.role, before.term, before.leader):
             return
         self.status.change(role=role, term=term, leader=leader)
-        if leading:
+        if role is Role.LEADER:
             self._note("role", "acts without a lease" if term is None else f"leads in term {term}")
-        else:
+        elif role is Role.STANDBY:
             self._note("role", f"stands by for {leader}" if leader else "stands by")
+        else:
+            self._note("role", f"{role}: writes nothing")
 
     def lease_held(self, tick: float | None) -> None:
         """Hear when, by the monotonic clock, the lease was last known to be held by this daemon or another."""

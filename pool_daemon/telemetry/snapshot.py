@@ -17,6 +17,7 @@ class Role(StrEnum):
     STARTING = "starting"
     LEADER = "leader"
     STANDBY = "standby"
+    DRY_RUN = "dry run"
 
 
 class StreamState(StrEnum):

@@ -5,6 +5,7 @@ from typing import Any
 from arithmetic_model import Rates
 from daemon_process import DaemonProcess
 from deadline import wait_until
+from endpoint import Endpoint
 from explorer import CONTAINER, Explorer
 from pymongo import MongoClient
 
@@ -33,6 +34,11 @@ def test_a_dry_run_tells_what_it_would_do_and_writes_nothing(
 
         wanted = {*overdue.workload_ids, *coming.workload_ids}
         wait_until(lambda: told() == wanted, within_seconds=20, what="the dry run to tell of every workload")
+        endpoint = Endpoint(daemon)
+        endpoint.wait_for("/readyz", 200)
+        assert endpoint.sample("leader") == 0
+        picture = endpoint.picture()
+        assert (picture["role"], picture["term"], picture["leader"]) == ("dry run", None, None)
         daemon.stop()
     assert writes(mongo) == before
     assert sorted(explorer.database.list_collection_names()) == collections

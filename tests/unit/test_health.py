@@ -124,6 +124,7 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
         ({"next_at": NOW, "next_pool_id": 17}, "armed for 2023-11-14 22:13:20 UTC, when pool 17 runs empty"),
         ({"next_at": 2.0**62, "next_pool_id": 17}, "armed for 4611686018427387904, when pool 17 runs empty"),
         ({"role": Role.STANDBY}, "stands by; nothing is known to fall due"),
+        ({"role": Role.DRY_RUN}, "only looks on; nothing is known to fall due"),
         ({"database_tick": None, "clocks": None}, "waits for: database, clocks"),
         ({"holds": (Hold("brake", "too many", NOW),)}, "holds back what is due: brake"),
         ({"stopping": True, "database_tick": None}, "stopping"),

@@ -13,7 +13,7 @@ from pool_daemon.capacity.verdict import Resource
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.telemetry.metric_table import LATENESS, TABLE, Counter, Gauge, Histogram
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Quarantined
+from pool_daemon.telemetry.snapshot import Quarantined, Role
 
 NOW = 1_700_000_000.0
 EMPTY_AT = int(NOW) - 2
@@ -49,9 +49,9 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.command_finished("find", 0.2, failed=True), "database_command_errors_total", {"command": "find"}, 1),
     (lambda o: o.command_finished("find", 0.2, failed=False), "database_command_errors_total", {"command": "find"}, 0),
     (lambda o: o.command_finished("find", 0.2, failed=False), "database_answer_age_seconds", {}, 0),
-    (lambda o: o.role_seen(leading=True, term=7, leader="me"), "leader", {}, 1),
-    (lambda o: o.role_seen(leading=True, term=7, leader="me"), "leader_term", {}, 7),
-    (lambda o: o.role_seen(leading=False, term=None, leader="other"), "leader", {}, 0),
+    (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader", {}, 1),
+    (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader_term", {}, 7),
+    (lambda o: o.role_seen(Role.STANDBY, leader="other"), "leader", {}, 0),
     (lambda o: o.armed(NOW + 5, pool_id=17), "armed_deadline_timestamp_seconds", {}, NOW + 5),
     (lambda o: finish(o, completed=True), "passes_total", {"outcome": "completed"}, 1),
     (lambda o: finish(o, completed=False), "passes_total", {"outcome": "stopped"}, 1),

@@ -11,6 +11,7 @@ from pool_daemon.store.horizon import Horizon, Upcoming
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.outlook import Outlook
+from pool_daemon.telemetry.snapshot import Role
 
 NOW = 1_700_000_000.0
 
@@ -97,7 +98,7 @@ async def test_a_database_that_is_away_is_not_asked_more_often_for_it(
 async def test_what_is_overdue_since_the_last_complete_pass_is_the_backlog(
     outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
 ) -> None:
-    observer.role_seen(leading=True, term=1, leader="me")
+    observer.role_seen(Role.LEADER, term=1, leader="me")
     for _ in range(20):
         await outlook.look()
         clock.pass_time(1)
@@ -108,7 +109,7 @@ async def test_what_is_overdue_since_the_last_complete_pass_is_the_backlog(
 async def test_while_the_next_end_is_yet_to_come_there_is_no_backlog_and_nobody_is_asked(
     outlook: Outlook, horizon: CountedHorizon, observer: Observer
 ) -> None:
-    observer.role_seen(leading=True, term=1, leader="me")
+    observer.role_seen(Role.LEADER, term=1, leader="me")
     observer.armed(NOW + 30, pool_id=7)
     await outlook.look()
     assert horizon.overdue_asked == []
@@ -125,7 +126,7 @@ async def test_while_the_next_end_is_yet_to_come_there_is_no_backlog_and_nobody_
 async def test_while_something_keeps_the_daemon_from_its_work_the_backlog_is_counted(
     outlook: Outlook, horizon: CountedHorizon, observer: Observer, trouble: Callable[[Observer], None]
 ) -> None:
-    observer.role_seen(leading=True, term=1, leader="me")
+    observer.role_seen(Role.LEADER, term=1, leader="me")
     observer.armed(NOW + 30, pool_id=7)
     trouble(observer)
     await outlook.look()
@@ -135,7 +136,7 @@ async def test_while_something_keeps_the_daemon_from_its_work_the_backlog_is_cou
 async def test_a_standby_does_not_know_what_its_leader_has_yet_to_do(
     outlook: Outlook, horizon: CountedHorizon, observer: Observer
 ) -> None:
-    observer.role_seen(leading=False, term=None, leader="other")
+    observer.role_seen(Role.STANDBY, leader="other")
     await outlook.look()
     assert horizon.overdue_asked == []
     assert observer.status.snapshot.backlog is None

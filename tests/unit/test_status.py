@@ -114,9 +114,9 @@ def test_a_batch_is_progress_though_the_pass_goes_on(observer: Observer, clock: 
 
 def test_a_role_is_news_once(observer: Observer) -> None:
     for _ in range(3):
-        observer.role_seen(leading=False, term=None, leader="other")
+        observer.role_seen(Role.STANDBY, leader="other")
     for _ in range(3):
-        observer.role_seen(leading=True, term=8, leader="me")
+        observer.role_seen(Role.LEADER, term=8, leader="me")
     assert [event.text for event in observer.status.snapshot.events] == ["stands by for other", "leads in term 8"]
 
 
