@@ -125,11 +125,10 @@ class Daemon:
         """Run the parts until one ends or the daemon is told to stop; either way the pass under way is finished."""
         parts = self._parts
         parts.alarm.start()
-        everlasting = dict(parts.everlasting())
+        everlasting = {**parts.everlasting(), "setup": self._set_up()}
         if companion is not None:
             everlasting["embedded mongod"] = companion()
         tasks = [asyncio.create_task(work, name=name) for name, work in everlasting.items()]
-        indexes = asyncio.create_task(self._create_indexes(), name="setup")
         stopped = asyncio.create_task(self._stop.stopped.wait(), name="stop")
         await self._watching()
         rounds = asyncio.create_task(parts.rounds.run(), name="rounds")
@@ -139,9 +138,11 @@ class Daemon:
             await self._drain(rounds)
         finally:
             parts.alarm.stop()
-            await _cancelled(*tasks, indexes, rounds, stopped)
+            await _cancelled(*tasks, rounds, stopped)
         if died:
-            raise PartDiedError(f"{died[0].get_name()} ended by itself: {_why(died[0])}") from died[0].exception()
+            error = _error_of(died[0])
+            reason = "no reason given" if error is None else str(error) or type(error).__name__
+            raise PartDiedError(f"{died[0].get_name()} ended by itself: {reason}") from error
 
     async def _drain(self, rounds: asyncio.Task[None]) -> None:
         """Let the pass under way finish, then hand the lease over."""
@@ -161,6 +162,11 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WATCH_FIRST_SECONDS):
                 await self._parts.watcher.watching.wait()
+
+    async def _set_up(self) -> None:
+        """Create the indexes, then rest until the daemon stops: to end before that would be to die."""
+        await self._create_indexes()
+        await self._stop.stopped.wait()
 
     async def _create_indexes(self) -> None:
         """Build the indexes that are missing, behind everybody's back: a big collection takes minutes."""
@@ -190,9 +196,9 @@ class Daemon:
             await _cancelled(task, stopped)
 
 
-def _why(task: asyncio.Task[Any]) -> str:
-    error = task.exception()
-    return "no reason given" if error is None else str(error) or type(error).__name__
+def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """Return what ended a task; a task that was cancelled raises instead of telling."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
