@@ -80,6 +80,7 @@ class Daemon:
             set_level(parts.live.current.log.level)
             log.info("settings_reloaded", changed=changed, needs_restart=waiting)
             parts.observer.settings_reloaded(accepted=True)
+            parts.look_at_everything()  # what a bound held back may be free to go
         parts.heartbeat.ready_again()
 
     async def run_once(self) -> PassReport:

@@ -126,6 +126,8 @@ class Brake:
         With the gate closed all of that is left alone, and only how much there is of it is told. Raises
         StoreUnavailableError or StoreRefusedError.
         """
+        if not self._settings.enabled:
+            self._observer.released("brake")  # switched off while it held something
         if not self._settings.enabled or not self._holding:
             return
         async with self._reviewing:

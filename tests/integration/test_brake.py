@@ -419,6 +419,20 @@ async def test_a_brake_that_is_off_holds_nothing_and_lets_go_of_what_was_held(sc
     assert scene.held() == set(ids(held))
 
 
+async def test_a_brake_that_is_switched_off_tells_that_it_holds_nothing_and_on_again_what_it_still_does(
+    scene: Scene,
+) -> None:
+    await scene.pass_over(scene.buy(FEW + 1))
+    holding = f"brake: pools held: {FEW + 1}; see `pool-daemon brake status`"
+    assert scene.observer.told == holding
+    scene.start(enabled=False)
+    await scene.brake.look()
+    assert scene.observer.told is None
+    scene.start()
+    await scene.brake.look()
+    assert scene.observer.told == holding
+
+
 async def test_a_share_of_zero_leaves_it_to_the_number(scene: Scene) -> None:
     scene.start(share=0)
     scene.buy_lasting(50)
