@@ -149,20 +149,14 @@ class Parts:
 
     def _make_telemetry(self) -> None:
         settings = self._settings
-        patience = Patience.of(
-            poll_seconds=settings.stream.poll_seconds,
-            silence_seconds=settings.stream.silence_seconds,
-            safety_seconds=settings.expiry.safety_seconds,
-            lease_seconds=settings.lease.seconds if self._leased else None,
-        )
         self.server = None
         if settings.http.enabled:
-            routes = Routes(observer=self.observer, patience=patience, clock=self.clock)
+            routes = Routes(observer=self.observer, patience=self.patience, clock=self.clock)
             self.server = Server(host=settings.http.host, port=settings.http.port, respond=routes.respond)
         self.notifier = Notifier()
         self.heartbeat = Heartbeat(
             observer=self.observer,
-            patience=patience,
+            patience=self.patience,
             notifier=self.notifier,
             clock=self.clock,
             leadership=DryRun() if self._dry_run else self.leadership if self._leased else None,
@@ -173,6 +167,16 @@ class Parts:
             observer=self.observer,
             clock=self.clock,
             watermark=lambda: self.agenda.watermark,
+        )
+
+    def patience(self) -> Patience:
+        """Return how long each thing may be silent, by the settings in force; safe in any thread."""
+        settings, stream = self._settings, self.live.current.stream
+        return Patience.of(
+            poll_seconds=stream.poll_seconds,
+            silence_seconds=stream.silence_seconds,
+            safety_seconds=settings.expiry.safety_seconds,
+            lease_seconds=settings.lease.seconds if self._leased else None,
         )
 
     def everlasting(self) -> dict[str, Coroutine[Any, Any, None]]:

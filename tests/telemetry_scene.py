@@ -46,7 +46,7 @@ def upcoming(pool_id: int, *, in_seconds: float) -> Upcoming:
 
 def routes_of(observer: Observer) -> Routes:
     """Answer from what an observer knows."""
-    return Routes(observer=observer, patience=PATIENCE, clock=SystemClock())
+    return Routes(observer=observer, patience=lambda: PATIENCE, clock=SystemClock())
 
 
 @contextmanager

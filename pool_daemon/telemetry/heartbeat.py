@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import structlog
@@ -51,14 +52,14 @@ class Heartbeat:
     """Beats until it is cancelled.
 
     Leadership is looked at with every beat because its end is a matter of time alone: nothing happens that could tell.
-    Without any, this daemon acts whoever else does.
+    Without any, this daemon acts whoever else does. `patience` is asked for with every beat too: it follows a reload.
     """
 
     def __init__(
         self,
         *,
         observer: Observer,
-        patience: Patience,
+        patience: Callable[[], Patience],
         notifier: Notifier,
         clock: Clock,
         leadership: Leadership | None = None,
@@ -108,7 +109,7 @@ class Heartbeat:
 
     def _notify(self) -> None:
         now, tick = self._observer.status.snapshot, self._clock.monotonic()
-        line = headline(now, tick, self._patience)
+        line = headline(now, tick, self._patience())
         if not self._ready:
             self._begin(line, tick, started=startup(now).is_good)
         elif line != self._told and self._notifier.status(line):

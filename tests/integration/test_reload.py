@@ -3,8 +3,19 @@
 import signal
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from daemon_process import DaemonProcess, running_daemon
+from deadline import wait_until
+from endpoint import Endpoint
+from explorer import CONTAINER, Explorer
+from pymongo import MongoClient
+
+from pool_daemon.parts import Parts
+from pool_daemon.scheduling.gate import StopGate
+from pool_daemon.settings import Settings
+from pool_daemon.settings.sections import Database, Expiry, Stream
+from pool_daemon.telemetry.health import Patience
 
 
 def reload(daemon: DaemonProcess, config: Path, text: str, event: str) -> dict[str, object]:
@@ -37,6 +48,37 @@ def test_a_good_file_takes_effect_and_a_bad_one_leaves_the_old_in_force(
         metrics = scrape(daemon)
     assert 'pool_daemon_settings_reloads_total{outcome="applied"} 2.0' in metrics
     assert 'pool_daemon_settings_reloads_total{outcome="refused"} 1.0' in metrics
+
+
+def test_what_was_held_goes_at_once_when_the_brake_is_switched_off(
+    mongo: MongoClient[dict[str, Any]], mongo_uri: str, database_name: str, tmp_path: Path
+) -> None:
+    explorer = Explorer(database=mongo[database_name])
+    held = explorer.buy_expired(CONTAINER)
+    config = tmp_path / "config.toml"
+    config.write_text("[brake]\nage_seconds = 60\n[reconcile]\nenabled = false\n")
+    with running_daemon("--config", str(config), uri=mongo_uri, database_name=database_name) as daemon:
+        endpoint = Endpoint(daemon)
+        wait_until(lambda: endpoint.picture()["brake"], within_seconds=20, what="the hold")
+        endpoint.wait_for("/startupz", 200)  # what begins with a start has had everything looked at
+        endpoint.wait_for("/readyz", 200)
+        reload(daemon, config, "[brake]\nenabled = false\n[reconcile]\nenabled = false\n", "settings_reloaded")
+        wait_until(lambda: explorer.next_actions(held.workload_ids) == [4], within_seconds=5, what="it goes")
+        wait_until(lambda: not endpoint.picture()["holds"], within_seconds=5, what="nothing held to be told")
+
+
+async def test_how_long_a_stream_may_be_silent_follows_the_settings(mongo_uri: str, database_name: str) -> None:
+    parts = Parts(
+        settings=Settings(database=Database(name=database_name)), uri=mongo_uri, identity="me", stop=StopGate()
+    )
+    assert parts.patience() == Patience(database_seconds=15, stream_seconds=40, passes_seconds=150, lease_seconds=30)
+    parts.live.replace(
+        Settings(stream=Stream(silence_seconds=600, poll_seconds=60), expiry=Expiry(safety_seconds=3600))
+    )
+    assert parts.patience() == Patience(
+        database_seconds=180, stream_seconds=610, passes_seconds=150, lease_seconds=30
+    ), "what needs a restart stays as it was"
+    parts.database.close()
 
 
 def scrape(daemon: DaemonProcess) -> list[str]:

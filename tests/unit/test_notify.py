@@ -59,7 +59,7 @@ def observer(clock: VirtualClock) -> Observer:
 
 
 def heartbeat(observer: Observer, clock: VirtualClock, **environ: str) -> Heartbeat:
-    return Heartbeat(observer=observer, patience=PATIENCE, notifier=Notifier(environ), clock=clock)
+    return Heartbeat(observer=observer, patience=lambda: PATIENCE, notifier=Notifier(environ), clock=clock)
 
 
 def test_every_message_has_the_words_of_the_protocol(manager: Manager) -> None:
@@ -163,7 +163,7 @@ def test_every_beat_feeds_the_watchdog_in_time(manager: Manager, observer: Obser
 
 
 async def test_a_loop_that_stood_still_is_measured(observer: Observer) -> None:
-    pulse = Heartbeat(observer=observer, patience=PATIENCE, notifier=Notifier({}), clock=SystemClock())
+    pulse = Heartbeat(observer=observer, patience=lambda: PATIENCE, notifier=Notifier({}), clock=SystemClock())
     beating = asyncio.create_task(pulse.run())
     await asyncio.sleep(0.3)
     time.sleep(0.5)  # noqa: ASYNC251 - what is being tried
@@ -189,7 +189,9 @@ class Lease:
 
 def test_leadership_that_ends_by_itself_is_seen_with_the_next_beat(observer: Observer, clock: VirtualClock) -> None:
     lease = Lease()
-    pulse = Heartbeat(observer=observer, patience=PATIENCE, notifier=Notifier({}), clock=clock, leadership=lease)
+    pulse = Heartbeat(
+        observer=observer, patience=lambda: PATIENCE, notifier=Notifier({}), clock=clock, leadership=lease
+    )
     pulse.beat(0.0)
     assert observer.status.snapshot.role == "leader"
     lease.closed, lease.term, lease.holder = "standby", None, "other"
@@ -211,6 +213,6 @@ class DeadPart:
 
 
 async def test_the_death_of_a_part_outside_the_loop_ends_the_heartbeat(observer: Observer, clock: VirtualClock) -> None:
-    pulse = Heartbeat(observer=observer, patience=PATIENCE, notifier=Notifier({}), clock=clock, part=DeadPart())
+    pulse = Heartbeat(observer=observer, patience=lambda: PATIENCE, notifier=Notifier({}), clock=clock, part=DeadPart())
     with pytest.raises(PartDiedError, match="HTTP endpoint"):
         await pulse.run()

@@ -18,7 +18,7 @@ Answer = Callable[[Request], Response]
 class Routes:
     """Answers requests from the observer's status and metrics; never asks the loop or the database."""
 
-    def __init__(self, *, observer: Observer, patience: Patience, clock: Clock) -> None:
+    def __init__(self, *, observer: Observer, patience: Callable[[], Patience], clock: Clock) -> None:
         self._status = observer.status
         self._metrics = observer.metrics
         self._patience = patience
@@ -27,7 +27,7 @@ class Routes:
             "/": self._page,
             "/metrics": self._scrape,
             "/livez": lambda _: _answer(liveness(self._status.snapshot, clock.monotonic())),
-            "/readyz": lambda _: _answer(readiness(self._status.snapshot, clock.monotonic(), patience)),
+            "/readyz": lambda _: _answer(readiness(self._status.snapshot, clock.monotonic(), patience())),
             "/startupz": lambda _: _answer(startup(self._status.snapshot)),
             "/statusz": self._picture,
         }
@@ -49,7 +49,7 @@ class Routes:
     def _picture(self, _request: Request) -> Response:
         self._status.looked_at()
         shown = picture(
-            self._status.snapshot, at=self._clock.now(), tick=self._clock.monotonic(), patience=self._patience
+            self._status.snapshot, at=self._clock.now(), tick=self._clock.monotonic(), patience=self._patience()
         )
         text = mask_credentials(json.dumps(shown, allow_nan=False))
         return Response(HTTPStatus.OK, f"{text}\n".encode(), "application/json")
