@@ -1,0 +1,108 @@
+"""A MongoDB that is no replica set: no change stream, no transaction, no log of commits to judge by."""
+
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from arithmetic_model import Document, Rates
+from daemon_process import DaemonProcess
+from deadline import wait_for_instant, wait_until
+from explorer import CONTAINER, FREE, YEAR_SECONDS, Explorer
+from faults import books
+from faults.daemons import RESTARTED, STORM, daemon_on
+from faults.figures import Figures
+from faults.pools import ids_of, overdue
+from pymongo import MongoClient
+
+from pool_daemon.embedded import EmbeddedMongod
+
+DONE_SECONDS = 30
+POLL_SECONDS = 2
+"""How often the daemon looks at the pools by default: a pool that it never heard of may be as late as that."""
+
+QUICK_TO_MEND = {"RECONCILE__INTERVAL_SECONDS": "0.5", "RECONCILE__ORDER_GRACE_SECONDS": "1"}
+LONGEST_LIFE_SECONDS = 0.8
+
+AT_ONCE = 3
+"""Pools that a daemon has in hand at any moment: `expiry.concurrency`, of which each goes step by step."""
+
+
+@pytest_asyncio.fixture
+async def standalone(tmp_path: Path) -> AsyncIterator[EmbeddedMongod]:
+    """Run a mongod that stands alone."""
+    async with EmbeddedMongod(folder=tmp_path, replica_set=None) as server:
+        yield server
+
+
+@pytest.mark.faults
+def test_18_a_standalone_server_is_served_by_looking_again_and_again(
+    standalone: EmbeddedMongod, figures: Figures
+) -> None:
+    count = 200
+    with MongoClient[Document](standalone.uri, tz_aware=True) as mongo:
+        explorer = Explorer(database=mongo["explorer"])
+        storm = overdue(explorer, count)
+        with daemon_on(standalone.uri, explorer, **STORM) as daemon:
+            explorer.wait_until_gone(ids_of(storm), within_seconds=DONE_SECONDS)
+            on_time = [explorer.draft(Rates(cu=5.5 + number % 5), [CONTAINER, *FREE]) for number in range(count)]
+            topped_up = [explorer.draft(Rates(cu=5.5 + number % 5), [CONTAINER]) for number in range(20)]
+            explorer.create([*on_time, *topped_up])
+            for pool in topped_up:
+                explorer.top_up(pool.pool_id, Rates(cu=YEAR_SECONDS))
+            explorer.wait_until_gone([pool.workload_ids[0] for pool in on_time], within_seconds=DONE_SECONDS)
+        gone = ids_of(storm) + [pool.workload_ids[0] for pool in on_time]
+        free = [workload_id for pool in on_time for workload_id in pool.workload_ids[1:]]
+        violations = books.violations(explorer, gone=gone, kept=[*free, *ids_of(topped_up)])
+        late = [
+            event["decommissioned_at"].timestamp() - event["empty_at"]
+            for event in explorer.events.find({"pool_id": {"$in": [pool.pool_id for pool in on_time]}})
+        ]
+    violations += [f"{-seconds} s too early" for seconds in late if seconds < 0]
+    figures.record(
+        18,
+        "standalone mongod",
+        trials=2 * count + len(topped_up),
+        violations=violations,
+        figure=f"what falls due is late by {max(late):.2f} s at most; complaints: {len(daemon.complaints())}",
+    )
+    assert violations == []
+    assert len(daemon.complaints()) == 1
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.faults
+def test_18_what_a_killed_daemon_had_half_done_on_a_standalone_server_is_finished(
+    standalone: EmbeddedMongod, figures: Figures, chance: random.Random
+) -> None:
+    """A kill between the order and its event costs the event: what is not one commit cannot be more than that."""
+    kills, count = 10, 2_500
+    settings = STORM | RESTARTED | QUICK_TO_MEND
+    with MongoClient[Document](standalone.uri) as mongo:
+        explorer = Explorer(database=mongo["explorer"])
+        storm = overdue(explorer, count)
+        for _ in range(kills):
+            with DaemonProcess(uri=standalone.uri, database_name="explorer", **settings) as daemon:
+                daemon.wait_for_log(bool, within_seconds=DONE_SECONDS, what="the daemon's first word")
+                wait_for_instant(time.time() + chance.uniform(0.2, LONGEST_LIFE_SECONDS))
+        left = explorer.running()
+        with daemon_on(standalone.uri, explorer, **settings):
+            explorer.wait_until_gone(ids_of(storm), within_seconds=DONE_SECONDS)
+            wait_until(
+                lambda: explorer.orders.count_documents({}) == count, within_seconds=DONE_SECONDS, what="every order"
+            )
+        unrecorded = books.without_event(explorer, ids_of(storm))
+        violations = books.violations(explorer, gone=ids_of(storm), kept=[], unrecorded=unrecorded)
+    figures.record(
+        18,
+        "kill -9 on a standalone mongod",
+        trials=kills,
+        violations=violations,
+        figure=f"{count - left:,} pools went in lives that ended so; without transactions {len(unrecorded)} events "
+        "were lost, and nothing else",
+    )
+    assert left > 0, "the storm was over before the daemon was killed"
+    assert violations == []
+    assert len(unrecorded) <= AT_ONCE * kills
