@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from pymongo import AsyncMongoClient
-from pymongo.errors import AutoReconnect
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from pool_daemon.embedded import EmbeddedMongod
 
@@ -22,6 +22,9 @@ ANSWER_MILLISECONDS = 500
 AGREEMENT_SECONDS = 30
 INELIGIBLE_SECONDS = 10
 POLL_SECONDS = 0.02
+
+NOBODY_CAUGHT_UP = 262
+"""ExceededTimeLimit: on a busy machine the secondaries may lag behind for a moment."""
 
 Answer = TypeVar("Answer")
 
@@ -89,10 +92,20 @@ class EmbeddedReplicaSet:
         """Make the primary hand over; return the new one once it takes writes."""
         old = await self.primary()
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(old.uri)
+
+        async def hand_over() -> bool:
+            try:
+                await client.admin.command(
+                    "replSetStepDown", ineligible_seconds, secondaryCatchUpPeriodSecs=ineligible_seconds - 1
+                )
+            except OperationFailure as error:
+                if error.code != NOBODY_CAUGHT_UP:
+                    raise
+                return False
+            return True
+
         async with client:
-            await client.admin.command(
-                "replSetStepDown", ineligible_seconds, secondaryCatchUpPeriodSecs=ineligible_seconds - 1
-            )
+            await _agreed(hand_over, on="a secondary that has caught up")
 
         async def successor() -> BreakableMongod | None:
             leader = await self._leader()

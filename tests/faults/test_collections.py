@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 from arithmetic_model import Document, Rates, recompute, sync
@@ -19,6 +21,9 @@ YEAR = Rates(cu=YEAR_SECONDS)
 LARGEST_BYTES = 16 * 1024 * 1024
 TOO_LARGE = {10334, 280}
 """BSONObjectTooLarge, and how older servers end a stream for the same reason."""
+
+NO_ROOM = 388
+"""TransactionTooLargeForCache: the server of the tests has a small one, and has to make room first."""
 
 
 def recreate_pools(explorer: Explorer, expired: Purchase) -> None:
@@ -142,14 +147,14 @@ def grow_and_expire(explorer: Explorer, pool: Purchase, fault: str) -> float:
     query = {"_id": pool.pool_id}
     expired = in_the_backup(dict(pool.document), pool)
     if fault == "replaced":
-        explorer.pools.update_one(query, {"$set": {"padding": padding}})
+        write_large(partial(explorer.pools.update_one, query, {"$set": {"padding": padding}}))
     with explorer.database.watch(
         full_document="updateLookup", full_document_before_change="whenAvailable"
     ) as asking_for_more:
         if fault == "replaced":
-            explorer.pools.replace_one(query, {**expired, "padding": padding})
+            write_large(partial(explorer.pools.replace_one, query, {**expired, "padding": padding}))
         else:
-            explorer.pools.update_one(query, {"$set": {**expired, "padding": padding}})
+            write_large(partial(explorer.pools.update_one, query, {"$set": {**expired, "padding": padding}}))
         expired_at = time.time()
         with pytest.raises(OperationFailure) as ended:
             wait_until(
@@ -157,6 +162,21 @@ def grow_and_expire(explorer: Explorer, pool: Purchase, fault: str) -> float:
             )
     assert ended.value.code in TOO_LARGE
     return expired_at
+
+
+def write_large(write: Callable[[], Any]) -> None:
+    """Write what takes a good part of the server's cache, as soon as there is room for it."""
+
+    def is_written() -> bool:
+        try:
+            write()
+        except OperationFailure as error:
+            if error.code != NO_ROOM:
+                raise
+            return False
+        return True
+
+    wait_until(is_written, within_seconds=HEARD_SECONDS, what="room in the server's cache")
 
 
 @pytest.mark.faults

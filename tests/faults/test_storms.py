@@ -22,13 +22,13 @@ from pymongo import MongoClient
 HOUR_SECONDS = 3600
 
 KILLS = 50
-PER_LIFE = 1_500
+PER_LIFE = 3_000
 """Pools that fall due in each of a daemon's lives: more than it can deal with before it is killed."""
 
-IN_SMALL_STEPS = {"EXPIRY__BATCH_WORKLOADS": "50"}
+IN_SMALL_STEPS = {"EXPIRY__BATCH_WORKLOADS": "20"}
 """Small transactions: the more of them, the more moments there are to be killed between."""
 
-LONGEST_LIFE_SECONDS = 0.8
+LONGEST_LIFE_SECONDS = 0.6
 """From its first word on; it takes about a third of that to begin with the first batch."""
 
 RELIEF_SECONDS = 150

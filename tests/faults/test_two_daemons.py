@@ -25,6 +25,9 @@ DONE_SECONDS = 60
 RELIEF_SECONDS = 150
 """The server gives up a transaction that nobody goes on with after 60 s, at the latest 30 s later."""
 
+MOST_STORMS = 10
+"""Until one is shared: it may happen that one daemon is done before the others have begun."""
+
 IN_SMALL_STEPS = STORM | {"EXPIRY__BATCH_WORKLOADS": "50"}
 
 
@@ -230,8 +233,9 @@ def test_20_daemons_that_act_at_once_do_nothing_twice(
 ) -> None:
     """A single pass asks for no lease: this is what two holders would do. They set off together, or one is alone."""
     settings = STORM | {"EXPIRY__BATCH_WORKLOADS": "20"}
-    for _ in range(trials):
-        overdue(explorer, count)
+    storms = shared = 0
+    while storms < trials or (not shared and storms < MOST_STORMS):
+        storm = overdue(explorer, count)
         with ExitStack() as stack:
             daemons = [
                 stack.enter_context(
@@ -246,14 +250,16 @@ def test_20_daemons_that_act_at_once_do_nothing_twice(
             for daemon in daemons:
                 daemon.wait_for_exit()
         assert explorer.running() == 0
+        acting = explorer.events.distinct("by", {"workload_id": {"$in": ids_of(storm)}})
+        storms += 1
+        shared += len(acting) > 1
     violations = ledger.violations()
-    acting = len(explorer.events.distinct("by"))
     figures.record(
         20,
         "three acting at once, without a lease",
-        trials=trials,
+        trials=storms,
         violations=violations,
-        figure=f"{trials * count:,} pools; {acting} of {3 * trials} daemons had a share in it",
+        figure=f"{storms * count:,} pools; {shared} of {storms} storms were dealt with by more than one of them",
     )
     assert violations == []
-    assert acting > trials, "each time one of them did it all"
+    assert shared, "each time one of them did it all"
