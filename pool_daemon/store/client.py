@@ -111,6 +111,10 @@ class Database:
         """Return a collection that decodes as told."""
         return self._client.get_database(self.name).get_collection(name, codec_options=codec_options)
 
+    def unhurried(self, name: str) -> Collection:
+        """Return a collection whose commands bear no time limit for the server; an answer is waited for no longer."""
+        return self._stream_client.get_database(self.name).get_collection(name)
+
     async def ping(self) -> None:
         """Ask the primary whether it is there, for no longer than it may take to find one.
 

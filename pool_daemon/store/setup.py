@@ -1,11 +1,12 @@
 """What the database needs before the daemon can work on it: collections of its own, and indexes."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import CollectionInvalid, NetworkTimeout, OperationFailure
 
-from pool_daemon.store.client import Database
+from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.events import EVENTS
 from pool_daemon.store.failures import translated
 from pool_daemon.store.holds import BRAKE
@@ -18,7 +19,9 @@ NAMESPACE_EXISTS: Final = 48
 
 OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 
-INDEXES: Final[Mapping[str, tuple[tuple[tuple[str, int], ...], ...]]] = {
+Keys = tuple[tuple[str, int], ...]
+
+INDEXES: Final[Mapping[str, tuple[Keys, ...]]] = {
     CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),
     # Finds the deployed workloads of a pool without reading those that are long deleted, in the order of their ids.
     # The explorer's own index on the next action, if it should be missing, finds those that are to be deleted.
@@ -45,14 +48,24 @@ async def setup(database: Database) -> int:
     """
     created = 0
     for name, wanted in INDEXES.items():
-        collection = database.collection(name)
         with translated(f"creating the indexes of {name}"):
-            existing = {tuple(index["key"]) for index in (await collection.index_information()).values()}
-            for keys in wanted:
-                if keys not in existing:
-                    await collection.create_index(list(keys))
-                    created += 1
+            existing = await database.collection(name).index_information()
+            missing = set(wanted) - {tuple(index["key"]) for index in existing.values()}
+            for keys in sorted(missing):
+                await _build(database.unhurried(name), keys)
+                created += 1
     return created
+
+
+async def _build(collection: Collection, keys: Keys) -> None:
+    """Build an index, however long it takes: a server that is asked again goes on with the build it is at.
+
+    With a time limit it would give the build up, and begin anew when asked again.
+    """
+    while True:
+        with suppress(NetworkTimeout):
+            await collection.create_index(list(keys))
+            return
 
 
 async def _create(database: Database, name: str) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from bson import Int64
+from deadline import wait_until
+from fail_point import APP_NAME
 from mock_database import MockDatabase
+from pymongo import MongoClient
 
 from pool_daemon.capacity.pool import NEVER, Pool, new_pool
 from pool_daemon.capacity.reservation import Reservation, ReservationData
@@ -221,3 +224,30 @@ async def test_more_pools_than_a_batch_holds_stream_through(real: Database) -> N
     batches = [ids_of(batch) async for batch in pools.due(after=None, until=2498)]
     assert [pool_id for batch in batches for pool_id in batch] == list(range(2499))
     assert max(len(batch) for batch in batches) <= 1000
+
+
+async def test_an_index_that_takes_longer_than_any_command_may_is_built_all_the_same(
+    mongo: MongoClient[dict[str, Any]], mongo_uri: str, database_name: str
+) -> None:
+    mongo[database_name]["capacity-pools"].insert_many([{"_id": number, "empty_at": number} for number in range(100)])
+    impatient = connect(uri=mongo_uri, name=database_name, timeout_seconds=0.5)
+    hanging = {"configureFailPoint": "hangAfterStartingIndexBuild"}
+    mongo.admin.command(hanging | {"mode": "alwaysOn"})
+    try:
+        setting_up = asyncio.create_task(setup(impatient))
+        await asyncio.to_thread(
+            wait_until,
+            lambda: running_for(mongo, "createIndexes") >= 2,
+            within_seconds=10,
+            what="a build of two seconds",
+        )
+    finally:
+        mongo.admin.command(hanging | {"mode": "off"})
+    assert await setting_up == sum(map(len, INDEXES.values()))
+    impatient.close()
+
+
+def running_for(mongo: MongoClient[dict[str, Any]], command: str) -> int:
+    """Return for how many seconds the longest of the daemon's commands of that name has been at work."""
+    operations = mongo.admin.command({"currentOp": 1, f"command.{command}": {"$exists": True}})["inprog"]
+    return max((each.get("secs_running", 0) for each in operations if each.get("appName") == APP_NAME), default=0)
