@@ -19,6 +19,9 @@ BATCH: Final = 1000
 
 DELETE: Final = int(NextAction.DELETE)
 
+TO_BE_DELETED: Final = {"$eq": DELETE, "$not": {"$type": ["array", "decimal"]}}
+"""The next action of a workload that is to be deleted: a plain comparison finds it in an array, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -56,7 +59,7 @@ class VanishedOrders:
         Costs as much as there are such workloads, given an index on `next_action`. An order and its workload are not
         read at the same instant, so what is missing now may be one that is just being written or just done.
         """
-        cursor = self._raw.find({"next_action": DELETE}, {"_id": 1}, batch_size=BATCH)
+        cursor = self._raw.find({"next_action": TO_BE_DELETED}, {"_id": 1}, batch_size=BATCH)
         try:
             while True:
                 with translated("looking for workloads to be deleted"):
@@ -97,7 +100,9 @@ class VanishedOrders:
     async def _copy_without_order(self, workload_id: int, session: Session | None = None) -> RawBSONDocument | None:
         query = {"_id": Int64(workload_id)}
         with translated(f"reading the order of workload {workload_id}"):
-            copy: RawBSONDocument | None = await self._raw.find_one(query | {"next_action": DELETE}, session=session)
+            copy: RawBSONDocument | None = await self._raw.find_one(
+                query | {"next_action": TO_BE_DELETED}, session=session
+            )
             ordered = await self._orders.find_one(query, {"_id": 1}, session=session)
         return None if ordered else copy
 

@@ -94,7 +94,7 @@ CAPACITY_FIELDS: Mapping[str, IsFit] = {
 
 ANY_WORKLOAD: Mapping[str, IsFit] = {
     "workload_type": is_one_of(0, 1, 2, *range(4, 13)),
-    "next_action": is_one_of(3),
+    "next_action": is_one_of(3, 4),
     "pool_id": is_whole,
 }
 KINDS: Sequence[tuple[Kind, Mapping[str, IsFit]]] = (
