@@ -426,10 +426,10 @@ async def test_a_brake_that_is_switched_off_tells_that_it_holds_nothing_and_on_a
     holding = f"brake: pools held: {FEW + 1}; see `pool-daemon brake status`"
     assert scene.observer.told == holding
     scene.start(enabled=False)
-    await scene.brake.look()
+    await scene.brake.look(scene.gate)
     assert scene.observer.told is None
     scene.start()
-    await scene.brake.look()
+    await scene.brake.look(scene.gate)
     assert scene.observer.told == holding
 
 
