@@ -10,7 +10,7 @@ from pool_daemon.bench.daemon_process import DaemonProcess
 from pool_daemon.bench.figures import Figure
 from pool_daemon.bench.grid import Lot
 from pool_daemon.bench.latenesses import milliseconds_late
-from pool_daemon.bench.stage import Stage, lead_seconds
+from pool_daemon.bench.stage import Stage, in_time, wait_until_armed
 from pool_daemon.bench.storm import SLOWEST
 from pool_daemon.errors import BenchError
 
@@ -41,14 +41,14 @@ class Fairness:
     def measure(self, stage: Stage) -> Sequence[Figure]:
         """Let all of it fall due on one daemon."""
         mass = Lot(pools=self.pools, workloads_each=self.workloads // self.pools, empty_at=0, owner=HOG)
-        due_at = int(time.time()) + lead_seconds([mass])
+        return in_time([mass], lambda due_at: self._measure_at(stage, mass, due_at))
+
+    def _measure_at(self, stage: Stage, mass: Lot, due_at: int) -> Sequence[Figure]:
         singles = Lot(pools=self.singles, first_pool_id=FIRST_SMALL_ID, empty_at=due_at, apart_seconds=1)
         stage.fill(replace(mass, empty_at=due_at), singles)
         commits = stage.commits()
         with stage.daemon() as daemon:
-            daemon.first("armed", holds=lambda entry: entry["at"] == due_at)
-            if time.time() > due_at - 1:
-                raise BenchError("this machine was too busy to make the data in time")
+            wait_until_armed(daemon, due_at)
             _until_done(daemon, due_at, mass.workloads + singles.workloads)
         settled = commits.decommissionings()
         late = milliseconds_late(settled, {FIRST_SMALL_ID + number: due_at + number for number in range(self.singles)})

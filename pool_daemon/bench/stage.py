@@ -1,9 +1,10 @@
 """Where everything is measured: one empty database, filled and cleared again for each contestant."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -16,6 +17,7 @@ from pool_daemon.store.failures import translated
 from pool_daemon.store.setup import OWN_COLLECTIONS
 from pool_daemon.store.workloads import WORKQUEUE
 
+T = TypeVar("T")
 Document = dict[str, Any]
 
 
@@ -93,7 +95,31 @@ class Stage:
             return str(self.client.server_info()["version"])
 
 
-def lead_seconds(lots: Sequence[Lot]) -> int:
-    """Return how long before the first deadline to begin with filling the stage, the daemon's start included."""
-    documents = sum(lot.pools + lot.workloads for lot in lots)
-    return 6 + documents // 10_000
+def in_time(lots: Sequence[Lot], attempt: Callable[[int], T]) -> T:
+    """Let `attempt` make these lots for a deadline (unix seconds), and return what it does.
+
+    If the daemon is not armed for it by then, it is given twice the time, and in the end four times as much. Raises
+    TooBusyError if that is not enough either.
+    """
+    lead_seconds = 6 + sum(lot.pools + lot.workloads for lot in lots) // 10_000
+    for patience in (1, 2):
+        try:
+            return attempt(int(time.time()) + patience * lead_seconds)
+        except TooBusyError:
+            continue
+    return attempt(int(time.time()) + 4 * lead_seconds)
+
+
+def wait_until_armed(daemon: DaemonProcess, due_at: int) -> None:
+    """Wait until a daemon is armed for a deadline (unix seconds); raise TooBusyError if that is not long before it."""
+    left_seconds = due_at - 1 - time.time()
+    try:
+        daemon.first("armed", holds=lambda entry: entry["at"] == due_at, within_seconds=max(0.0, left_seconds))
+    except BenchError as error:
+        if time.time() < due_at - 1:
+            raise
+        raise TooBusyError("this machine was too busy to make the data in time") from error
+
+
+class TooBusyError(BenchError):
+    """The data was not there in time: stop what else this machine does, or give it a smaller row to measure."""

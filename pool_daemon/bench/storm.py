@@ -11,7 +11,7 @@ from pool_daemon.bench.daemon_process import DaemonProcess
 from pool_daemon.bench.figures import Figure, exponent, median
 from pool_daemon.bench.grid import Lot
 from pool_daemon.bench.one_by_one import one_by_one
-from pool_daemon.bench.stage import Stage, lead_seconds
+from pool_daemon.bench.stage import Stage, in_time, wait_until_armed
 from pool_daemon.errors import BenchError
 
 SERVERS_LIMIT_MB: Final = 16
@@ -147,14 +147,15 @@ def storm_on_daemon(stage: Stage, lot: Lot) -> Run:
 
     Raises BenchError if the machine is too busy to make the data in time, or the daemon does not come to an end.
     """
-    due_at = int(time.time()) + lead_seconds([lot])
+    return in_time([lot], lambda due_at: _storm_at(stage, lot, due_at))
+
+
+def _storm_at(stage: Stage, lot: Lot, due_at: int) -> Run:
     stage.tell("the daemon")
     stage.fill(replace(lot, empty_at=due_at))
     commits = stage.commits()
     with stage.daemon() as daemon:
-        daemon.first("armed", holds=lambda entry: entry["at"] == due_at)
-        if time.time() > due_at - 1:
-            raise BenchError("this machine was too busy to make the data in time")
+        wait_until_armed(daemon, due_at)
         _until_done(daemon, due_at, lot.workloads)
         peak_memory_mb = daemon.peak_memory_mb()
     return Run(due_at=due_at, commits=commits.decommissionings(), peak_memory_mb=peak_memory_mb)

@@ -11,7 +11,7 @@ from pool_daemon.bench import raw_limit
 from pool_daemon.bench.figures import Figure, exponent, percentile
 from pool_daemon.bench.grid import Lot
 from pool_daemon.bench.one_by_one import one_by_one
-from pool_daemon.bench.stage import Stage
+from pool_daemon.bench.stage import Stage, TooBusyError, in_time
 from pool_daemon.errors import BenchError
 
 WORKLOADS = 60
@@ -83,3 +83,16 @@ def test_percentiles_and_exponents() -> None:
     assert (percentile(range(1, 201), 50), percentile(range(1, 201), 99)) == (100, 198)
     assert exponent({10: 1.0, 1000: 100.0}) == pytest.approx(1)
     assert exponent({10: 3.0, 1000: 3.0}) == pytest.approx(0)
+
+
+def test_a_deadline_that_comes_before_all_is_ready_is_put_off() -> None:
+    leads = []
+
+    def attempt(due_at: int) -> str:
+        leads.append(due_at - time.time())
+        if len(leads) < 3:
+            raise TooBusyError("too busy")
+        return "measured"
+
+    assert in_time([Lot(pools=1, empty_at=0)], attempt) == "measured"
+    assert leads == pytest.approx([6, 12, 24], abs=1.5)
