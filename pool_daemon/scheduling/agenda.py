@@ -55,6 +55,7 @@ class Agenda:
         self._taken: dict[int, _Wish] = {}
         self._queue: list[tuple[int, int]] = []
         self._workload_ids: set[Any] = set()
+        self._at_work = False
 
     @property
     def watermark(self) -> int | None:
@@ -85,6 +86,13 @@ class Agenda:
             taken = self._taken.get(pool_id)
             self._wish(pool_id, taken._replace(at=at) if taken else _Wish(at, since=LONG_AGO))
 
+    def awaits(self, pool_id: int | None) -> bool:
+        """Tell whether a look at a pool is asked for: it has run empty, and something of it lasts longer.
+
+        While a pass is at work it may be about to ask, by what it read before; so the answer is yes for any pool.
+        """
+        return self._at_work or pool_id in self._wishes
+
     def look_at_workloads(self, workload_ids: Iterable[Any]) -> None:
         """Ask for a look at the pools, yet unknown, of some workloads that were deployed."""
         self._workload_ids.update(workload_ids)
@@ -106,6 +114,7 @@ class Agenda:
         after = None if self._rescan_wanted else self._watermark
         self._rescan_wanted = False
         self._taken = {}
+        self._at_work = True
         return self.take_more(now, after=after)
 
     def take_more(self, now: int, *, after: int | None) -> Work:
@@ -128,6 +137,7 @@ class Agenda:
 
     def put_back(self, work: Work) -> None:
         """Take back the work of a pass that did not come to its end."""
+        self._at_work = False
         self._rescan_wanted = self._rescan_wanted or work.after is None
         self._workload_ids.update(work.workload_ids)
         for pool_id, since in work.asked_for.items():
@@ -135,6 +145,7 @@ class Agenda:
 
     def finished(self, now: int) -> None:
         """Note that a pass has looked at everything due at the unix second `now`."""
+        self._at_work = False
         self._watermark = now
 
     def rescanned(self, at: int) -> None:

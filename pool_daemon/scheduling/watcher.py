@@ -117,7 +117,7 @@ class Watcher:
         now = self._clock.now()
         if change.subject_id is not None and change.subject_id == self._alarm.pool_id:
             self._alarm.wake()
-        if change.removed:
+        if change.removed or (change.amounts_only and not self._agenda.awaits(change.subject_id)):
             return
         if change.empty_at is not None and change.empty_at > now:
             self._alarm.expect(change.empty_at)

@@ -36,8 +36,9 @@ class Change:
 
     `subject_id` is the document's id, of a pool None if that is no whole number. `empty_at` (unix seconds) is the
     pool's new deadline, `pool_id` the pool of a workload that is now deployed; both None where the event does not
-    carry them or they cannot be read. A pool that was removed has `removed` set. A change of a whole collection
-    (dropped, renamed) has neither id.
+    carry them or they cannot be read. A pool that was removed has `removed` set; one of which only amounts were
+    changed, its end and its rates staying what they were, has `amounts_only`. A change of a whole collection (dropped,
+    renamed) has neither id.
     """
 
     subject: Subject
@@ -45,6 +46,7 @@ class Change:
     empty_at: int | None = None
     pool_id: int | None = None
     removed: bool = False
+    amounts_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,12 @@ class Stream:
 
 _UPDATED = "updateDescription.updatedFields"
 
+DEADLINE_FIELDS: Final = ("empty_at", "active_cu", "active_su", "active_ipv4")
+"""Fields of a pool that say when it runs empty, or how fast."""
+
+AMOUNT_FIELDS: Final = ("cus", "sus", "ipv4us")
+"""Fields of a pool that say what is left. Its end may stay as it is while another resource runs out sooner."""
+
 PIPELINE: Final[tuple[Mapping[str, Any], ...]] = (
     {
         "$match": {
@@ -101,10 +109,7 @@ PIPELINE: Final[tuple[Mapping[str, Any], ...]] = (
                 {
                     "ns.coll": CAPACITY_POOLS,
                     "operationType": "update",
-                    "$or": [
-                        {f"{_UPDATED}.{name}": {"$exists": True}}
-                        for name in ("empty_at", "active_cu", "active_su", "active_ipv4")
-                    ],
+                    "$or": [{f"{_UPDATED}.{name}": {"$exists": True}} for name in (*DEADLINE_FIELDS, *AMOUNT_FIELDS)],
                 },
                 {
                     "ns.coll": WORKLOADS,
@@ -126,6 +131,19 @@ PIPELINE: Final[tuple[Mapping[str, Any], ...]] = (
             ]
         }
     },
+    # Asked directly, the server would ask its log of operations instead, where a write that may be retried has a number
+    # of a transaction, too.
+    {"$set": {"in_transaction": {"$ne": [{"$type": "$txnNumber"}, "missing"]}}},
+    {
+        "$match": {
+            "$or": [
+                {"in_transaction": False},
+                {"ns.coll": {"$ne": CAPACITY_POOLS}},
+                {"operationType": {"$ne": "update"}},
+                *({f"{_UPDATED}.{name}": {"$exists": True}} for name in DEADLINE_FIELDS),
+            ]
+        }
+    },
     {
         "$project": {
             "operationType": 1,
@@ -133,12 +151,12 @@ PIPELINE: Final[tuple[Mapping[str, Any], ...]] = (
             "documentKey._id": 1,
             "fullDocument.empty_at": 1,
             "fullDocument.pool_id": 1,
-            f"{_UPDATED}.empty_at": 1,
+            **{f"{_UPDATED}.{name}": 1 for name in DEADLINE_FIELDS},
         }
     },
 )
-"""What the server lets through, and how little of it. The daemon's own saving of a synced pool touches neither
-`empty_at` nor an active rate, and so wakes nobody."""
+"""What the server lets through, and how little of it. The daemon's own saving of a synced pool touches amounts alone,
+and in a transaction, as nobody else does: it wakes nobody."""
 
 
 @asynccontextmanager
@@ -175,7 +193,13 @@ def _change(document: Mapping[str, Any]) -> Change:
         return Change(Subject.COLLECTION)
     if collection == WORKLOADS:
         return Change(Subject.WORKLOAD, key.get("_id"), pool_id=_whole(body, "pool_id"))
-    return Change(Subject.POOL, _whole(key, "_id"), empty_at=_whole(body, "empty_at"), removed=operation == "delete")
+    return Change(
+        Subject.POOL,
+        _whole(key, "_id"),
+        empty_at=_whole(body, "empty_at"),
+        removed=operation == "delete",
+        amounts_only=operation == "update" and not body,
+    )
 
 
 def _whole(body: Mapping[str, Any], name: str) -> int | None:

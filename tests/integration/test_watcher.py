@@ -125,6 +125,20 @@ async def test_a_pool_that_is_due_at_once_is_put_on_the_agenda(watched: Watched,
     assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
 
 
+async def test_amounts_that_change_while_the_end_stays_matter_only_to_a_pool_that_is_looked_at_later(
+    explorer: Explorer, watched: Watched
+) -> None:
+    waiting, other = (explorer.buy(Rates(10, 1e6), [CONTAINER]) for _ in range(2))
+    marker = explorer.buy_expired(CONTAINER)
+    await until(lambda: watched.agenda.awaits(marker.pool_id), "all that was bought to be heard of")
+    watched.arm()
+    watched.agenda.look_again_at_all({waiting.pool_id: int(time.time()) + 3600})
+    for pool in (other, waiting):
+        explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"sus": 7.0}})
+    await watched.rings()
+    assert watched.agenda.take(int(time.time()) + 1).written == {waiting.pool_id}
+
+
 async def test_a_pool_whose_id_is_a_whole_double_is_put_on_the_agenda_as_any_other(
     watched: Watched, explorer: Explorer
 ) -> None:

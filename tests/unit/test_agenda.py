@@ -147,3 +147,16 @@ def test_every_pool_is_handed_out_exactly_once_at_its_earliest_wish(wishes: list
     assert agenda.take(now).asked_for.keys() == due
     assert agenda.next_at() == min((at for at in earliest.values() if at > now), default=None)
     assert agenda.take(100).asked_for.keys() == earliest.keys() - due
+
+
+def test_any_pool_is_awaited_while_a_pass_is_at_work_and_afterwards_only_those_asked_for() -> None:
+    """What it read may have changed before it could ask for a later look."""
+    agenda = Agenda()
+    for end in (lambda _: agenda.finished(100), agenda.put_back):
+        work = agenda.take(100)
+        assert agenda.awaits(7)
+        end(work)
+        assert not agenda.awaits(7)
+    agenda.look_again_at_all({7: 200})
+    assert agenda.awaits(7)
+    assert not agenda.awaits(8)
