@@ -63,7 +63,7 @@ class BusyGrid:
             Figure("lag of the stream, 99 of 100", percentile(lags, 99), "ms", at_most=100),
             Figure("lag of the stream, half of them", percentile(lags, 50), "ms"),
             Figure("processor", cpu_seconds / elapsed * 100, "% of a core", at_most=50),
-            Figure("queries, no more than of an idle daemon", commands.total / elapsed, "/s", at_most=0.2),
+            Figure("queries", commands.total, "commands", at_most=0),
             Figure("updates written", updates / elapsed, "/s", at_least=self.updates_a_second * 0.95),
         ]
 

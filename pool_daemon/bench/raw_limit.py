@@ -27,9 +27,7 @@ from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE
 
 Document = dict[str, Any]
 
-THREADS: Final = (2, 4)
-"""Numbers of threads that are tried; on two cores one alone was slower each time."""
-
+THREADS: Final = (1, 2, 4)
 BATCH_WORKLOADS: Final = 500
 
 
