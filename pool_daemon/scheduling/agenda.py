@@ -140,8 +140,8 @@ class Agenda:
         self._at_work = False
         self._rescan_wanted = self._rescan_wanted or work.after is None
         self._workload_ids.update(work.workload_ids)
-        for pool_id, since in work.asked_for.items():
-            self._wish(pool_id, self._taken.get(pool_id, _Wish(since, since)))
+        for pool_id in work.asked_for:
+            self._wish(pool_id, self._taken[pool_id])
 
     def finished(self, now: int) -> None:
         """Note that a pass has looked at everything due at the unix second `now`."""

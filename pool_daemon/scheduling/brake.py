@@ -128,7 +128,8 @@ class Brake:
         """
         if not self._settings.enabled:
             self._observer.released("brake")  # switched off while it held something
-        if not self._settings.enabled or not self._holding:
+            return
+        if not self._holding:
             return
         async with self._reviewing:
             for state in State:

@@ -202,14 +202,9 @@ class Intake:
 
     async def _due(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
         """Yield everything that ran empty in (after, now], longest due first; crowds are overtaken meanwhile."""
-        async with aclosing(self._store.pools.due(after=after, until=now)) as pages:
-            async for page in pages:
-                self._reports.unreadable_pools(page.unreadable)
-                self._let_overtake(page.pools, after, now, overtaking)
-                waiting = [pool for pool in page.pools if pool.pool_id not in overtaking.pool_ids]
-                if after is None:
-                    waiting = await self._worth_settling(waiting)
-                for batch in self._cut(waiting, now):
+        async with aclosing(self._waiting(after, now, overtaking)) as pages:
+            async for pools in pages:
+                for batch in self._cut(pools, now):
                     yield batch
 
     async def _worth_settling(self, pools: Sequence[DuePool]) -> list[DuePool]:
@@ -221,16 +216,27 @@ class Intake:
     async def _besides(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
         """Yield the first that are due of everybody who is not overtaken; among them there may be another crowd."""
         left = MOST_OVERTAKING
-        async with aclosing(self._store.pools.due(after=after, until=now, besides=sorted(overtaking.owners))) as pages:
-            async for page in pages:
-                self._let_overtake(page.pools, after, now, overtaking)
-                pools = [pool for pool in page.pools if pool.pool_id not in overtaking.pool_ids]
+        async with aclosing(self._waiting(after, now, overtaking, besides=sorted(overtaking.owners))) as pages:
+            async for pools in pages:
                 overtaking.pool_ids.update(pool.pool_id for pool in pools)
                 for batch in self._cut(pools, now):
                     yield batch
-                left -= len(page.pools)
+                left -= len(pools)
                 if left <= 0:
                     return
+
+    async def _waiting(
+        self, after: int | None, now: int, overtaking: _Overtaking, *, besides: Sequence[int] = ()
+    ) -> AsyncGenerator[list[DuePool], None]:
+        """Yield page by page what is due and has not overtaken yet; who crowds a page is overtaken from then on."""
+        async with aclosing(self._store.pools.due(after=after, until=now, besides=besides)) as pages:
+            async for page in pages:
+                self._reports.unreadable_pools(page.unreadable)
+                pools = [pool for pool in page.pools if pool.pool_id not in overtaking.pool_ids]
+                if after is None:
+                    pools = await self._worth_settling(pools)
+                self._let_overtake(pools, after, now, overtaking)
+                yield pools
 
     def _let_overtake(self, pools: Sequence[DuePool], after: int | None, now: int, overtaking: _Overtaking) -> None:
         """Open a lane past the owners that crowd a page, if there are such and they are not overtaken already."""

@@ -1,16 +1,7 @@
 """The throttle: work orders leave at no more than a set rate, for the sake of the nodes that carry them out."""
 
-from typing import Protocol
-
 from pool_daemon.clock import Clock
-
-
-class Rate(Protocol):
-    """Where the throttle reads its rate, anew each time."""
-
-    @property
-    def orders_per_second(self) -> float:
-        """Work orders a second at most; 0 is no bound."""
+from pool_daemon.settings import sections
 
 
 class Throttle:
@@ -19,7 +10,7 @@ class Throttle:
     The clock is the monotonic one. Time in which no order was given is not saved up.
     """
 
-    def __init__(self, *, clock: Clock, settings: Rate) -> None:
+    def __init__(self, *, clock: Clock, settings: sections.Expiry) -> None:
         self._clock = clock
         self._settings = settings
         self._free_at = 0.0

@@ -287,6 +287,17 @@ async def test_a_rescan_leaves_out_what_was_settled_before_unless_it_has_somethi
     assert handed_out(await scene.rest()) == [silent[3], *unsynced]
 
 
+async def test_whoever_overtakes_in_a_rescan_has_something_to_be_done_about(scene: Scene, grid: Grid) -> None:
+    crowd = grid.add(3_000, owner=HOG)
+    silent = grid.add(50, owner=2, synced=True)
+    (alone,) = grid.add(1, owner=3)
+    await scene.begin()
+    batches = await scene.rest()
+    assert position(batches, alone) <= 2
+    assert sorted(handed_out(batches)) == [*crowd, alone]
+    assert set(handed_out(batches)).isdisjoint(silent)
+
+
 async def test_what_a_pass_does_not_finish_is_all_put_back(
     scene: Scene, grid: Grid, clock: VirtualClock, agenda: Agenda
 ) -> None:
