@@ -25,6 +25,15 @@ MOST_EXPOSED = 10
 START_SECONDS = 20
 EXPIRE_SECONDS = 5
 WATCHDOG_SECONDS = 3
+HANGING = "/etc/pool-daemon/hanging"
+HANG_ON_SIGUSR2 = """
+import signal, time
+def hang(number, frame):
+    time.sleep(600)
+signal.signal(signal.SIGUSR2, hang)
+"""
+"""A stopped process would not do: awake again, its threads run on under the eyes of who writes down their stacks."""
+
 DEFAULT_PORT = Settings().http.port
 STOP_MARGIN_SECONDS = 10
 """What a stop may take besides the pass under way."""
@@ -51,14 +60,19 @@ def service(machine: Machine, mongo_uri: str, explorer: Explorer) -> Iterator[Se
     service.control("stop")
     service.set_uri(mongo_uri)
     service.set_config((PROJECT / "config.example.toml").read_text(encoding="utf-8"))
-    service.override(
-        f"Environment=POOL_DAEMON_DATABASE__NAME={explorer.database.name} POOL_DAEMON_HTTP__PORT={free_port()}",
-        f"WatchdogSec={WATCHDOG_SECONDS}",
-    )
+    service.override(*_of_its_own(explorer))
     yield service
     sys.stdout.write(service.journal())  # shown where the test failed
     service.control("stop")
     service.control("reset-failed")
+
+
+def _of_its_own(explorer: Explorer) -> list[str]:
+    """Give the lines of the unit that a test changes."""
+    return [
+        f"Environment=POOL_DAEMON_DATABASE__NAME={explorer.database.name} POOL_DAEMON_HTTP__PORT={free_port()}",
+        f"WatchdogSec={WATCHDOG_SECONDS}",
+    ]
 
 
 def test_the_unit_is_exposed_as_little_as_a_service_on_tcp_can_be() -> None:
@@ -126,16 +140,21 @@ def test_the_journal_knows_how_urgent_each_line_is(service: Service, explorer: E
     assert json.loads(warning)["event"] == "pool_unreadable"
 
 
-def test_a_hung_service_leaves_its_stack_in_the_journal_and_comes_back(service: Service, explorer: Explorer) -> None:
+def test_a_hung_service_leaves_its_stack_in_the_journal_and_comes_back(
+    machine: Machine, service: Service, explorer: Explorer
+) -> None:
+    machine.write(f"{HANGING}/sitecustomize.py", HANG_ON_SIGUSR2)
+    service.override(*_of_its_own(explorer), f"Environment=PYTHONPATH={HANGING}")
     service.control("start")
 
-    service.signal("SIGSTOP")
+    service.signal("SIGUSR2")
 
     wait_until(lambda: service.restarts() == 1, within_seconds=START_SECONDS + WATCHDOG_SECONDS, what="a restart")
     wait_until(lambda: service.is_("active"), within_seconds=START_SECONDS, what="a service that is ready again")
     journal = service.journal()
     assert "Watchdog timeout" in journal
     assert "Fatal Python error: Aborted" in journal
+    assert re.search(r'sitecustomize.py", line \d+ in hang$', journal, re.MULTILINE)
     assert 'asyncio/base_events.py", line' in journal
     _expect_expiry(explorer)
 
