@@ -1,6 +1,7 @@
 """Told to stop in the middle of a storm, a daemon finishes what it has in hand, hands over, and exits with 0."""
 
 import random
+import threading
 import time
 from contextlib import ExitStack
 
@@ -8,9 +9,10 @@ import pytest
 from daemon_process import DaemonProcess
 from deadline import wait_for_instant, wait_until
 from explorer import Explorer
-from faults.daemons import STORM
+from faults.daemons import STORM, daemon_on
 from faults.figures import Figures
 from faults.pools import overdue
+from faults.proxy import Command, Fate, Proxy
 from faults.transactions import open_transactions
 from ledger import Ledger
 
@@ -23,6 +25,32 @@ LONGEST_LIFE_SECONDS = 0.2
 """From the first batch of a storm on; the storm lasts longer."""
 
 DONE_SECONDS = 60
+
+TRIP_SECONDS = 0.2
+"""How long a message takes where a batch is to be in hand for long enough."""
+
+
+class Witness:
+    """Sees the first transaction that writes, and whether it was still asked to be committed after the stop."""
+
+    def __init__(self) -> None:
+        self.writing = threading.Event()
+        self.stopped = threading.Event()
+        self.committed_after_stop = False
+        self._transaction: tuple[bytes, int] | None = None
+
+    def judge(self, command: Command) -> Fate:
+        """Watch; everything passes."""
+        body = command.body
+        if "autocommit" not in body:
+            return Fate.PASS
+        transaction = (bytes(body["lsid"]["id"]), int(body["txnNumber"]))
+        if command.name == "update" and self._transaction is None:
+            self._transaction = transaction
+            self.writing.set()
+        if command.name == "commitTransaction" and transaction == self._transaction:
+            self.committed_after_stop = self.stopped.is_set()
+        return Fate.PASS
 
 
 @pytest.mark.timeout(300)
@@ -81,3 +109,37 @@ def test_21_a_daemon_that_is_stopped_in_a_storm_leaves_the_rest_to_the_next(
     assert violations == []
     assert left_open == set()
     assert max(stopped_after) < DRAIN_SECONDS
+
+
+def test_21_a_batch_that_is_in_hand_when_the_stop_comes_is_finished(
+    explorer: Explorer, ledger: Ledger, network: Proxy, figures: Figures
+) -> None:
+    """The network is slow, so that the batch is sure to be under way; all that comes after it is left alone."""
+    count = 150
+    witness = Witness()
+    network.delay(TRIP_SECONDS)
+    network.judge_commands(witness.judge)
+    overdue(explorer, count)
+    with DaemonProcess(uri=network.uri, database_name=explorer.database.name, **IN_SMALL_STEPS) as daemon:
+        assert witness.writing.wait(DONE_SECONDS)
+        witness.stopped.set()
+        asked_at = time.monotonic()
+        daemon.stop()
+        stopped_after = time.monotonic() - asked_at
+    left_open = open_transactions(explorer.database.client)
+    left_running = explorer.running()
+    network.heal()
+    with daemon_on(network.uri, explorer, **STORM):
+        wait_until(lambda: explorer.running() == 0, within_seconds=DONE_SECONDS, what="the next to do the rest")
+    violations = ledger.violations()
+    figures.record(
+        21,
+        "SIGTERM while a batch is written",
+        trials=1,
+        violations=violations,
+        figure=f"the batch was committed, exit 0 within {stopped_after:.2f} s",
+    )
+    assert witness.committed_after_stop
+    assert 0 < left_running < count
+    assert left_open == set()
+    assert violations == []
