@@ -159,6 +159,7 @@ class Intake:
         self._taken.append(work)
         self._until = now
         if work.after is None:
+            await self._store.decommissions.make_up()
             await self._report_unreadable_deadlines()
         self._reports.asked_for(work.asked_for)
         written = await self._pools_written(work)

@@ -1,7 +1,6 @@
 """Decommissioning: the synced pools, the workloads' next action, the work orders and the records, all or nothing."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +14,8 @@ from pool_daemon.store.cases import Case, CaseReader, Settlement
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.failures import is_duplicate, translated
-from pool_daemon.store.pools import CAPACITY_POOLS, PoolStore
+from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.step_by_step import StepByStep
 from pool_daemon.store.workloads import WorkloadStore
 
 SYNCED_FIELDS: Final = ("cus", "sus", "ipv4us", "last_updated")
@@ -39,9 +39,9 @@ class Decommissions:
         self._clock = clock
         self._reader = CaseReader(database=database)
         self._pools = database.collection(CAPACITY_POOLS)
-        self._pool_store = PoolStore(database=database)
         self._workloads = WorkloadStore(database=database)
         self._events = EventStore(database=database, identity=identity)
+        self._steps = StepByStep(database=database, clock=clock, events=self._events)
 
     async def settle(
         self,
@@ -69,7 +69,15 @@ class Decommissions:
             return await decide(None)
         if await self._database.has_transactions():
             return await self._transact(decide)
-        return await self._write_in_turn(await decide(None))
+        return await self._steps.write(await decide(None))
+
+    async def make_up(self) -> None:
+        """Finish or undo what was left half done, here or by a daemon before; not while anything is settled.
+
+        To be called before every look at everything. Raises StoreUnavailableError or StoreRefusedError.
+        """
+        if not self._dry_run:
+            await self._steps.make_up()
 
     async def _transact(self, decide: Callable[[Session], Awaitable[Settlement]]) -> Settlement:
         """Decide and write in one transaction.
@@ -115,47 +123,6 @@ class Decommissions:
             )
             await order(copies, session=session)
             await record(gone, at=at, session=session)
-
-    async def _write_in_turn(self, settlement: Settlement) -> Settlement:
-        """Write a batch pool by pool on a server without transactions, each step conditional on the one before.
-
-        The pool is saved only as it was read, and looked at once more after its workloads are marked: if it was
-        topped up in between, the marks are taken back before any node has seen an order. Only what was marked here
-        gets an order and a record. What remains is the moment between that look and the order, in which a top-up
-        comes too late and a crash leaves the order to the reconciler and the record to nobody; only a replica set
-        closes it.
-        """
-        cases = []
-        for case in settlement.cases:
-            written = await self._write_case(case)
-            if written is not None:
-                cases.append(written)
-            else:
-                settlement.look_again[case.as_read.pool_id] = case.synced.last_updated
-        settlement.cases = cases
-        return settlement
-
-    async def _write_case(self, case: Case) -> Case | None:
-        """Write one pool and return what came of it, None if it was changed meanwhile and must be looked at again."""
-        if not case.must_be_written:
-            return case
-        if not await self._pool_store.update_pool(case.synced, as_read=case.as_read):
-            return None
-        marked = [
-            (gone, copy)
-            for gone, copy in zip(case.gone, case.copies, strict=True)
-            if await self._workloads.mark(gone.workload_id, was=NextAction.DEPLOY, to=NextAction.DELETE)
-        ]
-        gone, copies = tuple(each for each, _ in marked), tuple(copy for _, copy in marked)
-        if not marked:
-            return replace(case, gone=(), copies=())
-        if not await self._pool_store.update_pool(case.synced, as_read=case.synced):
-            for each in gone:
-                await self._workloads.mark(each.workload_id, was=NextAction.DELETE, to=NextAction.DEPLOY)
-            return None
-        await self._workloads.order(copies)
-        await self._events.record(gone, at=self._clock.now())
-        return replace(case, gone=gone, copies=copies)
 
 
 def _pool_updates(case: Case) -> list[UpdateOne]:

@@ -1,7 +1,7 @@
 """The daemon's own record of what it did: one document for each workload, which cannot exist twice."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,22 +36,29 @@ class EventStore:
     async def record(
         self, decommissioned: Sequence[Decommissioned], *, at: float, session: Session | None = None
     ) -> None:
-        """Record what was decommissioned at the unix instant `at`, whether or not that has happened before.
+        """Record what was decommissioned at the unix instant `at`, whether or not that has happened before."""
+        await self.write(await self.prepared(decommissioned, at=at, session=session), session=session)
+
+    async def prepared(
+        self, decommissioned: Sequence[Decommissioned], *, at: float, session: Session | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the records of what is decommissioned at the unix instant `at`, to be written once that is done.
 
         A workload that was deployed again in a pool that nobody has written since is decommissioned a second time at
         the same end: that record has the second in its id, too.
         """
         ids = [event_id(gone) for gone in decommissioned]
-        with translated("recording events"):
+        with translated("looking for older events"):
             known = set(await self._events.distinct("_id", {"_id": {"$in": ids}}, session=session))
-            upserts = [
-                UpdateOne(
-                    {"_id": f"{name}/{math.floor(at)}" if name in known else name},
-                    {"$setOnInsert": self._record(gone, at)},
-                    upsert=True,
-                )
-                for name, gone in zip(ids, decommissioned, strict=True)
-            ]
+        return [
+            {"_id": f"{name}/{math.floor(at)}" if name in known else name} | self._record(gone, at)
+            for name, gone in zip(ids, decommissioned, strict=True)
+        ]
+
+    async def write(self, records: Iterable[Mapping[str, Any]], *, session: Session | None = None) -> None:
+        """Write prepared records; one that is there already stays as it is."""
+        upserts = [UpdateOne({"_id": record["_id"]}, {"$setOnInsert": record}, upsert=True) for record in records]
+        with translated("recording events"):
             await self._events.bulk_write(upserts, ordered=False, session=session)
 
     def _record(self, gone: Decommissioned, at: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.events import EVENTS
 from pool_daemon.store.failures import translated
 from pool_daemon.store.holds import BRAKE
+from pool_daemon.store.intents import INTENTS
 from pool_daemon.store.lease import LEASE
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.quarantine import QUARANTINE
@@ -17,7 +18,7 @@ from pool_daemon.store.workloads import WORKLOADS
 
 NAMESPACE_EXISTS: Final = 48
 
-OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
+OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE, INTENTS)
 
 Keys = tuple[tuple[str, int], ...]
 

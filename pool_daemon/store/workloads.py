@@ -92,6 +92,17 @@ class WorkloadStore:
         with translated("writing work orders"):
             await self._orders.bulk_write(upserts, ordered=False, session=session)
 
+    async def is_ordered(self, workload_id: Any) -> bool:
+        """Tell whether there is a work order for a workload."""
+        with translated("looking for a work order"):
+            return await self._orders.find_one({"_id": workload_id}, {"_id": 1}) is not None
+
+    async def is_deployed(self, workload_id: Any) -> bool:
+        """Tell whether a workload is deployed."""
+        query = {"_id": workload_id, "next_action": int(NextAction.DEPLOY)}
+        with translated("looking whether a workload is deployed"):
+            return await self._workloads.find_one(query, {"_id": 1}) is not None
+
     async def pools_of(self, workload_ids: Sequence[Any]) -> list[int]:
         """Return the pool ids of those workloads that are deployed; an id that is no number is nobody's."""
         pool_ids: set[int] = set()

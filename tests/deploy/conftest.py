@@ -1,4 +1,4 @@
-"""What the tests of the shipped files share. They need tools (`.ci/deploy-tools`) and run with `pytest -m deploy`."""
+"""What the tests of the shipped files share. They need tools (`.ci/tools`) and run with `pytest -m deploy`."""
 
 import shutil
 import sys

@@ -12,7 +12,7 @@ DEPLOY = PROJECT / "deploy"
 README = PROJECT / "README.md"
 RUNBOOK = DEPLOY / "RUNBOOK.md"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pool-daemon-ci"
-"""Where `.ci/deploy-tools` puts what it installs apart from the system."""
+"""Where `.ci/tools` puts what it installs apart from the system."""
 
 PLACES = (CACHE / "tools/bin", CACHE / "kubectl")
 
@@ -20,7 +20,7 @@ PLACES = (CACHE / "tools/bin", CACHE / "kubectl")
 def tool(name: str) -> str:
     """Find a program; a missing one is a failure, not a reason to test less."""
     path = shutil.which(name, path=os.pathsep.join([*map(str, PLACES), os.environ["PATH"]]))
-    assert path is not None, f"{name} is missing: run .ci/deploy-tools"
+    assert path is not None, f"{name} is missing: run .ci/tools"
     return path
 
 

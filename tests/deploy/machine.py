@@ -1,7 +1,7 @@
 """A small Debian that boots in a container on this machine, in half a second, and is gone without a trace.
 
 Unless it is `alone`, it shares this machine's network, so that a mongod of the tests is as near to it as to them. What
-is written in it is kept in memory and lost at its end; the Debian itself is made by `.ci/deploy-tools`.
+is written in it is kept in memory and lost at its end; the Debian itself is made by `.ci/tools`.
 """
 
 import os
@@ -111,7 +111,7 @@ def why_none_boots() -> str | None:
     """
     if os.geteuid() != 0:
         return "a container is root's to boot"
-    assert ROOT.is_dir(), f"{ROOT} is missing: run .ci/deploy-tools"
+    assert ROOT.is_dir(), f"{ROOT} is missing: run .ci/tools"
     trial = subprocess.run(
         [*_container(), "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

@@ -33,6 +33,7 @@ MAY = {
     "workqueue": {"insert", "update", "delete", "create"},
     "pool-daemon-brake": {"insert", "update", "delete", "create", "createIndexes"},
     "pool-daemon-events": {"insert", "update", "create"},
+    "pool-daemon-intents": {"insert", "update", "delete", "create"},
     "pool-daemon-lease": {"insert", "update", "create"},
     "pool-daemon-quarantine": {"insert", "update", "delete", "create"},
 }

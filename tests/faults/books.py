@@ -1,24 +1,14 @@
 """The ledger where there is no log of commits to read: judged by what the documents say in the end."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from explorer import Explorer
 from ledger import DELETE
 
 
-def without_event(explorer: Explorer, workload_ids: Iterable[int]) -> set[int]:
-    """Return those of some workloads of which there is no event."""
-    return set(workload_ids) - set(explorer.events.distinct("workload_id"))
-
-
-def violations(
-    explorer: Explorer, *, gone: Iterable[int], kept: Iterable[int], unrecorded: Collection[int] = ()
-) -> list[str]:
-    """Say of each workload that had to go, or had to stay, what was not done to it exactly once, or not at all.
-
-    Of those that are `unrecorded` no event is asked for.
-    """
+def violations(explorer: Explorer, *, gone: Iterable[int], kept: Iterable[int]) -> list[str]:
+    """Say of each workload that had to go, or had to stay, what was not done to it exactly once, or not at all."""
     orders, workloads = (explorer.bytes_by_id(name) for name in ("workqueue", "workload"))
     events = Counter(event["workload_id"] for event in explorer.events.find({"kind": "decommissioned"}))
     to_be_deleted = {each["_id"] for each in explorer.workloads.find({"next_action": DELETE}, {"_id": 1})}
@@ -28,7 +18,7 @@ def violations(
             yield f"{workload_id}: still runs"
         elif orders.get(workload_id) != workloads[workload_id]:
             yield f"{workload_id}: its order is not a copy of its document"
-        if events[workload_id] != (workload_id not in unrecorded):
+        if events[workload_id] != 1:
             yield f"{workload_id}: {events[workload_id]} events"
 
     def of_kept(workload_id: int) -> Iterator[str]:

@@ -26,7 +26,13 @@ BUSY = {
 }
 """Every part looks at everything again and again."""
 
-OWN_COLLECTIONS = ("pool-daemon-brake", "pool-daemon-events", "pool-daemon-lease", "pool-daemon-quarantine")
+OWN_COLLECTIONS = (
+    "pool-daemon-brake",
+    "pool-daemon-events",
+    "pool-daemon-intents",
+    "pool-daemon-lease",
+    "pool-daemon-quarantine",
+)
 
 
 class Heap:

@@ -16,7 +16,7 @@ from pymongo import MongoClient
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.errors import StoreError, StoreUnavailableError
 from pool_daemon.store.cases import OversizedBatchError, Settlement
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.decommissions import Decommissions
@@ -363,3 +363,89 @@ async def test_without_transactions_what_a_node_finishes_meanwhile_gets_no_order
     assert lone_explorer.next_actions([finished]) == [6]
     assert lone_explorer.orders.count_documents({"_id": finished}) == 0
     assert lone_explorer.events.count_documents({"workload_id": finished}) == 0
+
+
+AT_THE_END = ("delete", 0)
+
+EVERY_STEP = [
+    pytest.param("distinct", 0, id="before its intents are written"),
+    pytest.param("update", 1, id="at its intents"),
+    pytest.param("update", 2, id="at the first mark"),
+    pytest.param("update", 3, id="at the second mark"),
+    pytest.param("aggregate", 1, id="at the look whether it was topped up"),
+    pytest.param("update", 4, id="at the orders"),
+    pytest.param("update", 5, id="at the records"),
+    pytest.param(*AT_THE_END, id="at the end"),
+]
+"""The commands after which a pool with two workloads is half done: the name, and how many come before it."""
+
+BAD_VALUE = 2
+
+
+async def cut_off(mongo: Client, decommissions: Decommissions, pool: Purchase, command: str, skip: int) -> None:
+    """Settle a pool until a command of the daemon fails."""
+    with (
+        fail_point(mongo, command, mode={"skip": skip}, errorCode=BAD_VALUE),
+        pytest.raises(StoreError),
+    ):
+        await decommissions.settle([pool.pool_id], now=now())
+
+
+@pytest.mark.parametrize(("command", "skip"), EVERY_STEP)
+async def test_without_transactions_what_was_cut_off_is_made_up_for_by_the_next(
+    command: str, skip: int, lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
+) -> None:
+    pool = lone_explorer.buy_expired(CONTAINER, CONTAINER)
+    await cut_off(lone_client, in_turn, pool, command, skip)
+
+    await in_turn.make_up()
+    await in_turn.settle([pool.pool_id], now=now())
+
+    assert_decommissioned(lone_explorer, pool.workload_ids)
+    assert lone_explorer.database["pool-daemon-intents"].count_documents({}) == 0
+
+
+@pytest.mark.parametrize(("command", "skip"), EVERY_STEP[:-3])
+async def test_without_transactions_what_was_cut_off_before_an_order_stays_if_the_pool_is_topped_up(
+    command: str, skip: int, lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
+) -> None:
+    pool = lone_explorer.buy_expired(CONTAINER, CONTAINER)
+    await cut_off(lone_client, in_turn, pool, command, skip)
+    lone_explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6))
+
+    await in_turn.make_up()
+    await in_turn.settle([pool.pool_id], now=now())
+
+    assert_untouched(lone_explorer, pool.workload_ids)
+
+
+@pytest.mark.parametrize(("command", "skip"), EVERY_STEP[-2:])
+async def test_without_transactions_what_was_ordered_is_not_undone(
+    command: str, skip: int, lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
+) -> None:
+    pool = lone_explorer.buy_expired(CONTAINER, CONTAINER)
+    await cut_off(lone_client, in_turn, pool, command, skip)
+    lone_explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6))
+
+    await in_turn.make_up()
+
+    assert_decommissioned(lone_explorer, pool.workload_ids)
+
+
+async def test_intents_that_make_no_sense_are_passed_over(
+    lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
+) -> None:
+    pool = lone_explorer.buy_expired(CONTAINER)
+    nonsense: list[Any] = [
+        {},
+        {"record": 7},
+        {"record": {"_id": 7}},
+        {"record": {"_id": "x", "workload_id": {"$x": 1}}},
+    ]
+    lone_explorer.database["pool-daemon-intents"].insert_many(nonsense)
+    await cut_off(lone_client, in_turn, pool, *AT_THE_END)
+
+    await in_turn.make_up()
+
+    assert_decommissioned(lone_explorer, pool.workload_ids)
+    assert lone_explorer.database["pool-daemon-intents"].count_documents({}) == len(nonsense)

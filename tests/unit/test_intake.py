@@ -27,6 +27,7 @@ class Grid:
 
     pools: list[tuple[int, DuePool]] = field(default_factory=list)
     deploying_ids: set[int] = field(default_factory=set)
+    half_done_ids: set[int] = field(default_factory=set)
 
     def add(
         self, count: int, *, empty_at: int = NOW, owner: int = 1, workloads: int = 1, synced: bool = False
@@ -46,6 +47,9 @@ class Grid:
         pools = [pool for _, _, pool in due if pool.owner not in besides]
         for start in range(0, len(pools), PAGE):
             yield DuePage(pools[start : start + PAGE], [])
+
+    async def make_up(self) -> None:
+        self.deploying_ids |= self.half_done_ids
 
     async def unreadable_deadlines(self) -> list[Any]:
         return []
@@ -98,7 +102,7 @@ class Scene:
     def __init__(self, grid: Grid, agenda: Agenda, restraint: Restraint, clock: VirtualClock) -> None:
         self._parts: dict[str, Any] = {
             "agenda": agenda,
-            "store": SimpleNamespace(pools=grid, workloads=grid),
+            "store": SimpleNamespace(pools=grid, workloads=grid, decommissions=grid),
             "restraints": SimpleNamespace(gate=restraint, brake=restraint),
             "reports": Reports(observer=Observer(identity="me", version="0", clock=clock), settings=Log()),
             "clock": clock,
@@ -285,6 +289,16 @@ async def test_a_rescan_leaves_out_what_was_settled_before_unless_it_has_somethi
     grid.deploying_ids = {silent[3]}
     await scene.begin()
     assert handed_out(await scene.rest()) == [silent[3], *unsynced]
+
+
+async def test_a_rescan_makes_up_first_for_what_was_left_half_done(scene: Scene, grid: Grid, agenda: Agenda) -> None:
+    pool_ids = grid.add(1, synced=True)
+    grid.half_done_ids = set(pool_ids)
+    agenda.rescan()
+
+    await scene.begin()
+
+    assert handed_out(await scene.rest()) == pool_ids
 
 
 async def test_whoever_overtakes_in_a_rescan_has_something_to_be_done_about(scene: Scene, grid: Grid) -> None:
