@@ -15,7 +15,7 @@ from pool_daemon.bench.stage import Stage
 OVERDUE: Final = 1000
 FIRST_OVERDUE_ID: Final = 8_000_000
 SETTLE_SECONDS: Final = 3
-"""Between the start and the wait, so that nothing of the one is taken for the other."""
+"""Between a start and a wait, so that nothing of the one is taken for the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
