@@ -236,22 +236,29 @@ class Brake:
         return page
 
     async def _review(self, state: State, gate: Gate) -> None:
+        """Drop those holds of a page in that state that hold nothing any more, and have what was released settled."""
         now = math.floor(self._clock.now())
         # The gate speaks of this very reading. By a wrong one nothing released may be due, and all would be dropped.
         if gate.closed_by() is not None:
             return
         holds = await self._next_page(state)
-        standing = {hold.pool_id for hold in await self._holds.standing([hold.pool_id for hold in holds])}
-        released = [hold.pool_id for hold in holds if hold.state is State.RELEASED and hold.pool_id in standing]
-        unsettled = {loss.pool_id for loss in await self._losses.of(released, now=now)} if released else set()
-        gone = [hold for hold in holds if hold.pool_id not in (unsettled if hold.state is State.RELEASED else standing)]
+        still = {hold.pool_id for hold in await self._holds.standing([hold.pool_id for hold in holds])}
+        if state is State.RELEASED and still:
+            still = {loss.pool_id for loss in await self._losses.of(sorted(still), now=now)}
+        gone = [hold for hold in holds if hold.pool_id not in still]
         await self._holds.drop(gone)
         self._handed_out.difference_update(hold.pool_id for hold in gone)
-        if fresh := unsettled - self._handed_out:
-            self._handed_out |= fresh
-            self._flood = {pool_id: at for pool_id, at in self._flood.items() if pool_id not in fresh}
-            log.info("brake_released", pools=len(fresh))
-            self._look_again(dict.fromkeys(fresh, now))
+        if state is State.RELEASED:
+            self._hand_out(still - self._handed_out, now)
+
+    def _hand_out(self, released: set[int], now: int) -> None:
+        """Have pools settled that were released; they count no more as written in a flood."""
+        if not released:
+            return
+        self._handed_out |= released
+        self._flood = {pool_id: at for pool_id, at in self._flood.items() if pool_id not in released}
+        log.info("brake_released", pools=len(released))
+        self._look_again(dict.fromkeys(released, now))
 
     async def _tell_held(self, held: int, reason: str) -> None:
         if held:

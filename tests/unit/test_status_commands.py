@@ -153,7 +153,7 @@ def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
     assert "brake: [bold]too many[/bold] at once" in shown
     assert "holds nothing" not in shown
     assert "this machine's clock and the database's are 4.200 s apart" in shown
-    assert "failed 0 ms ago: not primary" in shown or "ms ago: not primary" in shown
+    assert re.search(r"failed \d.* ago: not primary", shown)
     assert "unavailable: connection refused, 3 times" in shown
 
 
