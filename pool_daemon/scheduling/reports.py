@@ -50,12 +50,13 @@ class Reports:
 
     def settlement(self, settlement: Settlement, *, at: float, seconds: float) -> None:
         """Tell what a batch that took so long decommissioned at the unix instant `at`, and what it left alone."""
+        due_at = {case.as_read.pool_id: self._since(case) for case in settlement.cases if case.gone}
         for case in settlement.cases:
-            self._case(case, at)
+            self._case(case, at, due_at)
         for unreadable in settlement.unreadable:
             self.unreadable(unreadable)
         gone = settlement.decommissioned
-        self._observer.batch_committed(gone, pools=len(settlement.cases), seconds=seconds, at=at, due_at=self._due_at)
+        self._observer.batch_committed(gone, pools=len(settlement.cases), seconds=seconds, at=at, due_at=due_at)
 
     def unreadable_pools(self, results: Iterable[PoolResult]) -> None:
         """Tell every pool that could not be read."""
@@ -85,14 +86,21 @@ class Reports:
         log.warning("pool_set_aside", pool=pool_id, reason=reason, retry_seconds=retry_seconds)
         self._observer.pool_set_aside(pool_id, reason=reason)
 
-    def _case(self, case: Case, at: float) -> None:
+    def _since(self, case: Case) -> int:
+        """Return the unix second at which a pool came to what is done to it: its end, unless that came later."""
         pool = case.as_read
-        due_at = max(pool.empty_at, self._due_at.get(pool.pool_id, pool.empty_at))
-        common: dict[str, Any] = {"empty_at": pool.empty_at, "lateness_ms": round((at - due_at) * 1000, 1)}
+        return max(pool.empty_at, self._due_at.get(pool.pool_id, pool.empty_at))
+
+    def _case(self, case: Case, at: float, due_at: Mapping[int, int]) -> None:
+        going = case.gone
+        if not going:
+            return
+        pool = case.as_read
+        lateness_ms = round((at - due_at[pool.pool_id]) * 1000, 1)
+        common: dict[str, Any] = {"empty_at": pool.empty_at, "lateness_ms": lateness_ms}
         if (term := self._term()) is not None:
             common["term"] = term
-        going = case.gone
-        if going and self._settings.detail == "pool":
+        if self._settings.detail == "pool":
             resources = sorted({resource for gone in going for resource in gone.resources})
             log.info(
                 self._pool_gone,

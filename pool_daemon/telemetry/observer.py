@@ -121,7 +121,7 @@ class Observer:
     ) -> None:
         """Hear that a batch settled so many pools at the unix instant `at`, and which workloads had to go.
 
-        `due_at` maps a pool to the instant at which it came to that, where this is later than its `empty_at`: another
+        `due_at` maps a pool to the instant at which it came to that, if that is not its `empty_at`: another
         resource ran out, or a workload was deployed or a pool rewritten after the end. Lateness counts from there.
         """
         self.metrics.observe(table.BATCH_DURATION, seconds)

@@ -16,7 +16,7 @@ TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
 class Toll:
     """The workloads that had to go at the unix instant `at`.
 
-    `due_at` maps a pool to the instant at which it came to that, where this is later than its `empty_at`.
+    `due_at` maps a pool to the instant at which it came to that, if that is not its `empty_at`.
     """
 
     def __init__(self, gone: Sequence[Decommissioned], *, at: float, due_at: Mapping[int, float]) -> None:
@@ -50,8 +50,7 @@ class Toll:
             yield Event(self._at, "decommissioned", text, pool_id, self._late_seconds(workloads[0]))
 
     def _late_seconds(self, workload: Decommissioned) -> float:
-        due_at = max(workload.empty_at, self._due_at.get(workload.pool_id, workload.empty_at))
-        return max(0.0, self._at - due_at)
+        return max(0.0, self._at - self._due_at.get(workload.pool_id, workload.empty_at))
 
 
 def _exhausted(workloads: Sequence[Decommissioned]) -> list[str]:
