@@ -26,9 +26,9 @@ def full() -> Sequence[Row]:
         StartWithoutIndexes(pools=1_000_000),
         Reconciliation(pools=1_000_000, workloads_each=2, drifted=1_000, trials=60),
         SilentNodes(pools=100_000, trials=50),
-        Fairness(name="fairness-pools", workloads=50_000, pools=50_000, singles=60),
-        Fairness(name="fairness-large-pools", workloads=50_000, pools=50, singles=60),
-        Fairness(name="fairness-one-pool", workloads=50_000, pools=1, singles=60),
+        Fairness(name="fairness-pools", workloads=50_000, pools=50_000, singles=30),
+        Fairness(name="fairness-large-pools", workloads=50_000, pools=50, singles=30),
+        Fairness(name="fairness-one-pool", workloads=50_000, pools=1, singles=30),
     )
 
 

@@ -24,6 +24,10 @@ SLOWEST: Final = 250
 """Workloads a second, the pace of one by one, below which a daemon under measure is given up."""
 
 
+Threads = dict[bool, Sequence[int]]
+"""With how many threads the raw limit is to be tried, without transactions (False) and in them (True)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What one storm on the daemon came to."""
@@ -49,8 +53,9 @@ class Storm:
 
     The daemon is armed before that second comes. Its first and its last commit are read from the server's log of
     operations, so its pace includes how late it began, what it read and what it decided. The pace of one by one is
-    that of its first seconds, as it never changes; that of the raw limit is the best of some numbers of threads,
-    with all documents made before its clock starts. Of several rounds each figure is the median.
+    that of its first seconds, as it never changes; that of the raw limit is the best of some numbers of threads
+    (in further rounds: of the number that was best), with all documents made before its clock starts. Of several rounds
+    each figure is the median.
     """
 
     name: str
@@ -66,18 +71,19 @@ class Storm:
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
         """Let the daemon and both references do the work, each on fresh data."""
-        rounds = [self._round(stage) for _ in range(self.rounds)]
+        threads: Threads = {False: raw_limit.THREADS, True: raw_limit.THREADS}
+        rounds = [self._round(stage, threads) for _ in range(self.rounds)]
         return [
             replace(first, value=median([figure.value for figure in (first, *others)]))
             for first, *others in zip(*rounds, strict=True)
         ]
 
-    def _round(self, stage: Stage) -> Sequence[Figure]:
+    def _round(self, stage: Stage, threads: Threads) -> Sequence[Figure]:
         workloads = self.pools * self.workloads_each
         run = storm_on_daemon(stage, self._lot(0))
         daemon_pace = workloads / run.seconds
-        raw_pace = workloads / self._raw_limit(stage)
-        atomic_pace = workloads / self._raw_limit(stage, transactions=True)
+        raw_pace = workloads / self._raw_limit(stage, threads, transactions=False)
+        atomic_pace = workloads / self._raw_limit(stage, threads, transactions=True)
         plain_pace = self._one_by_one(stage)
         largest = max(run.commits, key=lambda commit: commit.size_bytes)
         return [
@@ -96,15 +102,19 @@ class Storm:
     def _lot(self, due_at: int) -> Lot:
         return Lot(pools=self.pools, workloads_each=self.workloads_each, empty_at=due_at)
 
-    def _raw_limit(self, stage: Stage, *, transactions: bool = False) -> float:
-        seconds = []
-        for threads in raw_limit.THREADS:
-            stage.tell(f"the raw limit{' in transactions' if transactions else ''} with {threads} threads")
-            now = int(time.time())
+    def _raw_limit(self, stage: Stage, threads: Threads, *, transactions: bool) -> float:
+        """Return the fewest seconds that any number of threads took; the rounds after have the best of them only."""
+        now = int(time.time())
+        batches: Sequence[raw_limit.Batch] = ()
+        seconds: dict[int, float] = {}
+        for number in threads[transactions]:
+            stage.tell(f"the raw limit{' in transactions' if transactions else ''} with {number} threads")
             stage.fill(self._lot(now))
-            batches = raw_limit.prepare(stage.database, now=now)
-            seconds.append(raw_limit.write(stage.database, batches, threads=threads, transactions=transactions))
-        return min(seconds)
+            batches = batches or raw_limit.prepare(stage.database, now=now)
+            seconds[number] = raw_limit.write(stage.database, batches, threads=number, transactions=transactions)
+        best, fewest = min(seconds.items(), key=lambda item: item[1])
+        threads[transactions] = (best,)
+        return fewest
 
     def _one_by_one(self, stage: Stage) -> float:
         stage.tell("one by one")
