@@ -39,8 +39,8 @@ class Standing:
     The start is counted from the daemon's log entry that it has reached the database to the one that it is armed,
     and to the last commit in the server's log of operations. Memory is what the process has in use afterwards.
     Waiting, its processor time is read from /proc, and the server counts what it is asked besides the stream's
-    awaiting, the lease and the drivers' heartbeats. The largest grid is waited on long enough for a rescan to be part of
-    it, the others a third of that, which makes the growth look larger than it is.
+    awaiting, the lease and the drivers' heartbeats. The largest grid is waited on long enough for a rescan to be part
+    of it, the others a third of that, which makes the growth look larger than it is.
     """
 
     sizes: tuple[int, ...]
