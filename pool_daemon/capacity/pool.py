@@ -55,7 +55,8 @@ class Pool:
         self._require_finite("what is left or active", *self._left, *self._active)
         for name in _DOUBLES:
             # An integer would be written to the database as one, where the explorer expects a double.
-            setattr(self, name, float(getattr(self, name)))
+            if type(value := getattr(self, name)) is not float:
+                setattr(self, name, float(value))
 
     @property
     def _left(self) -> Amounts:

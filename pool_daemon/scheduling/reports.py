@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 from pool_daemon.settings import sections
 from pool_daemon.store.cases import Case, Settlement, Unreadable
@@ -51,8 +52,9 @@ class Reports:
     def settlement(self, settlement: Settlement, *, at: float, seconds: float) -> None:
         """Tell what a batch that took so long decommissioned at the unix instant `at`, and what it left alone."""
         due_at = {case.as_read.pool_id: self._since(case) for case in settlement.cases if case.gone}
+        logger = log.bind()  # once a batch: a storm makes thousands of lines a second
         for case in settlement.cases:
-            self._case(case, at, due_at)
+            self._case(case, at, due_at, logger)
         for unreadable in settlement.unreadable:
             self.unreadable(unreadable)
         gone = settlement.decommissioned
@@ -91,7 +93,7 @@ class Reports:
         pool = case.as_read
         return max(pool.empty_at, self._due_at.get(pool.pool_id, pool.empty_at))
 
-    def _case(self, case: Case, at: float, due_at: Mapping[int, int]) -> None:
+    def _case(self, case: Case, at: float, due_at: Mapping[int, int], logger: FilteringBoundLogger) -> None:
         going = case.gone
         if not going:
             return
@@ -102,7 +104,7 @@ class Reports:
             common["term"] = term
         if self._settings.detail == "pool":
             resources = sorted({resource for gone in going for resource in gone.resources})
-            log.info(
+            logger.info(
                 self._pool_gone,
                 pool=pool.pool_id,
                 owner=pool.customer_tid,
@@ -112,7 +114,7 @@ class Reports:
             )
             return
         for gone in going:
-            log.info(
+            logger.info(
                 self._workload_gone,
                 workload=gone.workload_id,
                 pool=pool.pool_id,

@@ -43,15 +43,11 @@ class Status:
 
     def note(self, *events: Event) -> None:
         """Keep events, the newest last, and forget the oldest; the same once more takes the place of the former."""
-        kept = list(self._snapshot.events)
+        kept = {_what(event): event for event in self._snapshot.events}
         for event in events:
-            former = next((known for known in kept if _is_same(known, event)), None)
-            if former is None:
-                kept.append(event)
-            else:
-                kept.remove(former)
-                kept.append(replace(event, times=former.times + 1))
-        self.change(events=tuple(kept[-EVENTS:]))
+            former = kept.pop(_what(event), None)
+            kept[_what(event)] = replace(event, times=former.times + 1) if former else event
+        self.change(events=tuple(kept.values())[-EVENTS:])
 
     def finish_pass(self, finished: FinishedPass) -> None:
         """Keep a pass as the last one and, if it was of any interest, among the last ones."""
@@ -73,5 +69,5 @@ class Status:
         return self._looked_tick is not None and self._clock.monotonic() - self._looked_tick <= WANTED_SECONDS
 
 
-def _is_same(one: Event, other: Event) -> bool:
-    return (one.kind, one.text, one.pool_id) == (other.kind, other.text, other.pool_id)
+def _what(event: Event) -> tuple[str, str, int | None]:
+    return event.kind, event.text, event.pool_id
