@@ -67,6 +67,10 @@ MACHINE_SIZES: Final[Mapping[int, ResourceUnits]] = {
 """What the sizes of Kubernetes nodes and virtual machines stand for."""
 
 
+UNIT_FIELDS: Final = ("workload_type", "capcity", "size", "type", "disk_type", "custom_size")
+"""All that a workload's units are computed from; the rest of it, mostly signatures and results, is not read."""
+
+
 def cloud_units(document: Mapping[str, Any]) -> CloudUnits:
     """Compute what a workload drains from its document; a free one drains nothing.
 

@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
+from pool_daemon.capacity.cloud_units import UNIT_FIELDS
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.verdict import Going, Resource, Verdict, judge
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
@@ -17,6 +18,9 @@ from pool_daemon.store.documents import RAW, decoded, document_id, pool_from_doc
 from pool_daemon.store.failures import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WorkloadStore
+
+JUDGED: Final = frozenset({"_id", "pool_id", "node_id", *UNIT_FIELDS})
+"""What is kept of a workload's document beside its copy: of the hundreds of a batch, all of it would be megabytes."""
 
 
 class OversizedBatchError(Exception):
@@ -148,7 +152,7 @@ def _by_pool(copies: Iterable[RawBSONDocument], settlement: Settlement) -> dict[
     found: dict[int, list[_Deployed]] = defaultdict(list)
     for copy in copies:
         try:
-            document = decoded(copy)
+            document = {name: value for name, value in decoded(copy).items() if name in JUDGED}
             found[fields.whole(document, "pool_id", UnreadableDocumentError)].append(_Deployed(document, copy))
         except UnreadableDocumentError as error:
             settlement.unreadable.append(Unreadable("workload", document_id(copy), str(error)))

@@ -15,7 +15,7 @@ from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.cloud_units import CloudUnits, cloud_units
+from pool_daemon.capacity.cloud_units import UNIT_FIELDS, CloudUnits, cloud_units
 from pool_daemon.capacity.drift import Drift, counts, find_drift, mended
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.verdict import judge
@@ -42,10 +42,8 @@ PAUSE_SECONDS: Final = 0.0005
 thread, which gets its turn within 5 ms while this one computes, and at once while it sleeps. Ten queries in a row, as
 in a pass, take 17 ms beside a walk with this pause, and 50 ms without."""
 
-WORKLOAD_FIELDS: Final[Mapping[str, int]] = dict.fromkeys(
-    ("pool_id", "next_action", "workload_type", "capcity", "size", "type", "disk_type", "custom_size"), 1
-)
-"""All that a workload's units are computed from; the rest of it, mostly signatures and results, stays where it is."""
+WORKLOAD_FIELDS: Final[Mapping[str, int]] = dict.fromkeys(("pool_id", "next_action", *UNIT_FIELDS), 1)
+"""All that is read of a workload."""
 
 T = TypeVar("T")
 
