@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -19,6 +19,9 @@ from pool_daemon.store.workloads import WORKQUEUE
 
 T = TypeVar("T")
 Document = dict[str, Any]
+
+LEAD_SECONDS: Final = 3
+"""From the order to make some data until it falls due: a daemon has to be started, and to be armed a second before."""
 
 
 class Stage:
@@ -101,7 +104,7 @@ def in_time(lots: Sequence[Lot], attempt: Callable[[int], T]) -> T:
     If the daemon is not armed for it by then, it is given twice the time, and in the end four times as much. Raises
     TooBusyError if that is not enough either.
     """
-    lead_seconds = 6 + sum(lot.pools + lot.workloads for lot in lots) // 10_000
+    lead_seconds = LEAD_SECONDS + sum(lot.pools + lot.workloads for lot in lots) // 10_000
     for patience in (1, 2):
         try:
             return attempt(int(time.time()) + patience * lead_seconds)

@@ -95,4 +95,4 @@ def test_a_deadline_that_comes_before_all_is_ready_is_put_off() -> None:
         return "measured"
 
     assert in_time([Lot(pools=1, empty_at=0)], attempt) == "measured"
-    assert leads == pytest.approx([6, 12, 24], abs=1.5)
+    assert leads == pytest.approx([3, 6, 12], abs=1.5)
