@@ -77,7 +77,7 @@ def test_17_a_stream_that_is_half_open_is_given_up_for_another(
 @pytest.mark.parametrize(
     ("direction", "trials", "count"),
     [
-        (Direction.REPLIES, 1, 300),
+        (Direction.REPLIES, 1, 1_000),
         *(pytest.param(direction, 4, 1_000, marks=pytest.mark.faults) for direction in Direction),
     ],
 )

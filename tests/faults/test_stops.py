@@ -54,7 +54,7 @@ class Witness:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("trials", "count"), [(1, 400), pytest.param(6, 2_000, marks=pytest.mark.faults)])
+@pytest.mark.parametrize(("trials", "count"), [(1, 2_000), pytest.param(6, 2_000, marks=pytest.mark.faults)])
 def test_21_a_daemon_that_is_stopped_in_a_storm_leaves_the_rest_to_the_next(
     trials: int,
     count: int,
