@@ -1,6 +1,7 @@
 """What is about to be done on a server without transactions: written down first, so that no crash leaves half of it."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from types import NoneType
 from typing import Any, Final
 
@@ -9,11 +10,9 @@ from pymongo import ReplaceOne
 
 from pool_daemon.store.client import Database
 from pool_daemon.store.failures import translated
+from pool_daemon.store.paging import PAGE, pages
 
 INTENTS: Final = "pool-daemon-intents"
-
-BATCH: Final = 1000
-"""Documents a round trip."""
 
 Record = dict[str, Any]
 """The record of a decommissioning as it will stand in `pool-daemon-events`, its id included."""
@@ -44,16 +43,10 @@ class IntentLog:
 
         Close the iterator when leaving it early.
         """
-        cursor = self._intents.find({}, batch_size=BATCH)
-        try:
-            while True:
-                with translated("reading intents"):
-                    documents = await cursor.to_list(BATCH)
-                if not documents:
-                    return
+        cursor = self._intents.find({}, batch_size=PAGE)
+        async with aclosing(pages(cursor, doing="reading intents")) as found:
+            async for documents in found:
                 yield [record for document in documents if _is_record(record := document.get("record"))]
-        finally:
-            await cursor.close()
 
 
 def _is_record(record: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -23,13 +24,11 @@ from pool_daemon.store.documents import (
     pool_to_document,
 )
 from pool_daemon.store.failures import translated
+from pool_daemon.store.paging import PAGE, pages
 
 CAPACITY_POOLS: Final = "capacity-pools"
 CAPACITY_RESERVATIONS: Final = "capacity-reservations"
 COUNTERS: Final = "counters"
-
-BATCH: Final = 1000
-"""Documents a round trip when many pools are read: half a megabyte, where the cost of the trip no longer shows."""
 
 DUE_FIELDS: Final = {
     "customer_tid": 1,
@@ -166,16 +165,10 @@ class PoolStore:
             "empty_at": {"$lte": Int64(until)} | ({} if after is None else {"$gt": Int64(after)}),
             **({"customer_tid": {"$nin": [Int64(owner) for owner in besides]}} if besides else {}),
         }
-        cursor = self._pools.find(query, DUE_FIELDS, sort=[("empty_at", 1)], batch_size=BATCH)
-        try:
-            while True:
-                with translated("reading what is due"):
-                    documents = await cursor.to_list(BATCH)
-                if not documents:
-                    return
+        cursor = self._pools.find(query, DUE_FIELDS, sort=[("empty_at", 1)], batch_size=PAGE)
+        async with aclosing(pages(cursor, doing="reading what is due")) as found:
+            async for documents in found:
                 yield _due_page(documents)
-        finally:
-            await cursor.close()
 
     async def unreadable_deadlines(self) -> list[PoolResult]:
         """Return pools, a few batches at most, whose `empty_at` is no number: no query for what is due finds them.
@@ -185,9 +178,9 @@ class PoolStore:
         """
         found: list[PoolResult] = []
         for bound in ({"max": {"empty_at": -math.inf}}, {"min": {"empty_at": math.inf}}):
-            cursor = self._raw.find({}, hint=[("empty_at", 1)], limit=BATCH, **bound)
+            cursor = self._raw.find({}, hint=[("empty_at", 1)], limit=PAGE, **bound)
             with translated("looking for unreadable deadlines"):
-                documents = await cursor.to_list(BATCH)
+                documents = await cursor.to_list(PAGE)
             found += [result for result in map(_result, documents) if result.error is not None]
         return found
 
@@ -195,17 +188,11 @@ class PoolStore:
         return [result.pool async for result in self._results(query, order) if result.pool is not None]
 
     async def _results(self, query: Mapping[str, Any], order: list[tuple[str, int]]) -> AsyncIterator[PoolResult]:
-        cursor = self._raw.find(query, sort=order, batch_size=BATCH)
-        try:
-            while True:
-                with translated("reading pools"):
-                    documents = await cursor.to_list(BATCH)
-                if not documents:
-                    return
+        cursor = self._raw.find(query, sort=order, batch_size=PAGE)
+        async with aclosing(pages(cursor, doing="reading pools")) as found:
+            async for documents in found:
                 for document in documents:
                     yield _result(document)
-        finally:
-            await cursor.close()
 
 
 async def next_id(database: Database) -> int:

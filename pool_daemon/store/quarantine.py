@@ -1,6 +1,7 @@
 """The pools in quarantine: kept in the database, so that no restart forgets them and an operator sees them."""
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,11 +12,9 @@ from pool_daemon.capacity import fields
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.failures import translated
+from pool_daemon.store.paging import PAGE, pages
 
 QUARANTINE: Final = "pool-daemon-quarantine"
-
-BATCH: Final = 1000
-"""Documents a round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +65,12 @@ class QuarantineStore:
 
     async def all(self) -> AsyncGenerator[Quarantined, None]:
         """Stream every pool in quarantine by id; a document that makes no sense keeps nobody in there."""
-        cursor = self._documents.find({}, sort=[("_id", 1)], batch_size=BATCH)
-        try:
-            while True:
-                with translated("reading the quarantine"):
-                    documents = await cursor.to_list(BATCH)
-                if not documents:
-                    return
+        cursor = self._documents.find({}, sort=[("_id", 1)], batch_size=PAGE)
+        async with aclosing(pages(cursor, doing="reading the quarantine")) as found:
+            async for documents in found:
                 for document in documents:
                     if (quarantined := _quarantined(document)) is not None:
                         yield quarantined
-        finally:
-            await cursor.close()
 
 
 def _quarantined(document: Mapping[str, Any]) -> Quarantined | None:

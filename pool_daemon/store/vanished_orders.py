@@ -1,6 +1,7 @@
 """Delete orders that vanished: the explorer takes orders off the queue that it should have left there."""
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,10 +13,8 @@ from pool_daemon.capacity.workload import NextAction
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.documents import RAW, decoded, document_id
 from pool_daemon.store.failures import translated
+from pool_daemon.store.paging import PAGE, pages
 from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore, wholes
-
-BATCH: Final = 1000
-"""Ids a round trip."""
 
 DELETE: Final = int(NextAction.DELETE)
 
@@ -59,16 +58,10 @@ class VanishedOrders:
         Costs as much as there are such workloads, given an index on `next_action`. An order and its workload are not
         read at the same instant, so what is missing now may be one that is just being written or just done.
         """
-        cursor = self._raw.find({"next_action": TO_BE_DELETED}, {"_id": 1}, batch_size=BATCH)
-        try:
-            while True:
-                with translated("looking for workloads to be deleted"):
-                    raws = await cursor.to_list(BATCH)
-                if not raws:
-                    return
+        cursor = self._raw.find({"next_action": TO_BE_DELETED}, {"_id": 1}, batch_size=PAGE)
+        async with aclosing(pages(cursor, doing="looking for workloads to be deleted")) as found:
+            async for raws in found:
                 yield Missing(len(raws), await self._without_order([document_id(raw) for raw in raws]))
-        finally:
-            await cursor.close()
 
     async def put_back(self, workload_id: int) -> Restored | None:
         """Write a workload's delete order, if that is still missing and the workload still to be deleted.
@@ -93,7 +86,7 @@ class VanishedOrders:
     async def _without_order(self, workload_ids: list[Any]) -> list[int]:
         wanted = sorted(wholes(workload_ids))
         with translated("reading work orders"):
-            orders = await self._orders.find({"_id": {"$in": wanted}}, {"_id": 1}, batch_size=BATCH + 1).to_list(None)
+            orders = await self._orders.find({"_id": {"$in": wanted}}, {"_id": 1}, batch_size=PAGE + 1).to_list(None)
         ordered = {order["_id"] for order in orders}
         return [workload_id for workload_id in wanted if workload_id not in ordered]
 

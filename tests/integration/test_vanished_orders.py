@@ -17,8 +17,8 @@ from fail_point import fail_point, times_entered
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.store import vanished_orders
 from pool_daemon.store.client import Database, connect
+from pool_daemon.store.paging import PAGE
 from pool_daemon.store.setup import setup
 from pool_daemon.store.vanished_orders import Restored, VanishedOrders
 
@@ -73,11 +73,11 @@ async def test_only_workloads_to_be_deleted_miss_an_order(explorer: Explorer, or
 
 
 async def test_more_than_a_round_trip_holds_are_found(explorer: Explorer, orders: VanishedOrders) -> None:
-    count = vanished_orders.BATCH + 500
+    count = PAGE + 500
     explorer.workloads.insert_many(explorer.new_workload(1, VOLUME, next_action=4) for _ in range(count))
     async with aclosing(orders.look()) as looks:
         found = [look async for look in looks]
-    assert [look.looked_at for look in found] == [vanished_orders.BATCH, 500]
+    assert [look.looked_at for look in found] == [PAGE, 500]
     assert len({workload_id for look in found for workload_id in look.workload_ids}) == count
 
 

@@ -1,0 +1,25 @@
+"""Reading what may be more than is held at once."""
+
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+from pool_daemon.store.failures import translated
+
+PAGE: Final = 1000
+"""Documents a round trip."""
+
+
+async def pages(cursor: Any, *, doing: str) -> AsyncGenerator[list[Any], None]:
+    """Yield the documents of a cursor, a page at a time, and close it; close the iterator when leaving it early.
+
+    `doing` is what an error says failed. Raises StoreUnavailableError or StoreRefusedError.
+    """
+    try:
+        while True:
+            with translated(doing):
+                documents = await cursor.to_list(PAGE)
+            if not documents:
+                return
+            yield documents
+    finally:
+        await cursor.close()
