@@ -38,7 +38,7 @@ class Change:
     pool's new deadline, `pool_id` the pool of a workload that is now deployed; both None where the event does not
     carry them or they cannot be read. A pool that was removed has `removed` set; one of which only amounts were
     changed, its end and its rates staying what they were, has `amounts_only`. A change of a whole collection (dropped,
-    renamed) has neither id.
+    renamed), be it these two or another, has neither id.
     """
 
     subject: Subject
@@ -101,62 +101,71 @@ DEADLINE_FIELDS: Final = ("empty_at", "active_cu", "active_su", "active_ipv4")
 AMOUNT_FIELDS: Final = ("cus", "sus", "ipv4us")
 """Fields of a pool that say what is left. Its end may stay as it is while another resource runs out sooner."""
 
-PIPELINE: Final[tuple[Mapping[str, Any], ...]] = (
-    {
-        "$match": {
-            "$or": [
-                {"ns.coll": CAPACITY_POOLS, "operationType": {"$in": ["insert", "replace", "delete"]}},
-                {
-                    "ns.coll": CAPACITY_POOLS,
-                    "operationType": "update",
-                    "$or": [{f"{_UPDATED}.{name}": {"$exists": True}} for name in (*DEADLINE_FIELDS, *AMOUNT_FIELDS)],
-                },
-                {
-                    "ns.coll": WORKLOADS,
-                    "operationType": {"$in": ["insert", "replace"]},
-                    "fullDocument.next_action": int(NextAction.DEPLOY),
-                },
-                {
-                    "ns.coll": WORKLOADS,
-                    "operationType": "update",
-                    f"{_UPDATED}.next_action": int(NextAction.DEPLOY),
-                },
-                {
-                    "ns.coll": {"$in": [CAPACITY_POOLS, WORKLOADS]},
-                    "operationType": {"$in": ["drop", "rename"]},
-                },
-                # What is renamed names what it was in `ns`: a restored collection comes into place under another.
-                {"operationType": "rename", "to.coll": {"$in": [CAPACITY_POOLS, WORKLOADS]}},
-                {"operationType": {"$in": ["dropDatabase", "invalidate"]}},
-            ]
-        }
-    },
-    # Asked directly, the server would ask its log of operations instead, where a write that may be retried has a number
-    # of a transaction, too.
-    {"$set": {"in_transaction": {"$ne": [{"$type": "$txnNumber"}, "missing"]}}},
-    {
-        "$match": {
-            "$or": [
-                {"in_transaction": False},
-                {"ns.coll": {"$ne": CAPACITY_POOLS}},
-                {"operationType": {"$ne": "update"}},
-                *({f"{_UPDATED}.{name}": {"$exists": True}} for name in DEADLINE_FIELDS),
-            ]
-        }
-    },
-    {
-        "$project": {
-            "operationType": 1,
-            "ns.coll": 1,
-            "documentKey._id": 1,
-            "fullDocument.empty_at": 1,
-            "fullDocument.pool_id": 1,
-            **{f"{_UPDATED}.{name}": 1 for name in DEADLINE_FIELDS},
-        }
-    },
-)
-"""What the server lets through, and how little of it. The daemon's own saving of a synced pool touches amounts alone,
-and in a transaction, as nobody else does: it wakes nobody."""
+OF_COLLECTIONS: Final = frozenset({"drop", "rename", "dropDatabase", "invalidate"})
+"""Changes of whole collections, whichever: a backup that is restored comes into place under another one's name."""
+
+
+def _pipeline(database: str) -> list[Mapping[str, Any]]:
+    """Return what the server lets through of a database's changes, and how little of each.
+
+    The daemon's own saving of a synced pool touches amounts alone, and in a transaction, as nobody else does: it wakes
+    nobody. Yet the server looks at all that the daemon writes, so in a storm it matters what a look costs: a whole
+    namespace is compared at once, where a collection's name alone is a pattern to it. For the same reason it is not
+    asked which collection was dropped or renamed; that happens once in a long while.
+    """
+    pools, workloads = ({"db": database, "coll": name} for name in (CAPACITY_POOLS, WORKLOADS))
+    return [
+        {
+            "$match": {
+                "$or": [
+                    {"ns": pools, "operationType": {"$in": ["insert", "replace", "delete"]}},
+                    {
+                        "ns": pools,
+                        "operationType": "update",
+                        "$or": [_is_updated(name) for name in (*DEADLINE_FIELDS, *AMOUNT_FIELDS)],
+                    },
+                    {
+                        "ns": workloads,
+                        "operationType": {"$in": ["insert", "replace"]},
+                        "fullDocument.next_action": int(NextAction.DEPLOY),
+                    },
+                    {
+                        "ns": workloads,
+                        "operationType": "update",
+                        f"{_UPDATED}.next_action": int(NextAction.DEPLOY),
+                    },
+                    {"operationType": {"$in": sorted(OF_COLLECTIONS)}},
+                ]
+            }
+        },
+        # Asked directly, the server would ask its log of operations instead, where a write that may be retried has a
+        # number of a transaction, too.
+        {"$set": {"in_transaction": {"$ne": [{"$type": "$txnNumber"}, "missing"]}}},
+        {
+            "$match": {
+                "$or": [
+                    {"in_transaction": False},
+                    {"ns": {"$ne": pools}},
+                    {"operationType": {"$ne": "update"}},
+                    *map(_is_updated, DEADLINE_FIELDS),
+                ]
+            }
+        },
+        {
+            "$project": {
+                "operationType": 1,
+                "ns.coll": 1,
+                "documentKey._id": 1,
+                "fullDocument.empty_at": 1,
+                "fullDocument.pool_id": 1,
+                **{f"{_UPDATED}.{name}": 1 for name in DEADLINE_FIELDS},
+            }
+        },
+    ]
+
+
+def _is_updated(name: str) -> Mapping[str, Any]:
+    return {f"{_UPDATED}.{name}": {"$exists": True}}
 
 
 @asynccontextmanager
@@ -173,7 +182,7 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
             answer = await database.stream_command(
                 {
                     "aggregate": 1,
-                    "pipeline": [{"$changeStream": options}, *PIPELINE],
+                    "pipeline": [{"$changeStream": options}, *_pipeline(database.name)],
                     "cursor": {"batchSize": BATCH},
                 },
                 session,
@@ -189,7 +198,7 @@ def _change(document: Mapping[str, Any]) -> Change:
     collection = document.get("ns", {}).get("coll")
     key = document.get("documentKey", {})
     body = document.get("fullDocument") or document.get("updateDescription", {}).get("updatedFields", {})
-    if operation in {"drop", "rename", "dropDatabase", "invalidate"}:
+    if operation in OF_COLLECTIONS:
         return Change(Subject.COLLECTION)
     if collection == WORKLOADS:
         return Change(Subject.WORKLOAD, key.get("_id"), pool_id=_whole(body, "pool_id"))
