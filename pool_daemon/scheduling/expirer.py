@@ -61,7 +61,6 @@ class Expirer:
         self._restraints = restraints
         self._reports = reports
         self._clock = clock
-        self._settings = settings
         self._throttle = Throttle(clock=clock, settings=settings)
 
     async def run_pass(self, now: int) -> PassReport:
@@ -88,8 +87,7 @@ class Expirer:
             restraints=self._restraints,
             reports=self._reports,
             clock=self._clock,
-            batch_workloads=self._throttle.most_at_once(self._settings.batch_workloads),
-            in_order=self._throttle.engaged,
+            throttle=self._throttle,
         )
         finished = False
         try:
@@ -116,7 +114,7 @@ class Expirer:
                 if batch is None:
                     running -= await _finished(running, within_seconds=intake.seconds_to_fresh())
                     continue
-                while len(running) >= (1 if self._throttle.engaged else self._settings.concurrency):
+                while len(running) >= self._throttle.concurrency:
                     running -= await _finished(running)
                 await self._spare_the_nodes()
                 pool_ids = await self._restraints.sift(batch.pool_ids)

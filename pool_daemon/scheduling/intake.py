@@ -19,6 +19,7 @@ from pool_daemon.errors import ConfigurationError, StoreError, StoreRefusedError
 from pool_daemon.scheduling.agenda import Agenda, Work
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.scheduling.throttle import Throttle
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.store import Store
 
@@ -67,7 +68,7 @@ class _Overtaking:
 class Intake:
     """The batches of one pass that began at the unix second `now`, and everything it took off the agenda.
 
-    `batch_workloads` is how many workloads one batch may take. With `in_order` nobody overtakes anybody: what is due
+    The throttle says how many workloads one batch may take. While it is engaged, nobody overtakes anybody: what is due
     longest goes first.
     """
 
@@ -79,17 +80,16 @@ class Intake:
         restraints: Restraints,
         reports: Reports,
         clock: Clock,
-        batch_workloads: int,
-        in_order: bool = False,
+        throttle: Throttle,
     ) -> None:
         self._agenda = agenda
         self._store = store
         self._restraints = restraints
         self._reports = reports
         self._clock = clock
-        self._batch_workloads = batch_workloads
-        self._in_order = in_order
-        self._budget = min(FIRST_WORKLOADS, batch_workloads)
+        self._batch_workloads = throttle.batch_workloads
+        self._in_order = throttle.engaged
+        self._budget = min(FIRST_WORKLOADS, self._batch_workloads)
         self._taken: list[Work] = []
         self._began_at = 0
         self._until = 0

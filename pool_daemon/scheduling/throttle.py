@@ -5,7 +5,7 @@ from pool_daemon.settings import sections
 
 
 class Throttle:
-    """Says how long to wait before more orders may be given: whoever gives some, pays with the time they take.
+    """Says how much may be done at once, and how long to wait before more: orders are paid for with the time they take.
 
     The clock is the monotonic one. Time in which no order was given is not saved up.
     """
@@ -20,9 +20,16 @@ class Throttle:
         """Whether there is a bound at all."""
         return self._settings.orders_per_second > 0
 
-    def most_at_once(self, workloads: int) -> int:
-        """Return how many of so many workloads may go together: no more than a second's worth of orders, but one."""
-        return min(workloads, max(1, int(self._settings.orders_per_second))) if self.engaged else workloads
+    @property
+    def batch_workloads(self) -> int:
+        """How many workloads may go together: as set, but no more than a second's worth of orders, and one at least."""
+        most = self._settings.batch_workloads
+        return min(most, max(1, int(self._settings.orders_per_second))) if self.engaged else most
+
+    @property
+    def concurrency(self) -> int:
+        """How many batches may be at work at once: as set, but one after the other while there is a bound."""
+        return 1 if self.engaged else self._settings.concurrency
 
     def wait_seconds(self) -> float:
         """Return how long it is until more orders may be given; 0 if they may now."""

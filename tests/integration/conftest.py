@@ -1,14 +1,17 @@
-"""What the black-box tests share: an outside writer, a ledger that judges, and a daemon, once a module."""
+"""What these tests share: an outside writer, a ledger, one daemon for a whole module, and a server on its own."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 from arithmetic_model import Document
 from daemon_process import DaemonProcess, running_daemon
 from explorer import Explorer
 from ledger import Ledger
 from pymongo import MongoClient
+
+from pool_daemon.embedded import EmbeddedMongod
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +44,25 @@ def daemon(
         yield daemon
     assert ledger.violations_of_i1() == []
     assert ledger.violations_of_i2() == []
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def standalone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
+    """Run a server that is no member of a replica set: without transactions and change streams."""
+    folder = tmp_path_factory.mktemp("standalone")
+    options = ("--setParameter", "enableTestCommands=1")
+    async with EmbeddedMongod(folder=folder, replica_set=None, options=options) as server:
+        yield server
+
+
+@pytest.fixture
+def lone_client(standalone: EmbeddedMongod) -> Iterator[MongoClient[Document]]:
+    """Connect to that server."""
+    with MongoClient(standalone.uri) as client:
+        yield client
+
+
+@pytest.fixture
+def lone_explorer(lone_client: MongoClient[Document], database_name: str) -> Explorer:
+    """Write to a fresh database there as the explorer does."""
+    return Explorer(database=lone_client[database_name])

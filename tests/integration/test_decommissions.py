@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -279,25 +279,6 @@ async def test_the_pools_of_workloads_are_found_whatever_number_they_are_stored_
 
 async def test_more_ids_than_one_command_could_hold_are_asked_for_in_several(database: Database) -> None:
     assert await WorkloadStore(database=database).pools_of(range(1_200_000)) == []
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def standalone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
-    folder = tmp_path_factory.mktemp("standalone")
-    options = ("--setParameter", "enableTestCommands=1")
-    async with EmbeddedMongod(folder=folder, replica_set=None, options=options) as server:
-        yield server
-
-
-@pytest.fixture
-def lone_client(standalone: EmbeddedMongod) -> Iterator[Client]:
-    with MongoClient(standalone.uri) as client:
-        yield client
-
-
-@pytest.fixture
-def lone_explorer(lone_client: Client, database_name: str) -> Explorer:
-    return Explorer(database=lone_client[database_name])
 
 
 @pytest_asyncio.fixture

@@ -49,12 +49,6 @@ class Leases:
         return self.make(identity=identity, seconds=seconds)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def standalone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
-    async with EmbeddedMongod(folder=tmp_path_factory.mktemp("standalone"), replica_set=None) as server:
-        yield server
-
-
 @pytest_asyncio.fixture
 async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
     database = connect(uri=mongo_uri, name=database_name)

@@ -1,7 +1,7 @@
 """Delete orders that vanished, on a real server: which are put back, and what if the world changes meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -187,25 +187,6 @@ async def test_an_order_that_comes_back_by_itself_is_not_replaced(
     restored = await during(mongo, orders, workload_id, "update", lambda: explorer.orders.insert_one(dict(theirs)))
     assert restored is None
     assert explorer.orders.find_one({"_id": workload_id}) == theirs
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def standalone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
-    folder = tmp_path_factory.mktemp("standalone")
-    options = ("--setParameter", "enableTestCommands=1")
-    async with EmbeddedMongod(folder=folder, replica_set=None, options=options) as server:
-        yield server
-
-
-@pytest.fixture
-def lone_client(standalone: EmbeddedMongod) -> Iterator[Client]:
-    with MongoClient(standalone.uri) as client:
-        yield client
-
-
-@pytest.fixture
-def lone_explorer(lone_client: Client, database_name: str) -> Explorer:
-    return Explorer(database=lone_client[database_name])
 
 
 @pytest_asyncio.fixture

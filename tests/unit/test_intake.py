@@ -12,7 +12,8 @@ from virtual_clock import VirtualClock
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.intake import Batch, Intake
 from pool_daemon.scheduling.reports import Reports
-from pool_daemon.settings.sections import Log
+from pool_daemon.scheduling.throttle import Throttle
+from pool_daemon.settings.sections import Expiry, Log
 from pool_daemon.store.pools import DuePage, DuePool
 from pool_daemon.telemetry.observer import Observer
 
@@ -110,7 +111,8 @@ class Scene:
         self.intake: Intake
 
     async def begin(self, *, now: int = NOW, in_order: bool = False) -> None:
-        self.intake = Intake(**self._parts, batch_workloads=500, in_order=in_order)
+        settings = Expiry(batch_workloads=500, orders_per_second=1000 if in_order else 0)
+        self.intake = Intake(**self._parts, throttle=Throttle(clock=self._parts["clock"], settings=settings))
         await self.intake.begin(now)
 
     async def rest(self) -> list[Batch]:
