@@ -18,6 +18,7 @@ from pool_daemon.scheduling.reconciler import Reconciler
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.scheduling.restraints import NoBrake, Restraints
 from pool_daemon.scheduling.rounds import Rounds
+from pool_daemon.scheduling.walks import OrderWalk, PoolWalk
 from pool_daemon.scheduling.watcher import Watcher
 from pool_daemon.settings import Settings
 from pool_daemon.settings.live import LiveSettings
@@ -138,13 +139,28 @@ class Parts:
         self.rounds = Rounds(
             expirer=self.expirer, alarm=self.alarm, clock=clock, stop=self.stop.stopped, observer=self.observer
         )
-        self.reconciler = Reconciler(
-            store=Reconciliation(database=self.database),
-            findings=Findings(on_overdue=self.look_at, on_unreadable=self.reports.unreadable, metrics=self.observer),
+        self.reconciler = self._reconciler()
+
+    def _reconciler(self) -> Reconciler:
+        store = Reconciliation(database=self.database)
+        findings = Findings(on_overdue=self.look_at, on_unreadable=self.reports.unreadable, metrics=self.observer)
+        settings = self.live.view(lambda now: now.reconcile)
+        return Reconciler(
+            walks=[
+                OrderWalk(store=store.orders, findings=findings, clock=self.clock, settings=settings),
+                PoolWalk(
+                    store=store,
+                    findings=findings,
+                    clock=self.clock,
+                    settings=settings,
+                    looked_past=lambda: self.agenda.looked_past,
+                ),
+            ],
+            findings=findings,
             gate=self.gate,
-            clock=clock,
+            clock=self.clock,
             stop=self.stop.stopped,
-            settings=self.live.view(lambda now: now.reconcile),
+            settings=settings,
         )
 
     def _make_telemetry(self) -> None:

@@ -30,14 +30,18 @@ class BooksInMemory(Reconciliation):
         self.looks: list[int] = []
         self.failures: list[Exception] = []
 
-    async def look(self, *, after: Any, limit: int, overdue_at: int) -> Page:
+    async def look(self, *, after: Any, limit: int, overdue_at: int | None) -> Page:
         if self.failures:
             raise self.failures.pop()
         first = int(max(after, 0))
         self.looks.append(first)
         pool_ids = range(first + 1, min(first + limit, self.pools) + 1)
         drifted = [_drifted(pool_id, self.drift[pool_id]) for pool_id in pool_ids if pool_id in self.drift]
-        overdue = [pool_id for pool_id in pool_ids if self.overdue.get(pool_id, overdue_at + 1) <= overdue_at]
+        overdue = [
+            pool_id
+            for pool_id in pool_ids
+            if overdue_at is not None and self.overdue.get(pool_id, overdue_at + 1) <= overdue_at
+        ]
         return Page(len(pool_ids), pool_ids[-1] if pool_ids else after, drifted, overdue)
 
     async def mend(self, drifted: Drifted, *, now: int) -> bool:  # noqa: ARG002 - no time passes for these pools

@@ -56,11 +56,20 @@ class Agenda:
         self._queue: list[tuple[int, int]] = []
         self._workload_ids: set[Any] = set()
         self._at_work = False
+        self._rescanning = False
 
     @property
     def watermark(self) -> int | None:
         """The unix second up to which everything due has been looked at; None before the first look at it all."""
         return self._watermark
+
+    @property
+    def looked_past(self) -> int | None:
+        """The unix second up to which nothing due can be left but what was missed.
+
+        None while everything overdue is yet to be looked at, or is being looked at.
+        """
+        return None if self._rescan_wanted or self._rescanning else self._watermark
 
     @property
     def rescan_wanted(self) -> bool:
@@ -111,7 +120,8 @@ class Agenda:
         """
         if self._rescan_is_due(now):
             self._rescan_wanted = True
-        after = None if self._rescan_wanted else self._watermark
+        self._rescanning = self._rescan_wanted
+        after = None if self._rescanning else self._watermark
         self._rescan_wanted = False
         self._taken = {}
         self._at_work = True
@@ -137,7 +147,7 @@ class Agenda:
 
     def put_back(self, work: Work) -> None:
         """Take back the work of a pass that did not come to its end."""
-        self._at_work = False
+        self._at_work = self._rescanning = False
         self._rescan_wanted = self._rescan_wanted or work.after is None
         self._workload_ids.update(work.workload_ids)
         for pool_id in work.asked_for:
@@ -145,7 +155,7 @@ class Agenda:
 
     def finished(self, now: int) -> None:
         """Note that a pass has looked at everything due at the unix second `now`."""
-        self._at_work = False
+        self._at_work = self._rescanning = False
         self._watermark = now
 
     def rescanned(self, at: int) -> None:

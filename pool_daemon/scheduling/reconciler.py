@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -12,9 +13,8 @@ from pool_daemon.errors import StoreError
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gate
-from pool_daemon.scheduling.walks import OrderWalk, PoolWalk, Walk
+from pool_daemon.scheduling.walks import Walk
 from pool_daemon.settings.sections import Reconcile
-from pool_daemon.store.reconciliation import Reconciliation
 
 PAUSE_SECONDS: Final = 1.0
 """How often a closed gate is asked again; nothing here is in a hurry."""
@@ -23,7 +23,7 @@ log = structlog.get_logger("pool_daemon.reconciler")
 
 
 class Reconciler:
-    """Goes round until `stop` is set: first the orders to delete, then the pools, then a rest.
+    """Goes round until `stop` is set: one walk after the other, then a rest.
 
     While the gate is closed it pauses where it is. It holds nothing that must be given back, so it may also be
     cancelled at any moment.
@@ -32,7 +32,7 @@ class Reconciler:
     def __init__(
         self,
         *,
-        store: Reconciliation,
+        walks: Sequence[Walk],
         findings: Findings,
         gate: Gate,
         clock: Clock,
@@ -45,10 +45,7 @@ class Reconciler:
         self._stop = stop
         self._settings = settings
         self._backoff = Backoff()
-        self._walks: tuple[Walk, ...] = (
-            OrderWalk(store=store.orders, findings=findings, clock=clock, settings=settings),
-            PoolWalk(store=store, findings=findings, clock=clock, settings=settings),
-        )
+        self._walks = walks
 
     async def run(self) -> None:
         """Walk and rest; return soon after `stop` is set."""

@@ -5,7 +5,7 @@ and its pool one after the other, and at a single look any of them may be ahead 
 """
 
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
@@ -20,9 +20,6 @@ from pool_daemon.store.vanished_orders import VanishedOrders
 
 PAGE: Final = 1000
 """Pools a page: enough that the trips to the database do not show, 60 ms of work in slices of one."""
-
-LATE_SECONDS: Final = 5
-"""A pool that ran empty less long ago is left to the pass that is about to settle it."""
 
 ALWAYS_CREDIBLE: Final = 100
 """So many pools may have drifted whatever share of all they are."""
@@ -74,14 +71,25 @@ class OrderWalk:
 class PoolWalk:
     """Past the pools, by their ids; what has drifted at two looks is mended. Continued, it goes on where it was.
 
-    If more pools drift than is credible, none is mended: their workloads are missing rather than gone.
+    If more pools drift than is credible, none is mended: their workloads are missing rather than gone. `looked_past`
+    tells up to which unix second whatever ran empty must have been settled: what ran empty later, or everything if
+    that is None, is left to the pass that is about to.
     """
 
-    def __init__(self, *, store: Reconciliation, findings: Findings, clock: Clock, settings: Reconcile) -> None:
+    def __init__(
+        self,
+        *,
+        store: Reconciliation,
+        findings: Findings,
+        clock: Clock,
+        settings: Reconcile,
+        looked_past: Callable[[], int | None],
+    ) -> None:
         self._store = store
         self._findings = findings
         self._clock = clock
         self._settings = settings
+        self._looked_past = looked_past
         self._suspicions: Suspicions[int] = Suspicions(clock=clock, settings=settings)
         self._after: Any = BEGINNING
         self._pools = self._drifted = 0
@@ -89,9 +97,8 @@ class PoolWalk:
     async def pages(self) -> AsyncGenerator[int, None]:
         """Look at all pools from where the walk is, and mend on the way."""
         while True:
-            overdue_at = self._now() - LATE_SECONDS
             limit = min(PAGE, self._settings.pools_per_second or PAGE)
-            page = await self._store.look(after=self._after, limit=limit, overdue_at=overdue_at)
+            page = await self._store.look(after=self._after, limit=limit, overdue_at=self._looked_past())
             if not page.pools:
                 break
             self._pools += page.pools

@@ -83,11 +83,11 @@ class Reconciliation:
         self._pool_store = PoolStore(database=database)
         self._workloads = database.collection(WORKLOADS, RAW)
 
-    async def look(self, *, after: Any, limit: int, overdue_at: int) -> Page:
+    async def look(self, *, after: Any, limit: int, overdue_at: int | None) -> Page:
         """Look at the next pools behind the id `after`, at most `limit` of them.
 
         A pool that ran empty by the unix second `overdue_at` is overdue if a deployed workload of it uses what is
-        exhausted. Takes two queries, and a third if a pool ran empty.
+        exhausted; if that is None, none is. Takes two queries, and a third if a pool ran empty.
         """
         query = {"_id": {"$gt": after}}
         with translated("reading pools to reconcile"):
@@ -98,7 +98,8 @@ class Reconciliation:
         async for pool in _unhurried(pools):
             if drift := find_drift(pool, known):
                 page.drifted.append(Drifted(pool, drift))
-        page.overdue = await self._overdue([pool for pool in pools if pool.empty_at <= overdue_at], overdue_at)
+        if overdue_at is not None:
+            page.overdue = await self._overdue([pool for pool in pools if pool.empty_at <= overdue_at], overdue_at)
         return page
 
     async def mend(self, drifted: Drifted, *, now: int) -> bool:

@@ -31,24 +31,28 @@ TRIP_SECONDS = 0.2
 
 
 class Witness:
-    """Sees the first transaction that writes, and whether it was still asked to be committed after the stop."""
+    """Sees the first batch that writes, and whether it was still asked to be committed after the stop.
+
+    It is known by its session: a transaction that loses to an index that is just being built is begun anew, under
+    another number.
+    """
 
     def __init__(self) -> None:
         self.writing = threading.Event()
         self.stopped = threading.Event()
         self.committed_after_stop = False
-        self._transaction: tuple[bytes, int] | None = None
+        self._session: bytes | None = None
 
     def judge(self, command: Command) -> Fate:
         """Watch; everything passes."""
         body = command.body
         if "autocommit" not in body:
             return Fate.PASS
-        transaction = (bytes(body["lsid"]["id"]), int(body["txnNumber"]))
-        if command.name == "update" and self._transaction is None:
-            self._transaction = transaction
+        session = bytes(body["lsid"]["id"])
+        if command.name == "update" and self._session is None:
+            self._session = session
             self.writing.set()
-        if command.name == "commitTransaction" and transaction == self._transaction:
+        if command.name == "commitTransaction" and session == self._session:
             self.committed_after_stop = self.stopped.is_set()
         return Fate.PASS
 

@@ -27,6 +27,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gates
 from pool_daemon.scheduling.reconciler import Reconciler
+from pool_daemon.scheduling.walks import OrderWalk, PoolWalk
 from pool_daemon.settings.sections import Reconcile
 from pool_daemon.store.client import connect
 from pool_daemon.store.reconciliation import Reconciliation
@@ -186,14 +187,16 @@ async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_men
     explorer: Explorer, books: Reconciliation, mongo: Client
 ) -> None:
     ears = Ears()
-    reconciler = Reconciler(
-        store=books,
-        findings=Findings(on_overdue=print, on_unreadable=print, metrics=ears),
-        gate=Gates(),
-        clock=SystemClock(),
-        stop=asyncio.Event(),
-        settings=Reconcile(pools_per_second=0, order_grace_seconds=GRACE_SECONDS, hold_percent=100),
-    )
+    shared: dict[str, Any] = {
+        "findings": Findings(on_overdue=print, on_unreadable=print, metrics=ears),
+        "clock": SystemClock(),
+        "settings": Reconcile(pools_per_second=0, order_grace_seconds=GRACE_SECONDS, hold_percent=100),
+    }
+    walks = [
+        OrderWalk(store=books.orders, **shared),
+        PoolWalk(store=books, looked_past=lambda: None, **shared),
+    ]
+    reconciler = Reconciler(walks=walks, gate=Gates(), stop=asyncio.Event(), **shared)
     writers = [Writer(explorer, seed=seed) for seed in range(WRITERS)]
     stop = threading.Event()
     with ThreadPoolExecutor(WRITERS) as threads, held_back(mongo, explorer):

@@ -9,9 +9,12 @@ from arithmetic_model import Rates
 from daemon_process import DaemonProcess, running_daemon
 from deadline import wait_until
 from explorer import CONTAINER, VOLUME, Explorer
+from fail_point import fail_point
 from pymongo import MongoClient
 
 QUICK = {"RECONCILE__INTERVAL_SECONDS": "0.2", "RECONCILE__ORDER_GRACE_SECONDS": "0.5"}
+
+IN_SMALL_STEPS = {"EXPIRY__BATCH_WORKLOADS": "4", "EXPIRY__CONCURRENCY": "1", "BRAKE__ENABLED": "false"}
 
 
 @pytest.fixture
@@ -56,3 +59,23 @@ def test_a_vanished_order_is_put_back_and_recorded_no_second_time(explorer: Expl
         assert order is not None
         assert order == explorer.bytes_of(explorer.workloads, workload_id)
     assert explorer.events.count_documents({}) == 2
+
+
+def test_what_the_first_pass_is_about_to_settle_is_not_handed_to_it_a_second_time(
+    mongo: MongoClient[dict[str, Any]], mongo_uri: str, database_name: str, explorer: Explorer
+) -> None:
+    """The walks go past the pools again and again while the pass is at work, long enough to take up more meanwhile."""
+    count = 40
+    for _ in range(count):
+        explorer.buy_expired(CONTAINER)
+    namespace = explorer.pools.full_name
+    with (
+        fail_point(mongo, "update", mode="alwaysOn", blockConnection=True, blockTimeMS=300, namespace=namespace),
+        running_daemon(uri=mongo_uri, database_name=database_name, **QUICK | IN_SMALL_STEPS) as daemon,
+    ):
+        wait_until(lambda: daemon.said("pass_completed"), within_seconds=20, what="the pass")
+        walks = daemon.said("reconciliation_completed")
+        settled = [each["settled"] for each in daemon.said("pass_completed")]
+    assert len(walks) > 2
+    assert sum(each["overdue"] for each in walks) == 0
+    assert settled == [count]

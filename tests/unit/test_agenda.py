@@ -45,6 +45,28 @@ def test_everything_is_looked_at_again_when_the_last_time_was_long_ago() -> None
     assert agenda.take(2200).after == 1601
 
 
+def test_nothing_can_have_been_missed_while_everything_is_yet_to_be_looked_at_or_being_looked_at() -> None:
+    agenda = Agenda()
+    agenda.take(1000)
+    assert agenda.looked_past is None
+    agenda.finished(1000)
+    agenda.take(1060)
+    assert agenda.looked_past == 1000
+    agenda.finished(1060)
+    agenda.rescan()
+    assert agenda.looked_past is None
+    agenda.put_back(agenda.take(1061))
+    assert agenda.looked_past is None
+
+
+def test_a_pass_that_failed_leaves_what_was_looked_at_before_looked_at() -> None:
+    agenda = Agenda()
+    agenda.take(1000)
+    agenda.finished(1000)
+    agenda.put_back(agenda.take(1060))
+    assert agenda.looked_past == 1000
+
+
 def test_what_a_standby_forgets_is_made_up_for_by_a_look_at_everything() -> None:
     agenda = Agenda()
     agenda.take(1000)

@@ -14,7 +14,7 @@ from virtual_time import ProcessClock, in_virtual_time
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError, UnreadableDocumentError
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.reconciler import PAUSE_SECONDS, Reconciler
-from pool_daemon.scheduling.walks import LATE_SECONDS
+from pool_daemon.scheduling.walks import OrderWalk, PoolWalk
 from pool_daemon.settings.live import LiveSettings
 from pool_daemon.settings.sections import Reconcile, Settings
 from pool_daemon.store.cases import Unreadable
@@ -34,13 +34,24 @@ class Scene:
         self.closes_after = math.inf
         self.live = LiveSettings(Settings())
         self.change(**{"pools_per_second": 0, "order_grace_seconds": GRACE_SECONDS} | settings)
-        self.reconciler = Reconciler(
-            store=self.books,
-            findings=Findings(on_overdue=self.ears.overdue, on_unreadable=self.unreadable.append, metrics=self.ears),
+        self.looked_past: int | None = None
+        self.reconciler = self._reconciler()
+
+    def _reconciler(self) -> Reconciler:
+        findings = Findings(on_overdue=self.ears.overdue, on_unreadable=self.unreadable.append, metrics=self.ears)
+        shared: dict[str, Any] = {
+            "findings": findings,
+            "clock": ProcessClock(),
+            "settings": self.live.view(lambda now: now.reconcile),
+        }
+        return Reconciler(
+            walks=[
+                OrderWalk(store=self.books.orders, **shared),
+                PoolWalk(store=self.books, looked_past=lambda: self.looked_past, **shared),
+            ],
             gate=self,
-            clock=ProcessClock(),
             stop=self.stop,
-            settings=self.live.view(lambda now: now.reconcile),
+            **shared,
         )
 
     def change(self, **settings: Any) -> None:
@@ -336,9 +347,18 @@ async def test_a_gate_that_closes_stops_the_mending_before_the_next_write() -> N
 async def test_a_pool_that_should_have_been_settled_by_now_is_handed_on() -> None:
     scene = Scene(pools=10)
     now = int(ProcessClock().now())
-    scene.books.overdue = {3: now, 4: now - LATE_SECONDS, 5: now - 3600}
+    scene.looked_past = now - 5
+    scene.books.overdue = {3: now, 4: now - 5, 5: now - 3600}
     await scene.reconciler.walk()
     assert scene.ears.heard == [("overdue", 4), ("overdue", 5)]
+
+
+@in_virtual_time
+async def test_while_everything_overdue_is_yet_to_be_looked_at_no_pool_is_handed_on() -> None:
+    scene = Scene(pools=10)
+    scene.books.overdue = {5: int(ProcessClock().now()) - 3600}
+    await scene.reconciler.walk()
+    assert scene.ears.heard == []
 
 
 @in_virtual_time
