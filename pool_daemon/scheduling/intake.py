@@ -59,10 +59,26 @@ class Batch:
 
 @dataclass(slots=True)
 class _Overtaking:
-    """Who is overtaken while some of what is due is worked through, and the pools that have overtaken them."""
+    """Who is overtaken while some of what is due is worked through, and the pools that have overtaken them.
+
+    Those overtaken are handed out page by page; `handed_out` are the pools of the present page that have been.
+    """
 
     owners: set[int] = field(default_factory=set)
     pool_ids: set[int] = field(default_factory=set)
+    handed_out: set[int] = field(default_factory=set)
+
+    def waiting(self, pools: Iterable[DuePool]) -> list[DuePool]:
+        """Return those of some pools whose turn has not come yet."""
+        return [pool for pool in pools if pool.pool_id not in self.pool_ids and pool.pool_id not in self.handed_out]
+
+    def hand_out(self, page: Iterable[DuePool]) -> Iterator[DuePool]:
+        """Yield the pools of a page, but those that have overtaken by the time their turn comes."""
+        self.handed_out.clear()
+        for pool in page:
+            if pool.pool_id not in self.pool_ids:
+                self.handed_out.add(pool.pool_id)
+                yield pool
 
 
 class Intake:
@@ -205,7 +221,7 @@ class Intake:
         """Yield everything that ran empty in (after, now], longest due first; crowds are overtaken meanwhile."""
         async with aclosing(self._waiting(after, now, overtaking)) as pages:
             async for pools in pages:
-                for batch in self._cut(pools, now):
+                for batch in self._cut(overtaking.hand_out(pools), now):
                     yield batch
 
     async def _worth_settling(self, pools: Sequence[DuePool]) -> list[DuePool]:
@@ -233,7 +249,7 @@ class Intake:
         async with aclosing(self._store.pools.due(after=after, until=now, besides=besides)) as pages:
             async for page in pages:
                 self._reports.unreadable_pools(page.unreadable)
-                pools = [pool for pool in page.pools if pool.pool_id not in overtaking.pool_ids]
+                pools = overtaking.waiting(page.pools)
                 if after is None:
                     pools = await self._worth_settling(pools)
                 self._let_overtake(pools, after, now, overtaking)

@@ -175,6 +175,15 @@ async def test_everybody_overtakes_an_owner_who_crowds_what_is_due(scene: Scene,
     assert sorted(handed_out(batches)) == [*crowd, alone]
 
 
+async def test_those_who_overtake_on_the_way_are_not_handed_out_a_second_time(scene: Scene, grid: Grid) -> None:
+    for owner in range(300):
+        grid.add(9, owner=HOG)
+        grid.add(1, owner=owner)
+    await scene.begin()
+    batches = await scene.rest()
+    assert len(handed_out(batches)) == len(set(handed_out(batches))) == 3_000
+
+
 async def test_a_few_large_pools_are_a_crowd_too(scene: Scene, grid: Grid) -> None:
     grid.add(50, owner=HOG, workloads=1000)
     (alone,) = grid.add(1, owner=2)
