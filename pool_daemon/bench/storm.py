@@ -132,7 +132,7 @@ class StormGrowth:
 
     Seconds are those from the second in which all fell due to the last commit in the server's log of operations;
     memory is the most that the process ever had in use, which must not depend on the number of pools due once there are
-    enough to keep all batches in flight full.
+    enough to keep all batches in flight full; between smaller sizes there is nothing to reach.
     """
 
     sizes: tuple[int, ...]
@@ -147,7 +147,8 @@ class StormGrowth:
         """Let the daemon settle one size after the other, each on fresh data."""
         runs = {size: storm_on_daemon(stage, Lot(pools=size, empty_at=0)) for size in self.sizes}
         seconds = {size: run.seconds for size, run in runs.items()}
-        base = min((size for size in self.sizes if size >= SATURATING), default=min(self.sizes))
+        saturating = [size for size in self.sizes if size >= SATURATING]
+        base = min(saturating or self.sizes)
         return [
             *(Figure(f"{size:,} pools", value, "s") for size, value in seconds.items()),
             Figure("grows with the exponent", exponent(seconds), ""),
@@ -156,7 +157,7 @@ class StormGrowth:
                 f"peak memory above that at {base:,} pools",
                 runs[max(self.sizes)].peak_memory_mb - runs[base].peak_memory_mb,
                 "MB",
-                at_most=CONSTANT_MB,
+                at_most=CONSTANT_MB if saturating else None,
             ),
         ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pool_daemon.bench import storm
 from pool_daemon.bench.benchmark import Result, results
 from pool_daemon.bench.busy_grid import BusyGrid
 from pool_daemon.bench.fairness import Fairness
@@ -72,6 +73,16 @@ def test_a_storm_is_counted_from_its_second_and_by_all_three(stage: Stage) -> No
     daemon, raw, plain = (figure_of(result, name).value for name in ("daemon", "raw limit", "one by one"))
     assert figure_of(result, "pace", "× raw limit").value == pytest.approx(daemon / raw)
     assert figure_of(result, "pace", "× one by one").value == pytest.approx(daemon / plain)
+
+
+@pytest.mark.parametrize(("saturating", "bound"), [(20, 5), (1000, None)])
+def test_memory_must_be_constant_only_from_where_every_batch_is_full(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, saturating: int, bound: float | None
+) -> None:
+    monkeypatch.setattr(storm, "SATURATING", saturating)
+    (result,) = results([StormGrowth(sizes=(10, 30))], stage)
+    (memory,) = (each for each in result.figures if each.name.startswith("peak memory above"))
+    assert memory.at_most == bound
 
 
 def test_a_row_that_cannot_be_measured_is_not_reached_and_the_next_one_is_measured(stage: Stage) -> None:
