@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import pymongo
@@ -21,7 +21,7 @@ from pymongo.write_concern import WriteConcern
 
 from pool_daemon.errors import ConfigurationError, StoreError
 from pool_daemon.store.documents import LENIENT
-from pool_daemon.store.failures import one_line, translated
+from pool_daemon.store.failures import lacks_sessions, one_line, translated
 
 T = TypeVar("T")
 Collection = AsyncIOMotorCollection[Any]
@@ -146,10 +146,11 @@ class Database:
 
     async def stream_command(self, command: dict[str, Any], session: Session) -> dict[str, Any]:
         """Send one of a change stream's commands in its session; raises the driver's errors."""
-        # Unlike a collection, a command heeds nothing but what it is told itself of how to decode its answer.
-        return await self._stream_client.get_database(self.name).command(
-            command, session=session, codec_options=LENIENT
-        )
+        with _sessions_of(self._stream_client):
+            # Unlike a collection, a command heeds nothing but what it is told itself of how to decode its answer.
+            return await self._stream_client.get_database(self.name).command(
+                command, session=session, codec_options=LENIENT
+            )
 
     async def transact(self, body: Callable[[Session], Awaitable[T]]) -> T:
         """Run `body` in a transaction: a snapshot to read from, a majority commit, all of it or nothing.
@@ -158,7 +159,7 @@ class Database:
         StoreConflictError when every attempt lost, or StoreUnavailableError; in the last case the transaction may
         have been committed.
         """
-        with translated("committing a batch"):
+        with translated("committing a batch"), _sessions_of(self._client):
             async with await self._client.start_session() as session:
                 for attempt in range(1, TRANSACTION_ATTEMPTS):
                     try:
@@ -197,6 +198,25 @@ class Database:
         """Close every connection; operations still waiting fail."""
         self._client.close()
         self._stream_client.close()
+
+
+@contextlib.contextmanager
+def _sessions_of(client: AsyncIOMotorClient[Any]) -> Iterator[None]:
+    """Have a client's connections made anew if it turns out that one of them can have no session.
+
+    The driver decides that once, when it makes a connection: while a server changes from one role to another, it is
+    none that has sessions. Left alone, that connection would serve, and fail, again and again: it is taken from the top
+    of the pile. The driver's own name for throwing the pile away is not a public one; if a newer driver has another,
+    it takes until that connection is closed.
+    """
+    try:
+        yield
+    except (PyMongoError, StoreError) as error:
+        if lacks_sessions(error):
+            with contextlib.suppress(AttributeError):
+                for server in list(client.delegate._topology._servers.values()):  # noqa: SLF001
+                    server.pool.reset_without_pause()
+        raise
 
 
 def _lost_a_race(error: BaseException) -> bool:

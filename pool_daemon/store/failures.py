@@ -61,6 +61,9 @@ CONFLICT = frozenset({112, 225, 246, 251, 256, DUPLICATE_KEY})
 DRIVER_ASIDES = re.compile(r", full error: | \(configured timeouts: |, Timeout: [\d.]+s, ")
 """Where an error's own words end and the driver's description of its settings begins."""
 
+SESSIONLESS = "Sessions are not supported"
+"""What the driver says of a connection that was made while its server was between two roles."""
+
 TOKEN_DEAD = frozenset({260, 280, 286, 10334})
 """InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, BSONObjectTooLarge: it fails for ever."""
 
@@ -100,6 +103,12 @@ def is_duplicate(error: StoreError) -> bool:
     return isinstance(cause, driver.OperationFailure) and DUPLICATE_KEY in {cause.code, *_write_error_codes(cause)}
 
 
+def lacks_sessions(error: BaseException) -> bool:
+    """Tell whether the driver will use no session on a connection, until that is closed."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    return isinstance(cause, driver.ConfigurationError) and str(cause).startswith(SESSIONLESS)
+
+
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's text, without the driver's long explanations of itself."""
     text = DRIVER_ASIDES.split(str(error), maxsplit=1)[0]
@@ -112,6 +121,8 @@ def _translation(error: driver.PyMongoError, doing: str) -> Exception:
     if isinstance(error.__cause__ or error.__context__, DNSException):
         # The servers behind mongodb+srv:// could not be looked up. The driver calls that a wrong setting, which ends
         # the daemon for good; but it passes by itself like any other outage.
+        return StoreUnavailableError(text)
+    if lacks_sessions(error):  # no wrong setting either: the next connection will do
         return StoreUnavailableError(text)
     if isinstance(error, driver.InvalidURI | driver.ConfigurationError):
         return ConfigurationError(f"database.uri: {one_line(error)}")

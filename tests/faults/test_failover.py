@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from uuid import uuid4
 
+import pymongo
 import pytest
 from arithmetic_model import Document, Rates
 from explorer import CONTAINER, Explorer, Purchase
@@ -93,7 +94,8 @@ def load(explorer: Explorer) -> Iterator[list[Purchase]]:
             now = int(time.time())
             for empty_at in range(second, now + LEAD_SECONDS + 1):
                 fresh = [explorer.draft(Rates(cu=empty_at - now + 0.5), [CONTAINER]) for _ in range(POOLS_A_SECOND)]
-                explorer.create(fresh)
+                with pymongo.timeout(RETURN_SECONDS):  # with a limit the driver tries again and again, else only once
+                    explorer.create(fresh)
                 pools.extend(fresh)
             second = now + LEAD_SECONDS + 1
 
