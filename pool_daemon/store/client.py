@@ -146,7 +146,7 @@ class Database:
 
     async def stream_command(self, command: dict[str, Any], session: Session) -> dict[str, Any]:
         """Send one of a change stream's commands in its session; raises the driver's errors."""
-        with _sessions_of(self._stream_client):
+        with _renewing_sessionless(self._stream_client):
             # Unlike a collection, a command heeds nothing but what it is told itself of how to decode its answer.
             return await self._stream_client.get_database(self.name).command(
                 command, session=session, codec_options=LENIENT
@@ -159,7 +159,7 @@ class Database:
         StoreConflictError when every attempt lost, or StoreUnavailableError; in the last case the transaction may
         have been committed.
         """
-        with translated("committing a batch"), _sessions_of(self._client):
+        with translated("committing a batch"), _renewing_sessionless(self._client):
             async with await self._client.start_session() as session:
                 for attempt in range(1, TRANSACTION_ATTEMPTS):
                     try:
@@ -201,13 +201,13 @@ class Database:
 
 
 @contextlib.contextmanager
-def _sessions_of(client: AsyncIOMotorClient[Any]) -> Iterator[None]:
-    """Have a client's connections made anew if it turns out that one of them can have no session.
+def _renewing_sessionless(client: AsyncIOMotorClient[Any]) -> Iterator[None]:
+    """Have a client's connections made anew once it turns out that no session can be used on one of them.
 
-    The driver decides that once, when it makes a connection: while a server changes from one role to another, it is
-    none that has sessions. Left alone, that connection would serve, and fail, again and again: it is taken from the top
-    of the pile. The driver's own name for throwing the pile away is not a public one; if a newer driver has another,
-    it takes until that connection is closed.
+    The driver decides that when it makes a connection, for good, and a server that changes its role just then has no
+    sessions. Left in the driver's pool, that connection would be used, and fail, again and again: what was returned
+    last is lent first. The driver has no public way to empty its pool; should a newer one call its own otherwise, the
+    connection stays until it breaks by itself.
     """
     try:
         yield
