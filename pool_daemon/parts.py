@@ -143,7 +143,9 @@ class Parts:
 
     def _reconciler(self) -> Reconciler:
         store = Reconciliation(database=self.database)
-        findings = Findings(on_overdue=self.look_at, on_unreadable=self.reports.unreadable, metrics=self.observer)
+        findings = Findings(
+            on_overdue=self.look_at_missed, on_unreadable=self.reports.unreadable, metrics=self.observer
+        )
         settings = self.live.view(lambda now: now.reconcile)
         return Reconciler(
             walks=[
@@ -224,6 +226,8 @@ class Parts:
         if wishes:
             self.alarm.expect(min(wishes.values()))
 
-    def look_at(self, pool_id: int) -> None:
+    def look_at_missed(self, pool_id: int) -> None:
         """Have a pool that was missed looked at now."""
-        self.try_again({pool_id: int(self.clock.now())})
+        now = int(self.clock.now())
+        self.agenda.look_at_missed(pool_id, at=now)
+        self.alarm.expect(now)

@@ -95,6 +95,10 @@ class Agenda:
             taken = self._taken.get(pool_id)
             self._wish(pool_id, taken._replace(at=at) if taken else _Wish(at, since=LONG_AGO))
 
+    def look_at_missed(self, pool_id: int, *, at: int) -> None:
+        """Ask for a look at a pool that a pass should have settled: since none has, somebody wrote it empty."""
+        self._wish(pool_id, _Wish(at, since=LONG_AGO, written=True))
+
     def awaits(self, pool_id: int | None) -> bool:
         """Tell whether a look at a pool is asked for: it has run empty, and something of it lasts longer.
 

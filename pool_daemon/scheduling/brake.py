@@ -10,13 +10,12 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.scheduling.flood import Flood
 from pool_daemon.scheduling.gate import Gate
+from pool_daemon.scheduling.restraints import Origin
 from pool_daemon.settings import sections
 from pool_daemon.store.holds import FIRST, Hold, HoldStore, State, Sweep
 from pool_daemon.store.losses import Loss, LossReader
-
-FLOOD_SECONDS: Final = 60
-"""How far back the pools are counted that were written empty: what a restore writes in that time is unmistakable."""
 
 LOOK_SECONDS: Final = 2.0
 """How soon an operator's release is noticed; while nothing is held nobody looks."""
@@ -45,11 +44,13 @@ class Brake:
     """Holds pools that fell due in a way that nobody would expect, and lets go of those that are released.
 
     Three things are suspicious. More pools due at one look than a number, and than a share of all pools in use: then
-    all of those are held. As many within a minute that somebody wrote when they were empty already, as happens when a
-    backup is restored under a running daemon: then those that are left of them. And a pool that is overdue by more
-    than an age at the first look after a start: then that one. Only pools that would lose a workload are held. What is
-    held stays held through a restart; it goes when it is released, topped up or removed, and whatever else falls due
-    goes its way meanwhile.
+    all of those are held. As many within a minute that nobody could expect, as happens when a backup is restored under
+    a running daemon: then those that are left of them. And a pool that is overdue by more than an age at the first look
+    after a start: then that one. Only pools that would lose a workload are held. What is held stays held through a
+    restart; it goes when it is released, topped up or removed, and whatever else falls due goes its way meanwhile.
+
+    All of that is asked before a pass settles anything; the second question again before any such pool is in hand, for
+    there may be more of them by then.
 
     `look_again` is asked for a look at each pool that was released. After a takeover from another daemon the first
     look must be one at everything overdue, for that is when the holds of the other are found.
@@ -78,7 +79,7 @@ class Brake:
         self._looked = False
         self._walks = dict.fromkeys(State, FIRST)
         self._handed_out: set[int] = set()
-        self._flood: dict[int, int] = {}  # the pools that were written empty, by the second of that
+        self._flood = Flood()
 
     async def inspect(self, after: int | None, now: int, written: Collection[int] = ()) -> None:
         """Hold what is suspicious of that which ran empty in (after, now]; everything overdue if `after` is None.
@@ -94,22 +95,37 @@ class Brake:
             if after is None and not self._looked:
                 await self._hold_overdue(now)
                 self._looked = True
-            await self._hold_crowd(after, now)
-            await self._hold_flood(written, now)
+            credible = await self._hold_crowd(after, now)
+            if after is None:
+                self._flood.expect(credible)
+            unexpected = self._flood.unexpected(sorted(written), Origin.WRITTEN)
+            if self._may_be_flood(unexpected, now):
+                await self._hold_flood(unexpected, now)
 
-    def lost(self, pool_ids: Collection[int], *, now: int) -> None:
-        """Hear that some pools that somebody had written have lost something; those that were released do not count."""
-        self._flood |= dict.fromkeys(set(pool_ids) - self._handed_out, now)
+    async def sift(self, pool_ids: Sequence[int], origin: Origin, *, now: int) -> list[int]:
+        """Return those pools that are not held, and count them as in hand if nobody could expect them.
 
-    async def sift(self, pool_ids: Sequence[int]) -> list[int]:
-        """Return those pools that are not held; without a query while nothing is held at all.
-
-        Raises StoreUnavailableError or StoreRefusedError.
+        Without a query while nothing is held at all, and no more unexpected than a few. Not to be called again before
+        it has returned. Raises StoreUnavailableError or StoreRefusedError.
         """
-        if not self._settings.enabled or not self._holding:
+        if not self._settings.enabled:
             return list(pool_ids)
-        held = {hold.pool_id for hold in await self._holds.standing(pool_ids) if hold.state is State.HELD}
-        return [pool_id for pool_id in pool_ids if pool_id not in held]
+        standing = await self._standing(pool_ids)
+        unexpected = self._flood.unexpected([each for each in pool_ids if each not in standing], origin)
+        if self._may_be_flood(unexpected, now):
+            async with self._reviewing:
+                await self._hold_flood(unexpected, now)
+            standing = await self._standing(pool_ids)
+        self._flood.take_in_hand(unexpected - standing.keys())
+        return [pool_id for pool_id in pool_ids if standing.get(pool_id) is not State.HELD]
+
+    def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
+        """Hear that some pools are in hand no more, and which of them have lost something."""
+        self._flood.settled(pool_ids, lost=lost, now=now)
+
+    def passed(self) -> None:
+        """Hear that a pass is over: nothing is in hand."""
+        self._flood.passed()
 
     async def run(self, gate: Gate) -> None:
         """Look after what is held for ever."""
@@ -158,46 +174,51 @@ class Brake:
                 held += await self._holds.hold(overdue, reason=reason, at=now)
         await self._tell_held(held, reason)
 
-    async def _hold_crowd(self, after: int | None, now: int) -> None:
-        """Hold everything due if that is too much at once.
+    async def _hold_crowd(self, after: int | None, now: int) -> int:
+        """Hold everything due if that is too much at once; return how many of it may go.
 
         The cheap questions come first: what is due at all is counted in the index, and only if that were too much, what
         of it would lose anything.
         """
         due = await self._losses.count_due(after=after, until=now)
         if due <= self._settings.pools or await self._share(due, now) is None:
-            return
+            return due
         losing = 0
         async with aclosing(self._losing(after, now, now)) as batches:
             async for losses in batches:
                 losing += len(losses)
-        if losing <= self._settings.pools:
-            return
-        share = await self._share(losing, now)
-        if share is not None:
-            reason = f"{losing} pools, {share:.0%} of those in use, fell due at once"
-            await self._hold_all(Sweep(after, now, reason), now)
+        share = None if losing <= self._settings.pools else await self._share(losing, now)
+        if share is None:
+            return losing
+        reason = f"{losing} pools, {share:.0%} of those in use, fell due at once"
+        await self._hold_all(Sweep(after, now, reason), now)
+        return 0
 
-    async def _hold_flood(self, written: Collection[int], now: int) -> None:
-        """Hold the pools just written if, with those that have lost something within a minute, they are too many.
+    def _may_be_flood(self, pool_ids: Collection[int], now: int) -> bool:
+        """Tell whether some pools would be a flood if they all lost something where few others are in use.
+
+        A single pool never is.
+        """
+        return bool(pool_ids) and self._flood.with_them(pool_ids, now=now) > max(1, self._settings.pools)
+
+    async def _hold_flood(self, pool_ids: Collection[int], now: int) -> None:
+        """Hold some pools if, with those that are in hand or have lost something within a minute, they are too many.
 
         Here, too, the cheap questions come first: all of them are counted before those that would lose anything.
         """
-        self._flood = {pool_id: at for pool_id, at in self._flood.items() if now - FLOOD_SECONDS < at <= now}
-        if not written or not await self._is_flood(len(self._flood.keys() | written), now):
+        if await self._share(self._flood.with_them(pool_ids, now=now), now) is None:
             return
-        standing = {hold.pool_id for hold in await self._holds.standing(sorted(written))}
-        losses = await self._losses.of(sorted(set(written) - standing), now=now)
-        flood = self._flood | dict.fromkeys((loss.pool_id for loss in losses), now)
-        if losses and await self._is_flood(len(flood), now):
+        standing = await self._standing(pool_ids)
+        losses = await self._losses.of(sorted(set(pool_ids) - standing.keys()), now=now)
+        losing = {loss.pool_id for loss in losses}
+        if not self._may_be_flood(losing, now):
+            return
+        pools = self._flood.with_them(losing, now=now)
+        if await self._share(pools, now) is not None:
             self._holding = True
-            self._flood = flood
-            reason = f"{len(flood)} pools were written within a minute, empty already"
+            self._flood.held(losing, now=now)
+            reason = f"{pools} pools turned up within a minute that had run empty before"
             await self._tell_held(await self._holds.hold(losses, reason=reason, at=now), reason)
-
-    async def _is_flood(self, pools: int, now: int) -> bool:
-        """Tell whether so many pools written empty within a minute are too many; a single one never is."""
-        return pools > max(1, self._settings.pools) and await self._share(pools, now) is not None
 
     async def _share(self, pools: int, now: int) -> float | None:
         """Return the share of so many pools that are due in all pools in use; None if it is not too high.
@@ -224,10 +245,14 @@ class Brake:
         """Stream what ran empty in (after, until] and would lose something, leaving out what is held or released."""
         async with aclosing(self._losses.due(after=after, until=until)) as batches:
             async for pool_ids in batches:
-                standing = set()
-                if self._holding:
-                    standing = {hold.pool_id for hold in await self._holds.standing(pool_ids)}
+                standing = await self._standing(pool_ids)
                 yield await self._losses.of([each for each in pool_ids if each not in standing], now=now)
+
+    async def _standing(self, pool_ids: Collection[int]) -> dict[int, State]:
+        """Return which of some pools are held or released; without a query while there is no such pool."""
+        if not self._holding:
+            return {}
+        return {hold.pool_id: hold.state for hold in await self._holds.standing(sorted(pool_ids))}
 
     async def _next_page(self, state: State) -> list[Hold]:
         """Return the next of the holds in that state, beginning anew behind the last."""
@@ -252,11 +277,11 @@ class Brake:
             self._hand_out(still - self._handed_out, now)
 
     def _hand_out(self, released: set[int], now: int) -> None:
-        """Have pools settled that were released; they count no more as written in a flood."""
+        """Have pools settled that were released; they count no more as a flood."""
         if not released:
             return
         self._handed_out |= released
-        self._flood = {pool_id: at for pool_id, at in self._flood.items() if pool_id not in released}
+        self._flood.released(released)
         log.info("brake_released", pools=len(released))
         self._look_again(dict.fromkeys(released, now))
 

@@ -117,7 +117,7 @@ class Expirer:
                 while len(running) >= self._throttle.concurrency:
                     running -= await _finished(running)
                 await self._spare_the_nodes()
-                pool_ids = await self._restraints.sift(batch.pool_ids)
+                pool_ids = await self._restraints.sift(batch.pool_ids, batch.origin, now=batch.now)
                 report.cut_short_by = self._restraints.gate.closed_by()
                 if report.cut_short_by is not None:
                     break
@@ -126,6 +126,7 @@ class Expirer:
                     running.add(asyncio.create_task(settling, name="settle"))
         finally:
             results = await asyncio.gather(*running, return_exceptions=True)
+            self._restraints.brake.passed()
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -164,10 +165,8 @@ class Expirer:
             batch.pool_ids, now=batch.now, most=batch.most, after=batch.after
         )
         self._note(settlement, report, seconds=self._clock.monotonic() - began_at)
-        if batch.written:
-            self._restraints.brake.lost(
-                [case.as_read.pool_id for case in settlement.cases if case.copies], now=batch.now
-            )
+        lost = [case.as_read.pool_id for case in settlement.cases if case.copies]
+        self._restraints.brake.settled(batch.pool_ids, lost=lost, now=batch.now)
         if settlement.continue_after is not None:
             intake.go_on(batch, after=settlement.continue_after)
         else:

@@ -18,7 +18,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import ConfigurationError, StoreError, StoreRefusedError, StoreUnavailableError
 from pool_daemon.scheduling.agenda import Agenda, Work
 from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.scheduling.restraints import Origin, Restraints
 from pool_daemon.scheduling.throttle import Throttle
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.store import Store
@@ -46,14 +46,14 @@ log = structlog.get_logger("pool_daemon.expirer")
 class Batch:
     """Pools to be settled together as of the unix second `now`.
 
-    `most` workloads may go in one transaction. Pools that are `written` were changed by somebody else, wherever they
-    stand. A single pool that holds more than fits is continued behind the workload id `after`.
+    `most` workloads may go in one transaction. A single pool that holds more than fits is continued behind the workload
+    id `after`.
     """
 
     pool_ids: Sequence[int]
     now: int
     most: int
-    written: bool = False
+    origin: Origin = Origin.DUE
     after: Any = None
 
 
@@ -145,7 +145,7 @@ class Intake:
 
     def go_on(self, batch: Batch, *, after: Any) -> None:
         """Have the rest of a single pool, behind the workload id `after`, settled in its turn."""
-        self._take_turns(_alone(Batch(batch.pool_ids, batch.now, self._next_budget(), batch.written, after)))
+        self._take_turns(_alone(Batch(batch.pool_ids, batch.now, self._next_budget(), batch.origin, after)))
 
     def seconds_to_fresh(self) -> float | None:
         """Return how long it is until something else can have fallen due; None if that is not taken up any more."""
@@ -181,8 +181,8 @@ class Intake:
         written = await self._pools_written(work)
         await self._restraints.brake.inspect(work.after, now, written)
         lanes = (
-            self._by_id(written, now, written=True),
-            self._by_id(work.asked_for.keys() - written, now, written=False),
+            self._by_id(written, now, Origin.WRITTEN),
+            self._by_id(work.asked_for.keys() - written, now, Origin.DUE),
             self._due(work.after, now, _Overtaking()),
         )
         if self._in_order:
@@ -213,15 +213,15 @@ class Intake:
             pool_ids.update(await self._store.workloads.pools_of(list(work.workload_ids)))
         return pool_ids
 
-    async def _by_id(self, pool_ids: Collection[int], now: int, *, written: bool) -> AsyncGenerator[Batch, None]:
-        for batch in self._cut([DuePool(pool_id) for pool_id in sorted(pool_ids)], now, written=written):
+    async def _by_id(self, pool_ids: Collection[int], now: int, origin: Origin) -> AsyncGenerator[Batch, None]:
+        for batch in self._cut([DuePool(pool_id) for pool_id in sorted(pool_ids)], now, origin):
             yield batch
 
     async def _due(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
         """Yield everything that ran empty in (after, now], longest due first; crowds are overtaken meanwhile."""
         async with aclosing(self._waiting(after, now, overtaking)) as pages:
             async for pools in pages:
-                for batch in self._cut(overtaking.hand_out(pools), now):
+                for batch in self._cut(overtaking.hand_out(pools), now, _origin(after)):
                     yield batch
 
     async def _worth_settling(self, pools: Sequence[DuePool]) -> list[DuePool]:
@@ -236,7 +236,7 @@ class Intake:
         async with aclosing(self._waiting(after, now, overtaking, besides=sorted(overtaking.owners))) as pages:
             async for pools in pages:
                 overtaking.pool_ids.update(pool.pool_id for pool in pools)
-                for batch in self._cut(pools, now):
+                for batch in self._cut(pools, now, _origin(after)):
                     yield batch
                 left -= len(pools)
                 if left <= 0:
@@ -262,23 +262,23 @@ class Intake:
             overtaking.owners |= crowds
             self._lanes.appendleft(self._besides(after, now, overtaking))
 
-    def _cut(self, pools: Iterable[DuePool], now: int, *, written: bool = False) -> Iterator[Batch]:
+    def _cut(self, pools: Iterable[DuePool], now: int, origin: Origin) -> Iterator[Batch]:
         """Cut pools into batches of as many workloads as are to be settled at once, but a pool at least."""
         batch: list[int] = []
         workloads = 0
         for pool in pools:
             if batch and workloads + pool.weight > self._budget:
-                yield self._batch(batch, now, written=written)
+                yield self._batch(batch, now, origin)
                 batch, workloads = [], 0
             batch.append(pool.pool_id)
             workloads += pool.weight
         if batch:
-            yield self._batch(batch, now, written=written)
+            yield self._batch(batch, now, origin)
 
-    def _batch(self, pool_ids: Sequence[int], now: int, *, written: bool) -> Batch:
+    def _batch(self, pool_ids: Sequence[int], now: int, origin: Origin) -> Batch:
         """Return a batch; several pools may hold a few workloads more than their documents said, so there is room."""
         budget = self._next_budget()
-        return Batch(pool_ids, now, budget if len(pool_ids) == 1 else self._batch_workloads, written)
+        return Batch(pool_ids, now, budget if len(pool_ids) == 1 else self._batch_workloads, origin)
 
     def _next_budget(self) -> int:
         budget, self._budget = self._budget, min(self._budget * 2, self._batch_workloads)
@@ -293,6 +293,11 @@ def _crowds(pools: Sequence[DuePool], *, at_least: int) -> set[int]:
             workloads[pool.owner] += pool.weight
     total = sum(pool.weight for pool in pools)
     return {owner for owner, number in workloads.items() if total > at_least and number > total * CROWD_SHARE}
+
+
+def _origin(after: int | None) -> Origin:
+    """Say why that is looked at which ran empty after a unix second, or at any time."""
+    return Origin.OVERDUE if after is None else Origin.DUE
 
 
 async def _alone(batch: Batch) -> AsyncGenerator[Batch, None]:

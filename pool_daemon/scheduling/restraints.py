@@ -2,10 +2,23 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from pool_daemon.scheduling.gate import Gate
 from pool_daemon.scheduling.quarantine import Quarantine
+
+
+class Origin(StrEnum):
+    """Why a pool is looked at: that says whether anybody could know of it before.
+
+    It has just fallen due, or is asked for again (`due`); it was found by a look at everything overdue (`overdue`); or
+    somebody else has written it (`written`).
+    """
+
+    DUE = "due"
+    OVERDUE = "overdue"
+    WRITTEN = "written"
 
 
 class PoolBrake(Protocol):
@@ -14,11 +27,14 @@ class PoolBrake(Protocol):
     async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
         """Decide what to hold at the start of a pass over the unix seconds (after, now] and pools just written."""
 
-    def lost(self, pool_ids: Collection[int], *, now: int) -> None:
-        """Hear that some pools that somebody had written have lost something."""
+    async def sift(self, pool_ids: Sequence[int], origin: Origin, *, now: int) -> list[int]:
+        """Return those of some pools that may be settled as of the unix second `now`; they are in hand then."""
 
-    async def sift(self, pool_ids: Sequence[int]) -> list[int]:
-        """Return those of some pools that may be settled."""
+    def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
+        """Hear that some pools are in hand no more, and which of them have lost something."""
+
+    def passed(self) -> None:
+        """Hear that a pass is over: nothing is in hand."""
 
 
 class NoBrake:
@@ -27,12 +43,16 @@ class NoBrake:
     async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
         """Hold nothing."""
 
-    def lost(self, pool_ids: Collection[int], *, now: int) -> None:
+    async def sift(self, pool_ids: Sequence[int], origin: Origin, *, now: int) -> list[int]:
+        """Let everything pass."""
+        del origin, now
+        return list(pool_ids)
+
+    def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
         """Forget it."""
 
-    async def sift(self, pool_ids: Sequence[int]) -> list[int]:
-        """Let everything pass."""
-        return list(pool_ids)
+    def passed(self) -> None:
+        """Forget it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +63,6 @@ class Restraints:
     brake: PoolBrake
     quarantine: Quarantine
 
-    async def sift(self, pool_ids: Sequence[int]) -> list[int]:
-        """Return those of some pools that nothing holds back."""
-        return await self.brake.sift(self.quarantine.sift(pool_ids))
+    async def sift(self, pool_ids: Sequence[int], origin: Origin, *, now: int) -> list[int]:
+        """Return those of some pools that nothing holds back at the unix second `now`."""
+        return await self.brake.sift(self.quarantine.sift(pool_ids), origin, now=now)

@@ -27,6 +27,9 @@ USUAL_POOLS, USUAL_SHARE = 100, 0.2
 
 DONE_SECONDS = 60
 
+RESTLESS = {"RECONCILE__INTERVAL_SECONDS": "0.1", "RECONCILE__POOLS_PER_SECOND": "0"}
+"""The reconciler meets what is restored as early as the stream tells of it."""
+
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
@@ -35,7 +38,13 @@ DONE_SECONDS = 60
         ("before the start", 150),
         *(
             pytest.param(when, 1_000, marks=pytest.mark.faults)
-            for when in ("before the start", "while it runs", "over what is there")
+            for when in (
+                "before the start",
+                "while it starts",
+                "while it runs",
+                "while it reconciles",
+                "over what is there",
+            )
         ),
     ],
 )
@@ -55,9 +64,9 @@ def test_22_of_a_restored_backup_no_more_goes_than_usual_until_somebody_says_so(
         explorer.create(backup)
     if when == "over what is there":
         explorer.create([topped_up_since(pool) for pool in backup])
-    with daemon_on(mongo_uri, explorer) as daemon:
-        ledger.settle(int(time.time()) + 3)
-        if when == "while it runs":
+    with daemon_on(mongo_uri, explorer, **(RESTLESS if when == "while it reconciles" else {})) as daemon:
+        ledger.settle(int(time.time()) + 3 if when != "while it starts" else None)
+        if when in ("while it starts", "while it runs", "while it reconciles"):
             insert(explorer.workloads, [workload for pool in backup for workload in pool.workloads])
         if when == "over what is there":
             explorer.pools.drop()

@@ -18,6 +18,7 @@ from virtual_clock import VirtualClock
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.scheduling.brake import Brake
+from pool_daemon.scheduling.restraints import Origin
 from pool_daemon.settings import sections
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.decommissions import Decommissions
@@ -105,10 +106,18 @@ class Scene:
     ) -> list[int]:
         """Do what a pass does to these pools; return those that it settled."""
         await self.brake.inspect(after, now, written)
-        settled = await self.brake.sift([pool.pool_id for pool in pools])
+        origin = Origin.WRITTEN if written else Origin.OVERDUE if after is None else Origin.DUE
+        settled = await self.brake.sift([pool.pool_id for pool in pools], origin, now=now)
         if settled:
-            await self._decommissions.settle(settled, now=NOW)
+            settlement = await self._decommissions.settle(settled, now=NOW)
+            lost = [case.as_read.pool_id for case in settlement.cases if case.copies]
+            self.brake.settled(settled, lost=lost, now=now)
+        self.brake.passed()
         return settled
+
+    async def sift(self, pool_ids: Sequence[int]) -> list[int]:
+        """Ask about pools that have just fallen due."""
+        return await self.brake.sift(pool_ids, Origin.DUE, now=NOW)
 
     def held(self) -> set[int]:
         return {document["_id"] for document in self.documents.find({"state": "held"})}
@@ -214,7 +223,7 @@ async def test_what_is_held_is_held_after_a_restart_and_does_not_count_again(sce
     held = scene.buy(FEW + 1, ran_out_ago=100)
     await scene.pass_over(held)
     scene.start()
-    assert await scene.brake.sift(ids(held)) == []
+    assert await scene.sift(ids(held)) == []
     pools = scene.buy(FEW)
     with capture_logs() as logs:
         assert await scene.pass_over([*held, *pools]) == ids(pools)
@@ -313,7 +322,7 @@ async def test_when_the_last_hold_is_gone_nobody_looks_any_more(scene: Scene, mo
     before = times_entered(mongo)
     with fail_point(mongo, *READS, mode="alwaysOn", errorCode=50):
         await scene.brake.look(scene.gate)
-        assert await scene.brake.sift([1, 2]) == [1, 2]
+        assert await scene.sift([1, 2]) == [1, 2]
     assert times_entered(mongo) == before
 
 
@@ -332,11 +341,11 @@ async def test_a_pool_that_is_topped_up_is_held_no_more_and_runs_out_like_any_ot
     topped_up, *others = pools = scene.buy(FEW + 1)
     await scene.pass_over(pools)
     scene.explorer.top_up(topped_up.pool_id, Rates(100, 0, 0))
-    assert await scene.brake.sift(ids(pools)) == [topped_up.pool_id]
+    assert await scene.sift(ids(pools)) == [topped_up.pool_id]
     await scene.brake.look(scene.gate)
     assert scene.held() == set(ids(others))
     await scene.brake.inspect(NOW, NOW + 200)
-    assert await scene.brake.sift(ids(pools)) == [topped_up.pool_id]
+    assert await scene.sift(ids(pools)) == [topped_up.pool_id]
 
 
 async def test_a_pool_that_is_topped_up_and_due_again_before_anybody_looked_is_held_no_more(scene: Scene) -> None:
@@ -345,7 +354,7 @@ async def test_a_pool_that_is_topped_up_and_due_again_before_anybody_looked_is_h
     scene.explorer.pools.update_one(
         {"_id": topped_up.pool_id}, {"$set": {"last_updated": NOW - 5, "empty_at": NOW - 2}}
     )
-    assert await scene.brake.sift(ids(pools)) == [topped_up.pool_id]
+    assert await scene.sift(ids(pools)) == [topped_up.pool_id]
 
 
 async def test_a_pool_that_is_written_but_as_empty_as_before_stays_held(scene: Scene) -> None:
@@ -358,7 +367,7 @@ async def test_a_pool_that_is_written_but_as_empty_as_before_stays_held(scene: S
     assert document is not None
     assert document["empty_at"] != written.empty_at
     await scene.brake.look(scene.gate)
-    assert await scene.brake.sift(ids(pools)) == []
+    assert await scene.sift(ids(pools)) == []
     scene.start()
     assert await scene.pass_over(pools) == []
 
@@ -442,9 +451,7 @@ async def test_a_share_of_zero_leaves_it_to_the_number(scene: Scene) -> None:
 
 async def written(scene: Scene, pools: Sequence[Purchase], *, now: int = NOW) -> list[int]:
     """Pass over pools that the change stream has named."""
-    settled = await scene.pass_over(pools, after=now, now=now, written=ids(pools))
-    scene.brake.lost(settled, now=now)
-    return settled
+    return await scene.pass_over(pools, after=now, now=now, written=ids(pools))
 
 
 async def test_a_backup_restored_under_a_running_daemon_is_held_after_the_first_few(scene: Scene) -> None:
@@ -456,6 +463,15 @@ async def test_a_backup_restored_under_a_running_daemon_is_held_after_the_first_
     for pools in rest:
         assert await written(scene, pools) == []
     assert scene.held() == {pool.pool_id for pools in rest for pool in pools}
+
+
+async def test_what_is_in_hand_counts_before_anybody_knows_what_it_loses(scene: Scene) -> None:
+    scene.buy_lasting(FEW)
+    first, more = scene.buy(FEW), scene.buy(1)
+    for pools, going in ((first, ids(first)), (more, [])):
+        await scene.brake.inspect(NOW, NOW, ids(pools))
+        assert await scene.brake.sift(ids(pools), Origin.WRITTEN, now=NOW) == going
+    assert scene.held() == set(ids(more))
 
 
 async def test_a_backup_restored_so_quickly_that_one_pass_sees_it_whole_is_held_whole(scene: Scene) -> None:

@@ -1,9 +1,10 @@
 """The brake and whole passes on a real server: which pools that are looked at by id are a flood."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
 from bson import Int64
@@ -78,6 +79,11 @@ class Scene:
         empty_at = Int64(time.time() - 3600)
         return [self.explorer.buy_expired(*[CONTAINER] * containers, empty_at=empty_at) for _ in range(number)]
 
+    def miss(self, pools: Sequence[Purchase]) -> None:
+        """Have the reconciler meet pools that no pass has settled."""
+        for pool in pools:
+            self.agenda.look_at_missed(pool.pool_id, at=int(time.time()))
+
     async def run_pass(self) -> int:
         """Run a pass; return how many workloads it decommissioned."""
         return (await self.expirer.run_pass(int(time.time()))).decommissioned
@@ -130,3 +136,31 @@ async def test_pools_that_others_write_empty_are_one(scene: Scene) -> None:
     pools = scene.write_empty(2)
     assert await scene.run_pass() == 0
     assert scene.held() == {pool.pool_id for pool in pools}
+
+
+async def test_pools_written_empty_that_the_reconciler_meets_before_the_stream_tells_of_them_are_one(
+    scene: Scene,
+) -> None:
+    pools = scene.buy_expired(FEW + 1)
+    scene.miss(pools)
+    assert await scene.run_pass() == 0
+    assert scene.held() == {pool.pool_id for pool in pools}
+
+
+async def test_pools_written_empty_under_a_look_at_everything_are_one(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The brake has counted what is overdue when somebody goes on to restore a backup."""
+    counted = scene.buy_expired(FEW)
+    restored: list[Purchase] = []
+
+    async def inspect_and_restore(*arguments: Any) -> None:
+        await inspect(*arguments)
+        restored.extend(scene.buy_expired(3 * FEW))
+
+    inspect = scene.brake.inspect
+    monkeypatch.setattr(scene.brake, "inspect", inspect_and_restore)
+    scene.agenda.rescan()
+    assert await scene.run_pass() == len(counted)
+    assert scene.held() < {pool.pool_id for pool in [*counted, *restored]}
+    assert len(scene.held()) == len(restored)

@@ -12,6 +12,7 @@ from virtual_clock import VirtualClock
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.intake import Batch, Intake
 from pool_daemon.scheduling.reports import Reports
+from pool_daemon.scheduling.restraints import Origin
 from pool_daemon.scheduling.throttle import Throttle
 from pool_daemon.settings.sections import Expiry, Log
 from pool_daemon.store.pools import DuePage, DuePool
@@ -243,7 +244,19 @@ async def test_what_is_asked_for_meanwhile_is_taken_up_wherever_it_stands(
     clock.pass_time(1)
     batch = await scene.intake.next()
     assert batch is not None
-    assert (batch.pool_ids, batch.written) == ([7_000, 9_000], True)
+    assert (batch.pool_ids, batch.origin) == ([7_000, 9_000], Origin.WRITTEN)
+
+
+async def test_a_batch_says_whether_it_fell_due_or_was_found_by_a_look_at_everything(
+    scene: Scene, grid: Grid, agenda: Agenda, clock: VirtualClock
+) -> None:
+    grid.add(1)
+    await scene.begin()
+    assert [batch.origin for batch in await scene.rest()] == [Origin.OVERDUE]
+    grid.add(1, empty_at=NOW + 1)
+    agenda.look_again_at_all({7_000: NOW + 1})
+    clock.pass_time(1)
+    assert [batch.origin for batch in await scene.rest()] == [Origin.DUE, Origin.DUE]
 
 
 async def test_a_rescan_is_not_put_off_by_what_falls_due(
