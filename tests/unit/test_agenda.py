@@ -151,6 +151,14 @@ def test_what_others_have_written_is_told_from_what_comes_by_itself() -> None:
         agenda.try_again(dict.fromkeys((6, 7, 8), at + 10))
 
 
+def test_a_pool_that_was_missed_came_to_it_long_ago_and_somebody_has_written_it() -> None:
+    agenda = Agenda()
+    agenda.look_at_missed(7, at=10)
+    assert agenda.next_at() == 10
+    work = agenda.take(10)
+    assert (work.asked_for, work.written) == ({7: LONG_AGO}, {7})
+
+
 def test_a_pool_that_is_tried_again_and_given_back_keeps_its_second() -> None:
     agenda = Agenda()
     agenda.try_again({7: 20})
