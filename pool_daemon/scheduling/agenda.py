@@ -12,6 +12,7 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 LONG_AGO: Final = 0
@@ -35,6 +36,14 @@ class Work:
     workload_ids: frozenset[Any] = field(default=frozenset())
 
 
+class _AtWork(Enum):
+    """Whether a pass is at work, and whether it looks at everything overdue."""
+
+    NOTHING = auto()
+    PASS = auto()
+    RESCAN = auto()
+
+
 class _Wish(NamedTuple):
     """A look at the unix second `at`, at a pool that came to it at the second `since`, `written` by somebody else."""
 
@@ -55,8 +64,7 @@ class Agenda:
         self._taken: dict[int, _Wish] = {}
         self._queue: list[tuple[int, int]] = []
         self._workload_ids: set[Any] = set()
-        self._at_work = False
-        self._rescanning = False
+        self._at_work = _AtWork.NOTHING
 
     @property
     def watermark(self) -> int | None:
@@ -69,7 +77,7 @@ class Agenda:
 
         None while everything overdue is yet to be looked at, or is being looked at.
         """
-        return None if self._rescan_wanted or self._rescanning else self._watermark
+        return None if self._rescan_wanted or self._at_work is _AtWork.RESCAN else self._watermark
 
     @property
     def rescan_wanted(self) -> bool:
@@ -104,7 +112,7 @@ class Agenda:
 
         While a pass is at work it may be about to ask, by what it read before; so the answer is yes for any pool.
         """
-        return self._at_work or pool_id in self._wishes
+        return self._at_work is not _AtWork.NOTHING or pool_id in self._wishes
 
     def look_at_workloads(self, workload_ids: Iterable[Any]) -> None:
         """Ask for a look at the pools, yet unknown, of some workloads that were deployed."""
@@ -124,11 +132,10 @@ class Agenda:
         """
         if self._rescan_is_due(now):
             self._rescan_wanted = True
-        self._rescanning = self._rescan_wanted
-        after = None if self._rescanning else self._watermark
+        self._at_work = _AtWork.RESCAN if self._rescan_wanted else _AtWork.PASS
+        after = None if self._rescan_wanted else self._watermark
         self._rescan_wanted = False
         self._taken = {}
-        self._at_work = True
         return self.take_more(now, after=after)
 
     def take_more(self, now: int, *, after: int | None) -> Work:
@@ -151,7 +158,7 @@ class Agenda:
 
     def put_back(self, work: Work) -> None:
         """Take back the work of a pass that did not come to its end."""
-        self._at_work = self._rescanning = False
+        self._at_work = _AtWork.NOTHING
         self._rescan_wanted = self._rescan_wanted or work.after is None
         self._workload_ids.update(work.workload_ids)
         for pool_id in work.asked_for:
@@ -159,7 +166,7 @@ class Agenda:
 
     def finished(self, now: int) -> None:
         """Note that a pass has looked at everything due at the unix second `now`."""
-        self._at_work = self._rescanning = False
+        self._at_work = _AtWork.NOTHING
         self._watermark = now
 
     def rescanned(self, at: int) -> None:
