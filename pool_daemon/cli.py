@@ -5,7 +5,9 @@ import select
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from pool_daemon import early_stop
 from pool_daemon.commands import build_parser
 from pool_daemon.errors import ExitCode, PoolDaemonError
 from pool_daemon.telemetry.credentials import mask_credentials
@@ -33,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
 def _dispatch(argv: Sequence[str]) -> ExitCode:
     # No option before the command takes a value, so the first word that is no option is the command.
     chosen = next((word for word in argv if not word.startswith("-")), "")
+    with early_stop.held_back() if chosen == "run" else nullcontext():
+        return _run(chosen, argv)
+
+
+def _run(chosen: str, argv: Sequence[str]) -> ExitCode:
     parser = build_parser(loaded={chosen})
     try:
         arguments = parser.parse_args(argv)

@@ -6,16 +6,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
+from pool_daemon.early_stop import STOP_SIGNALS, let_through
 from pool_daemon.errors import ExitCode
-
-STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
 def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first signal; leave the process at once at the second; restore everything at the end.
+    """Call `stop` at the first signal, be it one held back; leave at once at the second; restore everything at the end.
 
     Leaving at once skips every clean-up on purpose: whoever sends a second signal has seen the first one fail.
     """
@@ -33,6 +31,7 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, receive)
+    let_through()
     try:
         yield
     finally:

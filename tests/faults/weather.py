@@ -25,7 +25,7 @@ HOUR_SECONDS = 3600
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 3.0
 """How long something goes on, and how long it is calm after it."""
 
-RETURN_SECONDS = 30
+START_SECONDS, RETURN_SECONDS = 30, 30
 
 COMMANDS = (
     "find",
@@ -65,6 +65,10 @@ class Relief:
         self.daemon.__exit__(None, None, None)
         self.daemon = self._next()
         self.daemon.__enter__()
+
+    def wait_until_heard(self) -> None:
+        """Wait until the daemon has said anything: before that, its process is no daemon yet."""
+        self.daemon.wait_for_log(bool, within_seconds=START_SECONDS, what="anything in its log")
 
     def _next(self) -> DaemonProcess:
         return DaemonProcess(uri=self._uri, database_name=self._database_name, **self._settings)
@@ -136,6 +140,7 @@ class Weather:
         self._other.replace()
 
     def _stop(self) -> None:
+        self._other.wait_until_heard()
         self._other.daemon.stop()
         self._wait()
         self._other.replace()

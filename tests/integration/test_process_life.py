@@ -75,6 +75,33 @@ def test_an_idle_daemon_stops_at_once(explorer: Explorer, ledger: Ledger, mongo_
         assert time.monotonic() - asked_at < STOP_SECONDS
 
 
+class StoppedWhileImported(DaemonProcess):
+    """A daemon that is asked to stop while its modules are being imported."""
+
+    program = (
+        "-c",
+        """
+import os, signal, sys
+from pool_daemon import commands, cli
+
+class Command(commands.Command):
+    def load(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().load()
+
+commands.COMMANDS["run"] = Command(*commands.COMMANDS["run"])
+sys.exit(cli.main(["run"]))
+""",
+    )
+
+
+def test_a_daemon_that_is_told_to_stop_while_it_starts_stops_in_order(explorer: Explorer, mongo_uri: str) -> None:
+    with StoppedWhileImported(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+        daemon.wait_for_exit()
+        assert daemon.complaints() == []
+    assert daemon.said("stopped")
+
+
 @pytest.mark.parametrize("uri", ["mongodb://127.0.0.1:9/", "mongodb+srv://db.invalid/"])
 def test_a_daemon_that_waits_for_its_database_stops_at_once(uri: str) -> None:
     with running_daemon(uri=uri, database_name="explorer", **QUICK) as daemon:
