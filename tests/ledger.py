@@ -105,9 +105,9 @@ class Ledger:
         assert list(explorer.orders.find({"_id": {"$in": workload_ids}})) == []
         assert list(explorer.events.find({"workload_id": {"$in": workload_ids}})) == []
 
-    def violations(self) -> list[str]:
-        """List every violation of either invariant."""
-        return self.violations_of_i1() + self.violations_of_i2()
+    def violations(self, *, served_until: float | None = None) -> list[str]:
+        """List every violation of either invariant; what runs empty after `served_until` has no daemon any more."""
+        return self.violations_of_i1() + self.violations_of_i2(served_until=served_until)
 
     def violations_of_i1(self) -> list[str]:
         """Say of each workload that went too early, or that is half gone, why it should not have."""
@@ -126,7 +126,7 @@ class Ledger:
             *(f"{each}: an event while it still runs" for each in recorded if each not in gone),
         ]
 
-    def violations_of_i2(self) -> list[str]:
+    def violations_of_i2(self, *, served_until: float | None = None) -> list[str]:
         """Say of each workload that was lost, or that went twice or by halves, what is wrong."""
         account = self.read()
         transitions = Counter(each.workload_id for each in account.decommissions)
@@ -139,7 +139,7 @@ class Ledger:
             ),
             *(f"{workload_id}: ordered again while its order was there" for workload_id in account.ordered_again),
             *self._half_done(account.decommissions),
-            *self._left_behind(account),
+            *self._left_behind(account, self.now() if served_until is None else served_until),
         ]
 
     def _why_early(self, each: Decommission) -> str | None:
@@ -164,8 +164,8 @@ class Ledger:
             elif workload_id in to_be_deleted and workloads[workload_id] != orders.get(workload_id):
                 yield f"{workload_id}: its order is not a copy of its document"
 
-    def _left_behind(self, account: "Account") -> Iterator[str]:
-        then = int(self.now()) - GRACE_SECONDS
+    def _left_behind(self, account: "Account", now: float) -> Iterator[str]:
+        then = int(now) - GRACE_SECONDS
         users = {workload_id: rates for workload_id, rates in self._explorer.rates.items() if any(rates)}
         for workload_id, rates in users.items():
             workload = account.documents["workload"].get(workload_id, {})
