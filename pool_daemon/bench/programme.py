@@ -36,12 +36,12 @@ def quick() -> Sequence[Row]:
     """Return the same kinds of work, small enough for a look in between."""
     return (
         Storm(name="storm-pools", pools=2_000, patience_seconds=1),
-        Storm(name="storm-workloads", pools=20, workloads_each=200, patience_seconds=1),
-        Storm(name="storm-one-pool", pools=1, workloads_each=4_000, patience_seconds=1),
+        Storm(name="storm-workloads", pools=20, workloads_each=150, patience_seconds=1),
+        Storm(name="storm-one-pool", pools=1, workloads_each=3_000, patience_seconds=1),
         StormGrowth(sizes=(200, 2_000)),
         OneAtATime(trials=5),
         Rearming(trials=20),
-        BusyGrid(updates_a_second=2000, seconds=6),
+        BusyGrid(updates_a_second=2000, seconds=5),
         Standing(sizes=(1_000, 10_000), idle_seconds=3),
         StartWithoutIndexes(pools=20_000),
         Reconciliation(pools=20_000, workloads_each=2, drifted=200, trials=3),
