@@ -100,7 +100,7 @@ class Brake:
                 self._flood.expect(credible)
             unexpected = self._flood.unexpected(sorted(written), Origin.WRITTEN)
             if self._may_be_flood(unexpected, now):
-                await self._hold_flood(unexpected, now)
+                await self._hold_flood(unexpected - (await self._standing(unexpected)).keys(), now)
 
     async def sift(self, pool_ids: Sequence[int], origin: Origin, *, now: int) -> list[int]:
         """Return those pools that are not held, and count them as in hand if nobody could expect them.
@@ -111,13 +111,13 @@ class Brake:
         if not self._settings.enabled:
             return list(pool_ids)
         standing = await self._standing(pool_ids)
+        held = {pool_id for pool_id, state in standing.items() if state is State.HELD}
         unexpected = self._flood.unexpected([each for each in pool_ids if each not in standing], origin)
         if self._may_be_flood(unexpected, now):
             async with self._reviewing:
-                await self._hold_flood(unexpected, now)
-            standing = await self._standing(pool_ids)
-        self._flood.take_in_hand(unexpected - standing.keys())
-        return [pool_id for pool_id in pool_ids if standing.get(pool_id) is not State.HELD]
+                held |= await self._hold_flood(unexpected, now)
+        self._flood.take_in_hand(unexpected - held)
+        return [pool_id for pool_id in pool_ids if pool_id not in held]
 
     def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
         """Hear that some pools are in hand no more, and which of them have lost something."""
@@ -201,24 +201,24 @@ class Brake:
         """
         return bool(pool_ids) and self._flood.with_them(pool_ids, now=now) > max(1, self._settings.pools)
 
-    async def _hold_flood(self, pool_ids: Collection[int], now: int) -> None:
+    async def _hold_flood(self, pool_ids: Collection[int], now: int) -> set[int]:
         """Hold some pools if, with those that are in hand or have lost something within a minute, they are too many.
 
-        Here, too, the cheap questions come first: all of them are counted before those that would lose anything.
+        They are neither held nor released yet; returned are those that are held by now. Here, too, the cheap questions
+        come first: all of them are counted before those that would lose anything.
         """
         if await self._share(self._flood.with_them(pool_ids, now=now), now) is None:
-            return
-        standing = await self._standing(pool_ids)
-        losses = await self._losses.of(sorted(set(pool_ids) - standing.keys()), now=now)
+            return set()
+        losses = await self._losses.of(sorted(pool_ids), now=now)
         losing = {loss.pool_id for loss in losses}
-        if not self._may_be_flood(losing, now):
-            return
         pools = self._flood.with_them(losing, now=now)
-        if await self._share(pools, now) is not None:
-            self._holding = True
-            self._flood.held(losing, now=now)
-            reason = f"{pools} pools turned up within a minute that had run empty before"
-            await self._tell_held(await self._holds.hold(losses, reason=reason, at=now), reason)
+        if not self._may_be_flood(losing, now) or await self._share(pools, now) is None:
+            return set()
+        self._holding = True
+        self._flood.held(losing, now=now)
+        reason = f"{pools} pools turned up within a minute that had run empty before"
+        await self._tell_held(await self._holds.hold(losses, reason=reason, at=now), reason)
+        return losing
 
     async def _share(self, pools: int, now: int) -> float | None:
         """Return the share of so many pools that are due in all pools in use; None if it is not too high.

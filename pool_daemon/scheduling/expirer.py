@@ -165,8 +165,7 @@ class Expirer:
             batch.pool_ids, now=batch.now, most=batch.most, after=batch.after
         )
         self._note(settlement, report, seconds=self._clock.monotonic() - began_at)
-        lost = [case.as_read.pool_id for case in settlement.cases if case.copies]
-        self._restraints.brake.settled(batch.pool_ids, lost=lost, now=batch.now)
+        self._restraints.brake.settled(batch.pool_ids, lost=settlement.lost_something, now=batch.now)
         if settlement.continue_after is not None:
             intake.go_on(batch, after=settlement.continue_after)
         else:

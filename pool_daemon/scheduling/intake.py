@@ -53,7 +53,7 @@ class Batch:
     pool_ids: Sequence[int]
     now: int
     most: int
-    origin: Origin = Origin.DUE
+    origin: Origin
     after: Any = None
 
 

@@ -86,6 +86,11 @@ class Settlement:
         """Every workload that was set to be deleted."""
         return [gone for case in self.cases for gone in case.gone]
 
+    @property
+    def lost_something(self) -> list[int]:
+        """The ids of the pools of which a workload was set to be deleted."""
+        return [case.as_read.pool_id for case in self.cases if case.copies]
+
 
 class CaseReader:
     """Reads the pools of a batch with their deployed workloads, and decides."""

@@ -89,7 +89,7 @@ def test_18_what_a_killed_daemon_had_half_done_on_a_standalone_server_is_finishe
         half_done = 0
         for _ in range(kills):
             with DaemonProcess(uri=standalone.uri, database_name="explorer", **settings) as daemon:
-                daemon.wait_for_log(bool, within_seconds=DONE_SECONDS, what="the daemon's first word")
+                daemon.wait_for_first_word(within_seconds=DONE_SECONDS)
                 wait_for_instant(time.time() + chance.uniform(0.2, LONGEST_LIFE_SECONDS))
             half_done += intents.count_documents({})
         left = explorer.running()

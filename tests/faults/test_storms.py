@@ -87,7 +87,7 @@ def test_5_a_daemon_killed_in_a_storm_again_and_again_leaves_nothing_half_done(
         for _ in range(KILLS):
             buy_expired(explorer, PER_LIFE - explorer.running())
             with DaemonProcess(uri=mongo_uri, database_name=explorer.database.name, **settings) as daemon:
-                daemon.wait_for_log(bool, within_seconds=10, what="the daemon's first word")
+                daemon.wait_for_first_word(within_seconds=10)
                 wait_for_instant(time.time() + chance.uniform(0, LONGEST_LIFE_SECONDS))
             cut_off |= open_transactions(mongo)
             assert explorer.running() > 0, "the storm was over before the daemon was killed"

@@ -245,7 +245,7 @@ def test_20_daemons_that_act_at_once_do_nothing_twice(
             ]
             with ExitStack() as frozen:
                 for daemon in daemons:
-                    daemon.wait_for_log(bool, within_seconds=DONE_SECONDS, what="the daemon's first word")
+                    daemon.wait_for_first_word(within_seconds=DONE_SECONDS)
                     frozen.enter_context(daemon.frozen())
             for daemon in daemons:
                 daemon.wait_for_exit()

@@ -66,10 +66,6 @@ class Relief:
         self.daemon = self._next()
         self.daemon.__enter__()
 
-    def wait_until_heard(self) -> None:
-        """Wait until the daemon has said anything: before that, its process is no daemon yet."""
-        self.daemon.wait_for_log(bool, within_seconds=START_SECONDS, what="anything in its log")
-
     def _next(self) -> DaemonProcess:
         return DaemonProcess(uri=self._uri, database_name=self._database_name, **self._settings)
 
@@ -140,7 +136,7 @@ class Weather:
         self._other.replace()
 
     def _stop(self) -> None:
-        self._other.wait_until_heard()
+        self._other.daemon.wait_for_first_word(within_seconds=START_SECONDS)
         self._other.daemon.stop()
         self._wait()
         self._other.replace()

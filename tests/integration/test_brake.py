@@ -110,8 +110,7 @@ class Scene:
         settled = await self.brake.sift([pool.pool_id for pool in pools], origin, now=now)
         if settled:
             settlement = await self._decommissions.settle(settled, now=NOW)
-            lost = [case.as_read.pool_id for case in settlement.cases if case.copies]
-            self.brake.settled(settled, lost=lost, now=now)
+            self.brake.settled(settled, lost=settlement.lost_something, now=now)
         self.brake.passed()
         return settled
 
