@@ -40,11 +40,11 @@ def rounded_to_64_bits(exact: Fraction) -> Fraction:
 
 def sync(pool: Document, now: int) -> None:
     """Deduct what was used until `now`; a clock that stepped back changes nothing."""
-    elapsed = now - pool["last_updated"]
+    elapsed = now - pool.get("last_updated", 0)
     if elapsed < 0:
         return
     for left, active in RESOURCES.values():
-        pool[left] = max(0.0, pool[left] - pool[active] * float(elapsed))
+        pool[left] = max(0.0, pool.get(left, 0.0) - pool.get(active, 0.0) * float(elapsed))
     pool["last_updated"] = now
 
 
@@ -82,8 +82,9 @@ def remove_workload(pool: Document, workload_id: int, rates: Rates, *, now: int)
         return
     sync(pool, now)
     for (_, active), rate in zip(RESOURCES.values(), rates, strict=True):
-        left = pool[active] - max(0.0, rate)
-        pool[active] = left if left >= NEGLIGIBLE_RATE else 0.0
+        if rate > 0:
+            left = pool[active] - rate
+            pool[active] = left if left >= NEGLIGIBLE_RATE else 0.0
     workload_ids[workload_ids.index(workload_id)] = workload_ids[-1]
     workload_ids.pop()
     recompute(pool)
@@ -91,23 +92,29 @@ def remove_workload(pool: Document, workload_id: int, rates: Rates, *, now: int)
 
 def exhausted(pool: Document, rates: Rates, *, now: int) -> list[str]:
     """Name the resources that the rates use and that do not last one more second at `now`."""
-    then = dict(pool)
+    then = dict.fromkeys(itertools.chain(*RESOURCES.values()), 0.0) | pool
     sync(then, now)
     return [
         resource
         for (resource, (left, active)), rate in zip(RESOURCES.items(), rates, strict=True)
-        if rate > 0 and (then[left] <= 0 or then[left] < then[active])
+        if rate > 0 and (then[left] <= 0 or (then[active] >= NEGLIGIBLE_RATE and then[left] < then[active]))
     ]
 
 
 def is_readable(pool: Document) -> bool:
-    """Tell whether every field that a decision needs is there and makes sense."""
+    """Tell whether every field that a decision needs makes sense; a missing one is 0, but for the end itself."""
     whole = ("last_updated", "empty_at")
-    numbers = [pool.get(name) for name in (*whole, *itertools.chain(*RESOURCES.values()))]
+    rates = [pool.get(active, 0.0) for _, active in RESOURCES.values()]
+    numbers = [
+        pool.get("last_updated", 0),
+        pool.get("empty_at"),
+        *(pool.get(left, 0.0) for left, _ in RESOURCES.values()),
+    ]
     node_ids, workload_ids = (pool.get(name) or [] for name in ("node_ids", "active_workload_ids"))
     return (
-        all(isinstance(number, int | float) and isfinite(number) for number in numbers)
-        and all(pool[name] == int(pool[name]) for name in whole)
+        all(isinstance(number, int | float) and isfinite(number) for number in [*numbers, *rates])
+        and all(rate > -NEGLIGIBLE_RATE for rate in rates)
+        and all(pool.get(name, 0) == int(pool.get(name, 0)) for name in whole)
         and isinstance(workload_ids, list)
         and isinstance(node_ids, list)
         and all(isinstance(node_id, str) for node_id in node_ids)

@@ -98,7 +98,9 @@ def _container(document: Mapping[str, Any]) -> ResourceUnits:
     cru = fields.whole(capacity, "cpu", UnitsError)
     mru = _gib(capacity, "memory")
     charged = max(0.0, _gib(capacity, "disk_size") - CONTAINER_ROOT_GIB)
-    hru, sru = _hdd_or_ssd(charged, capacity, "disk_type")
+    disk_type = fields.whole(capacity, "disk_type", UnitsError)
+    # A customer may send any number there. The explorer then charges no disk, but cores and memory all the same.
+    hru, sru = charged * (disk_type == HDD), charged * (disk_type == SSD)
     return ResourceUnits(cru=cru, mru=mru, hru=hru, sru=sru)
 
 

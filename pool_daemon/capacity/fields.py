@@ -12,6 +12,9 @@ from pool_daemon.errors import PoolDaemonError
 
 _MISSING: Final = object()
 
+RATE_DUST: Final = 0.00001
+"""Rates closer to 0 than this, on either side, are what rounding left behind of workloads that are gone."""
+
 
 def whole(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> int:
     """Return a field that fits an int64; a bool is not a number, a whole double is."""
@@ -35,6 +38,14 @@ def number(document: Mapping[str, Any], name: str, error: type[PoolDaemonError])
     raise error(f"{name} {_describe(value)}, not a number")
 
 
+def rate(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> float:
+    """Return a number that is an active rate: below zero it may be rounding dust, and no more."""
+    value = number(document, name, error)
+    if value <= -RATE_DUST:
+        raise error(f"{name} is {value}, a rate below zero")
+    return value
+
+
 def text(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> str:
     """Return a field that is a string."""
     value = document.get(name, _MISSING)
@@ -53,6 +64,12 @@ def wholes(document: Mapping[str, Any], name: str, error: type[PoolDaemonError])
     """Return a field that is an array of whole numbers; missing or null is None."""
     values = _array(document, name, error)
     return None if values is None else [whole({name: value}, name, error) for value in values]
+
+
+def filled(document: Mapping[str, Any], zeroes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that `zeroes` names, each missing or null one as its zero value."""
+    values = {name: document.get(name) for name in zeroes}
+    return {name: zeroes[name] if value is None else value for name, value in values.items()}
 
 
 def _array(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> list[Any] | None:

@@ -6,23 +6,38 @@ same database, so every operation must come to its result bit for bit.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.arithmetic import LATEST, all_finite, runs_out_at
-from pool_daemon.errors import CapacityError, NotFiniteError
+from pool_daemon.capacity.fields import RATE_DUST
+from pool_daemon.errors import CapacityError, NotFiniteError, PoolDaemonError
 
 NEVER: Final = LATEST
 """The `empty_at` of a pool that nothing drains."""
-
-NEGLIGIBLE_RATE: Final = 0.00001
-"""An active rate below this is what rounding left behind of workloads that are gone, and becomes 0."""
 
 _DOUBLES: Final = ("cus", "sus", "ipv4us", "active_cu", "active_su", "active_ipv4")
 
 Amounts = tuple[float, float, float]
 """Compute, storage and IPv4, in that order: unit seconds left, or units active."""
+
+FIELDS: Final = (
+    ("cus", fields.number, 0.0),
+    ("sus", fields.number, 0.0),
+    ("ipv4us", fields.number, 0.0),
+    ("node_ids", fields.texts, None),
+    ("last_updated", fields.whole, 0),
+    ("active_cu", fields.rate, 0.0),
+    ("active_su", fields.rate, 0.0),
+    ("active_ipv4", fields.rate, 0.0),
+    ("empty_at", fields.whole, 0),
+    ("customer_tid", fields.whole, 0),
+    ("sponsor_tid", fields.whole, 0),
+    ("active_workload_ids", fields.wholes, None),
+)
+"""A pool's fields behind its id, in the order in which they are written: name, how it is read, and what it is where it
+is missing. Older explorers knew fewer fields, and theirs reads what is missing as zero."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +49,7 @@ class Pool:
     so that a shallow copy stays as it is. Nothing is ever credited for a clock that steps back: while `now`
     lies before `last_updated`, no time passes for the pool.
 
+    `missing` names the fields that the document lacked from which the pool was read; an update adds none of them.
     Raises NotFiniteError if an amount or a rate is NaN or infinite.
     """
 
@@ -50,6 +66,7 @@ class Pool:
     customer_tid: int
     sponsor_tid: int
     active_workload_ids: list[int] | None
+    missing: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self._require_finite("what is left or active", *self._left, *self._active)
@@ -65,6 +82,12 @@ class Pool:
     @property
     def _active(self) -> Amounts:
         return self.active_cu, self.active_su, self.active_ipv4
+
+    @property
+    def draining(self) -> Amounts:
+        """The active rates as every decision sees them: rounding dust, on either side of 0, drains nothing."""
+        cu, su, ipv4u = (0.0 if abs(rate) < RATE_DUST else rate for rate in self._active)
+        return cu, su, ipv4u
 
     def sync_current_capacity(self, now: int) -> None:
         """Deduct what was used since `last_updated`; `empty_at` stays as it is.
@@ -103,8 +126,9 @@ class Pool:
     def remove_workload(self, workload_id: int, cu: float, su: float, ipv4u: float, *, now: int) -> None:
         """Stop a workload from draining the pool at each rate above 0 (units) and recompute `empty_at`.
 
-        A workload that is not there changes nothing. The last id takes the place of the one that goes, and a
-        rate below `NEGLIGIBLE_RATE` becomes 0. Raises NotFiniteError if a rate is NaN or infinite.
+        A workload that is not there changes nothing. The last id takes the place of the one that goes. Of the rates
+        that are lowered, one that is then below `RATE_DUST` becomes 0; the others keep theirs, dust included.
+        Raises NotFiniteError if a rate is NaN or infinite.
         """
         self._require_finite(f"what workload {workload_id} uses", cu, su, ipv4u)
         workload_ids = self.active_workload_ids or []
@@ -131,29 +155,29 @@ class Pool:
 
     def to_json(self) -> dict[str, Any]:
         """Return the pool as JSON names and orders it; an array that was null stays null."""
-        return asdict(self)
+        written = asdict(self)
+        del written["missing"]
+        return written
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Read a pool leniently: a missing array is null, unknown fields are ignored.
+        """Read a pool leniently: a missing field is 0, or null for an array, and unknown fields are ignored.
 
-        Raises CapacityError, naming the field that is missing or of another type, and NotFiniteError.
+        Raises CapacityError, naming the field that is of another type, and NotFiniteError.
         """
-        return cls(
-            pool_id=fields.whole(document, "pool_id", CapacityError),
-            cus=fields.number(document, "cus", CapacityError),
-            sus=fields.number(document, "sus", CapacityError),
-            ipv4us=fields.number(document, "ipv4us", CapacityError),
-            node_ids=fields.texts(document, "node_ids", CapacityError),
-            last_updated=fields.whole(document, "last_updated", CapacityError),
-            active_cu=fields.number(document, "active_cu", CapacityError),
-            active_su=fields.number(document, "active_su", CapacityError),
-            active_ipv4=fields.number(document, "active_ipv4", CapacityError),
-            empty_at=fields.whole(document, "empty_at", CapacityError),
-            customer_tid=fields.whole(document, "customer_tid", CapacityError),
-            sponsor_tid=fields.whole(document, "sponsor_tid", CapacityError),
-            active_workload_ids=fields.wholes(document, "active_workload_ids", CapacityError),
-        )
+        return cls.read(document, id_field="pool_id", error=CapacityError)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any], *, id_field: str, error: type[PoolDaemonError]) -> Self:
+        """Read a pool whose id stands under a name of its own; only that must be there.
+
+        Raises `error`, naming the field that is of another type, and NotFiniteError.
+        """
+        missing = frozenset(name for name, _, _ in FIELDS if name not in document)
+        values: dict[str, Any] = {
+            name: zero if name in missing else read(document, name, error) for name, read, zero in FIELDS
+        }
+        return cls(pool_id=fields.whole(document, id_field, error), missing=missing, **values)
 
     def _left_at(self, now: int) -> Amounts:
         elapsed_seconds = now - self.last_updated
@@ -206,9 +230,10 @@ def _raised(amounts: Amounts, by: Amounts) -> Amounts:
 
 
 def _lowered(active: Amounts, by: Amounts) -> Amounts:
-    a, b, c = active
-    return _settled(a - max(by[0], 0.0)), _settled(b - max(by[1], 0.0)), _settled(c - max(by[2], 0.0))
+    a, b, c = (_less(rate, given) if given > 0 else rate for rate, given in zip(active, by, strict=True))
+    return a, b, c
 
 
-def _settled(rate: float) -> float:
-    return 0.0 if rate < NEGLIGIBLE_RATE else rate
+def _less(rate: float, given: float) -> float:
+    left = rate - given
+    return 0.0 if left < RATE_DUST else left

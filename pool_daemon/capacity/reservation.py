@@ -21,16 +21,17 @@ from pool_daemon.errors import ReservationError, VerificationError
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 
-_DATA_ZEROES: Final = {"pool_id": 0, "cus": 0, "sus": 0, "ipv4us": 0, "node_ids": None, "currencies": None}
-_ZEROES: Final = {
+DATA_ZEROES: Final = {"pool_id": 0, "cus": 0, "sus": 0, "ipv4us": 0, "node_ids": None, "currencies": None}
+ZEROES: Final = {
     "id": 0,
     "json": "",
-    "data_reservation": _DATA_ZEROES,
+    "data_reservation": DATA_ZEROES,
     "customer_tid": 0,
     "customer_signature": "",
     "sponsor_tid": 0,
     "sponsor_signature": "",
 }
+"""A reservation's fields, and what each is where a document or JSON lacks it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class ReservationData:
 
         Raises ReservationError, naming the field that is of another type or negative.
         """
-        filled = _filled(document, _DATA_ZEROES)
+        filled = fields.filled(document, DATA_ZEROES)
         return cls(
             pool_id=fields.whole(filled, "pool_id", ReservationError),
             cus=_units(filled, "cus"),
@@ -70,7 +71,7 @@ class ReservationData:
         """
         signed = _parsed(text)
         for name, value in signed.items():
-            if isinstance(value, float) and name in _DATA_ZEROES:
+            if isinstance(value, float) and name in DATA_ZEROES:
                 raise ReservationError(f"json: {name} is {value}, not an integer")
         try:
             return cls.from_json(signed)
@@ -79,7 +80,7 @@ class ReservationData:
 
     def differing_field(self, other: Self) -> str | None:
         """Name the first field in which two differ, None if they agree; an empty array equals a null one."""
-        for name in _DATA_ZEROES:
+        for name in DATA_ZEROES:
             if (getattr(self, name) or None) != (getattr(other, name) or None):
                 return name
         return None
@@ -172,7 +173,7 @@ class Reservation:
 
         Raises ReservationError, naming the field that is of another type.
         """
-        filled = _filled(document, _ZEROES)
+        filled = fields.filled(document, ZEROES)
         data = filled["data_reservation"]
         if not isinstance(data, Mapping):
             raise ReservationError("data_reservation is no document")
@@ -194,11 +195,6 @@ class Reservation:
             raise ReservationError("node_ids names a node twice")
 
 
-def _filled(document: Mapping[str, Any], zeroes: Mapping[str, Any]) -> dict[str, Any]:
-    values = {name: document.get(name) for name in zeroes}
-    return {name: zeroes[name] if value is None else value for name, value in values.items()}
-
-
 def _units(document: Mapping[str, Any], name: str) -> int:
     units = fields.whole(document, name, ReservationError)
     if units < 0:
@@ -218,7 +214,7 @@ def _parsed(text: str) -> dict[str, Any]:
     signed: dict[str, Any] = {}
     for written, value in pairs:
         name = written.casefold()
-        if name in signed and name in _DATA_ZEROES:
+        if name in signed and name in DATA_ZEROES:
             raise ReservationError(f"json names {name} twice")
         signed[name] = value
     return signed

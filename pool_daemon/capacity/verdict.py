@@ -84,17 +84,19 @@ def overdue_since(pool: Pool, going: Iterable[Going]) -> int:
     it, and what uses only those is not overdue until they too have run out.
     """
     ends = {
-        resource: runs_out_at(left, rate, pool.last_updated) if left > 0 else pool.last_updated
+        resource: runs_out_at(left, rate, pool.last_updated) if left > 0 and rate > 0 else pool.last_updated
         for resource, left, rate in _levels(pool)
     }
     return max(pool.empty_at, min(ends[resource] for each in going for resource in each.resources))
 
 
 def _levels(pool: Pool) -> tuple[tuple[Resource, float, float], ...]:
+    """Pair what is left of each resource with the rate at which it drains in every decision."""
+    cu, su, ipv4u = pool.draining
     return (
-        (Resource.COMPUTE, pool.cus, pool.active_cu),
-        (Resource.STORAGE, pool.sus, pool.active_su),
-        (Resource.ADDRESSES, pool.ipv4us, pool.active_ipv4),
+        (Resource.COMPUTE, pool.cus, cu),
+        (Resource.STORAGE, pool.sus, su),
+        (Resource.ADDRESSES, pool.ipv4us, ipv4u),
     )
 
 
@@ -111,4 +113,4 @@ def _look_again_at(pool: Pool, lasting: set[Resource], *, now: int) -> int | Non
         for resource, left, rate in _levels(pool)
         if resource in lasting and rate > 0
     ]
-    return max(now + 1, min(ends)) if ends else None
+    return min(max(now + 1, min(ends)), NEVER) if ends else None

@@ -12,6 +12,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.cases import Case, CaseReader, Settlement
 from pool_daemon.store.client import Database, Session
+from pool_daemon.store.documents import changed_fields, protecting_steps
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.failures import is_duplicate, translated
 from pool_daemon.store.pools import CAPACITY_POOLS
@@ -128,8 +129,6 @@ class Decommissions:
 def _pool_updates(case: Case) -> list[UpdateOne]:
     """Return the updates that save a synced pool; never an update that changes nothing, which protects nothing."""
     query = {"_id": Int64(case.as_read.pool_id)}
-    synced = case.synced
-    if any(getattr(case.as_read, name) != getattr(synced, name) for name in SYNCED_FIELDS):
-        left = {"cus": synced.cus, "sus": synced.sus, "ipv4us": synced.ipv4us}
-        return [UpdateOne(query, {"$set": left | {"last_updated": Int64(synced.last_updated)}})]
-    return [UpdateOne(query, {"$inc": {"last_updated": step}}) for step in (1, -1)]
+    if changes := changed_fields(case.as_read, case.synced, SYNCED_FIELDS):
+        return [UpdateOne(query, {"$set": changes})]
+    return [UpdateOne(query, step) for step in protecting_steps(case.as_read)]

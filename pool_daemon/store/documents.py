@@ -1,7 +1,7 @@
 """Pools and reservations as BSON: read leniently, written with exact types and field order."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import bson
 from bson import Int64
@@ -9,8 +9,8 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.pool import Pool
-from pool_daemon.capacity.reservation import Reservation, ReservationData
+from pool_daemon.capacity.pool import FIELDS, Pool
+from pool_daemon.capacity.reservation import DATA_ZEROES, ZEROES, Reservation, ReservationData
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.failures import one_line
 
@@ -25,22 +25,7 @@ LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
 RAW: CodecOptions[RawBSONDocument] = LENIENT.with_options(document_class=RawBSONDocument)
 """Leaves documents as bytes: to be copied exactly, or decoded one by one, so that one cannot spoil a batch."""
 
-POOL_FIELDS = (
-    ("_id", "pool_id", fields.whole),
-    ("cus", "cus", fields.number),
-    ("sus", "sus", fields.number),
-    ("ipv4us", "ipv4us", fields.number),
-    ("node_ids", "node_ids", fields.texts),
-    ("last_updated", "last_updated", fields.whole),
-    ("active_cu", "active_cu", fields.number),
-    ("active_su", "active_su", fields.number),
-    ("active_ipv4", "active_ipv4", fields.number),
-    ("empty_at", "empty_at", fields.whole),
-    ("customer_tid", "customer_tid", fields.whole),
-    ("sponsor_tid", "sponsor_tid", fields.whole),
-    ("active_workload_ids", "active_workload_ids", fields.wholes),
-)
-"""A pool document's fields in the order in which they are written: name, attribute of `Pool`, how it is read."""
+POOL_FIELDS: Final = tuple(name for name, _, _ in FIELDS)
 
 
 def decoded(raw: RawBSONDocument) -> dict[str, Any]:
@@ -65,42 +50,61 @@ def document_id(raw: RawBSONDocument) -> Any:
 def pool_from_document(document: Mapping[str, Any]) -> Pool:
     """Read a pool: whole doubles and 32-bit numbers pass for int64, integers for doubles, null for an array.
 
-    Raises UnreadableDocumentError, naming the field, for anything else; unknown fields are ignored.
+    A missing field is its zero value; only the id must be there. Raises UnreadableDocumentError, naming the field, for
+    anything else; unknown fields are ignored.
     """
-    values: dict[str, Any] = {
-        attribute: read(document, name, UnreadableDocumentError) for name, attribute, read in POOL_FIELDS
-    }
-    for rate in ("active_cu", "active_su", "active_ipv4"):
-        if values[rate] < 0:
-            raise UnreadableDocumentError(f"{rate} is {values[rate]}, a rate below zero")
     try:
-        return Pool(**values)
+        return Pool.read(document, id_field="_id", error=UnreadableDocumentError)
     except NotFiniteError as error:
         raise UnreadableDocumentError(str(error)) from error
 
 
 def pool_to_document(pool: Pool) -> dict[str, Any]:
     """Write a pool with the contract's field order: int64, double, and arrays or null."""
-    return {name: _exact(getattr(pool, attribute)) for name, attribute, _ in POOL_FIELDS}
+    return {"_id": Int64(pool.pool_id)} | {name: _exact(getattr(pool, name)) for name, _, _ in FIELDS}
 
 
-def changed_fields(before: Pool, after: Pool) -> dict[str, Any]:
-    """Return the fields, in BSON's exact types, whose value differs between two states of one pool."""
-    old, new = pool_to_document(before), pool_to_document(after)
-    return {name: value for name, value in new.items() if value != old[name]}
+def unchanged(as_read: Pool) -> dict[str, Any]:
+    """Return the query that matches a pool's document only while every field is as it was read, or as missing."""
+    return pool_to_document(as_read) | {name: {"$exists": False} for name in as_read.missing}
+
+
+def changed_fields(as_read: Pool, after: Pool, names: Iterable[str] = POOL_FIELDS) -> dict[str, Any]:
+    """Return those fields, in BSON's exact types, whose value differs from what was read.
+
+    A field that the document lacks is left out: no write adds one.
+    """
+    return {
+        name: _exact(getattr(after, name))
+        for name in names
+        if name not in as_read.missing and getattr(after, name) != getattr(as_read, name)
+    }
+
+
+def protecting_steps(as_read: Pool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return two updates of a due pool that leave it as it is, and yet collide with every other writer of it.
+
+    An update that changes nothing would protect nothing. They lead towards 0 and back: away from it a number might
+    overflow its type. A pool without `last_updated` has an `empty_at`, or it would not have been found due.
+    """
+    name = "empty_at" if "last_updated" in as_read.missing else "last_updated"
+    step = -1 if getattr(as_read, name) > 0 else 1
+    return {"$inc": {name: step}}, {"$inc": {name: -step}}
 
 
 def reservation_from_document(document: Mapping[str, Any]) -> Reservation:
-    """Read a reservation, as leniently as a pool.
+    """Read a reservation, as leniently as a pool: what is missing or null is its zero value, but for the id.
 
     Raises UnreadableDocumentError, naming the field.
     """
-    data = document.get("data_reservation")
+    filled = fields.filled(document, ZEROES)
+    data = filled["data_reservation"]
     if not isinstance(data, Mapping):
         raise UnreadableDocumentError("data_reservation is not a document")
+    data = fields.filled(data, DATA_ZEROES)
     return Reservation(
         reservation_id=_whole(document, "_id"),
-        json=_text(document, "json"),
+        json=_text(filled, "json"),
         data_reservation=ReservationData(
             pool_id=_whole(data, "pool_id"),
             cus=_whole(data, "cus"),
@@ -109,10 +113,10 @@ def reservation_from_document(document: Mapping[str, Any]) -> Reservation:
             node_ids=fields.texts(data, "node_ids", UnreadableDocumentError),
             currencies=fields.texts(data, "currencies", UnreadableDocumentError),
         ),
-        customer_tid=_whole(document, "customer_tid"),
-        customer_signature=_text(document, "customer_signature"),
-        sponsor_tid=_whole(document, "sponsor_tid"),
-        sponsor_signature=_text(document, "sponsor_signature"),
+        customer_tid=_whole(filled, "customer_tid"),
+        customer_signature=_text(filled, "customer_signature"),
+        sponsor_tid=_whole(filled, "sponsor_tid"),
+        sponsor_signature=_text(filled, "sponsor_signature"),
     )
 
 

@@ -22,6 +22,7 @@ from pool_daemon.store.documents import (
     document_id,
     pool_from_document,
     pool_to_document,
+    unchanged,
 )
 from pool_daemon.store.failures import translated
 from pool_daemon.store.paging import PAGE, pages
@@ -104,7 +105,8 @@ class PoolStore:
     async def update_pool(self, pool: Pool, *, as_read: Pool) -> bool:
         """Save what differs between `as_read` and `pool`, if the document is still as it was read.
 
-        Returns False, and changes nothing, if anybody changed any field since: read it again and decide anew.
+        A field that the document lacks is not added: it keeps its zero value. Returns False, and changes nothing, if
+        anybody changed any field since: read it again and decide anew.
         """
         changes = changed_fields(as_read, pool)
         with translated(f"updating pool {pool.pool_id}"):
@@ -173,15 +175,16 @@ class PoolStore:
     async def unreadable_deadlines(self) -> list[PoolResult]:
         """Return pools, a few batches at most, whose `empty_at` is no number: no query for what is due finds them.
 
-        Both ends of the index are read, around the finite numbers, so the cost is that of what is found.
+        A missing one is none either: it reads as 0, long past, but nothing would ever come of that. Both ends of the
+        index are read, around the finite numbers, so the cost is that of what is found, and no other field travels.
         Raises StoreError while there is no index on `empty_at` alone.
         """
         found: list[PoolResult] = []
         for bound in ({"max": {"empty_at": -math.inf}}, {"min": {"empty_at": math.inf}}):
-            cursor = self._raw.find({}, hint=[("empty_at", 1)], limit=PAGE, **bound)
+            cursor = self._raw.find({}, {"empty_at": 1}, hint=[("empty_at", 1)], limit=PAGE, **bound)
             with translated("looking for unreadable deadlines"):
                 documents = await cursor.to_list(PAGE)
-            found += [result for result in map(_result, documents) if result.error is not None]
+            found += [result for result in map(_deadline, documents) if result.error is not None]
         return found
 
     async def _readable(self, query: Mapping[str, Any], order: list[tuple[str, int]]) -> list[Pool]:
@@ -221,9 +224,12 @@ def _due_page(documents: list[dict[str, Any]]) -> DuePage:
     return page
 
 
-def unchanged(pool: Pool) -> dict[str, Any]:
-    """Return the query that matches a pool's document only while every field is as it was read."""
-    return pool_to_document(pool)
+def _deadline(raw: RawBSONDocument) -> PoolResult:
+    try:
+        fields.whole(decoded(raw), "empty_at", UnreadableDocumentError)
+    except UnreadableDocumentError as error:
+        return PoolResult(document_id(raw), error=error)
+    return PoolResult(document_id(raw))
 
 
 def _result(raw: RawBSONDocument) -> PoolResult:

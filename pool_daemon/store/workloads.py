@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
-from pymongo import ReplaceOne
+from pymongo import UpdateOne
 
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import NextAction
@@ -88,7 +88,10 @@ class WorkloadStore:
 
     async def order(self, copies: Iterable[RawBSONDocument], *, session: Session | None = None) -> None:
         """Put work orders on the queue, each in place of an older one of the same workload if there is one."""
-        upserts: list[ReplaceOne[Any]] = [ReplaceOne({"_id": copy["_id"]}, copy, upsert=True) for copy in copies]
+        # A plain replacement refuses a document with a field whose name begins with a dollar, which an insert takes.
+        upserts = [
+            UpdateOne({"_id": copy["_id"]}, [{"$replaceWith": {"$literal": copy}}], upsert=True) for copy in copies
+        ]
         with translated("writing work orders"):
             await self._orders.bulk_write(upserts, ordered=False, session=session)
 

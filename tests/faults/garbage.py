@@ -78,17 +78,22 @@ def is_one_of(*fit: int) -> IsFit:
     return lambda value: is_whole(value) and value in fit
 
 
+def or_missing(is_fit: IsFit) -> IsFit:
+    """Return what tells whether a value is fit, or its field missing, which counts as 0."""
+    return lambda value: value is MISSING or is_fit(value)
+
+
 POOL_FIELDS: Mapping[str, IsFit] = {
-    **dict.fromkeys(("last_updated", "empty_at", "customer_tid", "sponsor_tid"), is_whole),
-    **dict.fromkeys(("cus", "sus", "ipv4us", "active_cu", "active_su", "active_ipv4"), is_finite),
+    "empty_at": is_whole,
+    **dict.fromkeys(("last_updated", "customer_tid", "sponsor_tid"), or_missing(is_whole)),
+    **dict.fromkeys(("cus", "sus", "ipv4us", "active_cu", "active_su", "active_ipv4"), or_missing(is_finite)),
     "node_ids": is_array_of(lambda value: isinstance(value, str)),
     "active_workload_ids": is_array_of(is_whole),
 }
 """The fields of a pool, and what each is fit for."""
 
 CAPACITY_FIELDS: Mapping[str, IsFit] = {
-    **dict.fromkeys(("cpu", "memory", "disk_size"), is_whole),
-    "disk_type": is_one_of(0, 1),
+    **dict.fromkeys(("cpu", "memory", "disk_size", "disk_type"), is_whole),
 }
 """The same of what a container calls its capacity."""
 

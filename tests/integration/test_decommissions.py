@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
-from bson import Decimal128
+from bson import Decimal128, Int64
 from deadline import wait_until
-from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Purchase
+from explorer import CONTAINER, FREE, MISSING, PUBLIC_IP, VOLUME, Explorer, Purchase
 from fail_point import fail_point, times_entered
 from pymongo import MongoClient
 
@@ -96,6 +96,48 @@ async def test_settling_again_finds_nothing_left_to_do(explorer: Explorer, decom
     again = await decommissions.settle([pool.pool_id], now=now() + 5)
     assert again.decommissioned == []
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == saved
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [("ipv4us", "active_ipv4", "sponsor_tid"), ("last_updated",), ("sus", "active_su", "customer_tid")],
+    ids=str,
+)
+async def test_a_pool_of_an_old_explorer_is_settled_and_no_field_is_added(
+    explorer: Explorer, decommissions: Decommissions, missing: tuple[str, ...]
+) -> None:
+    pool = explorer.buy_expired(CONTAINER, **dict.fromkeys(missing, MISSING))
+    before = explorer.pools.find_one({"_id": pool.pool_id}) or {}
+    await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, pool.workload_ids)
+    after = explorer.pools.find_one({"_id": pool.pool_id}) or {}
+    assert list(after) == list(before)
+    assert after["cus"] == 0.0
+    saved = explorer.bytes_of(explorer.pools, pool.pool_id)
+    explorer.deploy(pool.workload_ids[0])
+    await decommissions.settle([pool.pool_id], now=now())
+    assert explorer.bytes_of(explorer.pools, pool.pool_id) == saved
+
+
+@pytest.mark.parametrize("last_updated", [Int64(2**63 - 1), Int64(-(2**63)), 2**31 - 1, 1.5e9], ids=str)
+async def test_a_pool_is_protected_whatever_its_last_update_says(
+    explorer: Explorer, decommissions: Decommissions, last_updated: float
+) -> None:
+    pool = explorer.buy_expired(CONTAINER, last_updated=last_updated, cus=0.0, active_cu=0.0)
+    await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_an_order_takes_the_place_of_an_older_one_though_a_field_of_the_workload_begins_with_a_dollar(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    (workload_id,) = pool.workload_ids
+    explorer.workloads.delete_one({"_id": workload_id})
+    explorer.workloads.insert_one(pool.workloads[0] | {"$top": {"$inner": ["$x"], "a.b": 1}, "": "$$ROOT"})
+    explorer.orders.insert_one({"_id": workload_id, "next_action": 3, "stale": True})
+    await decommissions.settle([pool.pool_id], now=now())
     assert_decommissioned(explorer, pool.workload_ids)
 
 

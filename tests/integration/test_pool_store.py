@@ -17,6 +17,7 @@ from pool_daemon.capacity.pool import NEVER, Pool, new_pool
 from pool_daemon.capacity.reservation import Reservation, ReservationData
 from pool_daemon.errors import PoolNotFoundError, ReservationNotFoundError, StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Database, connect
+from pool_daemon.store.documents import pool_to_document
 from pool_daemon.store.pools import DuePage, PoolStore, next_id
 from pool_daemon.store.reservations import ReservationStore
 from pool_daemon.store.setup import INDEXES, create_collections, setup
@@ -107,6 +108,37 @@ async def test_an_update_leaves_fields_that_nobody_here_knows(pools: PoolStore, 
     assert (await database.collection("capacity-pools").find_one({"_id": 5}))["note"] == "theirs"
 
 
+OLD_FIELDS = ("cus", "sus", "node_ids", "last_updated", "active_cu", "active_su", "empty_at", "customer_tid")
+
+
+@pytest_asyncio.fixture
+async def old(real: Database) -> Pool:
+    """Write a pool as an explorer did that knew neither IPv4 units nor sponsors, and read it."""
+    document = {"_id": Int64(5)} | {name: pool_to_document(pool(5))[name] for name in OLD_FIELDS}
+    await real.collection("capacity-pools").insert_one(document)
+    return await PoolStore(database=real).get_pool(5)
+
+
+async def test_a_pool_of_an_old_explorer_is_updated_and_no_field_is_added(old: Pool, real: Database) -> None:
+    changed = replace(old)
+    changed.add_capacity(10, 20, 0, now=1500)
+    assert await PoolStore(database=real).update_pool(changed, as_read=old)
+    document = await real.collection("capacity-pools").find_one({"_id": 5})
+    assert list(document) == ["_id", *OLD_FIELDS]
+    assert (document["cus"], document["sus"], document["last_updated"]) == (10.0, 20.0, 1500)
+    assert await PoolStore(database=real).update_pool(changed, as_read=changed)
+
+
+@pytest.mark.parametrize(
+    "change", [{"ipv4us": 1.0}, {"ipv4us": 0.0}, {"sponsor_tid": Int64(9)}, {"active_ipv4": None}, {"sus": "5"}]
+)
+async def test_a_field_that_somebody_adds_meanwhile_is_a_change(
+    old: Pool, real: Database, change: dict[str, Any]
+) -> None:
+    await real.collection("capacity-pools").update_one({"_id": 5}, {"$set": change})
+    assert not await PoolStore(database=real).update_pool(replace(old, cus=9.0), as_read=old)
+
+
 async def test_an_unreadable_pool_comes_out_of_the_stream_as_an_error_and_the_stream_goes_on(
     pools: PoolStore, database: Database
 ) -> None:
@@ -135,7 +167,7 @@ async def test_expired_pools_are_those_empty_by_then_the_longest_empty_first(poo
 async def test_the_next_pool_to_expire_is_the_first_after_that_second(pools: PoolStore, database: Database) -> None:
     for pool_id, empty_at in ((1, 300), (2, 100), (3, 301), (4, NEVER)):
         await pools.capacity_pool_create(pool(pool_id, empty_at=empty_at))
-    await database.collection("capacity-pools").insert_one({"_id": Int64(9), "empty_at": Int64(250)})
+    await database.collection("capacity-pools").insert_one({"_id": Int64(9), "empty_at": Int64(250), "cus": "many"})
     assert (await pools.get_next_expired_pool(100)).pool_id == 1
     assert (await pools.get_next_expired_pool(300)).pool_id == 3
     with pytest.raises(PoolNotFoundError):
@@ -205,6 +237,13 @@ async def test_the_daemons_own_collections_are_created_once(real: Database) -> N
 async def test_daemons_that_start_at_once_are_not_in_each_others_way(real: Database) -> None:
     await asyncio.gather(*(create_collections(real) for _ in range(8)))
     assert "pool-daemon-events" in await real.motor.list_collection_names()
+
+
+async def test_a_missing_deadline_is_none(real: Database) -> None:
+    await setup(real)
+    await real.collection("capacity-pools").insert_one({"_id": Int64(9), "node_ids": ["n" * 1000]})
+    (found,) = await PoolStore(database=real).unreadable_deadlines()
+    assert (found.document_id, str(found.error)) == (9, "empty_at is missing, not a whole number")
 
 
 @pytest.mark.parametrize("stored", ["never", None, float("nan"), True, {"at": 5}, float("inf")])

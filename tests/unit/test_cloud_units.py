@@ -104,6 +104,11 @@ def test_a_container_pays_for_its_scarcer_resource_and_for_disk_beyond_its_root(
     assert cloud_units(with_field(CONTAINER, "capcity.disk_size", 1024)) == (1, 0, 0)
 
 
+@pytest.mark.parametrize("disk_type", [2, 255, -1, Int64(7), 3.0])
+def test_a_container_on_a_disk_of_no_known_kind_pays_for_cores_and_memory_alone(disk_type: Any) -> None:
+    assert cloud_units(with_field(CONTAINER, "capcity.disk_type", disk_type)) == (1, 0, 0)
+
+
 def test_a_volume_and_a_zdb_pay_for_their_kind_of_disk() -> None:
     assert cloud_units(VOLUME) == cloud_units(ZDB) == (0, 1, 0)
     assert cloud_units(VOLUME | {"type": 0}) == (0, 0.25, 0)
@@ -177,7 +182,7 @@ def test_a_field_that_is_missing_or_no_number_is_refused_by_name(document: dict[
             cloud_units(damage)
 
 
-@pytest.mark.parametrize(("document", "path"), [(VOLUME, "type"), (ZDB, "disk_type"), (CONTAINER, "capcity.disk_type")])
+@pytest.mark.parametrize(("document", "path"), [(VOLUME, "type"), (ZDB, "disk_type")])
 def test_a_kind_of_disk_that_is_unknown_is_refused(document: dict[str, Any], path: str) -> None:
     with pytest.raises(UnitsError, match="type 2 is unknown"):
         cloud_units(with_field(document, path, 2))

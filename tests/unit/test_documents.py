@@ -1,5 +1,6 @@
 """Documents of the database, bit for bit: the golden vectors hold the bytes that the existing service writes."""
 
+import dataclasses
 import gzip
 import json
 import math
@@ -15,10 +16,12 @@ from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.capacity.reservation import Reservation
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.documents import (
+    changed_fields,
     decoded,
     document_id,
     pool_from_document,
     pool_to_document,
+    protecting_steps,
     reservation_from_document,
     reservation_to_document,
 )
@@ -124,10 +127,66 @@ def test_an_unreadable_pool_says_which_field_it_is(field: str, stored: Any) -> N
     assert field in str(caught.value) or "finite" in str(caught.value)
 
 
-@pytest.mark.parametrize("field", [field for field in GOOD if field not in {"node_ids", "active_workload_ids"}])
-def test_a_pool_without_one_of_its_numbers_is_unreadable(field: str) -> None:
-    with pytest.raises(UnreadableDocumentError, match=field):
-        pool_from_document({key: GOOD[key] for key in GOOD if key != field})
+NUMBERS = [field for field in GOOD if field not in {"_id", "node_ids", "active_workload_ids"}]
+OLD = {key: GOOD[key] for key in GOOD if key not in {"ipv4us", "active_ipv4", "sponsor_tid"}}
+"""A pool that an explorer wrote before it knew IPv4 units and sponsors."""
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_missing_number_is_read_as_zero_and_remembered_as_missing(field: str) -> None:
+    pool = pool_from_document({key: GOOD[key] for key in GOOD if key != field})
+    assert (getattr(pool, field), pool.missing) == (0, {field})
+    assert type(getattr(pool, field)) is type(getattr(pool_from_document(GOOD), field))
+
+
+def test_only_the_id_of_a_pool_must_be_there() -> None:
+    with pytest.raises(UnreadableDocumentError, match="_id is missing"):
+        pool_from_document({key: GOOD[key] for key in GOOD if key != "_id"})
+    assert pool_from_document({"_id": 5}) == Pool.from_json({"pool_id": 5})
+
+
+@pytest.mark.parametrize("field", ["active_cu", "active_su", "active_ipv4"])
+@pytest.mark.parametrize("dust", [0.0000099, 1e-300, -5.551115123125783e-17, -0.0000099])
+def test_rounding_dust_in_a_rate_is_read_as_it_is(field: str, dust: float) -> None:
+    assert getattr(pool_from_document(GOOD | {field: dust}), field) == dust
+
+
+@pytest.mark.parametrize("rate", [-0.00001, -0.001, -1])
+def test_a_rate_below_rounding_dust_is_unreadable(rate: float) -> None:
+    with pytest.raises(UnreadableDocumentError, match=r"active_su is .*, a rate below zero"):
+        pool_from_document(GOOD | {"active_su": rate})
+
+
+def test_no_update_holds_a_field_that_was_missing() -> None:
+    as_read = pool_from_document(OLD)
+    after = dataclasses.replace(as_read, cus=0.5, ipv4us=5.0, sponsor_tid=9)
+    assert changed_fields(as_read, after) == {"cus": 0.5}
+    assert changed_fields(as_read, after, ("sus", "ipv4us")) == {}
+
+
+def test_what_protects_a_pool_changes_a_field_that_is_there_and_overflows_no_type() -> None:
+    def steps(**fields: Any) -> list[Any]:
+        return [update["$inc"] for update in protecting_steps(pool_from_document(GOOD | fields))]
+
+    assert steps(last_updated=NEVER) == [{"last_updated": -1}, {"last_updated": 1}]
+    assert steps(last_updated=-(2**63)) == [{"last_updated": 1}, {"last_updated": -1}]
+    without = pool_from_document({key: GOOD[key] for key in GOOD if key != "last_updated"})
+    assert [update["$inc"] for update in protecting_steps(without)] == [{"empty_at": -1}, {"empty_at": 1}]
+
+
+def test_a_reservation_of_an_old_explorer_is_read_with_what_it_lacks_as_zero() -> None:
+    row = rows("reservation")[0]
+    document = decoded(RawBSONDocument(bytes.fromhex(row["bson_hex"])))
+    old = {key: value for key, value in document.items() if not key.startswith("sponsor_")}
+    old["data_reservation"] = {key: value for key, value in document["data_reservation"].items() if key != "ipv4us"}
+    reservation = reservation_from_document(old)
+    assert (reservation.sponsor_tid, reservation.sponsor_signature, reservation.data_reservation.ipv4us) == (0, "", 0)
+    assert reservation.data_reservation.node_ids == document["data_reservation"]["node_ids"]
+    assert reservation_from_document({"_id": 5}).json == ""
+    with pytest.raises(UnreadableDocumentError, match="_id is missing"):
+        reservation_from_document({key: old[key] for key in old if key != "_id"})
+    with pytest.raises(UnreadableDocumentError, match="data_reservation is not a document"):
+        reservation_from_document(old | {"data_reservation": "none"})
 
 
 def test_text_that_is_not_utf8_does_not_matter() -> None:

@@ -1,7 +1,17 @@
-from pool_daemon.capacity.pool import Pool, new_pool
-from pool_daemon.capacity.verdict import Going, Resource, overdue_since
+from dataclasses import replace
+
+import pytest
+
+from pool_daemon.capacity.pool import NEVER, Pool, new_pool
+from pool_daemon.capacity.verdict import Going, Resource, exhausted_resources, judge, overdue_since
 
 BOUGHT_AT = 1_700_000_000
+VOLUME = {"_id": 12, "workload_type": 2, "size": 300, "type": 1}
+CONTAINER = {
+    "_id": 11,
+    "workload_type": 1,
+    "capcity": {"cpu": 2, "memory": 4096, "disk_size": 0, "disk_type": 1},
+}
 
 
 def pool(cus: float, sus: float) -> Pool:
@@ -36,3 +46,18 @@ def test_what_was_settled_since_is_overdue_since_then_at_most() -> None:
     drained.sync_current_capacity(BOUGHT_AT + 5000)
     assert overdue_since(drained, [going(Resource.COMPUTE)]) == BOUGHT_AT + 5000
     assert overdue_since(drained, [going(Resource.STORAGE)]) == BOUGHT_AT + 1_000_000
+
+
+@pytest.mark.parametrize("dust", [0.000009, -0.000009, -(2.0**-54)])
+def test_rounding_dust_exhausts_nothing_asks_for_no_other_look_and_makes_nothing_overdue(dust: float) -> None:
+    drained = replace(pool(100, 0.000001), active_su=dust, last_updated=BOUGHT_AT + 200, cus=0.0)
+    assert exhausted_resources(drained) == {Resource.COMPUTE, Resource.ADDRESSES}
+    verdict = judge(drained, [VOLUME, CONTAINER], now=BOUGHT_AT + 200)
+    assert [each.document["_id"] for each in verdict.going] == [CONTAINER["_id"]]
+    assert verdict.look_again_at is None
+    assert overdue_since(drained, [going(Resource.STORAGE)]) == BOUGHT_AT + 200
+
+
+def test_what_is_left_behind_the_end_of_time_is_looked_at_then() -> None:
+    endless = replace(pool(100, 1e6), last_updated=NEVER)
+    assert judge(endless, [VOLUME], now=BOUGHT_AT).look_again_at == NEVER

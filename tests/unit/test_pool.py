@@ -121,11 +121,25 @@ def test_the_last_id_takes_the_place_of_the_one_that_goes() -> None:
     assert pool.active_workload_ids == [1, 4]
 
 
-def test_a_rate_that_only_rounding_left_behind_becomes_nothing() -> None:
+def test_a_lowered_rate_that_is_only_rounding_dust_becomes_nothing_and_the_others_stay() -> None:
     pool = a_pool(active_cu=0.000009, active_su=1.000009, active_ipv4=1.00002, active_workload_ids=[1])
     pool.remove_workload(1, 0, 1, 1, now=START)
-    assert (pool.active_cu, pool.active_su) == (0, 0)
+    assert (pool.active_cu, pool.active_su) == (0.000009, 0)
     assert pool.active_ipv4 == pytest.approx(0.00002)
+
+
+def test_dust_below_zero_stays_where_nothing_is_lowered_and_decides_the_end_as_it_does_for_the_explorer() -> None:
+    pool = a_pool(cus=10.0, active_cu=-(2.0**-54), active_su=1.0, sus=5.0, active_workload_ids=[1, 2])
+    pool.remove_workload(1, 0, 0.5, -1, now=START)
+    assert (pool.active_cu, pool.active_su, pool.active_ipv4) == (-(2.0**-54), 0.5, 0)
+    assert pool.empty_at == START - 10 * 2**54
+
+
+@pytest.mark.parametrize("dust", [0.0000099, -0.0000099, 5e-324, -5e-324, 0.0])
+def test_rounding_dust_drains_nothing_in_a_decision(dust: float) -> None:
+    pool = a_pool(active_cu=dust, active_su=0.00001, active_ipv4=2.0)
+    assert pool.draining == (0.0, 0.00001, 2.0)
+    assert pool.active_cu == dust
 
 
 def test_a_null_list_of_workloads_takes_a_workload_and_loses_none() -> None:
@@ -249,11 +263,14 @@ def test_json_with_a_wrong_field_is_refused_by_name(field: str, value: object, r
         Pool.from_json(a_pool().to_json() | {field: value})
 
 
-def test_json_without_a_number_is_refused_by_name() -> None:
-    document = a_pool().to_json()
-    del document["sus"]
-    with pytest.raises(CapacityError, match="sus is missing"):
-        Pool.from_json(document)
+def test_json_without_a_number_has_0_there_but_an_id_there_must_be() -> None:
+    document = a_pool(sus=5.0, sponsor_tid=9).to_json()
+    del document["sus"], document["sponsor_tid"], document["customer_tid"]
+    pool = Pool.from_json(document)
+    assert (pool.sus, pool.sponsor_tid, pool.customer_tid) == (0.0, 0, 0)
+    assert isinstance(pool.sus, float)
+    with pytest.raises(CapacityError, match="pool_id is missing"):
+        Pool.from_json({})
 
 
 @given(st.lists(operations, max_size=20))
