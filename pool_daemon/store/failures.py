@@ -1,8 +1,9 @@
 """The edge of the store: here, once, an error of the driver becomes one of the daemon's own."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Final
 
 from bson.errors import BSONError
 from dns.exception import DNSException
@@ -19,7 +20,9 @@ from pool_daemon.errors import (
     UnreadableDocumentError,
 )
 
-REFUSED = frozenset({13, 18, 8000})
+AUTHENTICATION_FAILED = 18
+
+REFUSED = frozenset({13, AUTHENTICATION_FAILED, 8000})
 """Unauthorized, AuthenticationFailed, and a hosted service's AtlasError: only an operator can help."""
 
 UNAVAILABLE = frozenset(
@@ -58,8 +61,34 @@ DUPLICATE_KEY = 11000
 CONFLICT = frozenset({112, 225, 246, 251, 256, DUPLICATE_KEY})
 """WriteConflict; transactions aborted, superseded or without their snapshot; DuplicateKey: another was faster."""
 
+REASON_CHARACTERS: Final = 200
+"""How long a reason may be: it stands in a log line, a row of a table, a cell of the page."""
+
 DRIVER_ASIDES = re.compile(r", full error: | \(configured timeouts: |, Timeout: [\d.]+s, ")
 """Where an error's own words end and the driver's description of its settings begins."""
+
+PROTOCOL_FIELDS = re.compile(r"\blsid\b|\$clusterTime|\$db\b|\bsignature: ")
+"""Signs that a server's message quotes a command, session and signature included; the quotation begins with `{`."""
+
+NOT_AUTHORIZED = re.compile(r'not authorized on (\S+) to execute command \{ (\w+): (?:"([^"]*)")?(.*)', re.DOTALL)
+NO_USER = re.compile(r"command \w+ requires authentication", re.IGNORECASE)
+
+PRIVILEGES: Final[Mapping[str, str]] = {
+    "aggregate": "read",
+    "create": "create",
+    "createIndexes": "create indexes on",
+    "delete": "delete from",
+    "find": "read",
+    "findAndModify": "update",
+    "findandmodify": "update",
+    "insert": "insert into",
+    "listCollections": "list the collections of",
+    "listIndexes": "list the indexes of",
+    "update": "update",
+}
+"""What a command does, as a privilege would be asked for."""
+
+GRANT_ROLE: Final = "run deploy/mongodb/create-user.js"
 
 SESSIONLESS = "Sessions are not supported"
 """What the driver says of a connection that was made while its server was between two roles."""
@@ -110,14 +139,42 @@ def lacks_sessions(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, without the driver's long explanations of itself."""
-    text = DRIVER_ASIDES.split(str(error), maxsplit=1)[0]
-    lines = text.splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    """Return an error's reason as one line of at most REASON_CHARACTERS characters.
+
+    Of the server's errors that is the server's own reason, without the command that it quotes; of the driver's, the
+    text without its explanations of itself.
+    """
+    lines = _reason(error).splitlines() or [""]
+    line = "".join(character if character.isprintable() else " " for character in lines[0]).strip()
+    return (line or type(error).__name__)[:REASON_CHARACTERS]
+
+
+def _reason(error: BaseException) -> str:
+    if not isinstance(error, driver.OperationFailure):
+        return DRIVER_ASIDES.split(str(error), maxsplit=1)[0]
+    text = _server_reason(error.details or {}) or DRIVER_ASIDES.split(str(error), maxsplit=1)[0]
+    if match := NOT_AUTHORIZED.match(text):
+        return _missing_privilege(*match.groups())
+    if NO_USER.match(text):
+        return "MongoDB requires authentication: name a user in database.uri"
+    if error.code == AUTHENTICATION_FAILED:
+        return f"{text.rstrip('.')}: is authSource right?"
+    return text.partition("{")[0].rstrip(" :,") if PROTOCOL_FIELDS.search(text) else text
+
+
+def _server_reason(details: Mapping[str, Any]) -> str | None:
+    """Return what the server says in its answer, about the first write if the answer is about several."""
+    errors = (*details.get("writeErrors", ()), *details.get("writeConcernErrors", ()), details)
+    return next((str(each["errmsg"]) for each in errors if each.get("errmsg")), None)
+
+
+def _missing_privilege(database: str, command: str, collection: str | None, rest: str) -> str:
+    verb = "watch" if "$changeStream" in rest else PRIVILEGES.get(command, f"run {command} on")
+    return f"not authorized to {verb} {collection or database}: {GRANT_ROLE}"
 
 
 def _translation(error: driver.PyMongoError, doing: str) -> Exception:
-    text = f"{doing}: {one_line(error)}"
+    text = f"{doing}: {one_line(error)}"[:REASON_CHARACTERS]
     if isinstance(error.__cause__ or error.__context__, DNSException):
         # The servers behind mongodb+srv:// could not be looked up. The driver calls that a wrong setting, which ends
         # the daemon for good; but it passes by itself like any other outage.

@@ -1,0 +1,82 @@
+"""What a real server answers, and what is told of it."""
+
+import base64
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from arithmetic_model import Document
+from pymongo import MongoClient, UpdateOne
+
+from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import StoreError, StoreRefusedError
+from pool_daemon.store.client import Database, Session, connect
+from pool_daemon.store.failures import translated
+
+PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long as these tests
+REMEDY = "run deploy/mongodb/create-user.js"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
+    """Run a server that asks for a password."""
+    folder = tmp_path_factory.mktemp("guarded")
+    key_file = folder / "key"
+    key_file.write_bytes(base64.b64encode(os.urandom(300)))
+    key_file.chmod(0o600)
+    async with EmbeddedMongod(folder=folder / "data", options=["--auth", f"--keyFile={key_file}"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def reader_uri(guarded: EmbeddedMongod) -> str:
+    """Where a user connects who may read and no more."""
+    with MongoClient[Document](guarded.uri) as stranger:
+        stranger.admin.command("createUser", "admin", pwd=PASSWORD, roles=["root"])
+    with MongoClient[Document](guarded.uri, username="admin", password=PASSWORD) as admin:
+        admin.t.command("createUser", "reader", pwd=PASSWORD, roles=["read"])
+    return guarded.uri.replace("//", f"//reader:{PASSWORD}@")
+
+
+async def refusal(database: Database) -> str:
+    """Write in a transaction, as a batch is written; return why that is refused."""
+
+    async def body(session: Session) -> None:
+        write = UpdateOne({"_id": 1}, {"$set": {"next_action": 4}}, upsert=True)
+        await database.collection("workqueue").bulk_write([write], session=session)
+
+    with pytest.raises(StoreError) as refused:
+        await database.transact(body)
+    return str(refused.value)
+
+
+async def test_a_validator_is_named_as_the_cause(
+    mongo: MongoClient[Document], mongo_uri: str, database_name: str
+) -> None:
+    mongo[database_name].create_collection("workqueue", validator={"node_id": {"$exists": True}})
+    database = connect(uri=mongo_uri, name=database_name)
+    assert await refusal(database) == "committing a batch: Document failed validation"
+    database.close()
+
+
+async def test_a_missing_privilege_is_named_without_the_command(reader_uri: str) -> None:
+    database = connect(uri=f"{reader_uri}&authSource=t", name="t")
+    assert await refusal(database) == f"committing a batch: not authorized to update workqueue: {REMEDY}"
+    refused = f"^reading: not authorized to read user: {REMEDY}$"
+    with pytest.raises(StoreRefusedError, match=refused), translated("reading"):
+        await database._client.elsewhere.user.find_one()
+    database.close()
+
+
+async def test_a_user_sought_in_the_wrong_place_is_a_question_of_authsource(reader_uri: str) -> None:
+    database = connect(uri=reader_uri, name="t")
+    with pytest.raises(StoreRefusedError, match=r"Authentication failed: is authSource right\?$"):
+        await database.ping()
+    database.close()
+
+
+async def test_an_address_without_a_user_is_told_so(guarded: EmbeddedMongod) -> None:
+    database = connect(uri=guarded.uri, name="t")
+    assert "MongoDB requires authentication: name a user in database.uri" in await refusal(database)
+    database.close()
