@@ -14,6 +14,7 @@ from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.scheduling.expirer import PassReport
 from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
+from pool_daemon.store.changes import require_stream
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.telemetry.logs import set_level
 
@@ -109,6 +110,7 @@ class Daemon:
         try:
             await self._parts.database.ping()
             await self._prepare()
+            await require_stream(self._parts.database)
         except StoreRefusedError:
             raise
         except StoreError as error:

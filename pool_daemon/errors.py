@@ -96,10 +96,6 @@ class StoreRefusedError(StoreError):
     exit_code = ExitCode.NOT_ALLOWED
 
 
-class StreamUnsupportedError(StoreError):
-    """The server offers no change stream (standalone, or no privilege); the daemon polls instead."""
-
-
 class StreamTokenError(StoreError):
     """The place to resume the change stream is gone; the daemon reopens it now and rescans everything."""
 

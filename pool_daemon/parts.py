@@ -191,7 +191,6 @@ class Parts:
         """Return how long each thing may be silent, by the settings in force; safe in any thread."""
         settings, stream = self._settings, self.live.current.stream
         return Patience.of(
-            poll_seconds=stream.poll_seconds,
             silence_seconds=stream.silence_seconds,
             safety_seconds=settings.expiry.safety_seconds,
             lease_seconds=settings.lease.seconds if self._leased else None,

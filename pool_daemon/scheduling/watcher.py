@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 
 from pool_daemon.clock import Clock
-from pool_daemon.errors import StoreError, StoreUnavailableError, StreamTokenError, StreamUnsupportedError
+from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError, StreamTokenError
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
@@ -16,9 +16,6 @@ from pool_daemon.settings import sections
 from pool_daemon.store.changes import Change, Stream, Subject
 from pool_daemon.telemetry.metric_table import StreamEnd
 from pool_daemon.telemetry.observer import Observer
-
-RETRY_STREAM_SECONDS: Final = 300.0
-"""While polling, a change stream is tried this often: somebody may have granted the privilege."""
 
 RESUMES: Final = 3
 """Errors in a row after which a resume token is given up, whatever the server calls them."""
@@ -57,21 +54,20 @@ class Watcher:
         self._token: Mapping[str, Any] | None = None
         self._token_moved_at = clock.monotonic()
         self._failures = 0
-        self._warned = False
         self.watching = asyncio.Event()
 
     async def run(self) -> None:
-        """Watch for ever; every way out of a stream ends in another one, or in polling."""
+        """Watch for ever; every way out of a stream ends in another one."""
         backoff = Backoff()
         while True:
             try:
                 await self._watch(backoff)
-            except StreamUnsupportedError as error:
-                await self._poll(error)
             except StreamTokenError as error:
                 self._drop_token("token_lost", str(error))
             except StoreUnavailableError as error:
                 await self._retry("unavailable", str(error), backoff)
+            except StoreRefusedError as error:
+                await self._retry("refused", str(error), backoff)
             except StreamStalledError as error:
                 await self._retry("stalled", str(error), backoff)
             except StoreError as error:
@@ -161,16 +157,3 @@ class Watcher:
         log.warning("stream_lost", cause=cause, reason=reason, retry_seconds=round(wait_seconds, 3))
         self._observer.stream_lost(cause, reason=reason)
         await asyncio.sleep(wait_seconds)
-
-    async def _poll(self, error: StoreError) -> None:
-        """Look at everything overdue at intervals, until it is time to try for a stream again."""
-        if not self._warned:
-            log.warning("stream_unsupported", reason=str(error), poll_seconds=self._settings.poll_seconds)
-            self._warned = True
-        self._observer.polling(str(error))
-        self.watching.set()
-        end = self._clock.monotonic() + RETRY_STREAM_SECONDS
-        while self._clock.monotonic() < end:
-            self._agenda.rescan()
-            self._alarm.wake()
-            await asyncio.sleep(self._settings.poll_seconds)

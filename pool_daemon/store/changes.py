@@ -172,8 +172,8 @@ def _is_updated(name: str) -> Mapping[str, Any]:
 async def open_stream(database: Database, *, token: Mapping[str, Any] | None) -> AsyncIterator[Stream]:
     """Open the change stream behind `token`, or at this moment if that is None.
 
-    Raises StreamUnsupportedError (no replica set, no privilege), StreamTokenError (what came behind the token is
-    lost), StoreUnavailableError.
+    Raises StoreRefusedError (no privilege), StreamTokenError (what came behind the token is lost),
+    StoreUnavailableError.
     """
     options: dict[str, Any] = {} if token is None else {"startAfter": token}
     session = await database.stream_session()
@@ -189,6 +189,25 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
             )
         database.ask_again_what_it_is()
         yield Stream(database=database, session=session, first=answer["cursor"])
+    finally:
+        await session.end_session()
+
+
+async def require_stream(database: Database) -> None:
+    """Check that a change stream may be opened: the server explains it, which asks for the same privileges.
+
+    Raises StoreRefusedError with the remedy if not, or StoreUnavailableError.
+    """
+    session = await database.stream_session()
+    try:
+        with translated_stream():
+            await database.stream_command(
+                {
+                    "explain": {"aggregate": 1, "pipeline": [{"$changeStream": {}}], "cursor": {}},
+                    "verbosity": "queryPlanner",
+                },
+                session,
+            )
     finally:
         await session.end_session()
 

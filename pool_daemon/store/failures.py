@@ -16,7 +16,6 @@ from pool_daemon.errors import (
     StoreRefusedError,
     StoreUnavailableError,
     StreamTokenError,
-    StreamUnsupportedError,
     UnreadableDocumentError,
 )
 
@@ -96,8 +95,10 @@ SESSIONLESS = "Sessions are not supported"
 TOKEN_DEAD = frozenset({260, 280, 286, 10334})
 """InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, BSONObjectTooLarge: it fails for ever."""
 
-STREAM_UNSUPPORTED = frozenset({13, 115, 303, 40573})
-"""No privilege, no such command, no such feature, no replica set: there is no change stream to be had."""
+NO_STREAMS = frozenset({115, 303, 40573})
+"""No such command, no such feature, no replica set: an outage, for the start refuses such a server."""
+
+STREAM_REMEDY = "run deploy/mongodb/create-user.js: the role needs changeStream and find"
 
 
 @contextmanager
@@ -119,8 +120,10 @@ def translated_stream() -> Iterator[None]:
             yield
     except StoreError as error:
         code = getattr(error.__cause__, "code", None)
-        if code in STREAM_UNSUPPORTED:
-            raise StreamUnsupportedError(str(error)) from error
+        if isinstance(error, StoreRefusedError):
+            raise StoreRefusedError(f"{error}; {STREAM_REMEDY}") from error
+        if code in NO_STREAMS:
+            raise StoreUnavailableError(str(error)) from error
         if code in TOKEN_DEAD:
             raise StreamTokenError(str(error)) from error
         raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from pool_daemon.telemetry.snapshot import Role, Snapshot, StreamState
+from pool_daemon.telemetry.snapshot import Role, Snapshot
 
 BEAT_SECONDS: Final = 30.0
 """A loop that has not come round for so long is stuck: sixty times what it should take, and far above any batch."""
@@ -58,18 +58,16 @@ class Patience:
     lease_seconds: float
 
     @classmethod
-    def of(
-        cls, *, poll_seconds: float, silence_seconds: float, safety_seconds: float, lease_seconds: float | None
-    ) -> "Patience":
+    def of(cls, *, silence_seconds: float, safety_seconds: float, lease_seconds: float | None) -> "Patience":
         """Derive it from the settings, so that nothing which works as configured ever looks silent.
 
-        An open stream asks the database every second, and an election takes up to twelve. The watcher itself reopens
-        a stream whose token stands still for `silence_seconds`; only if it does not either is something wrong. Passes
-        come at least every `safety_seconds`. A lease whose holder dies is taken within its length; where there is none
-        (`lease_seconds` is None), nobody has to hold it.
+        An open stream asks the database every second, and an election takes up to twelve; a closed stream is given as
+        long as the database. The watcher itself reopens a stream whose token stands still for `silence_seconds`; only
+        if it does not either is something wrong. Passes come at least every `safety_seconds`. A lease whose holder
+        dies is taken within its length; where there is none (`lease_seconds` is None), nobody has to hold it.
         """
         return cls(
-            database_seconds=max(15, 3 * poll_seconds),
+            database_seconds=15,
             stream_seconds=silence_seconds + 10,
             passes_seconds=2 * safety_seconds + 30,
             lease_seconds=math.inf if lease_seconds is None else 2 * lease_seconds,
@@ -159,10 +157,10 @@ def _passes(now: Snapshot, tick: float, patience: Patience) -> str | None:
 
 
 def _stream(now: Snapshot, tick: float, patience: Patience) -> str | None:
-    if now.stream.state is StreamState.POLLING:
-        return None
     if now.stream.token_tick is None:
         return "waits for the change stream"
+    if now.stream.closed_tick is not None and tick - now.stream.closed_tick > patience.database_seconds:
+        return f"the change stream has been closed for {tick - now.stream.closed_tick:.0f} s: {now.stream.reason}"
     silent = tick - now.stream.token_tick
     return f"the change stream is silent for {silent:.0f} s" if silent > patience.stream_seconds else None
 

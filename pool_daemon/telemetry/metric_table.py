@@ -58,7 +58,7 @@ class Gauge(Metric):
     read: Reading
 
 
-StreamEnd = Literal["invalidated", "stalled", "token_lost", "unavailable", "error"]
+StreamEnd = Literal["invalidated", "stalled", "token_lost", "unavailable", "refused", "error"]
 """What may end a change stream, or keep it from opening."""
 
 RESOURCES: Final = tuple(Resource)
@@ -117,12 +117,12 @@ PASS_AGE = Gauge(
 TOKEN_AGE = Gauge(
     name="stream_token_age_seconds",
     about="Seconds since the change stream's resume token moved; it moves about every ten seconds even when nothing "
-    "happens. No sample while the daemon polls instead.",
-    read=lambda now, tick: _age(now.stream.token_tick, tick) if now.stream.state is not StreamState.POLLING else None,
+    "happens.",
+    read=lambda now, tick: _age(now.stream.token_tick, tick),
 )
 STREAM_OPEN = Gauge(
     name="stream_open",
-    about="1 while the change stream is open, 0 while it is not or the daemon polls instead.",
+    about="1 while the change stream is open, 0 while it is not.",
     read=lambda now, _: float(now.stream.state is StreamState.OPEN),
 )
 DATABASE_AGE = Gauge(

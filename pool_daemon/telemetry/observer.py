@@ -200,7 +200,9 @@ class Observer:
         """Hear that the change stream is open."""
         stream = self.status.snapshot.stream
         self.status.change(
-            stream=replace(stream, state=StreamState.OPEN, token_tick=self._clock.monotonic(), reason=None)
+            stream=replace(
+                stream, state=StreamState.OPEN, token_tick=self._clock.monotonic(), closed_tick=None, reason=None
+            )
         )
         self._note("stream", "the change stream is open")
 
@@ -214,16 +216,15 @@ class Observer:
         stream = self.status.snapshot.stream
         self.metrics.add(table.STREAM_REOPENINGS, cause=cause)
         self.status.change(
-            stream=replace(stream, state=StreamState.CLOSED, reopened=stream.reopened + 1, reason=reason)
+            stream=replace(
+                stream,
+                state=StreamState.CLOSED,
+                closed_tick=self._clock.monotonic() if stream.closed_tick is None else stream.closed_tick,
+                reopened=stream.reopened + 1,
+                reason=reason,
+            )
         )
         self._note("stream", f"{cause}: {reason}")
-
-    def polling(self, reason: str) -> None:
-        """Hear that there is no change stream to be had and the pools are looked at again and again instead."""
-        stream = self.status.snapshot.stream
-        if stream.state is not StreamState.POLLING:
-            self.status.change(stream=replace(stream, state=StreamState.POLLING, reason=reason))
-            self._note("stream", f"polling: {reason}")
 
     def settings_reloaded(self, *, accepted: bool) -> None:
         """Hear that the settings were read again, and whether they could be used."""

@@ -25,7 +25,6 @@ class StreamState(StrEnum):
 
     CLOSED = "closed"
     OPEN = "open"
-    POLLING = "polling"
 
 
 class Outcome(StrEnum):
@@ -38,10 +37,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The change stream; `token_tick` is when its token last moved, None before the first opening."""
+    """The change stream.
+
+    `token_tick` is when its token last moved, None before the first opening; `closed_tick` since when it has been
+    closed, None while it is open.
+    """
 
     state: StreamState = StreamState.CLOSED
     token_tick: float | None = None
+    closed_tick: float | None = None
     reopened: int = 0
     reason: str | None = None
 

@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 from arithmetic_model import Document, Rates
-from daemon_process import environment, running_daemon
+from daemon_process import DaemonProcess, environment, running_daemon
 from deadline import wait_until
 from deploy.files import PROJECT
 from deploy.guarded_mongod import NAME, administered, daemons_uri, member, script_commands
@@ -21,6 +23,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import ExitCode
 from pool_daemon.store.client import connect
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.store.setup import INDEXES, OWN_COLLECTIONS
@@ -95,6 +98,50 @@ def test_the_role_is_enough_for_a_daemon_at_work(uri: str, admin: MongoClient[Do
         *expired.workload_ids[:2],
         *shortened.workload_ids,
     }
+
+
+@pytest.fixture
+def without_streams(admin: MongoClient[Document]) -> Iterator[str]:
+    """Make a user who has every right of the role but that to a change stream; return the name, which is the password.
+
+    The role below may be granted the right, and loses it again.
+    """
+    privileges = [*admin[NAME].command("rolesInfo", "pool-daemon", showPrivileges=True)["roles"][0]["privileges"]]
+    for privilege in privileges:
+        privilege["actions"] = [action for action in privilege["actions"] if action != "changeStream"]
+    admin[NAME].command("createRole", "blind", privileges=privileges, roles=[])
+    admin[NAME].command("createUser", "blind", pwd="blind", roles=["blind"])  # noqa: S106 - as short-lived
+    yield "blind"
+    admin[NAME].command("dropUser", "blind")
+    admin[NAME].command("dropRole", "blind")
+
+
+def test_without_the_right_to_a_change_stream_the_start_is_refused_with_the_remedy(
+    guarded: EmbeddedMongod, without_streams: str
+) -> None:
+    uri = guarded.uri.replace("//", f"//{without_streams}:{without_streams}@") + f"&authSource={NAME}"
+    with DaemonProcess(uri=uri, database_name=NAME, HTTP__PORT="0") as daemon:
+        daemon.wait_for_exit(code=ExitCode.NOT_ALLOWED)
+    assert "create-user.js" in "\n".join(daemon.log_lines())
+
+
+def test_the_right_to_a_change_stream_lost_under_a_running_daemon_is_an_outage_until_it_is_back(
+    guarded: EmbeddedMongod, admin: MongoClient[Document], explorer: Explorer, without_streams: str
+) -> None:
+    everywhere = {"db": NAME, "collection": ""}
+    grant = [{"resource": everywhere, "actions": ["changeStream"]}]
+    admin[NAME].command("grantPrivilegesToRole", without_streams, privileges=grant)
+    uri = guarded.uri.replace("//", f"//{without_streams}:{without_streams}@") + f"&authSource={NAME}"
+    with running_daemon(uri=uri, database_name=NAME, HTTP__PORT="0") as daemon:
+        daemon.wait_for_log(lambda record: record["event"] == "stream_opened", within_seconds=15, what="the stream")
+        admin[NAME].command("revokePrivilegesFromRole", without_streams, privileges=grant)
+        daemon.wait_for_log(lambda record: record.get("cause") == "refused", within_seconds=15, what="the loss")
+        wait_until(lambda: "change stream has been closed" in _readiness(daemon), within_seconds=25, what="not ready")
+        admin[NAME].command("grantPrivilegesToRole", without_streams, privileges=grant)
+        wait_until(lambda: len(daemon.said("stream_opened")) > 1, within_seconds=20, what="the stream to be back")
+        overdue = explorer.buy_expired(CONTAINER)
+        explorer.wait_until_gone(overdue.workload_ids, within_seconds=5)
+        wait_until(lambda: "- " not in _readiness(daemon), within_seconds=5, what="ready")
 
 
 def test_the_role_is_enough_for_the_brake_and_the_word_that_releases_it(uri: str, explorer: Explorer) -> None:
@@ -175,6 +222,16 @@ def _is_permitted(database: Database[Document], command: Document) -> bool:
     except OperationFailure as error:
         return error.code != UNAUTHORIZED
     return True
+
+
+def _readiness(daemon: DaemonProcess) -> str:
+    """Ask whether the daemon is ready, and return the answer line by line, good or not."""
+    (listening,) = daemon.said("http_listening")
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{listening['port']}/readyz", timeout=5) as response:
+            return str(response.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
 
 
 def _run_out(pool: Document) -> None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 from arithmetic_model import Document
-from daemon_process import running_daemon
 from deadline import wait_until
 from deploy.guarded_mongod import NAME, administered, daemons_uri, loner
 from explorer import CONTAINER, Explorer
@@ -46,15 +45,6 @@ async def orders(guarded: EmbeddedMongod) -> AsyncIterator[VanishedOrders]:
     database = connect(uri=daemons_uri(guarded), name=NAME)
     yield VanishedOrders(database=database)
     database.close()
-
-
-def test_the_role_is_enough_for_a_daemon_that_polls(guarded: EmbeddedMongod, explorer: Explorer) -> None:
-    pool = explorer.buy_expired(CONTAINER)
-    with running_daemon(uri=daemons_uri(guarded), database_name=NAME) as daemon:
-        explorer.wait_until_gone(pool.workload_ids, within_seconds=15)
-        daemon.wait_for_log(lambda record: record["event"] == "stream_unsupported", within_seconds=10, what="polling")
-
-    assert [record["event"] for record in daemon.complaints()] == ["stream_unsupported"]
 
 
 async def test_the_role_lets_an_order_be_taken_off_whose_workload_was_done_meanwhile(

@@ -194,24 +194,6 @@ async def test_a_daemon_outlives_a_restart_of_its_database(tmp_path: Path) -> No
             daemon.stop()
 
 
-async def test_a_daemon_of_a_standalone_server_polls_and_says_so_once(tmp_path: Path) -> None:
-    async with EmbeddedMongod(folder=tmp_path, replica_set=None) as server:
-        with outside_writer(server.uri) as explorer:
-            overdue = explorer.buy_expired(CONTAINER, VOLUME, *FREE)
-            with running_daemon(uri=server.uri, database_name=explorer.database.name) as daemon:
-                wait_for_orders(explorer, overdue.workload_ids[:2], within_seconds=START_SECONDS)
-                heard_of_late = explorer.buy_expired(CONTAINER)
-                on_time = explorer.buy(Rates(cu=3.5), [CONTAINER, *FREE])
-                topped_up = explorer.buy(Rates(cu=3.5), [CONTAINER])
-                explorer.top_up(topped_up.pool_id, Rates(cu=YEAR_SECONDS))
-                wait_for_orders(explorer, heard_of_late.workload_ids, within_seconds=5)
-                wait_for_orders(explorer, on_time.workload_ids[:1], within_seconds=5)
-            (event,) = explorer.events.find({"pool_id": on_time.pool_id})
-
-        assert on_time.empty_at <= event["decommissioned_at"].timestamp() < on_time.empty_at + 1
-        assert len(daemon.complaints()) == 1
-
-
 @contextmanager
 def outside_writer(uri: str) -> Iterator[Explorer]:
     """Write to a server of the test's own."""

@@ -84,15 +84,15 @@ def test_what_the_first_pass_is_about_to_settle_is_not_handed_to_it_a_second_tim
 def test_a_restored_backup_that_the_reconciler_meets_before_anybody_tells_of_it_is_held(
     mongo: MongoClient[dict[str, Any]], mongo_uri: str, database_name: str, explorer: Explorer
 ) -> None:
-    """There is no stream, and the next look at everything is far away."""
+    """The stream is away, and the next full scan is far off."""
     backup = [explorer.draft(Rates(cu=1.0), [CONTAINER], bought_at=int(time.time()) - 3600) for _ in range(10)]
-    blind = {"STREAM__POLL_SECONDS": "60", "BRAKE__POOLS": "4"}
+    blind = {"BRAKE__POOLS": "4"}
     namespace = f"{database_name}.$cmd.aggregate"
     with (
         fail_point(mongo, "aggregate", mode="alwaysOn", errorCode=40573, namespace=namespace),
         running_daemon(uri=mongo_uri, database_name=database_name, **QUICK | blind) as daemon,
     ):
-        wait_until(lambda: daemon.said("stream_unsupported"), within_seconds=20, what="the daemon to be blind")
+        wait_until(lambda: daemon.said("stream_lost"), within_seconds=20, what="the daemon to be blind")
         walks = len(daemon.said("reconciliation_completed"))
         wait_until(lambda: len(daemon.said("reconciliation_completed")) > walks + 1, within_seconds=20, what="a walk")
         explorer.create(backup)

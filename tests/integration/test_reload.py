@@ -72,11 +72,9 @@ async def test_how_long_a_stream_may_be_silent_follows_the_settings(mongo_uri: s
         settings=Settings(database=Database(name=database_name)), uri=mongo_uri, identity="me", stop=StopGate()
     )
     assert parts.patience() == Patience(database_seconds=15, stream_seconds=40, passes_seconds=150, lease_seconds=30)
-    parts.live.replace(
-        Settings(stream=Stream(silence_seconds=600, poll_seconds=60), expiry=Expiry(safety_seconds=3600))
-    )
+    parts.live.replace(Settings(stream=Stream(silence_seconds=600), expiry=Expiry(safety_seconds=3600)))
     assert parts.patience() == Patience(
-        database_seconds=180, stream_seconds=610, passes_seconds=150, lease_seconds=30
+        database_seconds=15, stream_seconds=610, passes_seconds=150, lease_seconds=30
     ), "what needs a restart stays as it was"
     parts.database.close()
 

@@ -77,7 +77,7 @@ async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
         agenda=agenda,
         alarm=alarm,
         clock=SystemClock(),
-        settings=Stream(poll_seconds=0.1),
+        settings=Stream(),
         observer=Observer(identity="me", version="0", clock=SystemClock()),
     )
     task = asyncio.create_task(watcher.run(), name="watcher")
@@ -257,15 +257,19 @@ async def test_errors_that_never_end_cost_the_token_after_a_few_tries(mongo: Cli
         await until(lambda: "stream_token_dropped" in events(logs), "the token to be dropped")
 
 
-async def test_without_change_streams_everything_overdue_is_looked_at_at_intervals(
-    watched: Watched, mongo: Client
+@pytest.mark.parametrize(("code", "cause"), [(40573, "unavailable"), (13, "refused")])
+async def test_a_server_without_streams_or_a_right_taken_away_is_an_outage_and_nothing_is_missed(
+    watched: Watched, explorer: Explorer, mongo: Client, code: int, cause: str
 ) -> None:
-    with fail_point(mongo, "getMore", "aggregate", mode="alwaysOn", errorCode=40573), capture_logs() as logs:
-        for _ in range(3):
-            await watched.rings()
-            assert watched.agenda.take(int(time.time())).after is None
-            watched.arm()
-    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == ["stream_unsupported"]
+    with capture_logs() as logs:
+        with fail_point(mongo, "getMore", "aggregate", mode="alwaysOn", errorCode=code):
+            await until(lambda: events(logs).count("stream_lost") >= 3, "the stream to be tried again and again")
+            pool = explorer.buy_expired(CONTAINER)
+        await until(lambda: "stream_opened" in events(logs), "the stream to be opened again")
+        await until(lambda: watched.agenda.awaits(pool.pool_id), "what was written meanwhile to be noticed")
+    lost = [entry for entry in logs if entry["event"] == "stream_lost"]
+    assert {entry["cause"] for entry in lost} == {cause}
+    assert all(("create-user.js" in entry["reason"]) == (cause == "refused") for entry in lost)
 
 
 async def test_a_token_that_stands_still_is_a_dead_stream(watched: Watched) -> None:

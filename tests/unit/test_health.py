@@ -49,7 +49,12 @@ FAILED = FinishedPass(NOW, 5, Outcome.FAILED, reason="not primary")
         pytest.param(
             {"stream": Stream(StreamState.OPEN, TICK - 41)}, ["the change stream is silent for 41 s"], id="stream dead"
         ),
-        pytest.param({"stream": Stream(StreamState.POLLING, TICK - 9999)}, [], id="polling"),
+        pytest.param({"stream": Stream(StreamState.CLOSED, TICK - 35, TICK - 30)}, [], id="a stream away as briefly"),
+        pytest.param(
+            {"stream": Stream(StreamState.CLOSED, TICK - 35, TICK - 31, reason="no privilege")},
+            ["the change stream has been closed for 31 s: no privilege"],
+            id="a stream away for too long",
+        ),
         pytest.param({"clocks": None}, ["waits for a look at the database's clock"], id="clocks not compared"),
         pytest.param(
             {"clocks": Clocks(-4.2, agree=False, compared_tick=TICK)},
@@ -105,14 +110,12 @@ def test_a_probe_is_answered_check_by_check() -> None:
 
 
 def test_what_is_configured_to_be_silent_is_given_time() -> None:
-    patience = Patience.of(poll_seconds=60, silence_seconds=100, safety_seconds=3600, lease_seconds=20)
-    assert patience == Patience(database_seconds=180, stream_seconds=110, passes_seconds=7230, lease_seconds=40)
-    often = Patience.of(poll_seconds=0.1, silence_seconds=30, safety_seconds=60, lease_seconds=None)
-    assert often.database_seconds == 15
+    patience = Patience.of(silence_seconds=100, safety_seconds=3600, lease_seconds=20)
+    assert patience == Patience(database_seconds=15, stream_seconds=110, passes_seconds=7230, lease_seconds=40)
 
 
 def test_without_a_lease_nobody_has_to_hold_it() -> None:
-    patience = Patience.of(poll_seconds=1, silence_seconds=30, safety_seconds=60, lease_seconds=None)
+    patience = Patience.of(silence_seconds=30, safety_seconds=60, lease_seconds=None)
     assert readiness(snapshot(lease_tick=None), TICK, patience).is_good
 
 

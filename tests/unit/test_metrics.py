@@ -82,7 +82,6 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.stream_opened(), "stream_token_age_seconds", {}, 0),
     (lambda o: o.stream_lost("stalled", reason="still"), "stream_reopenings_total", {"cause": "stalled"}, 1),
     (lambda o: o.stream_lost("stalled", reason="still"), "stream_open", {}, 0),
-    (lambda o: o.polling("no replica set"), "stream_open", {}, 0),
     (lambda o: o.expiring_counted({"1h": 1, "1d": 2, "7d": 3}), "pools_expiring", {"within": "1d"}, 2),
 ]
 
@@ -145,15 +144,6 @@ def test_the_age_of_a_pass_that_never_completed_counts_from_the_start(observer: 
 )
 def test_what_is_not_known_yet_has_no_sample(observer: Observer, name: str) -> None:
     assert sample(observer, name) is None
-
-
-def test_a_daemon_that_polls_has_no_token_whose_age_could_raise_an_alarm(
-    observer: Observer, clock: VirtualClock
-) -> None:
-    observer.stream_opened()
-    observer.polling("no replica set")
-    clock.pass_time(1000)
-    assert sample(observer, "stream_token_age_seconds") is None
 
 
 def test_a_workload_that_had_to_go_later_than_its_pool_ran_empty_is_late_from_then(observer: Observer) -> None:

@@ -158,8 +158,8 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
             "databse.uri (file PATH): is no setting; did you mean database.uri?",
         ),
         (
-            "[stream]\npol_seconds = 1",
-            "stream.pol_seconds (file PATH): is no setting; did you mean stream.poll_seconds?",
+            "[stream]\nsilnce_seconds = 1",
+            "stream.silnce_seconds (file PATH): is no setting; did you mean stream.silence_seconds?",
         ),
         ("[zzz]\nq = 1", "zzz.q (file PATH): is no setting; remove it"),
         ("name = 'hunter2'", "name (file PATH): is no setting; remove it"),
@@ -208,14 +208,14 @@ def test_variables_of_others_are_left_alone() -> None:
 
 
 def test_every_problem_has_a_line_of_its_own(write_config: WriteConfig) -> None:
-    config = write_config("[expiry]\nsafety_seconds = 0\nworkers = 3\n[stream]\npoll_seconds = 'soon'")
+    config = write_config("[expiry]\nsafety_seconds = 0\nworkers = 3\n[stream]\nsilence_seconds = 'soon'")
     lines = complaints(config, {"POOL_DAEMON_LOG__LEVEL": "loud", "POOL_DAEMON_LOG__FORM": "json"})
     assert sorted(line.split(" ")[0] for line in lines) == [
         "expiry.safety_seconds",
         "expiry.workers",
         "log.form",
         "log.level",
-        "stream.poll_seconds",
+        "stream.silence_seconds",
     ]
 
 

@@ -8,13 +8,6 @@ from pool_daemon.settings.sections.section import Section
 class Stream(Section):
     """How changes that others make are heard of."""
 
-    poll_seconds: float = Field(
-        default=2,
-        ge=0.1,
-        le=60,
-        description="Seconds between two looks at the pools where the server offers no change stream. It "
-        "is how late a change may be heard of there.",
-    )
     silence_seconds: float = Field(
         default=30,
         ge=0.1,

@@ -103,7 +103,7 @@ function drawVitals() {
       !pass ? "" : pass.outcome === "failed" ? "bad" : "good"),
     vital("change stream", stream.state,
       stream.state === "open" ? `token moved ${age(stream.token_age_seconds)}` : stream.reason,
-      stream.state === "open" ? wrong("stream") : stream.state === "polling" ? "warn" : "bad"),
+      stream.state === "open" ? wrong("stream") : "bad"),
     vital("database", `answered ${age(database.answer_age_seconds)}`, null, wrong("MongoDB")),
     vital("clocks", clocks ? (clocks.agree ? "agree" : "disagree") : "not compared",
       clocks && `${span(Math.abs(clocks.difference_seconds))} apart`, !clocks ? "" : clocks.agree ? "good" : "bad"),
