@@ -19,6 +19,7 @@ from pool_daemon.memory import calm_the_collector, keep_one_heap
 from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.signals import reload_signal, stop_signals
+from pool_daemon.store.address import read_address
 from pool_daemon.telemetry.logs import configure_logs
 
 log = structlog.get_logger("pool_daemon")
@@ -85,7 +86,10 @@ class _MongoDB(NamedTuple):
 async def _mongodb(settings: Settings) -> AsyncIterator[_MongoDB]:
     """Give the MongoDB to work on: the configured one, else a mongod of our own."""
     if settings.database.uri is not None:
-        yield _MongoDB(settings.database.uri.get_secret_value())
+        uri = settings.database.uri.get_secret_value()
+        if ignored := read_address(uri).ignored:
+            log.warning("address_options_ignored", options=ignored, reason="the daemon sets them itself")
+        yield _MongoDB(uri)
         return
     folder = settings.embedded.folder or state_folder(os.environ)
     mongod = EmbeddedMongod(folder=folder, port=settings.embedded.port, mongod=settings.embedded.mongod)

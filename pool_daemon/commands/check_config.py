@@ -3,12 +3,17 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from pool_daemon.commands import add_config_argument
-from pool_daemon.errors import ExitCode
-from pool_daemon.settings import Sources, example_toml
+from pool_daemon.embedded import find_mongod
+from pool_daemon.errors import ExitCode, StoreUnavailableError
+from pool_daemon.settings import Settings, Sources, example_toml
+from pool_daemon.store.address import read_address
+from pool_daemon.store.client import connect
 
 EXAMPLES = (
     "pool-daemon check-config --config /etc/pool-daemon/config.toml",
@@ -26,17 +31,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Print every setting with its place; secrets are masked."""
+    """Print every setting with its place; secrets are masked. Raises what `run` would raise before it connects."""
     if arguments.example:
         print(example_toml(), end="")
         return ExitCode.OK
     sources = Sources(config=arguments.config, environ=os.environ)
+    settings = sources.load()
     shown = {
         section: {field: {"value": value, "from": sources.place_of(section, field)} for field, value in fields.items()}
-        for section, fields in sources.load().masked().items()
+        for section, fields in settings.masked().items()
     }
+    _try_out(settings)
     print(json.dumps(shown, indent=2) if arguments.json else _as_text(shown))
     return ExitCode.OK
+
+
+def _try_out(settings: Settings) -> None:
+    """Refuse, as `run` would, an address that cannot be used, or a mongod of the daemon's own that cannot be found.
+
+    Nothing is sent: that no server answers is no fault of the settings.
+    """
+    if settings.database.uri is None:
+        find_mongod(settings.embedded.mongod)
+        return
+    uri = settings.database.uri.get_secret_value()
+    with suppress(StoreUnavailableError):
+        connect(uri=uri, name=settings.database.name).close()
+    if ignored := read_address(uri).ignored:
+        print(f"database.uri: {', '.join(ignored)}: set by the daemon itself, without effect here", file=sys.stderr)
 
 
 def _as_text(shown: dict[str, dict[str, dict[str, Any]]]) -> str:

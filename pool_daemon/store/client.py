@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import pymongo
@@ -17,9 +18,11 @@ from motor.motor_asyncio import (
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from pool_daemon.errors import ConfigurationError, StoreError
+from pool_daemon.store.address import read_address
 from pool_daemon.store.documents import LENIENT
 from pool_daemon.store.failures import lacks_sessions, one_line, translated
 
@@ -38,6 +41,15 @@ waits no longer."""
 FIRST_WAIT_SECONDS: Final = 0.004
 """The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
 
+SAFETY: Final[Mapping[str, Any]] = {
+    "readPreference": "primary",
+    "readConcernLevel": "majority",
+    "w": "majority",
+    "retryReads": True,
+    "retryWrites": True,
+}
+"""What no address and no default of the cluster changes: what is read and written outlives an election."""
+
 
 def connect(
     *,
@@ -55,14 +67,15 @@ def connect(
     an old driver raises StoreUnavailableError if the servers behind mongodb+srv:// cannot be looked up now, a newer one
     looks them up with every operation until it has them.
     """
+    address = read_address(uri)
 
     def client(**limits: Any) -> AsyncIOMotorClient[Any]:
         return AsyncIOMotorClient(
-            uri,
+            address.uri,
             appname="pool-daemon",
             serverSelectionTimeoutMS=int(server_selection_seconds * 1000),
-            w="majority",
             event_listeners=listeners,
+            **SAFETY,
             **limits,
         )
 
@@ -70,14 +83,14 @@ def connect(
     milliseconds = int(timeout_seconds * 1000)
     stream_milliseconds = STREAM_AWAIT_MS + milliseconds
     try:
-        with translated("connecting"):
+        with translated("connecting"), warnings.catch_warnings(action="error", category=UserWarning):
             return Database(
                 client=client(timeoutMS=milliseconds, socketTimeoutMS=milliseconds),
                 stream_client=client(socketTimeoutMS=stream_milliseconds, connectTimeoutMS=milliseconds),
                 name=name,
                 ping_seconds=min(timeout_seconds, server_selection_seconds),
             )
-    except (OSError, ValueError) as error:  # how the driver complains of a port, or of a file of certificates
+    except (OSError, ValueError, UserWarning) as error:  # how the driver complains of a port, or of certificates
         raise ConfigurationError(f"database.uri: {one_line(error)}") from error
 
 
@@ -173,7 +186,9 @@ class Database:
 
     async def _attempt(self, session: Session, body: Callable[[Session], Awaitable[T]]) -> T:
         transaction = session.start_transaction(
-            read_concern=ReadConcern("snapshot"), write_concern=WriteConcern("majority")
+            read_concern=ReadConcern("snapshot"),
+            write_concern=WriteConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
         )
         async with transaction:
             result = await body(session)

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import pymongo
 from bson import Int64
-from pymongo import ReadPreference, ReturnDocument
-from pymongo.write_concern import WriteConcern
+from pymongo import ReturnDocument
 
 from pool_daemon.capacity import fields
 from pool_daemon.errors import StoreConflictError, UnreadableDocumentError
@@ -61,11 +60,9 @@ class LeaseStore:
     def __init__(self, *, database: Database, identity: str, seconds: float) -> None:
         self.identity = identity
         self.seconds = seconds
-        # A majority, so that no election undoes what was answered; the primary, for a secondary tells of the past.
-        self._leases: Collection = database.collection(LEASE).with_options(write_concern=WriteConcern("majority"))
-        self._raw: Collection = database.collection(LEASE, RAW).with_options(
-            read_preference=ReadPreference.PRIMARY  # type: ignore[arg-type]  # motor names the wrong type for it
-        )
+        # The client reads from the primary and writes to a majority: no election undoes what was answered.
+        self._leases: Collection = database.collection(LEASE)
+        self._raw: Collection = database.collection(LEASE, RAW)
 
     async def look(self) -> Sighting:
         """Return the lease as it is now; a document that makes no sense comes back with its problem."""

@@ -7,11 +7,12 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from pool_daemon.settings.sections.section import Section
 
+_HOST = r"(\[[0-9A-Fa-f:.%]+\] (:\d+)? | [^\s/?@,\[\]]+)"  # an IPv6 address stands in brackets
 _MONGODB_URI = re.compile(
     r"""mongodb(\+srv)?://
     ([^\s/?@:]+ (:[^\s/?@:]*)? @)?  # user and password, escaped
-    [^\s/?@,]+ (,[^\s/?@,]+)*       # hosts
-    (/[^\s/?@]*)? (\?\S*)?          # database and options""",
+    HOST (,HOST)*
+    (/[^\s/?@]*)? (\?\S*)?          # database and options""".replace("HOST", _HOST),
     re.VERBOSE,
 )
 _DATABASE_NAME = re.compile(r'[^/\\. "$*<>:|?\x00]{1,63}')
@@ -21,8 +22,8 @@ def _usable_uri(uri: SecretStr) -> SecretStr:
     if _MONGODB_URI.fullmatch(uri.get_secret_value()):
         return uri
     raise ValueError(
-        "must look like mongodb://USER:PASSWORD@HOST/?OPTIONS or mongodb+srv://...; "
-        "in user and password write : / ? @ as %3A %2F %3F %40"
+        "must look like mongodb://HOST/?OPTIONS or mongodb+srv://HOST, with USER:PASSWORD@ before HOST; "
+        "in user and password write : / ? @ as %3A %2F %3F %40, an IPv6 address in brackets"
     )
 
 
