@@ -11,7 +11,7 @@ from pool_daemon.store.horizon import Upcoming
 from pool_daemon.telemetry.endpoint import Routes, Server
 from pool_daemon.telemetry.health import Patience
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Role
+from pool_daemon.telemetry.snapshot import PassOutcome, Role
 
 PATIENCE = Patience(database_seconds=30, stream_seconds=40, passes_seconds=150, lease_seconds=30)
 
@@ -30,7 +30,7 @@ def make_ready(observer: Observer) -> None:
     observer.role_seen(Role.LEADER, term=7, leader="host-1:4711:a1b2c3")
     observer.lease_held(observer.status.snapshot.started_tick)
     observer.backlog_counted(0)
-    observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, set_aside=0, completed=True)
+    observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, set_aside=0, outcome=PassOutcome.COMPLETED)
     observer.beat(0.0)
 
 

@@ -86,6 +86,8 @@ def _last_pass(picture: Picture) -> Text:
     ago = span(max(0.0, picture["at"] - last["ended_at"]))
     if last["outcome"] == "failed":
         return Text(f"failed {ago} ago: {last['reason']}", "red")
+    if last["outcome"] == "held":
+        return Text(f"held {ago} ago: {last['reason']}", "" if picture["role"] == "standby" else "yellow")
     return Text(
         f"{last['outcome']} {ago} ago in {span(last['seconds'])}: "
         f"{_number(last['settled'], 'pool')} settled, {_number(last['decommissioned'], 'workload')} decommissioned"

@@ -13,6 +13,7 @@ from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.scheduling.expirer import Expirer, PassReport
 from pool_daemon.scheduling.gate import STOPPING
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import PassOutcome
 
 NOT_YET: Final = "not begun"
 """What keeps the daemon from acting before its first pass, so that this one says whether it acts."""
@@ -74,7 +75,8 @@ class Rounds:
             settled=report.settled,
             decommissioned=report.decommissioned,
             set_aside=report.set_aside,
-            completed=report.cut_short_by != STOPPING,
+            outcome=_outcome(report),
+            reason=report.cut_short_by,
         )
         log.debug("armed", pool=report.next_pool_id, at=report.next_at)
 
@@ -89,3 +91,10 @@ class Rounds:
         )
         self._observer.pass_failed(seconds=seconds, reason=str(error))
         return self._clock.now() + wait_seconds
+
+
+def _outcome(report: PassReport) -> PassOutcome:
+    """Tell how a pass that did not fail has ended."""
+    if report.cut_short_by is None:
+        return PassOutcome.COMPLETED
+    return PassOutcome.STOPPED if report.cut_short_by == STOPPING else PassOutcome.HELD

@@ -10,7 +10,7 @@ from typing import ClassVar, Final, Literal, get_args
 
 from pool_daemon.capacity.verdict import Resource
 from pool_daemon.capacity.workload import WorkloadType
-from pool_daemon.telemetry.snapshot import Role, Snapshot, StreamState
+from pool_daemon.telemetry.snapshot import PassOutcome, Role, Snapshot, StreamState
 
 PREFIX: Final = "pool_daemon_"
 OTHER: Final = "other"
@@ -111,7 +111,8 @@ ARMED = Gauge(
 )
 PASS_AGE = Gauge(
     name="last_completed_pass_age_seconds",
-    about="Seconds since a pass last completed, or since the start if none has; on a clock that never steps.",
+    about="Seconds since a pass last completed or was held by a closed gate, or since the start if none has; on a "
+    "clock that never steps.",
     read=lambda now, tick: tick - (now.started_tick if now.completed_tick is None else now.completed_tick),
 )
 TOKEN_AGE = Gauge(
@@ -160,8 +161,9 @@ HOLDING = Gauge(
 
 PASSES = Counter(
     name="passes_total",
-    about="Passes, by how they ended; a stopped one left the rest to the next start.",
-    labels={"outcome": ("completed", "stopped", "failed")},
+    about="Passes, by how they ended. A held one was cut short by a closed gate, as each of a standby is; a stopped "
+    "one left the rest to the next start.",
+    labels={"outcome": tuple(PassOutcome)},
 )
 PASS_DURATION = Histogram(name="pass_duration_seconds", about="How long passes took.", buckets=SLOW)
 BATCH_DURATION = Histogram(

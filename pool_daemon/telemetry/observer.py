@@ -15,7 +15,7 @@ from pool_daemon.telemetry.snapshot import (
     Event,
     FinishedPass,
     Hold,
-    Outcome,
+    PassOutcome,
     Quarantined,
     Role,
     StreamState,
@@ -84,14 +84,20 @@ class Observer:
         self.status.change(next_at=at, next_pool_id=pool_id)
 
     def pass_finished(
-        self, *, seconds: float, settled: int, decommissioned: int, set_aside: int, completed: bool
+        self,
+        *,
+        seconds: float,
+        settled: int,
+        decommissioned: int,
+        set_aside: int,
+        outcome: PassOutcome,
+        reason: str | None = None,
     ) -> None:
-        """Hear that a pass came to its end, or, if not `completed`, to that of the daemon."""
-        outcome = Outcome.COMPLETED if completed else Outcome.STOPPED
+        """Count a pass that did not fail; `reason` is which gate held it."""
         self._count_pass(
-            FinishedPass(self._clock.now(), seconds, outcome, settled, decommissioned, set_aside),
+            FinishedPass(self._clock.now(), seconds, outcome, settled, decommissioned, set_aside, reason),
         )
-        if completed:
+        if outcome is not PassOutcome.STOPPED:
             tick = self._clock.monotonic()
             self.status.change(completed_tick=tick, progress_tick=tick, failures=0)
 
@@ -99,7 +105,7 @@ class Observer:
         """Hear that a pass failed as a whole; another follows."""
         failures = self.status.snapshot.failures + 1
         self.metrics.add(table.RETRIES, step="pass")
-        self._count_pass(FinishedPass(self._clock.now(), seconds, Outcome.FAILED, reason=reason))
+        self._count_pass(FinishedPass(self._clock.now(), seconds, PassOutcome.FAILED, reason=reason))
         self.status.change(failures=failures)
         self._note("pass_failed", reason)
 

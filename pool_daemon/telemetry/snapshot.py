@@ -27,10 +27,15 @@ class StreamState(StrEnum):
     OPEN = "open"
 
 
-class Outcome(StrEnum):
-    """How a pass ended; a stopped one left the rest to the next start."""
+class PassOutcome(StrEnum):
+    """How a pass ended.
+
+    A held one was kept from settling everything by a closed gate: a standby's passes all are. A stopped one left the
+    rest to the next start.
+    """
 
     COMPLETED = "completed"
+    HELD = "held"
     STOPPED = "stopped"
     FAILED = "failed"
 
@@ -61,11 +66,11 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class FinishedPass:
-    """One pass, as it ended."""
+    """One pass, as it ended; `reason` is why it failed, or which closed gate held it."""
 
     ended_at: float
     seconds: float
-    outcome: Outcome
+    outcome: PassOutcome
     settled: int = 0
     decommissioned: int = 0
     set_aside: int = 0
@@ -110,7 +115,8 @@ class Event:
 class Snapshot:
     """Everything at once.
 
-    `progress_tick` is when a pass last completed or committed a batch, `failures` how many passes have failed since.
+    `completed_tick` is when a pass last came to its end, held by a gate or not, `progress_tick` when one did or
+    committed a batch, `failures` how many passes have failed since.
     `lease_tick` is when the lease was last known to be held, by whomever. `next_at` and `next_pool_id` are what the
     alarm is armed for. `passes` holds, oldest first, the last that did anything or failed. None means not known yet.
     """

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pool_daemon.clock import Clock
-from pool_daemon.telemetry.snapshot import Event, FinishedPass, Snapshot
+from pool_daemon.telemetry.snapshot import Event, FinishedPass, PassOutcome, Snapshot
 
 EVENTS: Final = 50
 """Events kept: what a person reads on one page."""
@@ -52,7 +52,7 @@ class Status:
     def finish_pass(self, finished: FinishedPass) -> None:
         """Keep a pass as the last one and, if it was of any interest, among the last ones."""
         passes = self._snapshot.passes
-        if finished.settled or finished.set_aside or finished.reason:
+        if finished.settled or finished.set_aside or finished.outcome is PassOutcome.FAILED:
             passes = (*passes, finished)[-PASSES:]
         self.change(last_pass=finished, passes=passes)
 

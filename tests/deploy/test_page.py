@@ -14,7 +14,7 @@ from telemetry_scene import gone, make_ready, new_observer, served, upcoming
 
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Quarantined
+from pool_daemon.telemetry.snapshot import PassOutcome, Quarantined
 
 IN_ONE_LINE = "(number) => number.offsetHeight < 1.9 * parseFloat(getComputedStyle(number).fontSize)"
 
@@ -97,7 +97,9 @@ def test_what_happens_appears_without_a_reload(spotless: Scene) -> None:
     now = int(time.time())
     spotless.browser.evaluate("window.sameDocument = true")
     spotless.observer.batch_committed([gone(1, 16, empty_at=now)], pools=1, seconds=0.1, at=now + 0.012)
-    spotless.observer.pass_finished(seconds=0.2, settled=1, decommissioned=1, set_aside=0, completed=True)
+    spotless.observer.pass_finished(
+        seconds=0.2, settled=1, decommissioned=1, set_aside=0, outcome=PassOutcome.COMPLETED
+    )
     spotless.wait_for_text("#events", "pool 16 cu ran out, 1 workload")
     assert "+12 ms" in spotless.text("#events")
     assert "+12 ms" in spotless.text("#timeline")

@@ -7,7 +7,7 @@ from telemetry_scene import PATIENCE, make_ready, new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.telemetry.health import Patience, headline, liveness, readiness, startup
-from pool_daemon.telemetry.snapshot import Clocks, FinishedPass, Hold, Outcome, Role, Snapshot, Stream, StreamState
+from pool_daemon.telemetry.snapshot import Clocks, FinishedPass, Hold, PassOutcome, Role, Snapshot, Stream, StreamState
 
 NOW = 1_700_000_000.0
 
@@ -19,7 +19,7 @@ def snapshot(**changes: object) -> Snapshot:
 
 
 TICK = snapshot().beat_tick
-FAILED = FinishedPass(NOW, 5, Outcome.FAILED, reason="not primary")
+FAILED = FinishedPass(NOW, 5, PassOutcome.FAILED, reason="not primary")
 
 
 @pytest.mark.parametrize(

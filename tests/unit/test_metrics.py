@@ -13,7 +13,7 @@ from pool_daemon.capacity.verdict import Resource
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.telemetry.metric_table import LATENESS, TABLE, Counter, Gauge, Histogram
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Quarantined, Role
+from pool_daemon.telemetry.snapshot import PassOutcome, Quarantined, Role
 
 NOW = 1_700_000_000.0
 EMPTY_AT = int(NOW) - 2
@@ -53,9 +53,10 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader_term", {}, 7),
     (lambda o: o.role_seen(Role.STANDBY, leader="other"), "leader", {}, 0),
     (lambda o: o.armed(NOW + 5, pool_id=17), "armed_deadline_timestamp_seconds", {}, NOW + 5),
-    (lambda o: finish(o, completed=True), "passes_total", {"outcome": "completed"}, 1),
-    (lambda o: finish(o, completed=False), "passes_total", {"outcome": "stopped"}, 1),
-    (lambda o: finish(o, completed=True), "pass_duration_seconds_sum", {}, 0.5),
+    (lambda o: finish(o, PassOutcome.COMPLETED), "passes_total", {"outcome": "completed"}, 1),
+    (lambda o: finish(o, PassOutcome.HELD), "passes_total", {"outcome": "held"}, 1),
+    (lambda o: finish(o, PassOutcome.STOPPED), "passes_total", {"outcome": "stopped"}, 1),
+    (lambda o: finish(o, PassOutcome.COMPLETED), "pass_duration_seconds_sum", {}, 0.5),
     (lambda o: o.pass_failed(seconds=2, reason="away"), "passes_total", {"outcome": "failed"}, 1),
     (lambda o: o.pass_failed(seconds=2, reason="away"), "retries_total", {"step": "pass"}, 1),
     (lambda o: o.backlog_counted(40), "backlog_pools", {}, 40),
@@ -86,8 +87,8 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
 ]
 
 
-def finish(observer: Observer, *, completed: bool) -> None:
-    observer.pass_finished(seconds=0.5, settled=3, decommissioned=2, set_aside=0, completed=completed)
+def finish(observer: Observer, outcome: PassOutcome) -> None:
+    observer.pass_finished(seconds=0.5, settled=3, decommissioned=2, set_aside=0, outcome=outcome)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +197,7 @@ def test_batches_take_from_the_backlog_before_and_after_it_is_counted(observer: 
     assert sample(observer, "backlog_pools") == 750
     observer.backlog_counted(1100)
     assert sample(observer, "backlog_pools") == 850
-    finish(observer, completed=True)
+    finish(observer, PassOutcome.COMPLETED)
     observer.backlog_counted(3)
     assert sample(observer, "backlog_pools") == 3
     observer.batch_committed([], pools=250, seconds=0.1, at=NOW)

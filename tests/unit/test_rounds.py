@@ -10,8 +10,10 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.expirer import PassReport
+from pool_daemon.scheduling.gate import STOPPING
 from pool_daemon.scheduling.rounds import Rounds
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import PassOutcome
 
 
 class Passes:
@@ -21,6 +23,7 @@ class Passes:
         self.stop = asyncio.Event()
         self.made = 0
         self.alarm = Alarm(clock=SystemClock(), safety_seconds=60)
+        self.observer = Observer(identity="me", version="0", clock=SystemClock())
         self._outcomes = outcomes
         self._meanwhile = meanwhile
 
@@ -39,8 +42,13 @@ class Passes:
 async def go_round(passes: Passes, *, within_seconds: float = 5) -> Alarm:
     alarm = passes.alarm
     alarm.start()
-    observer = Observer(identity="me", version="0", clock=SystemClock())
-    rounds = Rounds(expirer=passes, alarm=alarm, clock=SystemClock(), stop=passes.stop, observer=observer)  # type: ignore[arg-type]
+    rounds = Rounds(
+        expirer=passes,  # type: ignore[arg-type] # it has the one method that is called
+        alarm=alarm,
+        clock=SystemClock(),
+        stop=passes.stop,
+        observer=passes.observer,
+    )
     running = asyncio.create_task(rounds.run())
     stopped = asyncio.create_task(passes.stop.wait())
     async with asyncio.timeout(within_seconds):
@@ -99,3 +107,22 @@ async def test_the_first_pass_says_that_the_daemon_acts() -> None:
     with capture_logs() as logs:
         await go_round(Passes(PassReport(next_at=1), PassReport(next_at=1)))
     assert [entry["event"] for entry in logs if entry["event"] in {"acting", "not_acting"}] == ["acting"]
+
+
+@pytest.mark.parametrize(
+    ("cut_short_by", "outcome"),
+    [
+        (None, PassOutcome.COMPLETED),
+        ("clocks apart", PassOutcome.HELD),
+        ("standby", PassOutcome.HELD),
+        (STOPPING, PassOutcome.STOPPED),
+    ],
+)
+async def test_a_pass_that_a_closed_gate_cut_short_has_not_completed(
+    cut_short_by: str | None, outcome: PassOutcome
+) -> None:
+    passes = Passes(PassReport(cut_short_by=cut_short_by, next_at=1))
+    await go_round(passes)
+    last = passes.observer.status.snapshot.last_pass
+    assert last is not None
+    assert (last.outcome, last.reason) == (outcome, cut_short_by)

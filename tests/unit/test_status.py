@@ -12,7 +12,7 @@ from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.horizon import Upcoming
 from pool_daemon.telemetry.endpoint.picture import picture
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Outcome, Role, StreamState
+from pool_daemon.telemetry.snapshot import PassOutcome, Role, StreamState
 from pool_daemon.telemetry.status import EVENTS, PASSES
 
 NOW = 1_700_000_000.0
@@ -29,7 +29,9 @@ def observer(clock: VirtualClock) -> Observer:
 
 
 def finish(observer: Observer, settled: int) -> None:
-    observer.pass_finished(seconds=0.1, settled=settled, decommissioned=settled, set_aside=0, completed=True)
+    observer.pass_finished(
+        seconds=0.1, settled=settled, decommissioned=settled, set_aside=0, outcome=PassOutcome.COMPLETED
+    )
 
 
 def test_a_snapshot_stays_as_it_was_when_it_was_taken(observer: Observer) -> None:
@@ -103,6 +105,16 @@ def test_failures_in_a_row_end_with_a_completed_pass(observer: Observer) -> None
     assert observer.status.snapshot.failures == 0
 
 
+def test_a_held_pass_is_the_last_one_but_a_standby_fills_no_list_with_them(observer: Observer) -> None:
+    observer.pass_finished(
+        seconds=0.1, settled=0, decommissioned=0, set_aside=0, outcome=PassOutcome.HELD, reason="standby"
+    )
+    now = observer.status.snapshot
+    assert now.last_pass is not None
+    assert (now.last_pass.outcome, now.last_pass.reason) == (PassOutcome.HELD, "standby")
+    assert now.passes == ()
+
+
 def test_a_batch_is_progress_though_the_pass_goes_on(observer: Observer, clock: VirtualClock) -> None:
     make_ready(observer)
     clock.pass_time(500)
@@ -168,7 +180,7 @@ def test_the_picture_holds_what_an_operator_asks_for(observer: Observer, clock: 
     shown = picture(observer.status.snapshot, at=clock.now(), tick=clock.monotonic(), patience=PATIENCE)
     assert (shown["role"], shown["term"]) == ("leader", 7)
     assert shown["next"] == {"at": NOW + 5, "pool_id": 17}
-    assert shown["last_pass"]["outcome"] is Outcome.COMPLETED
+    assert shown["last_pass"]["outcome"] is PassOutcome.COMPLETED
     assert shown["stream"]["token_age_seconds"] == 2
     assert shown["clocks"]["difference_seconds"] == 0.003
     assert shown["brake"]["detail"] == "too many at once"

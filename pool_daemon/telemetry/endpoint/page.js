@@ -99,8 +99,8 @@ function drawVitals() {
   const wrong = (part) => known.ready.problems.some((problem) => problem.includes(part)) ? "bad" : "good";
   $("vitals").replaceChildren(
     vital("last pass", pass ? age(serverNow() - pass.ended_at) : "none yet",
-      pass && (pass.outcome === "failed" ? pass.reason : `${pass.outcome} in ${span(pass.seconds)}`),
-      !pass ? "" : pass.outcome === "failed" ? "bad" : "good"),
+      pass && (pass.reason ? `${pass.outcome}: ${pass.reason}` : `${pass.outcome} in ${span(pass.seconds)}`),
+      !pass ? "" : pass.outcome === "failed" ? "bad" : pass.outcome === "held" && known.role === "leader" ? "warn" : "good"),
     vital("change stream", stream.state,
       stream.state === "open" ? `token moved ${age(stream.token_age_seconds)}` : stream.reason,
       stream.state === "open" ? wrong("stream") : "bad"),
