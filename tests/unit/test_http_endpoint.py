@@ -20,7 +20,7 @@ from pool_daemon.telemetry.endpoint.server import MOST_CONNECTIONS
 from pool_daemon.telemetry.observer import Observer
 
 PATHS = ("/", "/metrics", "/livez", "/readyz", "/startupz", "/statusz")
-AT_ONCE_SECONDS = 0.5
+AT_ONCE_SECONDS = 2
 
 
 @pytest.fixture
