@@ -33,6 +33,7 @@ from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.reconciliation import Reconciliation
 from pool_daemon.store.server_clock import ServerClock
 from pool_daemon.store.store import Store
+from pool_daemon.store.topology import PrimaryChanges
 from pool_daemon.telemetry.endpoint.routes import Routes
 from pool_daemon.telemetry.endpoint.server import Server
 from pool_daemon.telemetry.health import Patience
@@ -60,12 +61,13 @@ class Parts:
         self.stop = stop
         self.clock = SystemClock()
         self.observer = Observer(identity=self._identity, version=__version__, clock=self.clock)
+        self.primaries = PrimaryChanges()
         self.database = connect(
             uri=uri,
             name=settings.database.name,
             timeout_seconds=settings.database.timeout_seconds,
             server_selection_seconds=settings.database.server_selection_seconds,
-            listeners=[CommandLog(self.observer.command_finished)],
+            listeners=[CommandLog(self.observer.command_finished), self.primaries],
         )
         self.agenda = Agenda(rescan_seconds=settings.expiry.rescan_seconds)
         self.alarm = Alarm(clock=self.clock, safety_seconds=settings.expiry.safety_seconds)
@@ -198,6 +200,7 @@ class Parts:
 
     def everlasting(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Name what has to run for as long as the daemon does, beside the rounds; to be awaited each."""
+        self.primaries.follow(self.watcher.primary_changed)
         tasks = {
             "watcher": self.watcher.run(),
             "clock guard": self.clock_guard.run(),

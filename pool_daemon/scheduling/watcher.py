@@ -1,7 +1,7 @@
 """The watcher turns changes into wakes and nothing else: it reads no pool and decides only whether to wake."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.settings import sections
-from pool_daemon.store.changes import Change, Stream, Subject
+from pool_daemon.store.changes import Change, Stream, Subject, change_of
 from pool_daemon.telemetry.metric_table import StreamEnd
 from pool_daemon.telemetry.observer import Observer
 
@@ -75,6 +75,11 @@ class Watcher:
             else:
                 self._drop_token("invalidated", "its database was dropped")
 
+    def primary_changed(self) -> None:
+        """Request a full scan: an election may have undone what was read, and no change tells of that."""
+        log.info("primary_changed")
+        self._look_at_everything()
+
     async def _watch(self, backoff: Backoff) -> None:
         resumed = self._token is not None
         async with self._open_stream(self._token) as stream:
@@ -86,23 +91,41 @@ class Watcher:
             self._alarm.wake()
             self.watching.set()
             async for batch in stream:
-                for change in batch.changes:
-                    self._observe(change)
+                self._observe_all(batch.events)
                 if self._token_moved(batch.token):
                     backoff.reset()
                     self._failures = 0
 
+    def _observe_all(self, events: Sequence[Mapping[str, Any]]) -> None:
+        """Act on each event; request a full scan if one is not understood, whatever is wrong with it.
+
+        Anybody can write a document that no reader expects. It must cost a look at everything and never the stream.
+        """
+        problems: list[str] = []
+        for event in events:
+            try:
+                self._observe(change_of(event))
+            except Exception as error:  # noqa: BLE001 - nothing that is written may end the daemon
+                problems.append(f"{type(error).__name__}: {error}"[:200])
+        if problems:
+            log.warning("change_not_understood", changes=len(problems), reason=problems[0])
+            self._observer.unreadable("change", document_id="of the stream", reason=problems[0])
+            self._look_at_everything()
+
+    def _look_at_everything(self) -> None:
+        self._agenda.rescan()
+        self._alarm.wake()
+
     def _observe(self, change: Change) -> None:
         if change.subject is Subject.COLLECTION:
-            self._agenda.rescan()
-            self._alarm.wake()
+            self._look_at_everything()
         elif change.subject is Subject.WORKLOAD:
             self._observe_workload(change)
         else:
             self._observe_pool(change)
 
     def _observe_workload(self, change: Change) -> None:
-        """Have the pool of a newly deployed workload looked at: if it has run empty, no write to it will say so."""
+        """Have the pool of a workload that was deployed or moved looked at: no write to the pool itself tells of it."""
         if change.pool_id is None:
             self._agenda.look_at_workloads([change.subject_id])
         else:

@@ -34,11 +34,12 @@ class Subject(StrEnum):
 class Change:
     """One change that may move a deadline.
 
-    `subject_id` is the document's id, of a pool None if that is no whole number. `empty_at` (unix seconds) is the
-    pool's new deadline, `pool_id` the pool of a workload that is now deployed; both None where the event does not
-    carry them or they cannot be read. A pool that was removed has `removed` set; one of which only amounts were
-    changed, its end and its rates staying what they were, has `amounts_only`. A change of a whole collection (dropped,
-    renamed), be it these two or another, has neither id.
+    `subject_id` is the document's id: of a pool None if that is no whole number, of a workload of any type,
+    hashable or not. `empty_at` (unix seconds) is the pool's new deadline, `pool_id` the pool of a workload that is
+    now deployed or was moved; both None where the event does not carry them or they cannot be read. A pool that was
+    removed has `removed` set; one of which only amounts were changed, its end and its rates staying what they were,
+    has `amounts_only`. A change of a whole collection (dropped, renamed), be it these two or another, has neither
+    id.
     """
 
     subject: Subject
@@ -51,9 +52,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one answer of the stream held, and the token to resume behind it."""
+    """The events of one answer of the stream, for `change_of`, and the token to resume behind them."""
 
-    changes: Sequence[Change]
+    events: Sequence[Mapping[str, Any]]
     token: Mapping[str, Any]
 
 
@@ -70,12 +71,12 @@ class Stream:
         return self._batches()
 
     async def _batches(self) -> AsyncIterator[Batch]:
-        documents = self._cursor["firstBatch"]
+        events = self._cursor["firstBatch"]
         while True:
-            yield Batch([_change(document) for document in documents], self._cursor["postBatchResumeToken"])
+            yield Batch(events, self._cursor["postBatchResumeToken"])
             if self._cursor["id"] == 0:  # an invalidate was the last change: the cursor ends without an error
                 return
-            documents = await self._next()
+            events = await self._next()
 
     async def _next(self) -> Sequence[Mapping[str, Any]]:
         with translated_stream():
@@ -89,8 +90,8 @@ class Stream:
                 self._session,
             )
         self._cursor = answer["cursor"]
-        documents: Sequence[Mapping[str, Any]] = self._cursor["nextBatch"]
-        return documents
+        events: Sequence[Mapping[str, Any]] = self._cursor["nextBatch"]
+        return events
 
 
 _UPDATED = "updateDescription.updatedFields"
@@ -104,14 +105,19 @@ AMOUNT_FIELDS: Final = ("cus", "sus", "ipv4us")
 OF_COLLECTIONS: Final = frozenset({"drop", "rename", "dropDatabase", "invalidate"})
 """Changes of whole collections, whichever: a backup that is restored comes into place under another one's name."""
 
+OF_DOCUMENTS: Final = frozenset({"insert", "replace", "update", "delete"})
+"""Changes of one document."""
+
 
 def _pipeline(database: str) -> list[Mapping[str, Any]]:
     """Return what the server lets through of a database's changes, and how little of each.
 
-    The daemon's own saving of a synced pool touches amounts alone, and in a transaction, as nobody else does: it wakes
-    nobody. Yet the server looks at all that the daemon writes, so in a storm it matters what a look costs: a whole
-    namespace is compared at once, where a collection's name alone is a pattern to it. For the same reason it is not
-    asked which collection was dropped or renamed; that happens once in a long while.
+    The daemon's own write of a synced pool changes amounts and `last_updated` together, in a transaction, and
+    leaves the end as it was. Nobody else writes so, for every other writer that syncs a pool computes its end anew:
+    such a write is left out, and only such. Yet the server looks at all that the daemon writes, so in a storm it
+    matters what a look costs: a whole namespace is compared at once, where a collection's name alone is a pattern
+    to it. For the same reason it is not asked which collection was dropped or renamed; that happens once in a long
+    while.
     """
     pools, workloads = ({"db": database, "coll": name} for name in (CAPACITY_POOLS, WORKLOADS))
     return [
@@ -132,7 +138,7 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
                     {
                         "ns": workloads,
                         "operationType": "update",
-                        f"{_UPDATED}.next_action": int(NextAction.DEPLOY),
+                        "$or": [{f"{_UPDATED}.next_action": int(NextAction.DEPLOY)}, _is_updated("pool_id")],
                     },
                     {"operationType": {"$in": sorted(OF_COLLECTIONS)}},
                 ]
@@ -147,6 +153,7 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
                     {"in_transaction": False},
                     {"ns": {"$ne": pools}},
                     {"operationType": {"$ne": "update"}},
+                    {f"{_UPDATED}.last_updated": {"$exists": False}},
                     *map(_is_updated, DEADLINE_FIELDS),
                 ]
             }
@@ -158,7 +165,7 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
                 "documentKey._id": 1,
                 "fullDocument.empty_at": 1,
                 "fullDocument.pool_id": 1,
-                **{f"{_UPDATED}.{name}": 1 for name in DEADLINE_FIELDS},
+                **{f"{_UPDATED}.{name}": 1 for name in (*DEADLINE_FIELDS, "pool_id")},
             }
         },
     ]
@@ -212,13 +219,19 @@ async def require_stream(database: Database) -> None:
         await session.end_session()
 
 
-def _change(document: Mapping[str, Any]) -> Change:
-    operation = document["operationType"]
-    collection = document.get("ns", {}).get("coll")
-    key = document.get("documentKey", {})
-    body = document.get("fullDocument") or document.get("updateDescription", {}).get("updatedFields", {})
+def change_of(event: Mapping[str, Any]) -> Change:
+    """Return what an event of the stream says.
+
+    An event that is not as expected raises anything; what it said is unknown then, so everything has to be looked at.
+    """
+    operation = event["operationType"]
+    collection = event.get("ns", {}).get("coll")
+    key = event.get("documentKey", {})
+    body = event.get("fullDocument") or event.get("updateDescription", {}).get("updatedFields", {})
     if operation in OF_COLLECTIONS:
         return Change(Subject.COLLECTION)
+    if operation not in OF_DOCUMENTS:
+        raise UnreadableDocumentError(f"a change of the unknown kind {operation!r}")
     if collection == WORKLOADS:
         return Change(Subject.WORKLOAD, key.get("_id"), pool_id=_whole(body, "pool_id"))
     return Change(

@@ -16,7 +16,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorDatabase,
 )
 from pymongo.errors import OperationFailure, PyMongoError
-from pymongo.monitoring import CommandListener
+from pymongo.monitoring import CommandListener, TopologyListener
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -25,6 +25,7 @@ from pool_daemon.errors import ConfigurationError, StoreError
 from pool_daemon.store.address import read_address
 from pool_daemon.store.documents import LENIENT
 from pool_daemon.store.failures import lacks_sessions, one_line, translated
+from pool_daemon.store.topology import OneRouter
 
 T = TypeVar("T")
 Collection = AsyncIOMotorCollection[Any]
@@ -57,13 +58,14 @@ def connect(
     name: str,
     timeout_seconds: float = 10,
     server_selection_seconds: float = 5,
-    listeners: Sequence[CommandListener] = (),
+    listeners: Sequence[CommandListener | TopologyListener] = (),
 ) -> "Database":
     """Return the database of that name at that address; nothing is sent before the first operation.
 
     `timeout_seconds` bounds every operation with all its retries and, since the driver then heeds no other limit, with
     its search for a server; `server_selection_seconds` bounds that search for `ping` and the change stream.
-    `listeners` hear of every command, in the driver's threads. Raises ConfigurationError if the address makes no sense;
+    `listeners` hear of every command, or of every server, in the driver's threads. Of several mongos each client keeps
+    to one. Raises ConfigurationError if the address makes no sense;
     an old driver raises StoreUnavailableError if the servers behind mongodb+srv:// cannot be looked up now, a newer one
     looks them up with every operation until it has them.
     """
@@ -75,6 +77,7 @@ def connect(
             appname="pool-daemon",
             serverSelectionTimeoutMS=int(server_selection_seconds * 1000),
             event_listeners=listeners,
+            server_selector=OneRouter(),
             **SAFETY,
             **limits,
         )

@@ -64,13 +64,14 @@ class Patience:
         An open stream asks the database every second, and an election takes up to twelve; a closed stream is given as
         long as the database. The watcher itself reopens a stream whose token stands still for `silence_seconds`; only
         if it does not either is something wrong. Passes come at least every `safety_seconds`. A lease whose holder
-        dies is taken within its length; where there is none (`lease_seconds` is None), nobody has to hold it.
+        dies is taken within its length, and no majority of the members renews it; where there is none (`lease_seconds`
+        is None), nobody has to hold it.
         """
         return cls(
             database_seconds=15,
             stream_seconds=silence_seconds + 10,
             passes_seconds=2 * safety_seconds + 30,
-            lease_seconds=math.inf if lease_seconds is None else 2 * lease_seconds,
+            lease_seconds=math.inf if lease_seconds is None else max(15, lease_seconds),
         )
 
 

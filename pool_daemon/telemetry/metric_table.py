@@ -199,8 +199,9 @@ HOLDS = Counter(
 )
 UNREADABLE = Counter(
     name="unreadable_documents_total",
-    about="Documents that break the data contract, each counted when first met; they are left as they are.",
-    labels={"kind": ("pool", "workload")},
+    about="Documents that break the data contract, each counted when first met; they are left as they are. A change of "
+    "the stream that is not understood is followed by a full scan.",
+    labels={"kind": ("pool", "workload", "change")},
 )
 DRIFT_MENDED = Counter(
     name="drift_mended_total",

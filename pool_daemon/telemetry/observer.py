@@ -159,7 +159,7 @@ class Observer:
         self.status.change(quarantined=total, quarantine=tuple(sample))
 
     def unreadable(self, kind: str, *, document_id: object, reason: str) -> None:
-        """Hear that a document, of a "pool" or a "workload", was met for the first time and cannot be read."""
+        """Hear that a document of a "pool" or a "workload", or a "change", was met first and cannot be read."""
         self.metrics.add(table.UNREADABLE, kind=kind)
         self._note("unreadable", f"{kind} {document_id}: {reason}")
 

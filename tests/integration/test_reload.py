@@ -71,10 +71,10 @@ async def test_how_long_a_stream_may_be_silent_follows_the_settings(mongo_uri: s
     parts = Parts(
         settings=Settings(database=Database(name=database_name)), uri=mongo_uri, identity="me", stop=StopGate()
     )
-    assert parts.patience() == Patience(database_seconds=15, stream_seconds=40, passes_seconds=150, lease_seconds=30)
+    assert parts.patience() == Patience(database_seconds=15, stream_seconds=40, passes_seconds=150, lease_seconds=15)
     parts.live.replace(Settings(stream=Stream(silence_seconds=600), expiry=Expiry(safety_seconds=3600)))
     assert parts.patience() == Patience(
-        database_seconds=15, stream_seconds=610, passes_seconds=150, lease_seconds=30
+        database_seconds=15, stream_seconds=610, passes_seconds=150, lease_seconds=15
     ), "what needs a restart stays as it was"
     parts.database.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
+from bson import DBRef, Int64, MinKey, ObjectId, Regex
 from bson.datetime_ms import DatetimeMS
 from deadline import wait_until
 from explorer import CONTAINER, FREE, YEAR_SECONDS, Explorer
@@ -137,6 +138,89 @@ async def test_amounts_that_change_while_the_end_stays_matter_only_to_a_pool_tha
         explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"sus": 7.0}})
     await watched.rings()
     assert watched.agenda.take(int(time.time()) + 1).written == {waiting.pool_id}
+
+
+async def test_amounts_that_change_in_somebodys_transaction_matter_as_any_other(
+    watched: Watched, explorer: Explorer, mongo: Client
+) -> None:
+    pool = explorer.buy(Rates(10, 1e6), [CONTAINER])
+    marker = explorer.buy_expired(CONTAINER)
+    await until(lambda: watched.agenda.awaits(marker.pool_id), "all that was bought to be heard of")
+    watched.arm()
+    watched.agenda.look_again_at_all({pool.pool_id: int(time.time()) + 3600})
+    with mongo.start_session() as session, session.start_transaction():
+        explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"sus": 0.0}}, session=session)
+    await watched.rings()
+    assert watched.agenda.take(int(time.time()) + 1).written == {pool.pool_id}
+
+
+async def test_a_synced_pool_saved_in_a_transaction_as_the_daemon_does_wakes_nobody(
+    watched: Watched, explorer: Explorer, mongo: Client
+) -> None:
+    pool = explorer.buy(Rates(10, 1e6), [CONTAINER])
+    marker = explorer.buy_expired(CONTAINER)
+    await until(lambda: watched.agenda.awaits(marker.pool_id), "all that was bought to be heard of")
+    watched.arm()
+    watched.agenda.look_again_at_all({pool.pool_id: int(time.time()) + 3600})
+    with mongo.start_session() as session, session.start_transaction():
+        synced = {"cus": 0.0, "sus": 9e5, "last_updated": int(time.time()) + 7}
+        explorer.pools.update_one({"_id": pool.pool_id}, {"$set": synced}, session=session)
+    explorer.pools.update_one({"_id": marker.pool_id}, {"$set": {"active_cu": 3.0}})
+    await watched.rings()
+    assert watched.agenda.take(int(time.time()) + 1).written == {marker.pool_id}
+
+
+async def test_a_workload_moved_to_another_pool_puts_that_pool_on_the_agenda(
+    watched: Watched, explorer: Explorer
+) -> None:
+    lasting, empty = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [CONTAINER]), explorer.buy_expired(CONTAINER)
+    await until(lambda: watched.agenda.awaits(empty.pool_id), "all that was bought to be heard of")
+    watched.arm()
+    explorer.workloads.update_one({"_id": lasting.workload_ids[0]}, {"$set": {"pool_id": Int64(empty.pool_id)}})
+    await watched.rings()
+    assert watched.agenda.take(int(time.time()) + 1).written == {empty.pool_id}
+
+
+@pytest.mark.parametrize(
+    "workload_id",
+    [{"a": 1}, {"a": [{}, None]}, DBRef("workload", {"a": 1}), None, 0.5, "x", b"x", ObjectId(), Regex("x"), MinKey()],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_workload_is_noticed_whatever_its_id_is(
+    watched: Watched, explorer: Explorer, workload_id: object
+) -> None:
+    """An id that cannot be remembered brings a full scan instead."""
+    if isinstance(workload_id, Regex):
+        workload_id = {"pattern": workload_id}  # alone it may not be an id
+    explorer.workloads.insert_one({"_id": workload_id, "next_action": 2})
+    with capture_logs() as logs:
+        explorer.workloads.update_one({"next_action": 2}, {"$set": {"next_action": 3}})
+        await watched.rings()
+    work = watched.agenda.take(int(time.time()) + 1)
+    assert work.after is None or list(work.workload_ids) == [workload_id]
+    assert (work.after is None) == ("change_not_understood" in events(logs))
+    await noticed_afterwards(watched, explorer)
+
+
+@pytest.mark.parametrize(
+    "event", [{}, {"operationType": 7}, {"operationType": "insert", "ns": 5}, {"operationType": []}, None, "x"]
+)
+async def test_an_event_that_makes_no_sense_is_told_once_a_batch_and_followed_by_a_full_scan(
+    watched: Watched, explorer: Explorer, event: Any
+) -> None:
+    with capture_logs() as logs:
+        watched.watcher._observe_all([event, event])
+        await watched.rings()
+    assert [(entry["event"], entry["changes"]) for entry in logs] == [("change_not_understood", 2)]
+    assert watched.agenda.take(int(time.time()) + 1).after is None
+    await noticed_afterwards(watched, explorer)
+
+
+async def noticed_afterwards(watched: Watched, explorer: Explorer) -> None:
+    """Hold the watcher to going on as ever."""
+    watched.arm()
+    pool = explorer.buy_expired(CONTAINER)
+    await until(lambda: watched.agenda.awaits(pool.pool_id), "the next change")
 
 
 async def test_a_pool_whose_id_is_a_whole_double_is_put_on_the_agenda_as_any_other(

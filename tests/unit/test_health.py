@@ -111,7 +111,7 @@ def test_a_probe_is_answered_check_by_check() -> None:
 
 def test_what_is_configured_to_be_silent_is_given_time() -> None:
     patience = Patience.of(silence_seconds=100, safety_seconds=3600, lease_seconds=20)
-    assert patience == Patience(database_seconds=15, stream_seconds=110, passes_seconds=7230, lease_seconds=40)
+    assert patience == Patience(database_seconds=15, stream_seconds=110, passes_seconds=7230, lease_seconds=20)
 
 
 def test_without_a_lease_nobody_has_to_hold_it() -> None:
