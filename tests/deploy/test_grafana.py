@@ -50,6 +50,35 @@ def test_every_metric_of_the_daemons_own_is_shown() -> None:
     assert [name for name in families if name.startswith("pool_daemon_") and name not in shown] == []
 
 
+def test_two_databases_with_a_leader_each_are_green_and_one_without_is_red(tmp_path: Path) -> None:
+    (leaders,) = (panel for panel in panels() if panel["title"] == "Leaders")
+    expected = {"a": 1.0, "b": 1.0, "c": 0.0}
+    series = [
+        {
+            "series": f'pool_daemon_leader{{job="pool-daemon", namespace="{name}", instance="{name}{number}"}}',
+            "values": v,
+        }
+        for name, value in expected.items()
+        for number, v in enumerate((str(int(value)), "0"))
+    ]
+    samples = [{"labels": f'{{namespace="{name}"}}', "value": value} for name, value in expected.items()]
+    asked = {"expr": _filled_in(leaders["targets"][0]["expr"]), "eval_time": "0s", "exp_samples": samples}
+    path = tmp_path / "test.yaml"
+    path.write_text(
+        yaml.safe_dump({"tests": [{"input_series": series, "promql_expr_test": [asked]}]}), encoding="utf-8"
+    )
+
+    run("promtool", "test", "rules", path)
+
+    assert [_color(leaders, value) for value in (*expected.values(), 2)] == ["green", "green", "red", "red"]
+
+
+def test_what_is_rare_is_counted_and_not_told_by_the_second() -> None:
+    by_the_second = [panel["title"] for panel in panels() if panel["fieldConfig"]["defaults"].get("unit") == "ops"]
+
+    assert by_the_second == ["Commands"]
+
+
 def test_no_variable_is_used_that_is_not_declared() -> None:
     declared = {variable["name"] for variable in dashboard()["templating"]["list"]}
 
@@ -72,6 +101,12 @@ def test_no_two_panels_share_a_place_or_a_number() -> None:
     assert len(places) == len(set(places))
     assert len({panel["id"] for panel in every}) == len(every)
     assert max(column for column, _ in places) < COLUMNS
+
+
+def _color(panel: Panel, value: float) -> str:
+    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    colors: list[str] = [step["color"] for step in steps if step["value"] is None or value >= step["value"]]
+    return colors[-1]
 
 
 def _filled_in(query: str) -> str:
