@@ -15,6 +15,7 @@ from pool_daemon.telemetry.credentials import mask_credentials
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
     """Run the command that `argv` names (by default the process's own arguments) and return its exit code."""
+    _open_missing_streams()
     try:
         exit_code = _dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -50,6 +51,17 @@ def _run(chosen: str, argv: Sequence[str]) -> ExitCode:
         return ExitCode.USAGE
     exit_code: ExitCode = arguments.run(arguments)
     return exit_code
+
+
+def _open_missing_streams() -> None:
+    """Put something in the place of a standard stream that was closed, lest a socket of ours be taken for it."""
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, PTH123
 
 
 def _reader_has_left() -> bool:

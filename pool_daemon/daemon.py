@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 import structlog
 
 from pool_daemon.errors import ConfigurationError, PartDiedError, StoreError, StoreRefusedError
-from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.parts import Parts
 from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.scheduling.expirer import PassReport
 from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.store.changes import require_stream
@@ -47,20 +47,19 @@ class Daemon:
     async def run(self, companion: Companion | None = None) -> None:
         """Expire pools until told to stop, or until `companion` ends, which the daemon cannot do without.
 
-        Raises StoreRefusedError if MongoDB refuses the credentials at the start, ConfigurationError if the HTTP
-        address cannot be had, and PartDiedError if a part of the daemon ends by itself or a pass outlives the drain
-        timeout.
+        Raises StoreRefusedError if MongoDB refuses the credentials at the start, and PartDiedError if a part of the
+        daemon ends by itself or a pass outlives the drain timeout.
         """
         parts = self._parts
-        heartbeat = asyncio.create_task(parts.heartbeat.run(), name="heartbeat")
+        telling = [asyncio.create_task(parts.heartbeat.run(), name="heartbeat")]
+        if parts.server is not None:
+            telling.append(asyncio.create_task(parts.server.serve(), name="http"))
         try:
-            if parts.server is not None:
-                parts.server.start()
             if await self._connected():
-                await self._work(heartbeat, companion)
+                await self._work(telling, companion)
         finally:
             parts.notifier.stopping()
-            await _cancelled(heartbeat)
+            await _cancelled(*telling)
             if parts.server is not None:
                 parts.server.stop()
             parts.database.close()
@@ -93,9 +92,25 @@ class Daemon:
         try:
             await self._prepare()
             await parts.clock_guard.check()
-            return await parts.expirer.run_pass(math.floor(parts.clock.now()))
+            report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
+            if not self._dry_run:  # what was left by earlier passes is told, too
+                await parts.brake.look(parts.gate)
+                await parts.quarantine.look()
+            return report
         finally:
             parts.database.close()
+
+    def left_undone(self, report: PassReport) -> dict[str, Any]:
+        """Name what a single pass has left undone, by why: numbers of pools, and a closed gate by its reason."""
+        now = self._parts.observer.status.snapshot
+        left = {
+            "gate": report.cut_short_by,
+            "held": [hold.detail for hold in now.holds],
+            "failed": report.set_aside,
+            "quarantined": now.quarantined,
+            "unreadable": now.unreadable,
+        }
+        return {name: what for name, what in left.items() if what}
 
     async def _connected(self) -> bool:
         """Wait for MongoDB, however long it takes; return False if told to stop first."""
@@ -124,7 +139,7 @@ class Daemon:
             await create_collections(self._parts.database)
             await self._parts.quarantine.load()
 
-    async def _work(self, heartbeat: asyncio.Task[None], companion: Companion | None) -> None:
+    async def _work(self, telling: Sequence[asyncio.Task[None]], companion: Companion | None) -> None:
         """Run the parts until one ends or the daemon is told to stop; either way the pass under way is finished."""
         parts = self._parts
         parts.alarm.start()
@@ -136,8 +151,8 @@ class Daemon:
         await self._watching()
         rounds = asyncio.create_task(parts.rounds.run(), name="rounds")
         try:
-            await asyncio.wait({*tasks, heartbeat, rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            died = [] if stopped.done() else [task for task in (*tasks, heartbeat, rounds) if task.done()]
+            await asyncio.wait({*tasks, *telling, rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            died = [] if stopped.done() else [task for task in (*tasks, *telling, rounds) if task.done()]
             await self._drain(rounds)
         finally:
             parts.alarm.stop()

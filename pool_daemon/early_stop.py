@@ -1,7 +1,8 @@
-"""A stop that is asked for while the daemon is still being imported: a second in which nobody can heed it.
+"""Signals that come while the daemon is still being imported: for a second nobody can act on them.
 
-By default it would end the process with another exit code than a stop has; and as the first process of a container,
-which the kernel spares such an end, the daemon would never hear of it and be killed when the patience is over.
+By default a stop would end the process with another exit code than a stop has; and as the first process of a container,
+which the kernel spares such an end, the daemon would never learn of it and be killed when the patience is over. A
+reload would end it, too.
 """
 
 import signal
@@ -10,18 +11,19 @@ from contextlib import contextmanager
 from typing import Final
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+HELD_SIGNALS: Final = (*STOP_SIGNALS, signal.SIGHUP)
 
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Have a signal to stop wait until it is let through, at the end of this at the latest."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """Have a signal to stop or to reload wait until it is let through, at the end of this at the latest."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     try:
         yield
     finally:
         let_through()
 
 
-def let_through() -> None:
-    """Deliver what has been held back, and hold back no more."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+def let_through(*numbers: signal.Signals) -> None:
+    """Deliver those of the signals that have been held back, by default all, and hold them back no more."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers or HELD_SIGNALS)

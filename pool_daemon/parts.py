@@ -5,11 +5,11 @@ from typing import Any
 
 from pool_daemon import __version__
 from pool_daemon.clock import SystemClock
-from pool_daemon.expiry.expiry_pass import Expirer
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.brake import Brake
 from pool_daemon.scheduling.clock_guard import ClockGuard
+from pool_daemon.scheduling.expirer import Expirer
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gates, StopGate
 from pool_daemon.scheduling.leadership import DryRun, Leadership
@@ -60,7 +60,7 @@ class Parts:
         self._dry_run = dry_run
         self.stop = stop
         self.clock = SystemClock()
-        self.observer = Observer(identity=self._identity, version=__version__, clock=self.clock)
+        self.observer = Observer(identity=self._identity, version=__version__, clock=self.clock, dry_run=dry_run)
         self.primaries = PrimaryChanges()
         self.database = connect(
             uri=uri,
@@ -172,7 +172,12 @@ class Parts:
         self.server = None
         if settings.http.enabled:
             routes = Routes(observer=self.observer, patience=self.patience, clock=self.clock)
-            self.server = Server(host=settings.http.host, port=settings.http.port, respond=routes.respond)
+            self.server = Server(
+                host=settings.http.host,
+                port=settings.http.port,
+                respond=routes.respond,
+                on_problem=self.observer.http_seen,
+            )
         self.notifier = Notifier()
         self.heartbeat = Heartbeat(
             observer=self.observer,
@@ -180,7 +185,6 @@ class Parts:
             notifier=self.notifier,
             clock=self.clock,
             leadership=DryRun() if self._dry_run else self.leadership if self._leased else None,
-            part=self.server,
         )
         self.outlook = Outlook(
             horizon=Horizon(database=self.database),

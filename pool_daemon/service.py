@@ -13,14 +13,15 @@ import structlog
 
 from pool_daemon import __version__
 from pool_daemon.daemon import Daemon
+from pool_daemon.early_stop import let_through
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode
+from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode, PoolDaemonError
 from pool_daemon.memory import calm_the_collector, keep_one_heap
 from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.signals import reload_signal, stop_signals
 from pool_daemon.store.address import read_address
-from pool_daemon.telemetry.logs import configure_logs
+from pool_daemon.telemetry.logs import Form, configure_logs, flush_logs, is_console
 
 log = structlog.get_logger("pool_daemon")
 
@@ -28,15 +29,45 @@ log = structlog.get_logger("pool_daemon")
 def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = False) -> ExitCode:
     """Run the daemon until a signal stops it, or for a single pass if `once`; write nothing in a `dry_run`.
 
-    `load` reads the settings, now and whenever SIGHUP asks for it. Raises ConfigurationError if they are wrong or there
-    is no MongoDB to work on, and what `Daemon` raises.
+    `load` reads the settings, now and whenever SIGHUP asks for it. An error that ends the daemon is the last line of
+    its log, and its exit code is returned. Only at a terminal a ConfigurationError of the first `load` is raised.
     """
     keep_one_heap()
-    settings = load()
+    early_form = _early_form(os.environ)
+    configure_logs(early_form, "info")
+    try:
+        settings = load()
+    except ConfigurationError as error:
+        if is_console(early_form):
+            raise
+        return _ended_by(error)
     configure_logs(settings.log.format, settings.log.level)
-    exit_code = asyncio.run(_serve(settings, load, once=once, dry_run=dry_run))
-    log.info("stopped", exit_code=int(exit_code))
-    return exit_code
+    try:
+        exit_code = asyncio.run(_serve(settings, load, once=once, dry_run=dry_run))
+    except PoolDaemonError as error:
+        return _ended_by(error)
+    except Exception:
+        log.critical("crashed", exit_code=int(ExitCode.INTERNAL), exc_info=True)
+        return ExitCode.INTERNAL
+    else:
+        log.info("stopped", exit_code=int(exit_code))
+        return exit_code
+    finally:
+        flush_logs()
+
+
+def _ended_by(error: PoolDaemonError) -> ExitCode:
+    """Write why the daemon ends, where all its lines go; return its exit code."""
+    for line in str(error).splitlines():
+        log.critical("fatal", reason=line, exit_code=int(error.exit_code))
+    flush_logs()
+    return error.exit_code
+
+
+def _early_form(environ: Mapping[str, str]) -> Form:
+    """Return the form of what is logged before the settings are read: what the environment asks for, if it does."""
+    forms: dict[str, Form] = {"json": "json", "console": "console"}
+    return forms.get(environ.get("POOL_DAEMON_LOG__FORMAT", ""), "auto")
 
 
 async def _serve(settings: Settings, load: Callable[[], Settings], *, once: bool, dry_run: bool) -> ExitCode:
@@ -53,13 +84,23 @@ async def _serve(settings: Settings, load: Callable[[], Settings], *, once: bool
                 dry_run=dry_run,
             )
             calm_the_collector()
-            if not once:
-                with reload_signal(lambda: daemon.reload(load)):
-                    await daemon.run(mongodb.ended)
-                return ExitCode.OK
-            report = await daemon.run_once()
-    log.info("pass_completed", settled=report.settled, decommissioned=report.decommissioned)
-    return ExitCode.FAILED if report.set_aside or report.cut_short_by else ExitCode.OK
+            if once:
+                return await _serve_once(daemon, dry_run=dry_run)
+            with reload_signal(lambda: daemon.reload(load)):
+                await daemon.run(mongodb.ended)
+            return ExitCode.OK
+
+
+async def _serve_once(daemon: Daemon, *, dry_run: bool) -> ExitCode:
+    """Make one pass, and name what it left; FAILED if it left anything."""
+    let_through()
+    report = await daemon.run_once()
+    counted = "would_decommission" if dry_run else "decommissioned"
+    log.info("pass_completed", **{"settled": report.settled, counted: report.decommissioned})
+    left = daemon.left_undone(report)
+    if left:
+        log.error("left_undone", **left, remedy="see `pool-daemon brake status`, `quarantine list`, and the log above")
+    return ExitCode.FAILED if left else ExitCode.OK
 
 
 def process_identity() -> str:

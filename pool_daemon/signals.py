@@ -3,12 +3,16 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from pool_daemon.early_stop import STOP_SIGNALS, let_through
 from pool_daemon.errors import ExitCode
+from pool_daemon.telemetry.logs import flush_logs
+
+log = structlog.get_logger("pool_daemon")
 
 
 @contextmanager
@@ -24,14 +28,15 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
     def receive() -> None:
         nonlocal asked
         if asked:
-            sys.stderr.flush()
+            log.critical("stop_forced", exit_code=int(ExitCode.FORCED), reason="a second signal cut the stop short")
+            flush_logs()
             os._exit(ExitCode.FORCED)
         asked = True
         stop()
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, receive)
-    let_through()
+    let_through(*STOP_SIGNALS)
     try:
         yield
     finally:
@@ -42,10 +47,11 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def reload_signal(reload: Callable[[], None]) -> Iterator[None]:
-    """Call `reload` at every SIGHUP; restore what was there before at the end."""
+    """Call `reload` at every SIGHUP, be it one held back; restore what was there before at the end."""
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGHUP)
     loop.add_signal_handler(signal.SIGHUP, reload)
+    let_through(signal.SIGHUP)
     try:
         yield
     finally:

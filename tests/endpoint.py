@@ -2,7 +2,7 @@
 
 import json
 from http.client import HTTPConnection, HTTPException
-from typing import Any
+from typing import Any, Self
 
 from daemon_process import DaemonProcess
 from deadline import wait_until
@@ -17,6 +17,13 @@ class Endpoint:
     def __init__(self, daemon: DaemonProcess) -> None:
         daemon.wait_for_log(is_listening, within_seconds=START_SECONDS, what="the HTTP address")
         self.port = next(record["port"] for record in daemon.records if is_listening(record))
+
+    @classmethod
+    def at(cls, port: int) -> Self:
+        """Return the endpoint at a port that the daemon was told to take."""
+        endpoint = cls.__new__(cls)
+        endpoint.port = port
+        return endpoint
 
     def ask(self, path: str) -> tuple[int, str]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=5)

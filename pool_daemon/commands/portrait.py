@@ -88,9 +88,10 @@ def _last_pass(picture: Picture) -> Text:
         return Text(f"failed {ago} ago: {last['reason']}", "red")
     if last["outcome"] == "held":
         return Text(f"held {ago} ago: {last['reason']}", "" if picture["role"] == "standby" else "yellow")
+    would = "would be " if picture["dry_run"] else ""
     return Text(
-        f"{last['outcome']} {ago} ago in {span(last['seconds'])}: "
-        f"{_number(last['settled'], 'pool')} settled, {_number(last['decommissioned'], 'workload')} decommissioned"
+        f"{last['outcome']} {ago} ago in {span(last['seconds'])}: {_number(last['settled'], 'pool')} {would}settled, "
+        f"{_number(last['decommissioned'], 'workload')} {would}decommissioned"
     )
 
 

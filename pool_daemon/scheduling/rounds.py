@@ -8,18 +8,15 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
-from pool_daemon.expiry.expiry_pass import Expirer, PassReport
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.scheduling.expirer import Expirer, PassReport
 from pool_daemon.scheduling.gate import STOPPING
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import PassOutcome
 
 NOT_YET: Final = "not begun"
 """What keeps the daemon from acting before its first pass, so that this one says whether it acts."""
-
-LONGEST_RETRY_SECONDS: Final = 5.0
-"""A pass that failed is repeated this often at least: soon after the cure all is to be done."""
 
 log = structlog.get_logger("pool_daemon.rounds")
 
@@ -35,7 +32,7 @@ class Rounds:
         self._clock = clock
         self._stop = stop
         self._observer = observer
-        self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
+        self._backoff = Backoff()
         self._cut_short_by: str | None = NOT_YET
 
     async def run(self) -> None:
@@ -52,12 +49,7 @@ class Rounds:
         try:
             report = await self._expirer.run_pass(math.floor(self._clock.now()))
             deadline, pool_id = report.next_at, report.next_pool_id
-            if report.failure is None:
-                self._passed(report, seconds=self._clock.monotonic() - began_at)
-            else:
-                retry_at = self._failed(report.failure, seconds=self._clock.monotonic() - began_at)
-                if deadline is None or retry_at < deadline:
-                    deadline, pool_id = retry_at, None
+            self._passed(report, seconds=self._clock.monotonic() - began_at)
         except StoreError as error:
             deadline = self._failed(error, seconds=self._clock.monotonic() - began_at)
         except Exception as error:  # noqa: BLE001 - a bug in one pass must not leave the alarm unarmed
@@ -72,10 +64,11 @@ class Rounds:
             self._cut_short_by = report.cut_short_by
             log.info("acting" if report.cut_short_by is None else "not_acting", reason=report.cut_short_by)
         if report.settled or report.set_aside:
+            counted = "would_decommission" if self._observer.status.snapshot.dry_run else "decommissioned"
             log.info(
                 "pass_completed",
                 settled=report.settled,
-                decommissioned=report.decommissioned,
+                **{counted: report.decommissioned},
                 seconds=round(seconds, 3),
             )
         self._observer.pass_finished(

@@ -9,6 +9,7 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.telemetry.health import Patience, headline, startup
+from pool_daemon.telemetry.logs import dropped_lines
 from pool_daemon.telemetry.notify import Notifier
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import Role
@@ -41,13 +42,6 @@ class Leadership(Protocol):
         """The monotonic clock's reading when somebody was last known to be the one that acts; None if never."""
 
 
-class Part(Protocol):
-    """Something that runs outside the loop and must not die unnoticed."""
-
-    def check(self) -> None:
-        """Raise PartDiedError if it has died."""
-
-
 class Heartbeat:
     """Beats until it is cancelled.
 
@@ -63,23 +57,18 @@ class Heartbeat:
         notifier: Notifier,
         clock: Clock,
         leadership: Leadership | None = None,
-        part: Part | None = None,
     ) -> None:
         self._observer = observer
         self._patience = patience
         self._notifier = notifier
         self._clock = clock
         self._leadership = leadership
-        self._part = part
         self._ready = False
         self._told: str | None = None
         self._alive_tick = self._waiting_tick = -math.inf
 
     async def run(self) -> None:
-        """Beat twice a second.
-
-        Raises PartDiedError if the part that runs outside the loop has died.
-        """
+        """Beat twice a second."""
         while True:
             due_tick = self._clock.monotonic() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
@@ -94,9 +83,8 @@ class Heartbeat:
     def beat(self, lag_seconds: float) -> None:
         """Note that the loop has come round, so much later than it should, and tell systemd what it wants to know."""
         self._observer.beat(lag_seconds)
+        self._observer.log_lines_dropped(dropped_lines())
         self._see_role()
-        if self._part is not None:
-            self._part.check()
         self._notify()
 
     def _see_role(self) -> None:

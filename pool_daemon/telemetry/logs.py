@@ -1,7 +1,7 @@
 """Logs: one form for the daemon's own events and for those of the libraries beneath it.
 
 A module of the daemon calls `structlog.get_logger("pool_daemon.NOUN")` and names an event, with key/values:
-`log.info("pool_expired", pool_id=7, workloads=3)`. The daemon's own events go straight to the stream; those of the
+`log.info("pool_expired", pool_id=7, workloads=3)`. The daemon's own events go straight to the writer; those of the
 libraries come through the standard library's handlers, which cost four times as much a line.
 """
 
@@ -22,6 +22,7 @@ from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pool_daemon.telemetry.credentials import mask_credentials
+from pool_daemon.telemetry.log_writer import LogWriter
 
 Form = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -56,17 +57,29 @@ class JournalFormatter(ProcessorFormatter):
         return _marked(super().format(record), record.levelno)
 
 
+class WriterHandler(logging.Handler):
+    """The libraries' way to the writer."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self.name = HANDLER
+        self.writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have a record written."""
+        try:
+            self.writer.write(self.format(record))
+        except Exception as error:  # noqa: BLE001 - a library's faulty record must not stop what it tells of
+            self.writer.write(f"a log record of {record.name} cannot be formatted: {error!r}")
+
+
 class Lines:
-    """The end of the chain for one of the daemon's own loggers: writes finished lines, one at a time.
+    """The end of the chain for one of the daemon's own loggers: hands finished lines to the writer."""
 
-    `handler` is the one through which the libraries speak; its lock keeps their lines and ours apart, its stream takes
-    both.
-    """
-
-    def __init__(self, name: str, *, handler: "logging.StreamHandler[TextIO]", journal: bool) -> None:
+    def __init__(self, name: str, *, writer: LogWriter, journal: bool) -> None:
         self.name = name
         self._namesake = logging.getLogger(name)
-        self._handler = handler
+        self._writer = writer
         self._journal = journal
         self.debug, self.info, self.warning, self.error, self.exception, self.critical = (
             partial(self._write, level) for level in LEVELS.values()
@@ -77,17 +90,7 @@ class Lines:
         return self._namesake.isEnabledFor(level)
 
     def _write(self, level: int, text: str) -> None:
-        """Write a line; if the disk is full or the pipe closed, it is lost, and the work goes on."""
-        line = _marked(text, level) if self._journal else text
-        stream = self._handler.stream
-        self._handler.acquire()
-        try:
-            stream.write(line + "\n")
-            stream.flush()
-        except (OSError, ValueError):
-            return
-        finally:
-            self._handler.release()
+        self._writer.write(_marked(text, level) if self._journal else text)
 
 
 def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> None:
@@ -96,7 +99,7 @@ def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> No
     `auto` means console on a terminal and JSON lines elsewhere. Python's warnings are logged too.
     """
     stream = stream or sys.stderr
-    console = form == "console" or (form == "auto" and stream.isatty())
+    console = is_console(form, stream)
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -104,8 +107,8 @@ def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> No
     ]
     last = _console(stream) if console else _json()
     journal = _goes_to_journal(stream)
-    handler = logging.StreamHandler(stream)
-    handler.name = HANDLER
+    writer = LogWriter(stream, on_resumed=_tell_dropped)
+    handler = WriterHandler(writer)
     formatter = JournalFormatter if journal else ProcessorFormatter
     handler.setFormatter(
         formatter(foreign_pre_chain=first, processors=[ProcessorFormatter.remove_processors_meta, *last])
@@ -113,7 +116,7 @@ def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> No
     _install(handler)
     structlog.configure(
         processors=[_hear, *first, *last],
-        logger_factory=cache(partial(Lines, handler=handler, journal=journal)),
+        logger_factory=cache(partial(Lines, writer=writer, journal=journal)),
         wrapper_class=BoundLogger,
     )
     logging.captureWarnings(capture=True)
@@ -127,11 +130,38 @@ def set_level(level: Level) -> None:
     logging.getLogger().setLevel(max(number, logging.WARNING))
 
 
-def _install(handler: logging.Handler) -> None:
+def is_console(form: Form, stream: TextIO | None = None) -> bool:
+    """Return whether logs in that form are for a person at a terminal; `auto` means on a terminal alone."""
+    return form == "console" or (form == "auto" and (stream or sys.stderr).isatty())
+
+
+def flush_logs() -> None:
+    """Wait until every line is where its reader finds it; a reader who has stopped reading is given up soon."""
+    for handler in _handlers():
+        handler.writer.flush()
+
+
+def dropped_lines() -> int:
+    """Return how many lines were dropped since the logs were configured."""
+    return sum(handler.writer.dropped for handler in _handlers())
+
+
+def _handlers() -> list[WriterHandler]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, WriterHandler)]
+
+
+def _install(handler: WriterHandler) -> None:
     root = logging.getLogger()
-    for stale in [old for old in root.handlers if old.name == HANDLER]:
+    for stale in _handlers():
+        stale.writer.flush()
         root.removeHandler(stale)
     root.addHandler(handler)
+
+
+def _tell_dropped(lines: int) -> None:
+    structlog.get_logger("pool_daemon.log").warning(
+        "log_lines_dropped", lines=lines, reason="nobody read the log, or its disk was full"
+    )
 
 
 def _json() -> list[Processor]:

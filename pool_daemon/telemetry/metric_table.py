@@ -238,6 +238,10 @@ COMMAND_ERRORS = Counter(
     about="Commands that the database answered with an error or not at all, by command.",
     labels={"command": COMMANDS},
 )
+LOG_LINES_DROPPED = Counter(
+    name="log_lines_dropped_total",
+    about="Log lines that were dropped because nobody read them, or because their disk was full.",
+)
 LOOP_LAG = Histogram(
     name="event_loop_lag_seconds",
     about="How much later than due the event loop came round; measured twice a second.",

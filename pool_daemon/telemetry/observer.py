@@ -29,20 +29,34 @@ AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 class Observer:
     """Hears what happens and keeps it: counted in `metrics`, and as it stands now in `status`.
 
+    In a `dry_run` a batch commits nothing: what it would have decommissioned is an event, and counted nowhere.
+
     All verbs but `command_finished` belong to the loop's thread. None of them waits, and hearing the same state twice
     costs nothing.
     """
 
-    def __init__(self, *, identity: str, version: str, clock: Clock) -> None:
+    def __init__(self, *, identity: str, version: str, clock: Clock, dry_run: bool = False) -> None:
         self._clock = clock
-        self.status = Status(identity=identity, version=version, clock=clock)
+        self._dry_run = dry_run
+        self.status = Status(identity=identity, version=version, clock=clock, dry_run=dry_run)
         self.metrics = Metrics(status=self.status, clock=clock)
         self._settled_in_pass = 0
+        self._lines_dropped = 0
 
     def beat(self, lag_seconds: float) -> None:
         """Hear that the loop has come round, so much later than it should."""
         self.metrics.observe(table.LOOP_LAG, lag_seconds)
         self.status.change(beat_tick=self._clock.monotonic())
+
+    def log_lines_dropped(self, total: int) -> None:
+        """Record how many log lines have been dropped since the start."""
+        self.metrics.add(table.LOG_LINES_DROPPED, total - self._lines_dropped)
+        self._lines_dropped = total
+
+    def http_seen(self, problem: str | None) -> None:
+        """Record why the HTTP endpoint cannot be asked; None once it can."""
+        self.status.change(http_problem=problem)
+        self._note("http", "answers" if problem is None else problem)
 
     def stopping(self) -> None:
         """Hear that the daemon has been told to stop."""
@@ -130,6 +144,10 @@ class Observer:
         `due_at` maps a pool to the instant at which it came to that, if that is not its `empty_at`: another
         resource ran out, or a workload was deployed or a pool rewritten after the end. Lateness counts from there.
         """
+        if self._dry_run:
+            self.status.change(progress_tick=self._clock.monotonic())
+            self.status.note(*Toll(gone, at=at, due_at=due_at).would_be_events(EVENTS))
+            return
         self.metrics.observe(table.BATCH_DURATION, seconds)
         self.metrics.observe(table.BATCH_POOLS, pools)
         self.metrics.observe(table.BATCH_WORKLOADS, len(gone))
@@ -161,6 +179,7 @@ class Observer:
     def unreadable(self, kind: str, *, document_id: object, reason: str) -> None:
         """Hear that a document of a "pool" or a "workload", or a "change", was met first and cannot be read."""
         self.metrics.add(table.UNREADABLE, kind=kind)
+        self.status.change(unreadable=self.status.snapshot.unreadable + 1)
         self._note("unreadable", f"{kind} {document_id}: {reason}")
 
     def held(self, reason: str, *, detail: str) -> None:

@@ -126,9 +126,11 @@ class Snapshot:
     started_at: float
     started_tick: float
     beat_tick: float
+    dry_run: bool = False
     database_tick: float | None = None
     indexes_made: bool = False
     stopping: bool = False
+    http_problem: str | None = None
 
     role: Role = Role.STARTING
     term: int | None = None
@@ -149,6 +151,7 @@ class Snapshot:
     stream: Stream = Stream()
     clocks: Clocks | None = None
     holds: tuple[Hold, ...] = ()
+    unreadable: int = 0
     quarantined: int = 0
     quarantine: tuple[Quarantined, ...] = ()
 

@@ -23,11 +23,16 @@ class Status:
     it takes no lock, so it cannot be kept waiting by a loop that is stuck.
     """
 
-    def __init__(self, *, identity: str, version: str, clock: Clock) -> None:
+    def __init__(self, *, identity: str, version: str, clock: Clock, dry_run: bool = False) -> None:
         self._clock = clock
         tick = clock.monotonic()
         self._snapshot = Snapshot(
-            identity=identity, version=version, started_at=clock.now(), started_tick=tick, beat_tick=tick
+            identity=identity,
+            version=version,
+            dry_run=dry_run,
+            started_at=clock.now(),
+            started_tick=tick,
+            beat_tick=tick,
         )
         self._database_tick: float | None = None
         self._looked_tick: float | None = None

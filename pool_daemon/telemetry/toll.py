@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from pool_daemon.capacity.workload import WorkloadType
@@ -48,6 +49,12 @@ class Toll:
             what = f"{len(workloads)} workload{'s' * (len(workloads) > 1)}"
             text = f"{_enumerated(_exhausted(workloads))} ran out, {what}"
             yield Event(self._at, "decommissioned", text, pool_id, self._late_seconds(workloads[0]))
+
+    def would_be_events(self, most: int) -> Iterator[Event]:
+        """Yield the same for a batch that decommissioned nothing: nothing was late then."""
+        for event in self.last_events(most):
+            text = f"would be decommissioned: {event.text}"
+            yield replace(event, kind="dry_run", text=text, lateness_seconds=None)
 
     def _late_seconds(self, workload: Decommissioned) -> float:
         return max(0.0, self._at - self._due_at.get(workload.pool_id, workload.empty_at))

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from arithmetic_model import Rates
-from daemon_process import DaemonProcess, running_daemon
+from daemon_process import running_daemon
 from deadline import wait_until
 from endpoint import START_SECONDS, Endpoint
 from explorer import CONTAINER, Explorer
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.errors import ExitCode
 from pool_daemon.store.lease import LEASE
 
 NOTICE_SECONDS = 15
@@ -108,11 +107,3 @@ async def test_a_daemon_without_its_database_is_alive_but_not_ready(tmp_path: Pa
             endpoint.wait_for("/readyz", 200)
             assert (endpoint.sample("stream_reopenings_total", cause="unavailable") or 0) >= 1
             assert (endpoint.sample("passes_total", outcome="failed") or 0) >= 3
-
-
-def test_a_port_that_is_taken_ends_the_start_with_its_remedy(mongo_uri: str, database_name: str) -> None:
-    with running_daemon(uri=mongo_uri, database_name=database_name) as first:
-        port = Endpoint(first).port
-        with DaemonProcess(uri=mongo_uri, database_name=database_name, HTTP__PORT=str(port)) as second:
-            second.wait_for_exit(code=ExitCode.CONFIGURATION)
-        assert f"http.port: {port} is in use on 127.0.0.1" in "\n".join(second.log_lines())

@@ -1,5 +1,6 @@
 """The endpoint as its clients meet it: real sockets, kind ones and others."""
 
+import asyncio
 import json
 import socket
 import time
@@ -9,10 +10,10 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 
 import pytest
-from deadline import wait_until
+from deadline import until, wait_until
 from telemetry_scene import make_ready, new_observer, routes_of, running, served
 
-from pool_daemon.errors import ConfigurationError, PartDiedError
+from pool_daemon.errors import ConfigurationError
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.endpoint.connection import HEAD_BYTES
 from pool_daemon.telemetry.endpoint.message import Request, Response
@@ -270,22 +271,56 @@ def test_a_bug_in_an_answer_is_an_internal_error_and_the_next_is_answered() -> N
     with running(server):
         for _ in range(2):
             assert say(server, b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
-        server.check()
+        assert server.is_answering
     assert len(asked) == 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_dies_is_noticed() -> None:
+async def test_a_thread_that_dies_is_started_again_at_the_same_address() -> None:
     def respond(_: Request) -> Response:
         raise SystemExit
 
     server = Server(host="127.0.0.1", port=0, respond=respond)
-    with running(server):
-        server.check()
-        assert say(server, b"GET / HTTP/1.1\r\n\r\n") == b""
-        server._thread.join(10)
-        with pytest.raises(PartDiedError, match="HTTP endpoint"):
-            server.check()
+    serving = asyncio.create_task(server.serve())
+    try:
+        await until(lambda: server.is_answering, within_seconds=20, what="an answer")
+        port = server.port
+        for _ in range(2):
+            assert await asyncio.to_thread(say, server, b"GET / HTTP/1.1\r\n\r\n") == b""
+            dead = server._thread
+            await until(
+                lambda: server._thread is not dead and server.is_answering,  # noqa: B023 - awaited here
+                within_seconds=20,
+                what="a new thread",
+            )
+        assert server.port == port
+    finally:
+        serving.cancel()
+        server.stop()
+
+
+async def test_a_port_that_is_taken_is_told_once_and_tried_until_it_is_free(
+    observer: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pool_daemon.telemetry.endpoint.server.RETRY_SECONDS", 0.01)
+    first = Server(host="127.0.0.1", port=0, respond=routes_of(observer).respond)
+    first.start()
+    problems: list[str | None] = []
+    second = Server(host="127.0.0.1", port=first.port, respond=routes_of(observer).respond, on_problem=problems.append)
+    serving = asyncio.create_task(second.serve())
+    try:
+        await until(lambda: problems, within_seconds=20, what="a problem told")
+        await asyncio.sleep(0.1)  # some more tries
+        first.stop()
+        await until(lambda: second.is_answering, within_seconds=20, what="the port")
+        assert problems == [
+            f"http.port: {first.port} is in use on 127.0.0.1; name another, or 0 for any free one",
+            None,
+        ]
+        assert (await asyncio.to_thread(ask, second, "/livez"))[0].status == 200
+    finally:
+        serving.cancel()
+        second.stop()
 
 
 def test_a_port_that_is_taken_is_a_matter_of_configuration(server: Server, observer: Observer) -> None:

@@ -1,10 +1,10 @@
-import contextlib
 import io
 import json
 import logging
 import os
 import pty
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_daemon.telemetry.credentials import mask_credentials
-from pool_daemon.telemetry.logs import configure_logs, set_level
+from pool_daemon.telemetry.logs import configure_logs, dropped_lines, flush_logs, set_level
 
 URI = "mongodb://daemon:hunter2@db-1,db-2/?replicaSet=explorer"
 
@@ -115,16 +115,53 @@ def test_configured_again_nothing_is_said_twice(stream: io.StringIO) -> None:
     assert len(events(stream)) == 1
 
 
-def test_a_line_that_cannot_be_written_is_lost_and_nobody_is_stopped() -> None:
+def test_lines_whose_reader_has_left_are_dropped_and_counted() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    broken = os.fdopen(writer, "w", buffering=1)
-    configure_logs("json", "info", broken)
-    log.info("into_the_void")
-    log.error("into_the_void")
-    with contextlib.suppress(BrokenPipeError):
-        broken.close()
-    log.info("into_a_closed_file")
+    with os.fdopen(writer, "w") as broken:
+        configure_logs("json", "info", broken)
+        log.info("into_the_void")
+        logging.getLogger("motor").error("into_the_void")
+        flush_logs()
+    assert dropped_lines() == 2
+
+
+def test_a_reader_who_does_not_read_keeps_nobody_waiting_and_hears_what_was_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pool_daemon.telemetry.log_writer.MOST_BYTES", 100_000)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as pipe, os.fdopen(reader) as unread:
+        configure_logs("json", "info", pipe)
+        began_at = time.monotonic()
+        for number in range(10_000):
+            log.info("storm", number=number, text="x" * 100)
+        assert time.monotonic() - began_at < 20
+        assert dropped_lines() > 1000
+        read = [json.loads(unread.readline())]
+        while read[-1]["event"] != "log_lines_dropped":
+            read.append(json.loads(unread.readline()))
+        numbers = [event["number"] for event in read[:-1]]
+        assert numbers == sorted(numbers)
+        assert len(numbers) + dropped_lines() == 10_000
+        assert sum(event["lines"] for event in read[-1:]) <= dropped_lines()
+        flush_logs()
+
+
+def test_where_standard_error_was_closed_every_line_is_counted_as_dropped() -> None:
+    with Path(os.devnull).open("w") as void:
+        configure_logs("json", "info", void)
+        log.info("unheard")
+        assert dropped_lines() == 1
+
+
+def test_a_line_is_written_before_the_flush_returns(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as file:
+        configure_logs("json", "info", file)
+        for number in range(1000):
+            log.info("said", number=number)
+        flush_logs()
+    assert len((tmp_path / "log").read_text().splitlines()) == 1000
 
 
 def test_the_handlers_of_others_stay(stream: io.StringIO) -> None:
@@ -188,6 +225,7 @@ def test_auto_is_json_where_nobody_watches_and_console_on_a_terminal() -> None:
     with os.fdopen(theirs, "w") as terminal:
         configure_logs("auto", "info", terminal)
         log.info("said")
+        flush_logs()
         said = os.read(ours, 4096).decode()
     os.close(ours)
     assert "said" in said
@@ -205,6 +243,7 @@ def test_a_line_for_journald_begins_with_its_priority(tmp_path: Path, monkeypatc
         log.error("d")
         log.error("e", exc_info=ValueError("f"))
         logging.getLogger("motor").critical("g")
+        flush_logs()
         journal.seek(0)
         lines = journal.read().splitlines()
     assert [line[:4] for line in lines] == ["<7>{", "<6>{", "<4>{", "<3>{", "<3>{", "<2>{"]
@@ -221,6 +260,7 @@ def test_on_the_console_every_line_for_journald_has_its_priority(
             fail_with(URI)
         except ValueError:
             log.exception("pass_failed")
+        flush_logs()
         journal.seek(0)
         lines = journal.read().splitlines()
     assert len(lines) > 5

@@ -83,6 +83,7 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.stream_opened(), "stream_token_age_seconds", {}, 0),
     (lambda o: o.stream_lost("stalled", reason="still"), "stream_reopenings_total", {"cause": "stalled"}, 1),
     (lambda o: o.stream_lost("stalled", reason="still"), "stream_open", {}, 0),
+    (lambda o: (o.log_lines_dropped(2), o.log_lines_dropped(5))[0], "log_lines_dropped_total", {}, 5),
     (lambda o: o.expiring_counted({"1h": 1, "1d": 2, "7d": 3}), "pools_expiring", {"within": "1d"}, 2),
 ]
 
@@ -99,6 +100,20 @@ def test_every_verb_moves_its_metric(
 ) -> None:
     verb(observer)
     assert sample(observer, name, **labels) == pytest.approx(value)
+
+
+def test_a_dry_run_counts_nothing_as_decommissioned(clock: VirtualClock) -> None:
+    observer = Observer(identity="me", version="0", clock=clock, dry_run=True)
+    before = observer.metrics.render()[1]
+    two_of_one_pool(observer)
+    assert [line for line in observer.metrics.render()[1].splitlines() if b"pool_daemon" in line] == [
+        line for line in before.splitlines() if b"pool_daemon" in line
+    ]
+    now = observer.status.snapshot
+    assert (now.pools_decommissioned, now.workloads_decommissioned) == (0, 0)
+    assert [(event.kind, event.text) for event in now.events] == [
+        ("dry_run", "would be decommissioned: cu ran out, 2 workloads")
+    ]
 
 
 def test_every_metric_of_the_table_is_moved_by_a_verb() -> None:

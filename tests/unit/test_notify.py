@@ -13,7 +13,6 @@ from telemetry_scene import PATIENCE, make_ready, new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.errors import PartDiedError
 from pool_daemon.telemetry.heartbeat import Heartbeat
 from pool_daemon.telemetry.notify import Notifier
 from pool_daemon.telemetry.observer import Observer
@@ -205,14 +204,3 @@ def test_without_a_lease_a_daemon_acts(observer: Observer, clock: VirtualClock) 
     now = observer.status.snapshot
     assert (now.role, now.term) == ("leader", None)
     assert [event.text for event in now.events] == ["acts without a lease"]
-
-
-class DeadPart:
-    def check(self) -> None:
-        raise PartDiedError("the HTTP endpoint ended by itself")
-
-
-async def test_the_death_of_a_part_outside_the_loop_ends_the_heartbeat(observer: Observer, clock: VirtualClock) -> None:
-    pulse = Heartbeat(observer=observer, patience=lambda: PATIENCE, notifier=Notifier({}), clock=clock, part=DeadPart())
-    with pytest.raises(PartDiedError, match="HTTP endpoint"):
-        await pulse.run()

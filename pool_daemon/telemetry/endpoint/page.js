@@ -80,8 +80,8 @@ function drawHead() {
   const held = known.holds.map((hold) => `what is due is held back by the ${hold.reason}: ${hold.detail}`);
   draw("problems", [problems, held], () => [...problems, ...held].map((text) => make("li", null, text)));
   $("problems").hidden = problems.length + held.length === 0;
-  say("version", `pool-daemon ${known.version}, up ${span(known.uptime_seconds)}, `
-    + `${plural(known.decommissioned.workloads, "workload")} of ${plural(known.decommissioned.pools, "pool")} decommissioned since`);
+  say("version", `pool-daemon ${known.version}, up ${span(known.uptime_seconds)}, ` + (known.dry_run ? "a dry run: nothing is written"
+    : `${plural(known.decommissioned.workloads, "workload")} of ${plural(known.decommissioned.pools, "pool")} decommissioned since`));
 }
 
 function drawExpiring() {
@@ -126,7 +126,7 @@ function drawPasses() {
   draw("passes", known.passes, () => known.passes.length ? known.passes.slice(-6).reverse().map((pass) => make("tr", null,
     make("td", null, stamp(pass.ended_at)),
     pass.outcome === "failed" ? make("td", { class: "kind failed fill" }, "failed") : make("td", { class: "fill" },
-      `${plural(pass.settled, "pool")}, ${plural(pass.decommissioned, "workload")}`
+      (known.dry_run ? "would be " : "") + `${plural(pass.settled, "pool")}, ${plural(pass.decommissioned, "workload")}`
       + (pass.set_aside ? `, ${count.format(pass.set_aside)} set aside` : "")),
     make("td", { class: "number" }, span(pass.seconds)),
   )) : [nothing("No pool has run empty yet.")]);

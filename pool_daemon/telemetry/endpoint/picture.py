@@ -19,6 +19,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "uptime_seconds": tick - now.started_tick,
         "headline": headline(now, tick, patience),
         "role": now.role,
+        "dry_run": now.dry_run,
         "term": now.term,
         "leader": now.leader,
         "live": _health(liveness(now, tick)),

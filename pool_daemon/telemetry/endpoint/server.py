@@ -1,16 +1,18 @@
 """The sockets of the endpoint: one thread, a bounded number of clients, and none can keep another waiting."""
 
+import asyncio
 import errno
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 import structlog
 
-from pool_daemon.errors import ConfigurationError, PartDiedError
+from pool_daemon.errors import ConfigurationError
 from pool_daemon.telemetry.endpoint.connection import OVER, Connection
 from pool_daemon.telemetry.endpoint.message import Request, Response
 
@@ -24,13 +26,20 @@ PATIENCE_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 0.05
 """A rest after the system refused a connection, as it does without file handles left: it would refuse the next too."""
 
+RETRY_SECONDS: Final = 5.0
+"""How often an address that cannot be had is tried again."""
+
+CHECK_SECONDS: Final = 1.0
+"""How soon the end of the thread is noticed."""
+
 log = structlog.get_logger("pool_daemon.http")
 
 
 class Server:
     """Answers requests with what `respond` returns, which is called in the server's own thread and must be quick.
 
-    `port` 0 takes any free one; after the start `port` is the one that was taken.
+    `port` 0 takes any free one; after the start `port` is the one that was taken. `on_problem` is told why nobody can
+    ask at the moment, and None once somebody can.
     """
 
     def __init__(
@@ -40,41 +49,74 @@ class Server:
         port: int,
         respond: Callable[[Request], Response],
         patience_seconds: float = PATIENCE_SECONDS,
+        on_problem: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self.host = host
         self.port = port
         self._respond = respond
         self._patience_seconds = patience_seconds
         self._connections: dict[socket.socket, Connection] = {}
-        self._selector = selectors.DefaultSelector()
-        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._on_problem = on_problem
+        self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._wake: socket.socket | None = None
+
+    async def serve(self) -> None:
+        """Answer until cancelled.
+
+        What cannot be had now, the address or a file descriptor, is tried again, and so is a thread that has died:
+        nothing that the daemon does hangs on its being asked.
+        """
+        told: str | None = None
+        while True:
+            problem = None if self.is_answering else self._try_to_start()
+            if problem is not None and problem != told:
+                log.error("http_unavailable", reason=problem, retry_seconds=RETRY_SECONDS)
+            if problem != told:
+                self._on_problem(problem)
+            told = problem
+            await asyncio.sleep(CHECK_SECONDS if problem is None else RETRY_SECONDS)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether the thread is alive."""
+        return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
         """Listen, and answer from now on.
 
-        Raises ConfigurationError if the address cannot be had.
+        Raises ConfigurationError if the address cannot be had, OSError if the system has no more descriptors.
         """
-        self._listener = _listen(self.host, self.port)
+        if self._wake is not None:
+            self._wake.close()
+        with ExitStack() as undo:
+            self._listener = undo.enter_context(_listen(self.host, self.port))
+            self._selector = undo.enter_context(selectors.DefaultSelector())
+            self._wake, self._woken = (undo.enter_context(end) for end in socket.socketpair())
+            undo.pop_all()
         self.port = self._listener.getsockname()[1]
-        self._wake, self._woken = socket.socketpair()
         for readable in (self._listener, self._woken):
             self._selector.register(readable, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
         log.info("http_listening", host=self.host, port=self.port)
+
+    def _try_to_start(self) -> str | None:
+        """Start; return why that is not possible now."""
+        if self._thread is not None:
+            log.error("http_ended", remedy="it is started again; report the traceback before this line as a bug")
+        try:
+            self.start()
+        except (ConfigurationError, OSError) as error:
+            return str(error)
+        return None
 
     def stop(self) -> None:
         """Drop every client and end the thread; nothing happens if it was never started."""
         self._stopping.set()
-        if self._wake is not None:
+        if self._wake is not None and self._thread is not None:
             self._wake.close()
             self._thread.join()
-
-    def check(self) -> None:
-        """Raise PartDiedError if the thread has ended by itself."""
-        if not self._thread.is_alive() and not self._stopping.is_set():
-            raise PartDiedError("the HTTP endpoint ended by itself")
 
     def _run(self) -> None:
         with self._selector, self._listener, self._woken:
