@@ -1,12 +1,31 @@
-// Creates the role and the user of the daemon, or brings the role up to date; it may be run again.
+// Creates the role and the user of the daemon and the indexes that it needs, or brings them up to date; it may be run
+// again, and must be after an update of the daemon.
 //
 //   mongosh 'mongodb://admin@db-1/admin?replicaSet=explorer' deploy/mongodb/create-user.js
 //
-// The privileges are in role.json beside this file. The one on the whole database is what a change stream asks for;
-// it reads, and does not write. Whoever may insert into a collection may create it. Work orders are removed on a server
-// without transactions alone: there an order that was put back too late is taken off again.
-const role = JSON.parse(require("fs").readFileSync(`${__dirname}/role.json`, "utf8"));
+// The privileges are in role.json beside this file, the indexes in indexes.json. The privilege on the whole database
+// reads, and does not write: it is what a change stream asks for. Whoever may insert into a collection may create it.
+// The role may create no index, for one that expires documents would delete them.
+const read = (name) => JSON.parse(require("fs").readFileSync(`${__dirname}/${name}`, "utf8"));
+const role = read("role.json");
 const database = db.getSiblingDB(role.privileges[0].resource.db);
+
+// A sparse, partial or hidden index serves only some queries: it does not count.
+const serves = (index) => !index.sparse && !index.hidden && !index.partialFilterExpression && !index.collation;
+
+const collections = database.getCollectionNames();
+for (const [name, wanted] of Object.entries(read("indexes.json"))) {
+    const existing = collections.includes(name) ? database.getCollection(name).getIndexes() : [];
+    for (const keys of wanted) {
+        if (existing.some((index) => serves(index) && JSON.stringify(index.key) === JSON.stringify(keys))) {
+            continue;
+        }
+        const usual = Object.entries(keys).flat().join("_");
+        const taken = existing.some((index) => index.name === usual);
+        print(`Building the index ${JSON.stringify(keys)} of ${name}. On a big collection that takes minutes.`);
+        database.getCollection(name).createIndex(keys, { name: taken ? `pool-daemon_${usual}` : usual });
+    }
+}
 
 if (database.getRole(role.role)) {
     database.updateRole(role.role, { privileges: role.privileges, roles: role.roles });

@@ -3,7 +3,7 @@
 import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,12 +26,6 @@ def member(folder: Path) -> EmbeddedMongod:
     return EmbeddedMongod(folder=folder / "data", options=["--auth", f"--keyFile={key_file}"])
 
 
-def loner(folder: Path) -> EmbeddedMongod:
-    """Make the server as one that stands alone, and has fail points."""
-    options = ["--auth", "--setParameter=enableTestCommands=1"]
-    return EmbeddedMongod(folder=folder, replica_set=None, options=options)
-
-
 @contextmanager
 def administered(server: EmbeddedMongod) -> Iterator[MongoClient[Document]]:
     """Be the first user of that server, who may do everything, and create the daemon's as its script does."""
@@ -49,11 +43,14 @@ def daemons_uri(server: EmbeddedMongod) -> str:
     return server.uri.replace("//", f"//pool-daemon:{PASSWORD}@") + f"&authSource={NAME}"
 
 
-def script_commands(*options: str) -> list[tuple[str, Document]]:
+def script_commands(
+    *options: str, indexes: Mapping[str, Sequence[Document]] | None = None
+) -> list[tuple[str, Document]]:
     """Let the script run and return its commands, each with the database that it is for.
 
-    What runs it stands in for mongosh, which neither Debian nor PyPI nor npm has to give.
+    `indexes` are those that the collections have already. What runs the script stands in for mongosh, which neither
+    Debian nor PyPI nor npm has to give.
     """
     stand_in = Path(__file__).with_name("mongosh.js")
-    lines = run("node", stand_in, SCRIPT, PASSWORD, *options).splitlines()
+    lines = run("node", stand_in, SCRIPT, PASSWORD, json.dumps(indexes or {}), *options).splitlines()
     return [tuple(json.loads(line)) for line in lines if line.startswith("[")]

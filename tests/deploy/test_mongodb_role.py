@@ -15,7 +15,7 @@ from arithmetic_model import Document, Rates
 from daemon_process import DaemonProcess, environment, running_daemon
 from deadline import wait_until
 from deploy.files import PROJECT
-from deploy.guarded_mongod import NAME, administered, daemons_uri, member, script_commands
+from deploy.guarded_mongod import NAME, PASSWORD, administered, daemons_uri, member, script_commands
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, Explorer
 from ledger import DELETE, Ledger
 from pymongo import MongoClient
@@ -29,14 +29,14 @@ from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.store.setup import INDEXES, OWN_COLLECTIONS
 
 UNAUTHORIZED = 13
+NEXT_PASSWORD = "battery-staple"  # noqa: S105 - as short-lived as the first
 
 MAY = {
-    "capacity-pools": {"update", "createIndexes"},
-    "workload": {"update", "createIndexes"},
-    "workqueue": {"insert", "update", "delete", "create"},
-    "pool-daemon-brake": {"insert", "update", "delete", "create", "createIndexes"},
+    "capacity-pools": {"update"},
+    "workload": {"update"},
+    "workqueue": {"insert", "update", "create"},
+    "pool-daemon-brake": {"insert", "update", "delete", "create"},
     "pool-daemon-events": {"insert", "update", "create"},
-    "pool-daemon-intents": {"insert", "update", "delete", "create"},
     "pool-daemon-lease": {"insert", "update", "create"},
     "pool-daemon-quarantine": {"insert", "update", "delete", "create"},
 }
@@ -64,7 +64,9 @@ def uri(guarded: EmbeddedMongod, admin: MongoClient[Document]) -> str:
 
 @pytest.fixture
 def explorer(admin: MongoClient[Document]) -> Iterator[Explorer]:
-    """Write to the only database that the role opens; nothing is in there before."""
+    """Write to the only database that the role opens; nothing is in there before but the indexes of the script."""
+    for database, command in script_commands("--existing"):
+        admin[database].command(command)
     yield Explorer(database=admin[NAME])
     admin.drop_database(NAME)
 
@@ -158,6 +160,22 @@ def test_the_role_is_enough_for_the_brake_and_the_word_that_releases_it(uri: str
     assert [record for record in daemon.complaints() if "not authorized" in json.dumps(record)] == []
 
 
+def test_the_password_can_be_changed_under_a_daemon_at_work(
+    uri: str, admin: MongoClient[Document], explorer: Explorer
+) -> None:
+    with running_daemon(uri=uri, database_name=NAME, HTTP__PORT="0") as daemon:
+        explorer.wait_until_gone(explorer.buy_expired(CONTAINER).workload_ids, within_seconds=15)
+        admin[NAME].command("updateUser", "pool-daemon", pwd=NEXT_PASSWORD)
+        try:
+            explorer.wait_until_gone(explorer.buy_expired(CONTAINER).workload_ids, within_seconds=5)
+            renewed = uri.replace(f":{PASSWORD}@", f":{NEXT_PASSWORD}@")
+            _command("pools", "list", uri=renewed)
+        finally:
+            admin[NAME].command("updateUser", "pool-daemon", pwd=PASSWORD)
+
+    assert daemon.complaints() == []
+
+
 def test_the_role_is_enough_for_the_quarantine(uri: str, explorer: Explorer) -> None:
     poisoned = Quarantined(pool_id=7, reason="x", tries=5, first_failed_at=0, next_try_at=2**31, by="me")
 
@@ -190,15 +208,55 @@ def test_the_role_ends_with_its_database(name: str, allowed: Database[Document])
         assert not _is_permitted(elsewhere, command)
 
 
-def test_what_the_daemon_sets_up_is_what_the_role_lets_it_set_up() -> None:
-    assert set(OWN_COLLECTIONS) == {name for name, verbs in MAY.items() if name.startswith("pool-daemon-")}
-    assert set(INDEXES) == {name for name, verbs in MAY.items() if "createIndexes" in verbs}
+def test_what_reads_cannot_be_made_to_write(allowed: Database[Document], explorer: Explorer) -> None:
+    explorer.workloads.insert_one({"_id": 1})
+    explorer.orders.insert_one({"_id": "somebody's"})
+
+    for into in ("workqueue", "workload", "capacity-pools", "user", "anything"):
+        assert not _is_permitted(allowed, {"aggregate": "workload", "pipeline": [{"$out": into}], "cursor": {}})
+    assert explorer.orders.count_documents({"_id": "somebody's"}) == 1
+
+
+def test_no_index_can_be_made_that_empties_a_collection(allowed: Database[Document], explorer: Explorer) -> None:
+    explorer.workloads.insert_one({"_id": 1})
+    expiring = {"key": {"t": 1}, "name": "t", "expireAfterSeconds": 0}
+
+    for name in (*MAY, "anything"):
+        assert not _is_permitted(allowed, {"createIndexes": name, "indexes": [expiring]})
+
+
+def test_the_script_makes_the_indexes_that_the_daemon_looks_for(explorer: Explorer) -> None:
+    for name, wanted in INDEXES.items():
+        existing = [tuple(index["key"]) for index in explorer.database[name].index_information().values()]
+        assert set(wanted) <= set(existing)
+
+
+def test_the_role_knows_each_collection_of_the_daemons_own() -> None:
+    assert set(OWN_COLLECTIONS) == {name for name in MAY if name.startswith("pool-daemon-")}
+
+
+def test_the_script_builds_no_index_twice_and_takes_none_that_serves_only_some_queries() -> None:
+    wanted = {name: [dict(keys) for keys in each] for name, each in INDEXES.items()}
+    served = {
+        name: [{"key": keys, "name": f"other-{number}"} for number, keys in enumerate(each)]
+        for name, each in wanted.items()
+    }
+    served["capacity-pools"] = [
+        {"key": {"customer_tid": 1}, "name": "customer_tid_1"},
+        {"key": {"empty_at": 1}, "name": "empty_at_1", "sparse": True},
+    ]
+
+    made = [command for _, command in script_commands("--existing", indexes=served) if "createIndexes" in command]
+
+    built = [{"key": {"empty_at": 1}, "name": "pool-daemon_empty_at_1"}]
+    assert made == [{"createIndexes": "capacity-pools", "indexes": built}]
 
 
 def test_the_script_brings_an_existing_role_up_to_date_and_leaves_the_user_alone() -> None:
-    ((_, command),) = script_commands("--existing")
+    *_, (_, command) = script_commands("--existing")
 
     assert command["updateRole"] == "pool-daemon"
+    assert not any("createUser" in command for _, command in script_commands("--existing"))
 
 
 def _writes(collection: str) -> dict[str, Document]:
