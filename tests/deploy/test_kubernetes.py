@@ -1,12 +1,15 @@
 """The Kubernetes files: rendered, and held to the schemas, to a scanner, and to the daemon's own settings."""
 
 import shlex
+import urllib.error
+import urllib.request
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from daemon_process import DaemonProcess
 from deploy.files import DEPLOY, PROJECT, README, commands, run
 
 from pool_daemon.settings import Settings, load_settings
@@ -92,10 +95,19 @@ def test_a_pod_has_time_to_finish_its_pass(deployment: Object) -> None:
     assert grace_seconds >= Settings().expiry.drain_seconds + STOP_MARGIN_SECONDS
 
 
-def test_each_probe_asks_its_own_question(container: Object) -> None:
+def test_what_restarts_a_pod_never_asks_for_its_database(container: Object) -> None:
     paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+    assert paths["readiness"] == "/readyz"
+    settings = {"HTTP__PORT": "0", "DATABASE__SERVER_SELECTION_SECONDS": "1"}
 
-    assert paths == {"startup": "/startupz", "liveness": "/livez", "readiness": "/readyz"}
+    with DaemonProcess(uri="mongodb://127.0.0.1:9/", database_name="explorer", **settings) as daemon:
+        daemon.wait_for_log(
+            lambda record: record["event"] == "database_unavailable", within_seconds=20, what="a missing database"
+        )
+        (port,) = (record["port"] for record in daemon.records if record["event"] == "http_listening")
+        statuses = {name: _status(f"http://127.0.0.1:{port}{path}") for name, path in paths.items()}
+
+    assert statuses == {"startup": 200, "liveness": 200, "readiness": 503}
 
 
 def test_a_pod_may_do_nothing_that_it_need_not(deployment: Object, container: Object) -> None:
@@ -168,6 +180,15 @@ def _made(command: list[str], folder: Path) -> Object:
     _, *words = command
     shown = run(f"kubectl-1.{NEWEST}", *words, "--dry-run=client", "--output=yaml", cwd=folder)
     return dict(yaml.safe_load(shown))
+
+
+def _status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - the daemon of this test
+            return int(response.status)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code
 
 
 def _mounted(folder: Path, secrets: dict[str, str]) -> Path:
