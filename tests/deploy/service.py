@@ -47,6 +47,10 @@ class Service:
         """Have systemd start it, stop it, and so on."""
         self._machine.run("systemctl", verb, *options, NAME)
 
+    def attempt(self, verb: str) -> int:
+        """Have systemd do what may fail; return the exit code of `systemctl`."""
+        return self._machine.attempt("systemctl", verb, NAME).returncode
+
     def signal(self, name: str) -> None:
         """Send its main process a signal."""
         self.control("kill", "--kill-whom=main", f"--signal={name}")
@@ -65,6 +69,7 @@ class Service:
 
     def journal(self, *, priority: str = "debug") -> str:
         """Read what it said, and what systemd said of it, of that priority and above or of a range."""
+        self._machine.run("journalctl", "--sync")
         wanted = (f"--unit={NAME}", f"--cursor={self._cursor}", f"--priority={priority}")
         return self._machine.run("journalctl", "--no-pager", "--quiet", "--output=cat", *wanted)
 

@@ -78,7 +78,14 @@ def test_the_image_builds_and_its_daemon_passes_its_own_health_check(
     user, _, group = container_file.says("USER").partition(":")
     program, *arguments = container_file.command()
 
-    settings = (*container_file.environment(), "POOL_DAEMON_DATABASE__URI=mongodb://db/")
+    write, start = commands("### Run the image alone", RUNBOOK)
+    machine.run("bash", "-c", write, given="mongodb://db/\n")
+    seen = re.search(r"-v (\S+):(\S+):ro -e POOL_DAEMON_SECRETS_DIR=(\S+)", start)
+    assert seen is not None
+    assert seen[2] == seen[3]
+    machine.run("ln", "--symbolic", seen[1], "/run/mounted")
+
+    settings = (*container_file.environment(), "POOL_DAEMON_SECRETS_DIR=/run/mounted")
     health_check, *question = container_file.health_check()
     machine.run(
         *("systemd-run", "--unit=image", "--property=ProtectSystem=strict", *(f"--setenv={text}" for text in settings)),

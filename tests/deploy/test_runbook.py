@@ -74,6 +74,15 @@ def test_the_readme_lists_every_alert_with_its_severity() -> None:
     assert [anchor for _, anchor, _ in rows] == [name.lower() for name, _ in alerts]
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_command_asks_kubernetes_in_the_wrong_namespace(document: Path) -> None:
+    wanting = re.compile(r"kubectl (?!apply|create namespace)[^`|]*?(?=`|\n\n|\n```|\nkubectl|\||  #|$)", re.MULTILINE)
+    commands = [match[0] for match in re.finditer(wanting, _text(document))]
+
+    assert commands
+    assert [command for command in commands if "--namespace" not in command] == []
+
+
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 

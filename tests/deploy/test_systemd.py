@@ -132,9 +132,14 @@ def test_the_journal_knows_how_urgent_each_line_is(service: Service, explorer: E
     explorer.pools.insert_one({"_id": "no number"})
     service.control("start")
     _expect_expiry(explorer)
-    wait_until(lambda: "pool_unreadable" in service.journal(), within_seconds=START_SECONDS, what="a warning")
+    # The database shows what was done before the journal does.
+    for line, priority in (("workload_decommissioned", "info..info"), ("pool_unreadable", "warning")):
+        wait_until(
+            lambda line=line, priority=priority: line in service.journal(priority=priority),  # type: ignore[misc]
+            within_seconds=START_SECONDS,
+            what=f"{line} among the lines of its priority",
+        )
 
-    assert "workload_decommissioned" in service.journal(priority="info..info")
     assert "pool_unreadable" not in service.journal(priority="info..info")
     (warning,) = service.journal(priority="warning").splitlines()
     assert json.loads(warning)["event"] == "pool_unreadable"
@@ -175,6 +180,38 @@ def test_a_reloaded_service_takes_its_new_settings_and_stays_ready(service: Serv
     wait_until(lambda: "settings_reloaded" in service.journal(), within_seconds=START_SECONDS, what="new settings")
     wait_until(lambda: service.is_("active"), within_seconds=START_SECONDS, what="a service that is ready again")
     assert service.restarts() == 0
+
+
+def test_a_reload_with_settings_that_make_no_sense_fails_and_changes_nothing(
+    service: Service, explorer: Explorer
+) -> None:
+    service.control("start")
+
+    service.set_config("[expiry]\nconcurrency = 0\n")
+
+    assert service.attempt("reload") != 0
+    wait_until(lambda: "expiry.concurrency" in service.journal(), within_seconds=START_SECONDS, what="what is wrong")
+    assert "settings_refused" not in service.journal()
+    assert service.is_("active")
+    assert service.restarts() == 0
+    _expect_expiry(explorer)
+
+
+def test_the_service_is_held_to_a_bound_of_memory_and_of_tasks(machine: Machine, service: Service) -> None:
+    service.control("start")
+
+    assert int(service.tells("MemoryMax")) == 512 * 2**20
+    assert int(service.tells("TasksMax")) == 64
+    status = machine.run("cat", f"/proc/{service.tells('MainPID')}/status")
+    (threads,) = re.findall(r"^Threads:\s+(\d+)$", status, re.MULTILINE)
+    assert int(threads) < 32
+
+
+def test_nothing_is_installed_whose_hash_is_not_written_down() -> None:
+    installs = [line for line in commands("### Install under systemd", README) if " install " in line and "pip" in line]
+
+    assert installs
+    assert all("--require-hashes" in line or "--no-deps dist/" in line for line in installs)
 
 
 def test_an_operator_reaches_the_database_of_the_service(service: Service, explorer: Explorer) -> None:
