@@ -75,11 +75,11 @@ class Daemon:
             changed, waiting = parts.live.replace(load())
         except ConfigurationError as error:
             log.warning("settings_refused", reason=str(error), remedy="correct them and send SIGHUP again")
-            parts.observer.settings_reloaded(accepted=False)
+            parts.observer.settings_reloaded(str(error))
         else:
             set_level(parts.live.current.log.level)
             log.info("settings_reloaded", changed=changed, needs_restart=waiting)
-            parts.observer.settings_reloaded(accepted=True)
+            parts.observer.settings_reloaded()
             parts.look_at_everything()  # what a bound held back may be free to go
         parts.heartbeat.ready_again()
 

@@ -30,6 +30,7 @@ from pool_daemon.store.horizon import Horizon
 from pool_daemon.store.lease import LeaseStore
 from pool_daemon.store.losses import LossReader
 from pool_daemon.store.quarantine import QuarantineStore
+from pool_daemon.store.recent_events import RecentEvents
 from pool_daemon.store.reconciliation import Reconciliation
 from pool_daemon.store.server_clock import ServerClock
 from pool_daemon.store.store import Store
@@ -188,6 +189,7 @@ class Parts:
         )
         self.outlook = Outlook(
             horizon=Horizon(database=self.database),
+            recent_events=RecentEvents(database=self.database),
             observer=self.observer,
             clock=self.clock,
             watermark=lambda: self.agenda.watermark,

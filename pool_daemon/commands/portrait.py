@@ -25,7 +25,7 @@ def portrait(picture: Picture, *, silent_seconds: float | None = None) -> Render
     if picture["upcoming"]:
         parts += [Text("\nruns empty next", "bold"), _table(_upcoming(picture))]
     if picture["events"]:
-        parts += [Text("\nevents", "bold"), _events(picture["events"][:EVENTS])]
+        parts += [Text("\nevents", "bold"), _events(picture["events"][:EVENTS], now=picture["at"])]
     return Group(*parts)
 
 
@@ -48,12 +48,14 @@ def _head(picture: Picture) -> Text:
 
 
 def _lines(picture: Picture) -> Iterator[Line]:
+    for attention in picture["attention"]:
+        yield "not done", Text(f"{attention['short']}: {attention['detail']}", "bold yellow")
+    if picture["role"] == "standby":
+        yield "standby", Text(f"{picture['leader'] or 'nobody that is known'} leads, and does what is due")
     for problem in dict.fromkeys([*picture["live"]["problems"], *picture["started"]["problems"]]):
         yield "problem", Text(problem, "red")
     for problem in picture["ready"]["problems"]:
         yield "not ready", Text(problem, "red")
-    for hold in picture["holds"]:
-        yield "held back", Text(f"{hold['reason']}: {hold['detail']}", "yellow")
     yield "next", _next(picture)
     yield "last pass", _last_pass(picture)
     yield "stream", _stream(picture["stream"])
@@ -61,19 +63,19 @@ def _lines(picture: Picture) -> Iterator[Line]:
     yield "clocks", _clocks(picture["clocks"])
     if picture["brake"] is None:
         yield "brake", Text("holds nothing")
-    yield "backlog", _count(picture["backlog"], "due and not settled")
+    if picture["role"] != "standby":  # only a leader knows what of that it has settled
+        yield "backlog", _count(picture["backlog"], "due and not settled", age_seconds=picture["backlog_age_seconds"])
     yield "quarantine", _count(picture["quarantine"]["pools"], "in quarantine")
-    expiring = picture["expiring"] or {}
     yield (
         "run empty",
-        Text(", ".join(f"{number:,} within {name}" for name, number in expiring.items()) or "not counted yet"),
+        _expiring(picture["expiring"] or {}, picture["expiring_age_seconds"]),
     )
 
 
 def _next(picture: Picture) -> Text:
     at, pool_id = picture["next"]["at"], picture["next"]["pool_id"]
     if at is None:
-        return Text("nothing is known to fall due")
+        return Text(f"nothing {'else ' if picture['attention'] else ''}is known to fall due")
     left = at - picture["at"]
     what = "another look at a pool" if pool_id is None else f"pool {pool_id} runs empty"
     return Text(f"{what} {f'in {span(left)}' if left > 0 else 'now'} ({_date(at)})", "bold")
@@ -113,10 +115,18 @@ def _database(database: Picture) -> Text:
     return Text("has not answered yet", "yellow") if age is None else Text(f"answered {span(age)} ago")
 
 
-def _count(pools: int | None, what: str) -> Text:
+def _count(pools: int | None, what: str, *, age_seconds: float | None = None) -> Text:
     if pools is None:
         return Text("not counted yet")
-    return Text(f"{_number(pools, 'pool')} {what}", "yellow") if pools else Text("none")
+    counted = "" if age_seconds is None else f", counted {span(age_seconds)} ago"
+    return Text(f"{_number(pools, 'pool')} {what}{counted}", "yellow") if pools else Text(f"none{counted}")
+
+
+def _expiring(expiring: Picture, age_seconds: float | None) -> Text:
+    if not expiring or age_seconds is None:
+        return Text("not counted yet")
+    counts = ", ".join(f"{number:,} within {name}" for name, number in expiring.items())
+    return Text(f"{counts}, counted {span(age_seconds)} ago")
 
 
 def _number(number: int, noun: str) -> str:
@@ -129,14 +139,14 @@ def _upcoming(picture: Picture) -> Iterator[Line]:
         yield f"pool {pool['pool_id']}", Text(f"in {left} ({_date(pool['empty_at'])}), customer {pool['customer_tid']}")
 
 
-def _events(events: list[Picture]) -> Table:
+def _events(events: list[Picture], *, now: float) -> Table:
     table = Table.grid(padding=(0, 2))
     for event in events:
         pool = "" if event["pool_id"] is None else f"pool {event['pool_id']}: "
         times = f", {event['times']} times" if event["times"] > 1 else ""
         late = "" if event["lateness_seconds"] is None else f", {span(event['lateness_seconds'])} late"
         table.add_row(
-            Text(_date(event["at"])[11:19], "dim"), event["kind"], Text(f"{pool}{event['text']}{late}{times}")
+            Text(_time(event["at"], now=now), "dim"), event["kind"], Text(f"{pool}{event['text']}{late}{times}")
         )
     return table
 
@@ -146,6 +156,12 @@ def _table(lines: Iterator[Line]) -> Table:
     for name, text in lines:
         table.add_row(Text(name, "dim"), text)
     return table
+
+
+def _time(at: float, *, now: float) -> str:
+    """Return the time of day, with its date if that is not today's."""
+    date = _date(at)
+    return date[11:19] if date[:10] == _date(now)[:10] else date[:19]
 
 
 def _date(at: float) -> str:

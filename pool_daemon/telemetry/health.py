@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from pool_daemon.telemetry.attention import attentions, undone_problem
 from pool_daemon.telemetry.snapshot import Role, Snapshot
 
 BEAT_SECONDS: Final = 30.0
 """A loop that has not come round for so long is stuck: sixty times what it should take, and far above any batch."""
+
+UNDONE: Final = "undone"
+"""The check that says what is due and not done; the headline tells more of it than its name."""
 
 FAILED_PASSES: Final = 3
 """So many failures in a row are more than an election or a dropped connection; with the growing waits between them
@@ -101,6 +105,7 @@ def readiness(now: Snapshot, tick: float, patience: Patience) -> Health:
             Check("database", _silence("MongoDB", now.database_tick, tick, patience.database_seconds)),
             Check("catch-up", "waits for the first pass" if now.completed_tick is None else None),
             Check("passes", _passes(now, tick, patience)),
+            Check(UNDONE, undone_problem(now, tick)),
             Check("stream", _stream(now, tick, patience)),
             Check("clocks", _clocks(now)),
             Check("lease", _lease(now, tick, patience)),
@@ -116,23 +121,26 @@ def headline(now: Snapshot, tick: float, patience: Patience) -> str:
         check.name
         for health in (startup(now), readiness(now, tick, patience))
         for check in health.checks
-        if check.problem is not None
+        if check.problem is not None and check.name != UNDONE
     ]
-    if waits_for:
-        return f"waits for: {', '.join(dict.fromkeys(waits_for))}"
-    if now.holds:
-        return f"holds back what is due: {', '.join(hold.reason for hold in now.holds)}"
-    return _intention(now)
+    first = [f"{attention.short}: {attention.detail}" for attention in attentions(now)]
+    if now.http_problem is not None:
+        first.append(f"no HTTP: {now.http_problem}")
+    if now.settings_problem is not None:
+        first.append(f"settings refused, the old ones stay in force: {now.settings_problem}")
+    last = f"waits for: {', '.join(dict.fromkeys(waits_for))}" if waits_for else _intention(now)
+    return "; ".join([*first, last])
 
 
 def _intention(now: Snapshot) -> str:
     if now.next_at is None:
-        ahead = "nothing is known to fall due"
+        ahead = "nothing else is known to fall due" if any(attentions(now)) else "nothing is known to fall due"
     else:
         ahead = f"armed for {_date(now.next_at)}"
         if now.next_pool_id is not None:
             ahead += f", when pool {now.next_pool_id} runs empty"
-    prefix = {Role.STANDBY: "stands by; ", Role.DRY_RUN: "only looks on; "}
+    standby = f"stands by for {now.leader}; " if now.leader else "stands by; "
+    prefix = {Role.STANDBY: standby, Role.DRY_RUN: "only looks on; "}
     return prefix.get(now.role, "") + ahead
 
 

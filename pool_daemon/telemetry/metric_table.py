@@ -10,6 +10,7 @@ from typing import ClassVar, Final, Literal, get_args
 
 from pool_daemon.capacity.verdict import Resource
 from pool_daemon.capacity.workload import WorkloadType
+from pool_daemon.telemetry.attention import undone_pools
 from pool_daemon.telemetry.snapshot import PassOutcome, Role, Snapshot, StreamState
 
 PREFIX: Final = "pool_daemon_"
@@ -151,6 +152,12 @@ QUARANTINED = Gauge(
     name="quarantined_pools",
     about="Pools that fail by themselves and are left alone until their next try.",
     read=lambda now, _: now.quarantined,
+)
+UNDONE = Gauge(
+    name="undone_pools",
+    about="Pools that are known to be due and were not settled for more than two minutes, by what keeps them.",
+    labels={"reason": ("brake", "failing", "quarantine")},
+    read=undone_pools,
 )
 HOLDING = Gauge(
     name="holding",

@@ -8,7 +8,9 @@ from typing import Final
 from pool_daemon.clock import Clock
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.horizon import Upcoming
+from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry import metric_table as table
+from pool_daemon.telemetry.attention import SETTLED_SECONDS
 from pool_daemon.telemetry.metrics import Metrics
 from pool_daemon.telemetry.snapshot import (
     Clocks,
@@ -19,9 +21,10 @@ from pool_daemon.telemetry.snapshot import (
     Quarantined,
     Role,
     StreamState,
+    Undone,
 )
 from pool_daemon.telemetry.status import EVENTS, Status
-from pool_daemon.telemetry.toll import Toll
+from pool_daemon.telemetry.toll import Toll, recorded_event
 
 AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 
@@ -128,7 +131,10 @@ class Observer:
 
         What the pass under way has settled since comes off, and so does what it settles from now on.
         """
-        self.status.change(backlog=None if pools is None else max(0, pools - self._settled_in_pass))
+        self.status.change(
+            backlog=None if pools is None else max(0, pools - self._settled_in_pass),
+            backlog_tick=self._clock.monotonic(),
+        )
 
     def batch_committed(
         self,
@@ -160,6 +166,7 @@ class Observer:
             pools_decommissioned=before.pools_decommissioned + toll.pools,
             workloads_decommissioned=before.workloads_decommissioned + len(gone),
             backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
+            settled=self._settled(toll.pools),
         )
         self.status.note(*toll.last_events(EVENTS))
 
@@ -175,6 +182,23 @@ class Observer:
     def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
         """Hear how many pools are in quarantine, and some of them, those to be tried next first."""
         self.status.change(quarantined=total, quarantine=tuple(sample))
+        self.undone_seen("quarantine", total)
+
+    def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
+        """Record how many pools are due and not settled for a reason, 0 if none.
+
+        `since_at` is the unix instant since when there are any; None if that is only known since this was called first.
+        """
+        tick = self._clock.monotonic()
+        undone = {each.reason: each for each in self.status.snapshot.undone}
+        known = undone.pop(reason, None)
+        if pools:
+            since_tick = tick if known is None else known.since_tick
+            if since_at is not None:
+                since_tick = tick - max(0.0, self._clock.now() - since_at)
+            undone[reason] = Undone(reason, pools, since_tick)
+        if pools or known:
+            self.status.change(undone=tuple(undone.values()))
 
     def unreadable(self, kind: str, *, document_id: object, reason: str) -> None:
         """Hear that a document of a "pool" or a "workload", or a "change", was met first and cannot be read."""
@@ -182,13 +206,14 @@ class Observer:
         self.status.change(unreadable=self.status.snapshot.unreadable + 1)
         self._note("unreadable", f"{kind} {document_id}: {reason}")
 
-    def held(self, reason: str, *, detail: str) -> None:
-        """Hear in one word why what is due is held back, and in a few more what ends it."""
+    def held(self, reason: str, *, detail: str, pools: int | None = None) -> None:
+        """Record in one word why what is due is held back, in a few more what ends it, and how many pools that are."""
         holds = self.status.snapshot.holds
         known = next((hold for hold in holds if hold.reason == reason), None)
         others = tuple(hold for hold in holds if hold is not known)
         since_at = known.since_at if known else self._clock.now()
-        self.status.change(holds=(*others, Hold(reason, detail, since_at)))
+        self.status.change(holds=(*others, Hold(reason, detail, since_at, pools)))
+        self.undone_seen(reason, pools or 0, since_at)
         if known is None:
             self.metrics.add(table.HOLDS, reason=reason)
             self._note("held", f"{reason}: {detail}")
@@ -199,6 +224,7 @@ class Observer:
         left = tuple(hold for hold in holds if hold.reason != reason)
         if left != holds:
             self.status.change(holds=left)
+            self.undone_seen(reason, 0)
             self._note("released", reason)
 
     def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
@@ -251,10 +277,11 @@ class Observer:
         )
         self._note("stream", f"{cause}: {reason}")
 
-    def settings_reloaded(self, *, accepted: bool) -> None:
-        """Hear that the settings were read again, and whether they could be used."""
-        self.metrics.add(table.SETTINGS_RELOADS, outcome="applied" if accepted else "refused")
-        self._note("settings", "reloaded" if accepted else "refused: the old ones stay in force")
+    def settings_reloaded(self, problem: str | None = None) -> None:
+        """Record that the settings were read again, and why they could not be used if so."""
+        self.metrics.add(table.SETTINGS_RELOADS, outcome="applied" if problem is None else "refused")
+        self.status.change(settings_problem=problem)
+        self._note("settings", "reloaded" if problem is None else f"refused, the old ones stay in force: {problem}")
 
     def upcoming_seen(self, upcoming: Sequence[Upcoming]) -> None:
         """Hear which pools run empty next, the first one first."""
@@ -262,7 +289,22 @@ class Observer:
 
     def expiring_counted(self, expiring: Mapping[str, int]) -> None:
         """Hear how many pools run empty within each horizon."""
-        self.status.change(expiring=MappingProxyType(dict(expiring)))
+        self.status.change(expiring=MappingProxyType(dict(expiring)), expiring_tick=self._clock.monotonic())
+
+    def recorded_events_seen(self, pools: Sequence[RecordedPool]) -> None:
+        """Record what was decommissioned before this daemon started, the oldest first; its own events are newer."""
+        now = self.status.snapshot
+        before = (recorded_event(pool) for pool in pools if pool.decommissioned_at < now.started_at)
+        self.status.change(events=(*before, *now.events)[-EVENTS:])
+
+    def _settled(self, pools: int) -> tuple[tuple[float, int], ...]:
+        """Return the settled pools of the last minutes with some more, those of half a minute as one number."""
+        tick = self._clock.monotonic()
+        settled = [each for each in self.status.snapshot.settled if tick - each[0] <= SETTLED_SECONDS]
+        if settled and tick - settled[-1][0] <= SETTLED_SECONDS / 20:
+            began_tick, number = settled.pop()
+            return (*settled, (began_tick, number + pools))
+        return (*settled, (tick, pools)) if pools else tuple(settled)
 
     def _count_pass(self, finished: FinishedPass) -> None:
         self._settled_in_pass = 0

@@ -10,6 +10,7 @@ import structlog
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
 from pool_daemon.store.horizon import Horizon
+from pool_daemon.store.recent_events import RecentEvents
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import Role
@@ -22,6 +23,9 @@ BACKLOG_SECONDS: Final = 10.0
 
 LIST_SECONDS: Final = 2.0
 """Between two looks at the first pools to run empty while somebody watches them; each takes a millisecond."""
+
+RECORDS: Final = 200
+"""Records of workloads read once, after the start: those of the last pools that any daemon decommissioned."""
 
 UPCOMING: Final = 20
 """Pools on the timeline."""
@@ -36,12 +40,20 @@ class Outlook:
     """
 
     def __init__(
-        self, *, horizon: Horizon, observer: Observer, clock: Clock, watermark: Callable[[], int | None]
+        self,
+        *,
+        horizon: Horizon,
+        recent_events: RecentEvents,
+        observer: Observer,
+        clock: Clock,
+        watermark: Callable[[], int | None],
     ) -> None:
         self._horizon = horizon
+        self._recent_events = recent_events
         self._observer = observer
         self._clock = clock
         self._watermark = watermark
+        self._has_records = False
         self._read_tick: dict[str, float] = {}
 
     async def run(self) -> None:
@@ -59,6 +71,9 @@ class Outlook:
         Raises StoreUnavailableError or StoreRefusedError; it is not tried again before its time.
         """
         now = int(self._clock.now())
+        if not self._has_records and self._is_old("records", COUNT_SECONDS):
+            self._observer.recorded_events_seen(await self._recent_events.last(records=RECORDS))
+            self._has_records = True
         if self._is_old("upcoming", LIST_SECONDS if self._observer.status.wanted() else COUNT_SECONDS):
             self._observer.upcoming_seen(await self._horizon.upcoming(now, limit=UPCOMING))
         if self._observer.status.snapshot.role is not Role.LEADER:

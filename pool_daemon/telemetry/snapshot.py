@@ -79,11 +79,24 @@ class FinishedPass:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A reason for which the daemon does not do what is due, since when, and what ends it."""
+    """A reason for which the daemon does not do what is due, since when, and what ends it.
+
+    `pools` is how many pools it concerns; None if that is not counted.
+    """
 
     reason: str
     detail: str
     since_at: float
+    pools: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """Pools that are due and not settled for one reason, and the tick since when there are such pools."""
+
+    reason: str
+    pools: int
+    since_tick: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +129,10 @@ class Snapshot:
     """Everything at once.
 
     `completed_tick` is when a pass last came to its end, held by a gate or not, `progress_tick` when one did or
-    committed a batch, `failures` how many passes have failed since.
-    `lease_tick` is when the lease was last known to be held, by whomever. `next_at` and `next_pool_id` are what the
-    alarm is armed for. `passes` holds, oldest first, the last that did anything or failed. None means not known yet.
+    committed a batch, `failures` how many passes have failed since. `lease_tick` is when the lease was last known to be
+    held, by this daemon or another. `next_at` and `next_pool_id` are what the alarm is armed for. `settled` holds the
+    numbers of pools that lost workloads in the last minutes, each with its tick. `passes` holds, oldest first, the last
+    that did anything or failed. None means not known yet.
     """
 
     identity: str
@@ -147,6 +161,8 @@ class Snapshot:
     pools_decommissioned: int = 0
     workloads_decommissioned: int = 0
     backlog: int | None = None
+    backlog_tick: float | None = None
+    settled: tuple[tuple[float, int], ...] = ()
 
     stream: Stream = Stream()
     clocks: Clocks | None = None
@@ -154,7 +170,10 @@ class Snapshot:
     unreadable: int = 0
     quarantined: int = 0
     quarantine: tuple[Quarantined, ...] = ()
+    undone: tuple[Undone, ...] = ()
+    settings_problem: str | None = None
 
     expiring: Mapping[str, int] = field(default_factory=dict)
+    expiring_tick: float | None = None
     upcoming: tuple[Upcoming, ...] = ()
     events: tuple[Event, ...] = ()

@@ -7,6 +7,7 @@ from typing import Final
 
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.store.cases import Decommissioned
+from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.metrics import Metrics
 from pool_daemon.telemetry.snapshot import Event
@@ -46,8 +47,7 @@ class Toll:
     def last_events(self, most: int) -> Iterator[Event]:
         """Yield what happened to the last pools of the batch."""
         for pool_id, workloads in list(self._pools.items())[-most:]:
-            what = f"{len(workloads)} workload{'s' * (len(workloads) > 1)}"
-            text = f"{_enumerated(_exhausted(workloads))} ran out, {what}"
+            text = _told(_exhausted(workloads), len(workloads))
             yield Event(self._at, "decommissioned", text, pool_id, self._late_seconds(workloads[0]))
 
     def would_be_events(self, most: int) -> Iterator[Event]:
@@ -60,6 +60,16 @@ class Toll:
         return max(0.0, self._at - self._due_at.get(workload.pool_id, workload.empty_at))
 
 
+def recorded_event(pool: RecordedPool) -> Event:
+    """Return the event of a pool that an earlier daemon decommissioned; how late that was is not on record."""
+    resources = [resource for resource in table.RESOURCES if resource in pool.resources]
+    return Event(pool.decommissioned_at, "decommissioned", _told(resources, pool.workloads), pool.pool_id)
+
+
+def _told(resources: Sequence[str], workloads: int) -> str:
+    return f"{_enumerated(resources) or 'a resource'} ran out, {workloads} workload{'s' * (workloads > 1)}"
+
+
 def _exhausted(workloads: Sequence[Decommissioned]) -> list[str]:
     """Name the resources for which some workloads had to go, in the order in which they are always told."""
     exhausted = {resource for workload in workloads for resource in workload.resources}
@@ -67,4 +77,4 @@ def _exhausted(workloads: Sequence[Decommissioned]) -> list[str]:
 
 
 def _enumerated(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

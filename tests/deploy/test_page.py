@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from deploy.files import tool
 from deploy.readme_pictures import play
 from telemetry_scene import gone, make_ready, new_observer, served, upcoming
 
+from pool_daemon.clock import SystemClock
+from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import PassOutcome, Quarantined
+from pool_daemon.telemetry.snapshot import PassOutcome, Quarantined, Role
 
 IN_ONE_LINE = "(number) => number.offsetHeight < 1.9 * parseFloat(getComputedStyle(number).fontSize)"
 
@@ -109,13 +112,49 @@ def test_what_happens_appears_without_a_reload(spotless: Scene) -> None:
 
 
 def test_holds_and_quarantine_are_in_sight(spotless: Scene) -> None:
-    spotless.observer.held("brake", detail="1,204 pools fell due at once")
+    spotless.observer.held("brake", detail="they fell due at once", pools=1204)
     spotless.observer.quarantine_seen(23, [Quarantined(5100, "validation failed", 4, time.time() + 60)])
-    spotless.wait_for_text("#problems", "what is due is held back by the brake: 1,204 pools fell due at once")
+    spotless.wait_for_text("#problems", "1,204 pools held by the brake: they fell due at once")
+    assert spotless.text("#waits") == "Not done"
+    spotless.wait_for_text("#countdown", "1,204 pools held by the brake")
+    spotless.browser.wait_for("document.title.startsWith('1,204 pools held')")
     assert "pool 5100\tvalidation failed" in spotless.text("#held")
+    assert "next try " in spotless.text("#held")
     assert "and 22 more pools in quarantine" in spotless.text("#held")
     spotless.observer.released("brake")
+    spotless.wait_for_text("#countdown", "23 pools in quarantine")
+    spotless.observer.quarantine_seen(0, [])
     spotless.browser.wait_for("document.querySelector('#problems').hidden")
+    spotless.wait_for_text("#countdown", "nothing due")
+
+
+def test_a_standby_says_that_it_is_one_and_who_leads(spotless: Scene) -> None:
+    spotless.observer.role_seen(Role.STANDBY, leader="host-2:1:ff")
+    spotless.observer.backlog_counted(None)
+    spotless.wait_for_text("#standby", "stands by: host-2:1:ff leads")
+    assert "the leader's" in spotless.text("#vitals")
+    spotless.browser.wait_for("document.title.startsWith('standby')")
+
+
+def test_what_happened_on_another_day_has_its_date(spotless: Scene) -> None:
+    at = time.time() - 3 * 86_400
+    spotless.observer.recorded_events_seen([RecordedPool(16, at, ("cu",), 2)])
+    spotless.wait_for_text("#events", "pool 16 cu ran out, 2 workloads")
+    assert datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d ") in spotless.text("#events")
+
+
+def test_a_dry_run_says_would(browser: Browser) -> None:
+    observer = Observer(identity="me", version="0", clock=SystemClock(), dry_run=True)
+    make_ready(observer)
+    observer.role_seen(Role.DRY_RUN)
+    observer.batch_committed([gone(1, 16, empty_at=time.time())], pools=1, seconds=0.1, at=time.time())
+    observer.pass_finished(seconds=0.2, settled=1, decommissioned=1, set_aside=0, outcome=PassOutcome.COMPLETED)
+    with served(observer) as server:
+        browser.go(f"http://127.0.0.1:{server.port}/")
+        browser.wait_for("document.querySelector('#events').innerText.includes('would be decommissioned')")
+        assert "would be 1 pool, 1 workload" in browser.text("#passes")
+        assert browser.text("#version").endswith("a dry run: nothing is written")
+        browser.go("about:blank")
 
 
 def test_what_others_wrote_is_text_and_nothing_else(spotless: Scene) -> None:

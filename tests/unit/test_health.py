@@ -7,7 +7,18 @@ from telemetry_scene import PATIENCE, make_ready, new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.telemetry.health import Patience, headline, liveness, readiness, startup
-from pool_daemon.telemetry.snapshot import Clocks, FinishedPass, Hold, PassOutcome, Role, Snapshot, Stream, StreamState
+from pool_daemon.telemetry.snapshot import (
+    Clocks,
+    FinishedPass,
+    Hold,
+    PassOutcome,
+    Quarantined,
+    Role,
+    Snapshot,
+    Stream,
+    StreamState,
+    Undone,
+)
 
 NOW = 1_700_000_000.0
 
@@ -126,10 +137,34 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
         ({"next_at": NOW}, "armed for 2023-11-14 22:13:20 UTC"),
         ({"next_at": NOW, "next_pool_id": 17}, "armed for 2023-11-14 22:13:20 UTC, when pool 17 runs empty"),
         ({"next_at": 2.0**62, "next_pool_id": 17}, "armed for 4611686018427387904, when pool 17 runs empty"),
-        ({"role": Role.STANDBY}, "stands by; nothing is known to fall due"),
+        (
+            {"role": Role.STANDBY, "leader": "host-2:1:ff"},
+            "stands by for host-2:1:ff; nothing is known to fall due",
+        ),
+        ({"role": Role.STANDBY, "leader": None}, "stands by; nothing is known to fall due"),
         ({"role": Role.DRY_RUN}, "only looks on; nothing is known to fall due"),
         ({"database_tick": None, "clocks": None}, "waits for: database, clocks"),
-        ({"holds": (Hold("brake", "too many", NOW),)}, "holds back what is due: brake"),
+        (
+            {"holds": (Hold("clock", "it has stepped", NOW),)},
+            "held by the clock: it has stepped; nothing else is known to fall due",
+        ),
+        (
+            {"holds": (Hold("brake", "a backup", NOW, 500),), "next_at": NOW},
+            "500 pools held by the brake: a backup; armed for 2023-11-14 22:13:20 UTC",
+        ),
+        (
+            {"quarantined": 1, "quarantine": (Quarantined(17, "poison", 5, NOW),), "database_tick": None},
+            "1 pool in quarantine: poison; waits for: database",
+        ),
+        (
+            {"undone": (Undone("failing", 3, TICK),), "failures": 1, "last_pass": FAILED},
+            "passes fail: not primary; 3 pools failing: see the log; nothing else is known to fall due",
+        ),
+        ({"http_problem": "taken"}, "no HTTP: taken; nothing is known to fall due"),
+        (
+            {"settings_problem": "log.level: loud"},
+            "settings refused, the old ones stay in force: log.level: loud; nothing is known to fall due",
+        ),
         ({"stopping": True, "database_tick": None}, "stopping"),
     ],
 )
@@ -140,3 +175,50 @@ def test_one_line_says_what_the_daemon_waits_for(changes: dict[str, object], lin
 def test_the_line_does_not_change_with_time_alone() -> None:
     now = snapshot(next_at=NOW + 60, database_tick=None)
     assert headline(now, TICK, PATIENCE) == headline(now, TICK + 3, PATIENCE)
+
+
+LONG_AGO = TICK - 121
+SETTLED = ((TICK - 590, 30), (TICK - 10, 20))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        pytest.param({}, None, id="nothing is undone"),
+        pytest.param({"undone": (Undone("quarantine", 1, LONG_AGO),)}, None, id="one faulty document"),
+        pytest.param(
+            {"undone": (Undone("quarantine", 2, LONG_AGO),), "quarantined": 2},
+            "2 pools due and undone for minutes, 0 settled: 2 pools in quarantine: see `pool-daemon quarantine list`",
+            id="nothing but the quarantine",
+        ),
+        pytest.param({"undone": (Undone("quarantine", 99, TICK - 119),)}, None, id="not for minutes yet"),
+        pytest.param(
+            {"undone": (Undone("quarantine", 20, LONG_AGO), Undone("failing", 29, LONG_AGO)), "settled": SETTLED},
+            None,
+            id="less than half",
+        ),
+        pytest.param(
+            {
+                "undone": (Undone("brake", 20, LONG_AGO), Undone("failing", 30, LONG_AGO)),
+                "holds": (Hold("brake", "a backup", NOW, 20),),
+                "settled": SETTLED,
+            },
+            "50 pools due and undone for minutes, 50 settled: 20 pools held by the brake: a backup; "
+            "30 pools failing: see the log",
+            id="half of it, for two reasons",
+        ),
+        pytest.param(
+            {"undone": (Undone("brake", 2, LONG_AGO),), "settled": ((TICK - 601, 50),), "quarantined": 0},
+            "2 pools due and undone for minutes, 0 settled: see the log",
+            id="what was settled long ago does not count",
+        ),
+        pytest.param(
+            {"undone": (Undone("brake", 99, LONG_AGO),), "role": Role.STANDBY}, None, id="another daemon's to do"
+        ),
+    ],
+)
+def test_a_daemon_is_not_ready_while_half_of_what_it_has_to_do_stays_undone(
+    changes: dict[str, object], problem: str | None
+) -> None:
+    problems = readiness(snapshot(**changes), TICK, PATIENCE).problems
+    assert problems == ([] if problem is None else [problem])

@@ -8,6 +8,7 @@ from virtual_clock import VirtualClock
 
 from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.store.horizon import Horizon, Upcoming
+from pool_daemon.store.recent_events import RecentEvents, RecordedPool
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.outlook import Outlook
@@ -40,6 +41,24 @@ class CountedHorizon(Horizon):
         return [Upcoming(17, 7, now + limit)]
 
 
+class Records(RecentEvents):
+    """Records of the daemon before, which can be read at the second try."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.away = False
+
+    async def last(self, *, records: int) -> list[RecordedPool]:
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailableError("away")
+        assert records >= 50
+        return [
+            RecordedPool(16, NOW - 86_400, ("cu", "ipv4u"), 3),
+            RecordedPool(17, NOW + 1, ("cu",), 1),  # by this daemon, which has told of it
+        ]
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock(NOW)
@@ -56,8 +75,15 @@ def horizon() -> CountedHorizon:
 
 
 @pytest.fixture
-def outlook(horizon: CountedHorizon, observer: Observer, clock: VirtualClock) -> Outlook:
-    return Outlook(horizon=horizon, observer=observer, clock=clock, watermark=lambda: int(NOW) - 60)
+def records() -> Records:
+    return Records()
+
+
+@pytest.fixture
+def outlook(horizon: CountedHorizon, records: Records, observer: Observer, clock: VirtualClock) -> Outlook:
+    return Outlook(
+        horizon=horizon, recent_events=records, observer=observer, clock=clock, watermark=lambda: int(NOW) - 60
+    )
 
 
 async def test_nobody_looks_and_the_database_is_asked_once_a_minute(
@@ -140,3 +166,21 @@ async def test_a_standby_does_not_know_what_its_leader_has_yet_to_do(
     await outlook.look()
     assert horizon.overdue_asked == []
     assert observer.status.snapshot.backlog is None
+
+
+async def test_what_the_daemon_before_did_is_read_once_and_stands_before_what_this_one_does(
+    outlook: Outlook, records: Records, observer: Observer, clock: VirtualClock
+) -> None:
+    observer.drift_mended("rates", pool_id=3)
+    records.away = True
+    with pytest.raises(StoreUnavailableError):
+        await outlook.look()
+    records.away = False
+    for _ in range(4):
+        clock.pass_time(61)
+        await outlook.look()
+    assert records.asked == 2
+    first, *others = observer.status.snapshot.events
+    assert (first.pool_id, first.text, first.at) == (16, "cu and ipv4u ran out, 3 workloads", NOW - 86_400)
+    assert first.lateness_seconds is None
+    assert [event.pool_id for event in others] == [3]

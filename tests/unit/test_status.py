@@ -12,7 +12,7 @@ from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.horizon import Upcoming
 from pool_daemon.telemetry.endpoint.picture import picture
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import PassOutcome, Role, StreamState
+from pool_daemon.telemetry.snapshot import PassOutcome, Role, StreamState, Undone
 from pool_daemon.telemetry.status import EVENTS, PASSES
 
 NOW = 1_700_000_000.0
@@ -113,6 +113,35 @@ def test_a_held_pass_is_the_last_one_but_a_standby_fills_no_list_with_them(obser
     assert now.last_pass is not None
     assert (now.last_pass.outcome, now.last_pass.reason) == (PassOutcome.HELD, "standby")
     assert now.passes == ()
+
+
+def test_undone_pools_are_counted_since_the_first_and_forgotten_with_the_last(
+    observer: Observer, clock: VirtualClock
+) -> None:
+    tick = clock.monotonic()
+    observer.quarantine_seen(2, [])
+    observer.held("brake", detail="a backup", pools=5)
+    observer.undone_seen("failing", 3, clock.now() - 60)
+    clock.pass_time(100)
+    observer.quarantine_seen(7, [])
+    assert observer.status.snapshot.undone == (
+        Undone("brake", 5, tick),
+        Undone("failing", 3, tick - 60),
+        Undone("quarantine", 7, tick),
+    )
+    observer.quarantine_seen(0, [])
+    observer.released("brake")
+    observer.undone_seen("failing", 0)
+    assert observer.status.snapshot.undone == ()
+
+
+def test_settled_pools_are_counted_for_ten_minutes(observer: Observer, clock: VirtualClock) -> None:
+    for _ in range(1000):
+        observer.batch_committed([gone(1, 16, empty_at=NOW)], pools=3, seconds=0.1, at=NOW)
+        clock.pass_time(1)
+    settled = observer.status.snapshot.settled
+    assert 570 <= sum(pools for _, pools in settled) <= 660
+    assert len(settled) <= 21
 
 
 def test_a_batch_is_progress_though_the_pass_goes_on(observer: Observer, clock: VirtualClock) -> None:

@@ -18,9 +18,11 @@ from telemetry_scene import gone, make_ready, new_observer, running, served, upc
 
 from pool_daemon.commands.portrait import span
 from pool_daemon.errors import ExitCode
+from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.endpoint.message import Request, Response, refusal
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import Role
 
 
 @pytest.fixture
@@ -155,6 +157,24 @@ def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
     assert "this machine's clock and the database's are 4.200 s apart" in shown
     assert re.search(r"failed \d.* ago: not primary", shown)
     assert "unavailable: connection refused, 3 times" in shown
+
+
+def test_status_says_first_what_is_not_done(observer: Observer, server: Server) -> None:
+    observer.held("brake", detail="a restored backup", pools=500)
+    first = pool_daemon("status", PORT=str(server.port)).stdout.splitlines()[1]
+    assert re.fullmatch(r"not done +500 pools held by the brake: a restored backup *", first)
+
+
+def test_status_of_a_standby_says_who_leads(observer: Observer, server: Server) -> None:
+    observer.role_seen(Role.STANDBY, leader="host-2:1:ff")
+    shown = pool_daemon("status", PORT=str(server.port)).stdout
+    assert re.search(r"^standby +host-2:1:ff leads, and does what is due", shown, re.MULTILINE)
+    assert "backlog" not in shown
+
+
+def test_status_gives_the_date_of_what_happened_on_another_day(observer: Observer, server: Server) -> None:
+    observer.recorded_events_seen([RecordedPool(16, 1_700_000_000.0, ("cu",), 2)])
+    assert "2023-11-14 22:13:20  decommissioned" in pool_daemon("status", PORT=str(server.port)).stdout
 
 
 def test_a_row_is_broken_only_if_a_width_is_given(observer: Observer, server: Server) -> None:

@@ -41,8 +41,9 @@ const pad = (number) => String(number).padStart(2, "0");
 const iso = (at) => { const date = new Date(at * 1000); return isNaN(date) ? "" : date.toISOString(); };
 const utc = (at) => iso(at).slice(11, 19);
 const day = (at) => iso(at).slice(0, 10);
-const when = (at) => iso(at) ? `${day(at) === day(serverNow()) ? "" : day(at) + " "}${utc(at)} UTC` : "in a far future";
-const stamp = (at) => make("time", { datetime: iso(at), title: `${day(at)} ${utc(at)} UTC` }, utc(at));
+const when = (at) => iso(at) ? `${sameDay(at) ? "" : day(at) + " "}${utc(at)} UTC` : "in a far future";
+const sameDay = (at) => day(at) === day(serverNow());
+const stamp = (at) => make("time", { datetime: iso(at), title: `${day(at)} ${utc(at)} UTC` }, sameDay(at) ? utc(at) : `${day(at)} ${utc(at)}`);
 
 function span(seconds) {
   if (seconds === null) return "never";
@@ -76,18 +77,20 @@ function drawHead() {
   say("role", known.role + (known.term === null ? of : `, term ${known.term}`), `pill ${leads ? "accent" : ""}`);
   const health = !known.live.ok ? "loop stands still" : !known.started.ok ? "starting" : known.ready.ok ? "ready" : "not ready";
   say("ready", health, `pill ${health === "ready" ? "good" : "bad"}`);
-  const problems = [...new Set([...known.live.problems, ...known.started.problems, ...known.ready.problems])];
-  const held = known.holds.map((hold) => `what is due is held back by the ${hold.reason}: ${hold.detail}`);
-  draw("problems", [problems, held], () => [...problems, ...held].map((text) => make("li", null, text)));
-  $("problems").hidden = problems.length + held.length === 0;
+  const problems = new Set([...known.live.problems, ...known.started.problems, ...known.ready.problems]);
+  const said = [...known.attention.map((attention) => `${attention.short}: ${attention.detail}`), ...problems];
+  draw("problems", said, () => said.map((text) => make("li", null, text)));
+  $("problems").hidden = said.length === 0;
+  say("standby", known.role !== "standby" ? "" : `This daemon stands by: ${known.leader || "no daemon that is known"} leads, and settles what is due.`);
   say("version", `pool-daemon ${known.version}, up ${span(known.uptime_seconds)}, ` + (known.dry_run ? "a dry run: nothing is written"
     : `${plural(known.decommissioned.workloads, "workload")} of ${plural(known.decommissioned.pools, "pool")} decommissioned since`));
 }
 
 function drawExpiring() {
   const expiring = known.expiring || {};
-  draw("expiring", expiring, () => Object.entries({ "1h": "1 hour", "1d": "1 day", "7d": "7 days" }).map(([key, name]) =>
-    make("div", null, make("dt", null, `within ${name}`), make("dd", null, key in expiring ? count.format(expiring[key]) : "?"))));
+  const title = known.expiring ? `counted ${age(known.expiring_age_seconds)}` : "not counted yet";
+  draw("expiring", [expiring, title], () => Object.entries({ "1h": "1 hour", "1d": "1 day", "7d": "7 days" }).map(([key, name]) =>
+    make("div", null, make("dt", { title }, `within ${name}`), make("dd", { title }, key in expiring ? count.format(expiring[key]) : "?"))));
 }
 
 function vital(name, value, detail, state) {
@@ -95,7 +98,7 @@ function vital(name, value, detail, state) {
 }
 
 function drawVitals() {
-  const { last_pass: pass, stream, clocks, brake, quarantine, backlog, database } = known;
+  const { last_pass: pass, stream, clocks, brake, quarantine, backlog, backlog_age_seconds: backlogAge, database } = known;
   const wrong = (part) => known.ready.problems.some((problem) => problem.includes(part)) ? "bad" : "good";
   $("vitals").replaceChildren(
     vital("last pass", pass ? age(serverNow() - pass.ended_at) : "none yet",
@@ -107,8 +110,12 @@ function drawVitals() {
     vital("database", `answered ${age(database.answer_age_seconds)}`, null, wrong("MongoDB")),
     vital("clocks", clocks ? (clocks.agree ? "agree" : "disagree") : "not compared",
       clocks && `${span(Math.abs(clocks.difference_seconds))} apart`, !clocks ? "" : clocks.agree ? "good" : "bad"),
-    vital("brake", brake ? "holds pools" : "holds nothing", brake && brake.detail, brake ? "warn" : "good"),
-    vital("backlog", backlog === null ? "?" : count.format(backlog), "pools due, not settled", backlog ? "warn" : "good"),
+    vital("brake", brake ? (brake.pools === null ? "holds pools" : `holds ${plural(brake.pools, "pool")}`) : "holds nothing",
+      brake && brake.detail, brake ? "warn" : "good"),
+    known.role === "leader"
+      ? vital("backlog", backlog === null ? "not counted yet" : count.format(backlog),
+        backlog === null ? null : `pools due, not settled; counted ${age(backlogAge)}`, backlog === null ? "" : backlog ? "warn" : "good")
+      : vital("backlog", "the leader's", "only a leader counts it", ""),
     vital("quarantine", count.format(quarantine.pools), "pools that fail", quarantine.pools ? "warn" : "good"));
 }
 
@@ -145,10 +152,11 @@ function drawHeld() {
   const { holds, quarantine } = known;
   draw("held", [holds, quarantine], () => {
     const rows = [
-      ...holds.map((hold) => make("tr", null, make("td", null, stamp(hold.since_at)),
-        make("td", { class: "kind held" }, hold.reason), make("td", { class: "fill" }, hold.detail))),
+      ...holds.map((hold) => make("tr", null, make("td", null, make("span", { class: "quiet" }, "since "), stamp(hold.since_at)),
+        make("td", { class: "kind held" }, hold.pools === null ? hold.reason : `${hold.reason}, ${plural(hold.pools, "pool")}`),
+        make("td", { class: "fill" }, hold.detail))),
       ...quarantine.first.map((pool) => make("tr", null,
-        make("td", { title: "tried again at" }, stamp(pool.retry_at)),
+        make("td", null, make("span", { class: "quiet" }, "next try "), stamp(pool.retry_at)),
         make("td", { class: "kind set_aside mono" }, `pool ${pool.pool_id}`),
         make("td", { class: "fill" }, `${pool.reason} `, make("span", { class: "quiet" }, `×${pool.tries}`)))),
     ];
@@ -179,7 +187,7 @@ function drawTimeline() {
     make("line", { class: "axis", x1: 0, x2: wide, y1: base, y2: base }),
   ], flags = [];
   const mark = (x, name, className, top) => drawn.push(make("line", { class: className, x1: x, x2: x, y1: top, y2: base + 5 }),
-    make("text", { class: `${className}text`, x, y: base + 18, "text-anchor": "middle" }, name));
+    make("text", { class: `${className}text`, x: Math.min(x, wide - name.length * LETTER / 2), y: base + 18, "text-anchor": "middle" }, name));
   const ticks = (place, until, sign) => TICKS.filter(([seconds]) => seconds <= until).reduce((last, [seconds, name]) => {
     const x = place(seconds);
     if (Math.abs(x - last) < TICK_ROOM) return last;
@@ -197,7 +205,7 @@ function drawTimeline() {
   }
   ends.fill(-Infinity);
   for (const event of past) {
-    const x = left(now - event.at), name = `+${span(event.lateness_seconds)}`;
+    const x = left(now - event.at), name = `${event.pool_id} +${span(event.lateness_seconds)}`;
     flags.push(...flag(x, base, lane(ends, here - x, name, here), name, "end", "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`));
   }
   // Stems lie behind everything, so that they strike out no label.
@@ -235,12 +243,15 @@ function tick() {
   if (!known) return;
   say("clock", `${utc(serverNow())} UTC`);
   const { at, pool_id: pool } = known.next, left = at === null ? null : at - serverNow();
-  const shownLeft = left === null ? "nothing due" : left <= 0 ? "now" : iso(at) ? countdown(left) : "never";
-  say("countdown", shownLeft, `countdown ${left === null ? "none" : left < SOON_SECONDS ? "soon" : ""}`);
+  const [first] = known.attention, standby = known.role === "standby";
+  const ahead = left === null ? "nothing due" : left <= 0 ? "now" : iso(at) ? countdown(left) : "never";
+  const shownLeft = first ? first.short : ahead;
+  say("waits", first ? "Not done" : standby ? "Next to run empty, for the leader to settle" : known.dry_run ? "Next to run empty; a dry run settles nothing" : "Next to run empty");
+  say("countdown", shownLeft, `countdown ${first ? "held" : left === null ? "none" : left < SOON_SECONDS ? "soon" : ""}`);
   const owner = known.upcoming.find((upcoming) => upcoming.pool_id === pool);
-  say("next", left === null ? "No pool is known to run empty." : pool === null ? `Some pool is looked at again,  ${when(at)}`
+  say("next", left === null ? `No ${first ? "other " : ""}pool is known to run empty.` : pool === null ? `Some pool is looked at again,  ${when(at)}`
     : `pool ${pool}${owner ? ` of customer ${owner.customer_tid}` : ""}, ${when(at)}`);
-  document.title = silentSince !== null ? "no answer · pool-daemon" : `${shownLeft} · pool-daemon`;
+  document.title = silentSince !== null ? "no answer · pool-daemon" : `${first || !standby ? "" : "standby · "}${shownLeft} · pool-daemon`;
 }
 
 async function ask() {

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from pool_daemon.telemetry.attention import attentions
 from pool_daemon.telemetry.health import Health, Patience, headline, liveness, readiness, startup
 from pool_daemon.telemetry.snapshot import Hold, Snapshot
 
@@ -18,6 +19,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "at": at,
         "uptime_seconds": tick - now.started_tick,
         "headline": headline(now, tick, patience),
+        "attention": [dataclasses.asdict(attention) for attention in attentions(now)],
         "role": now.role,
         "dry_run": now.dry_run,
         "term": now.term,
@@ -31,6 +33,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "completed_pass_age_seconds": _age(now.completed_tick, tick),
         "decommissioned": {"pools": now.pools_decommissioned, "workloads": now.workloads_decommissioned},
         "backlog": now.backlog,
+        "backlog_age_seconds": _age(now.backlog_tick, tick),
         "database": {"answer_age_seconds": _age(now.database_tick, tick)},
         "stream": {
             "state": now.stream.state,
@@ -48,6 +51,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "holds": [_hold(hold) for hold in now.holds],
         "quarantine": {"pools": now.quarantined, "first": [dataclasses.asdict(pool) for pool in now.quarantine]},
         "expiring": dict(now.expiring) or None,
+        "expiring_age_seconds": _age(now.expiring_tick, tick),
         "upcoming": [dataclasses.asdict(pool) for pool in now.upcoming if pool.empty_at > at],
         "events": [dataclasses.asdict(event) for event in reversed(now.events)],
     }
