@@ -15,7 +15,7 @@ from pool_daemon.scheduling.expirer import PassReport
 from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.store.changes import require_stream
-from pool_daemon.store.setup import create_collections, setup
+from pool_daemon.store.setup import create_collections
 from pool_daemon.telemetry.logs import set_level
 
 WATCH_FIRST_SECONDS: Final = 3.0
@@ -143,7 +143,7 @@ class Daemon:
         """Run the parts until one ends or the daemon is told to stop; either way the pass under way is finished."""
         parts = self._parts
         parts.alarm.start()
-        everlasting = {**parts.everlasting(), "setup": self._set_up()}
+        everlasting = parts.everlasting()
         if companion is not None:
             everlasting["embedded mongod"] = companion()
         tasks = [asyncio.create_task(work, name=name) for name, work in everlasting.items()]
@@ -180,28 +180,6 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WATCH_FIRST_SECONDS):
                 await self._parts.watcher.watching.wait()
-
-    async def _set_up(self) -> None:
-        """Create the indexes, then rest until the daemon stops: to end before that would be to die."""
-        await self._create_indexes()
-        await self._stop.stopped.wait()
-
-    async def _create_indexes(self) -> None:
-        """Build the indexes that are missing, behind everybody's back: a big collection takes minutes."""
-        parts, backoff = self._parts, Backoff()
-        while not self._dry_run:
-            try:
-                if await setup(parts.database):
-                    parts.look_at_everything()
-            except StoreRefusedError as error:
-                log.warning("index_missing", reason=str(error))
-                break
-            except StoreError as error:
-                log.warning("setup_failed", reason=str(error))
-                await asyncio.sleep(backoff.next_seconds())
-            else:
-                break
-        parts.observer.indexes_made()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Return what `work` returns; None, and the work cancelled, if the daemon is told to stop first."""

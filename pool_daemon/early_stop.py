@@ -16,11 +16,16 @@ HELD_SIGNALS: Final = (*STOP_SIGNALS, signal.SIGHUP)
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Have a signal to stop or to reload wait until it is let through, at the end of this at the latest."""
+    """Have a signal to stop or to reload wait until it is let through.
+
+    At the end a stop is delivered; a reload has nothing left to reload, and is discarded.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     try:
         yield
     finally:
+        if signal.SIGHUP in signal.sigpending():
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # discards it
         let_through()
 
 

@@ -12,6 +12,7 @@ from pool_daemon.scheduling.clock_guard import ClockGuard
 from pool_daemon.scheduling.expirer import Expirer
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gates, StopGate
+from pool_daemon.scheduling.index_setup import IndexSetup
 from pool_daemon.scheduling.leadership import DryRun, Leadership
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reconciler import Reconciler
@@ -33,6 +34,7 @@ from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.recent_events import RecentEvents
 from pool_daemon.store.reconciliation import Reconciliation
 from pool_daemon.store.server_clock import ServerClock
+from pool_daemon.store.setup import build_index, missing_indexes
 from pool_daemon.store.store import Store
 from pool_daemon.store.topology import PrimaryChanges
 from pool_daemon.telemetry.endpoint.routes import Routes
@@ -143,6 +145,12 @@ class Parts:
             expirer=self.expirer, alarm=self.alarm, clock=clock, stop=self.stop.stopped, observer=self.observer
         )
         self.reconciler = self._reconciler()
+        self.index_setup = IndexSetup(
+            missing=lambda: missing_indexes(self.database),
+            build=lambda index: build_index(self.database, index),
+            built=self.look_at_everything,
+            observer=self.observer,
+        )
 
     def _reconciler(self) -> Reconciler:
         store = Reconciliation(database=self.database)
@@ -214,8 +222,11 @@ class Parts:
         }
         if self._leased:
             tasks["leadership"] = self.leadership.run()
-        if not self._dry_run:
+        if self._dry_run:
+            self.observer.indexes_made()  # or missing: it builds none
+        else:
             tasks |= {
+                "setup": self.index_setup.run(),
                 "brake": self.brake.run(self.gate),
                 "quarantine": self.quarantine.run(),
             }

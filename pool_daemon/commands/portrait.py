@@ -60,6 +60,8 @@ def _lines(picture: Picture) -> Iterator[Line]:
     yield "last pass", _last_pass(picture)
     yield "stream", _stream(picture["stream"])
     yield "database", _database(picture["database"])
+    for index, reason in picture["indexes_missing"].items():
+        yield "no index", Text(f"{index}: {reason}", "yellow")
     yield "clocks", _clocks(picture["clocks"])
     if picture["brake"] is None:
         yield "brake", Text("holds nothing")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from pymongo.errors import CollectionInvalid, NetworkTimeout, OperationFailure
 
@@ -17,6 +17,12 @@ from pool_daemon.store.quarantine import QUARANTINE
 from pool_daemon.store.workloads import WORKLOADS
 
 NAMESPACE_EXISTS: Final = 48
+
+NAME_TAKEN: Final = frozenset({85, 86})
+"""IndexOptionsConflict, IndexKeySpecsConflict: another index has the name, or differs only in its options."""
+
+PECULIAR: Final = frozenset({"hidden", "partialFilterExpression", "sparse", "collation", "expireAfterSeconds"})
+"""Options of an index that does not serve every read, or that removes documents."""
 
 OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE, INTENTS)
 
@@ -42,30 +48,68 @@ async def create_collections(database: Database) -> None:
                 await _create(database, name)
 
 
-async def setup(database: Database) -> int:
-    """Create the indexes that are missing, and return how many; one with the same keys under another name counts.
+class Index(NamedTuple):
+    """An index that the daemon needs."""
 
-    On a big collection this takes minutes, so nothing waits for it.
+    collection: str
+    keys: Keys
+
+    @property
+    def label(self) -> str:
+        """Its collection and its fields, as an operator reads them."""
+        return f"{self.collection}: {', '.join(name for name, _ in self.keys)}"
+
+
+async def missing_indexes(database: Database) -> list[Index]:
+    """List the indexes that are missing; one with the same keys under another name counts.
+
+    A hidden, partial, sparse or expiring one does not count, nor one with a collation: reads may not use it.
+    Raises StoreUnavailableError or StoreRefusedError.
     """
-    created = 0
+    missing: list[Index] = []
     for name, wanted in INDEXES.items():
-        with translated(f"creating the indexes of {name}"):
+        with translated(f"listing the indexes of {name}"):
             existing = await database.collection(name).index_information()
-            missing = set(wanted) - {tuple(index["key"]) for index in existing.values()}
-            for keys in sorted(missing):
-                await _build(database.unhurried(name), keys)
-                created += 1
-    return created
+        there = {tuple(index["key"]) for index in existing.values() if _serves(index)}
+        missing += [Index(name, keys) for keys in wanted if keys not in there]
+    return missing
 
 
-async def _build(collection: Collection, keys: Keys) -> None:
-    """Build an index, however long it takes: a server that is asked again goes on with the build it is at.
+async def build_index(database: Database, index: Index) -> None:
+    """Build an index, however long it takes: on a big collection minutes.
+
+    Where its name is taken it gets one of the daemon's own. Raises what the server says if it cannot be built.
+    """
+    collection, keys = database.unhurried(index.collection), list(index.keys)
+    with translated(f"creating the index on {index.label}"):
+        try:
+            await _build(collection, keys)
+        except OperationFailure as error:
+            if error.code not in NAME_TAKEN:
+                raise
+            await _build(collection, keys, name=f"pool_daemon_{'_'.join(field for field, _ in keys)}")
+
+
+async def setup(database: Database) -> int:
+    """Create the indexes that are missing, and return how many."""
+    missing = await missing_indexes(database)
+    for index in missing:
+        await build_index(database, index)
+    return len(missing)
+
+
+def _serves(index: Mapping[str, Any]) -> bool:
+    return not any(index.get(option) for option in PECULIAR) and index.get("expireAfterSeconds") is None
+
+
+async def _build(collection: Collection, keys: list[tuple[str, int]], **options: Any) -> None:
+    """Build an index; a server that is asked again goes on with the build it is at.
 
     With a time limit it would give the build up, and begin anew when asked again.
     """
     while True:
         with suppress(NetworkTimeout):
-            await collection.create_index(list(keys))
+            await collection.create_index(keys, **options)
             return
 
 

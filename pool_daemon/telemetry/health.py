@@ -18,6 +18,9 @@ BEAT_SECONDS: Final = 30.0
 UNDONE: Final = "undone"
 """The check that says what is due and not done; the headline tells more of it than its name."""
 
+INDEXES_SECONDS: Final = 60.0
+"""How long a start waits for indexes: a build may take hours, or never succeed."""
+
 FAILED_PASSES: Final = 3
 """So many failures in a row are more than an election or a dropped connection; with the growing waits between them
 they take a second or two."""
@@ -87,12 +90,13 @@ def liveness(now: Snapshot, tick: float) -> Health:
     )
 
 
-def startup(now: Snapshot) -> Health:
-    """Tell whether the daemon has found what it needs in order to work."""
+def startup(now: Snapshot, tick: float) -> Health:
+    """Tell whether the daemon has found what it needs in order to work; indexes it can work without."""
+    building = not now.indexes_made and tick - now.started_tick <= INDEXES_SECONDS
     return Health(
         (
             Check("database", "waits for MongoDB" if now.database_tick is None else None),
-            Check("indexes", None if now.indexes_made else "waits for indexes"),
+            Check("indexes", "waits for indexes" if building else None),
         )
     )
 
@@ -119,7 +123,7 @@ def headline(now: Snapshot, tick: float, patience: Patience) -> str:
         return "stopping"
     waits_for = [
         check.name
-        for health in (startup(now), readiness(now, tick, patience))
+        for health in (startup(now, tick), readiness(now, tick, patience))
         for check in health.checks
         if check.problem is not None and check.name != UNDONE
     ]

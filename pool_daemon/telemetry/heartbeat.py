@@ -99,7 +99,7 @@ class Heartbeat:
         now, tick = self._observer.status.snapshot, self._clock.monotonic()
         line = headline(now, tick, self._patience())
         if not self._ready:
-            self._begin(line, tick, started=startup(now).is_good)
+            self._begin(line, tick, started=startup(now, tick).is_good)
         elif line != self._told and self._notifier.status(line):
             self._told = line
         watchdog_seconds = self._notifier.watchdog_seconds

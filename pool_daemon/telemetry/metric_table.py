@@ -127,6 +127,11 @@ STREAM_OPEN = Gauge(
     about="1 while the change stream is open, 0 while it is not.",
     read=lambda now, _: float(now.stream.state is StreamState.OPEN),
 )
+INDEXES_MISSING = Gauge(
+    name="indexes_missing",
+    about="Indexes that the daemon needs and that are not there, or being built; without them it reads slowly.",
+    read=lambda now, _: None if now.indexes_missing is None else float(len(now.indexes_missing)),
+)
 DATABASE_AGE = Gauge(
     name="database_answer_age_seconds",
     about="Seconds since the database last answered a command without an error.",

@@ -79,6 +79,10 @@ class Observer:
         """Hear that the indexes are there, or that they never will be because MongoDB refuses to make them."""
         self.status.change(indexes_made=True)
 
+    def indexes_missing(self, missing: Mapping[str, str]) -> None:
+        """Hear which indexes are missing, each with the reason."""
+        self.status.change(indexes_missing=MappingProxyType(dict(missing)))
+
     def role_seen(self, role: Role, *, term: int | None = None, leader: str | None = None) -> None:
         """Hear what this daemon is, in which term it acts, and who acts if it does not."""
         before = self.status.snapshot

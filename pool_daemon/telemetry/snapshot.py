@@ -128,6 +128,8 @@ class Event:
 class Snapshot:
     """Everything at once.
 
+    `indexes_made` says that all was tried to build the indexes; `indexes_missing` has the reason for each that is not
+    there.
     `completed_tick` is when a pass last came to its end, held by a gate or not, `progress_tick` when one did or
     committed a batch, `failures` how many passes have failed since. `lease_tick` is when the lease was last known to be
     held, by this daemon or another. `next_at` and `next_pool_id` are what the alarm is armed for. `settled` holds the
@@ -143,6 +145,7 @@ class Snapshot:
     dry_run: bool = False
     database_tick: float | None = None
     indexes_made: bool = False
+    indexes_missing: Mapping[str, str] | None = None
     stopping: bool = False
     http_problem: str | None = None
 

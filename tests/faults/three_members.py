@@ -1,10 +1,14 @@
 """A replica set of three for tests that have no event loop of their own."""
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from arithmetic_model import Document
+from pymongo import MongoClient
 from replica_set import BreakableMongod, EmbeddedReplicaSet
 
 INELIGIBLE_SECONDS = 4
@@ -50,8 +54,35 @@ class ThreeMembers:
         self._runner.run(victim.kill())
         self._runner.run(self._set.primary())
 
+    @contextmanager
+    def replication_stopped(self) -> Iterator[None]:
+        """Let the secondaries fetch nothing: the primary goes on, and no majority confirms what it writes."""
+        primary = self.primary
+        secondaries = [member for member in self._set.members if member is not primary]
+        try:
+            for member in secondaries:
+                _stop_replication(member, mode="alwaysOn")
+            yield
+        finally:
+            for member in secondaries:
+                _stop_replication(member, mode="off")
+
+    def lose(self, write: Callable[[MongoClient[Document]], None]) -> None:
+        """Let `write` do what the primary alone knows of, and kill that; return once another one leads."""
+        victim = self.primary
+        with self.replication_stopped(), MongoClient[Document](victim.uri, directConnection=True, w=1) as client:
+            write(client)
+            self._dead.append(victim)
+            self._runner.run(victim.kill())
+        self._runner.run(self._set.primary())
+
     def mend(self) -> None:
         """Start the members that were killed; return once all of them are there again."""
         while self._dead:
             self._runner.run(self._dead.pop().start())
         self._runner.run(self._set.complete())
+
+
+def _stop_replication(member: BreakableMongod, *, mode: str) -> None:
+    with MongoClient[Document](member.uri, directConnection=True) as client:
+        client.admin.command({"configureFailPoint": "stopReplProducer", "mode": mode})

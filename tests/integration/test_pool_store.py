@@ -15,12 +15,18 @@ from pymongo import MongoClient
 
 from pool_daemon.capacity.pool import NEVER, Pool, new_pool
 from pool_daemon.capacity.reservation import Reservation, ReservationData
-from pool_daemon.errors import PoolNotFoundError, ReservationNotFoundError, StoreConflictError, UnreadableDocumentError
+from pool_daemon.errors import (
+    PoolNotFoundError,
+    ReservationNotFoundError,
+    StoreConflictError,
+    StoreError,
+    UnreadableDocumentError,
+)
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.documents import pool_to_document
 from pool_daemon.store.pools import DuePage, PoolStore, next_id
 from pool_daemon.store.reservations import ReservationStore
-from pool_daemon.store.setup import INDEXES, create_collections, setup
+from pool_daemon.store.setup import INDEXES, Index, build_index, create_collections, missing_indexes, setup
 
 
 @pytest_asyncio.fixture(params=["mongod", "mongomock"])
@@ -220,6 +226,43 @@ async def test_setup_makes_the_missing_indexes_and_leaves_those_that_are_there(r
     for collection, wanted in INDEXES.items():
         keys = {tuple(index["key"]) for index in (await real.collection(collection).index_information()).values()}
         assert keys >= set(wanted)
+
+
+KEYS = ("empty_at", 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hidden": True},
+        {"sparse": True},
+        {"partialFilterExpression": {"cus": {"$gt": 0}}},
+        {"collation": {"locale": "de"}},
+        {"expireAfterSeconds": 0},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+async def test_an_index_that_does_not_serve_every_read_counts_as_missing(real: Database, options: Any) -> None:
+    pools = real.collection("capacity-pools")
+    await pools.create_index([KEYS], name="theirs", **options)
+    assert Index("capacity-pools", (KEYS,)) in await missing_indexes(real)
+
+
+async def test_an_index_whose_name_is_taken_gets_another_one(real: Database) -> None:
+    pools = real.collection("capacity-pools")
+    await pools.create_index("cus", name="empty_at_1")
+    await setup(real)
+    assert await missing_indexes(real) == []
+    assert set(await pools.index_information()) > {"empty_at_1", "pool_daemon_empty_at"}
+
+
+async def test_an_index_that_cannot_be_built_says_why(real: Database) -> None:
+    await real.collection("workload").insert_one({"_id": "garbage", "pool_id": [1, 2], "next_action": [3, 4]})
+    index = next(
+        index for index in await missing_indexes(real) if len(index.keys) > 1 and index.collection == "workload"
+    )
+    with pytest.raises(StoreError, match="Index build failed"):
+        await build_index(real, index)
 
 
 async def test_the_sequence_is_an_int64_from_the_first_id_on(real: Database) -> None:

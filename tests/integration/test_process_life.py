@@ -75,24 +75,30 @@ def test_an_idle_daemon_stops_at_once(explorer: Explorer, ledger: Ledger, mongo_
         assert time.monotonic() - asked_at < STOP_SECONDS
 
 
-class StoppedWhileImported(DaemonProcess):
-    """A daemon that is asked to stop while its modules are being imported."""
-
-    program = (
-        "-c",
-        """
+SIGNALLED_WHILE_IMPORTED = """
 import os, signal, sys
 from pool_daemon import commands, cli
 
 class Command(commands.Command):
     def load(self):
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGNAL)
         return super().load()
 
 commands.COMMANDS["run"] = Command(*commands.COMMANDS["run"])
-sys.exit(cli.main(["run"]))
-""",
-    )
+sys.exit(cli.main(["run", *sys.argv[1:]]))
+"""
+
+
+class StoppedWhileImported(DaemonProcess):
+    """A daemon that is asked to stop while its modules are being imported."""
+
+    program = ("-c", SIGNALLED_WHILE_IMPORTED.replace("SIGNAL)", "SIGTERM)"))
+
+
+class ReloadedWhileImported(DaemonProcess):
+    """A daemon that is asked to reload while its modules are being imported."""
+
+    program = ("-c", SIGNALLED_WHILE_IMPORTED.replace("SIGNAL)", "SIGHUP)"))
 
 
 def test_a_daemon_that_is_told_to_stop_while_it_starts_stops_in_order(explorer: Explorer, mongo_uri: str) -> None:
@@ -100,6 +106,23 @@ def test_a_daemon_that_is_told_to_stop_while_it_starts_stops_in_order(explorer: 
         daemon.wait_for_exit()
         assert daemon.complaints() == []
     assert daemon.said("stopped")
+
+
+def test_a_daemon_that_is_told_to_reload_while_it_starts_reloads_and_goes_on(
+    explorer: Explorer, mongo_uri: str
+) -> None:
+    with ReloadedWhileImported(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+        daemon.wait_for_log(
+            lambda record: record["event"] == "settings_reloaded", within_seconds=START_SECONDS, what="the reload"
+        )
+        daemon.stop()
+    assert daemon.said("stopped")
+
+
+def test_a_single_pass_that_is_told_to_reload_while_it_starts_is_made(explorer: Explorer, mongo_uri: str) -> None:
+    with ReloadedWhileImported("--once", uri=mongo_uri, database_name=explorer.database.name) as daemon:
+        daemon.wait_for_exit()
+    assert daemon.said("pass_completed")
 
 
 @pytest.mark.parametrize("uri", ["mongodb://127.0.0.1:9/", "mongodb+srv://db.invalid/"])

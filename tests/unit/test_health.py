@@ -105,13 +105,15 @@ def test_liveness_is_the_loops_heartbeat_and_nothing_else(changes: dict[str, obj
         ({}, []),
         ({"indexes_made": False}, ["waits for indexes"]),
         ({"indexes_made": False, "database_tick": None}, ["waits for MongoDB", "waits for indexes"]),
+        ({"indexes_made": False, "started_tick": TICK - 60}, ["waits for indexes"]),
+        ({"indexes_made": False, "started_tick": TICK - 61}, []),
         ({"database_tick": TICK - 9999, "completed_tick": None}, []),
     ],
 )
 def test_a_start_is_over_once_the_database_was_reached_and_has_its_indexes(
     changes: dict[str, object], problems: list[str]
 ) -> None:
-    assert startup(snapshot(**changes)).problems == problems
+    assert startup(snapshot(**changes), TICK).problems == problems
 
 
 def test_a_probe_is_answered_check_by_check() -> None:

@@ -81,6 +81,7 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.drift_held(pools=9, drifted=7), "drift_held_total", {}, 1),
     (lambda o: o.orders_put_back(2), "delete_orders_put_back_total", {}, 2),
     (lambda o: o.settings_reloaded("a typo"), "settings_reloads_total", {"outcome": "refused"}, 1),
+    (lambda o: o.indexes_missing({"pools: a": "no room"}), "indexes_missing", {}, 1),
     (lambda o: o.stream_opened(), "stream_open", {}, 1),
     (lambda o: o.stream_opened(), "stream_token_age_seconds", {}, 0),
     (lambda o: o.stream_lost("stalled", reason="still"), "stream_reopenings_total", {"cause": "stalled"}, 1),

@@ -25,7 +25,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "term": now.term,
         "leader": now.leader,
         "live": _health(liveness(now, tick)),
-        "started": _health(startup(now)),
+        "started": _health(startup(now, tick)),
         "ready": _health(readiness(now, tick, patience)),
         "next": {"at": now.next_at, "pool_id": now.next_pool_id},
         "last_pass": now.last_pass and dataclasses.asdict(now.last_pass),
@@ -41,6 +41,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
             "reopened": now.stream.reopened,
             "reason": now.stream.reason,
         },
+        "indexes_missing": dict(now.indexes_missing or {}),
         "clocks": now.clocks
         and {
             "difference_seconds": now.clocks.difference_seconds,

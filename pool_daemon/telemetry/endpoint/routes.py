@@ -28,7 +28,7 @@ class Routes:
             "/metrics": self._scrape,
             "/livez": lambda _: _answer(liveness(self._status.snapshot, clock.monotonic())),
             "/readyz": lambda _: _answer(readiness(self._status.snapshot, clock.monotonic(), patience())),
-            "/startupz": lambda _: _answer(startup(self._status.snapshot)),
+            "/startupz": lambda _: _answer(startup(self._status.snapshot, self._clock.monotonic())),
             "/statusz": self._picture,
         }
 
