@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pool_daemon import early_stop
 from pool_daemon.commands import build_parser
 from pool_daemon.errors import ExitCode, PoolDaemonError
+from pool_daemon.plain_text import escaped, escaped_lines
 from pool_daemon.telemetry.credentials import mask_credentials
 
 
@@ -20,15 +21,15 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
         exit_code = _dispatch(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except PoolDaemonError as error:
-        for line in str(error).splitlines():
-            print(f"pool-daemon: {mask_credentials(line)}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"pool-daemon: {mask_credentials(escaped(line))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.FORCED
     except Exception as error:  # noqa: BLE001 - the last resort: a bug must still end in its exit code
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             return ExitCode.OK
-        print(mask_credentials(traceback.format_exc()), file=sys.stderr)
+        print(mask_credentials(escaped_lines(traceback.format_exc())), file=sys.stderr)
         return ExitCode.INTERNAL
     return exit_code
 
@@ -43,7 +44,9 @@ def _dispatch(argv: Sequence[str]) -> ExitCode:
 def _run(chosen: str, argv: Sequence[str]) -> ExitCode:
     parser = build_parser(loaded={chosen})
     try:
-        arguments = parser.parse_args(argv)
+        arguments, unknown = parser.parse_known_args(argv)
+        if unknown:
+            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     except SystemExit as finished:  # argparse has said all there is to say
         return ExitCode.USAGE if finished.code else ExitCode.OK
     if arguments.run is None:

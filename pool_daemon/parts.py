@@ -180,7 +180,12 @@ class Parts:
         settings = self._settings
         self.server = None
         if settings.http.enabled:
-            routes = Routes(observer=self.observer, patience=self.patience, clock=self.clock)
+            routes = Routes(
+                observer=self.observer,
+                patience=self.patience,
+                clock=self.clock,
+                allowed_hosts=settings.http.allowed_hosts,
+            )
             self.server = Server(
                 host=settings.http.host,
                 port=settings.http.port,

@@ -1,7 +1,7 @@
 """A daemon's telemetry without a daemon: the verbs are spoken by a test."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pool_daemon.capacity.verdict import Resource
@@ -44,9 +44,11 @@ def upcoming(pool_id: int, *, in_seconds: float) -> Upcoming:
     return Upcoming(pool_id, 100 + pool_id % 89, int(time.time() + in_seconds))
 
 
-def routes_of(observer: Observer) -> Routes:
+def routes_of(observer: Observer, *, clock: Clock | None = None, allowed_hosts: Sequence[str] = ()) -> Routes:
     """Answer from what an observer knows."""
-    return Routes(observer=observer, patience=lambda: PATIENCE, clock=SystemClock())
+    return Routes(
+        observer=observer, patience=lambda: PATIENCE, clock=clock or SystemClock(), allowed_hosts=allowed_hosts
+    )
 
 
 @contextmanager

@@ -13,11 +13,22 @@ import argparse
 from collections.abc import Collection, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, NoReturn, Protocol, cast
 
 import pool_daemon
+from pool_daemon.capacity.arithmetic import EARLIEST, LATEST
 from pool_daemon.commands.help_text import HelpFormatter, show_examples
 from pool_daemon.errors import ExitCode
+from pool_daemon.plain_text import escaped
+from pool_daemon.telemetry.credentials import mask_credentials
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints, which repeat what was typed, show no credentials and no control characters."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the complaint, and end the process."""
+        super().error(mask_credentials(escaped(message)))
 
 
 class CommandModule(Protocol):
@@ -62,9 +73,10 @@ COMMANDS = {
 def build_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
     """Build the parser of the command line, complete for the commands in `loaded` and with the rest named.
 
-    What it parses has `run`, the function of the command in use, or None where no command was given.
+    What it parses has `run`, the function of the command in use, or None where no command was given, and `parser`,
+    that of the command or of its action, which knows best what could have been meant.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="pool-daemon",
         description=pool_daemon.__doc__,
         epilog="Help on one command: pool-daemon COMMAND --help",
@@ -72,7 +84,7 @@ def build_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pool-daemon {pool_daemon.__version__}")
-    parser.set_defaults(run=None)
+    parser.set_defaults(run=None, parser=parser)
     subparsers = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(
@@ -86,7 +98,7 @@ def build_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
             module = command.load()
             module.add_arguments(subparser)
             show_examples(subparser, module.EXAMPLES)
-            subparser.set_defaults(run=module.run)
+            subparser.set_defaults(run=module.run, parser=subparser)
     return parser
 
 
@@ -98,3 +110,14 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="TOML file of settings; without it none is read. Secrets and the environment rank above it",
     )
+
+
+def int64(text: str) -> int:
+    """Read an id from the command line; one that MongoDB cannot hold is a usage error."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = LATEST + 1
+    if not EARLIEST <= number <= LATEST:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {EARLIEST} to {LATEST}")
+    return number

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
 
-from pool_daemon.commands import add_config_argument
+from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
+from pool_daemon.plain_text import escaped
 from pool_daemon.settings import load_settings, sections
 from pool_daemon.store.holds import Hold, HoldStore, State
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Let pools go: a running daemon stops what drains them within seconds. Top up first what is to "
         "be kept.",
     )
-    releasing.add_argument("pool_ids", type=int, nargs="*", metavar="ID", help="a pool's id; without any, all pools")
+    releasing.add_argument("pool_ids", type=int64, nargs="*", metavar="ID", help="a pool's id; without any, all pools")
     for action in (showing, releasing):
         add_config_argument(action)
         action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
@@ -97,7 +98,7 @@ async def _release_all(holds: HoldStore) -> int:
 
 
 def _line(hold: Hold) -> str:
-    return LINE.format(hold.pool_id, hold.state, _instant(hold.empty_at), _instant(hold.held_at), hold.reason)
+    return LINE.format(hold.pool_id, hold.state, _instant(hold.empty_at), _instant(hold.held_at), escaped(hold.reason))
 
 
 def _instant(at: int) -> str:

@@ -14,6 +14,7 @@ from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.settings import Settings, Sources, example_toml
 from pool_daemon.store.address import read_address
 from pool_daemon.store.client import connect
+from pool_daemon.telemetry.credentials import mask_credentials
 
 EXAMPLES = (
     "pool-daemon check-config --config /etc/pool-daemon/config.toml",
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         for section, fields in settings.masked().items()
     }
     _try_out(settings)
-    print(json.dumps(shown, indent=2) if arguments.json else _as_text(shown))
+    # An address put into the wrong setting is masked, too.
+    print(mask_credentials(json.dumps(shown, indent=2) if arguments.json else _as_text(shown)))
     return ExitCode.OK
 
 

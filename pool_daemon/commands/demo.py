@@ -19,7 +19,8 @@ from pool_daemon.demo.report import report
 from pool_daemon.demo.scenario import SCENARIO
 from pool_daemon.demo.screen import screen_on
 from pool_daemon.demo.verdict import Finding, exit_code
-from pool_daemon.errors import ExitCode
+from pool_daemon.embedded.binary import find_mongod
+from pool_daemon.errors import EmbeddedError, ExitCode
 
 T = TypeVar("T")
 
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
     A signal stops what was started, in order; then FORCED is returned.
     """
+    if arguments.mongod is not None:
+        _check(arguments.mongod)
     plain = arguments.plain or not sys.stdout.isatty() or Console().is_dumb_terminal
     console = _console(plain=plain)
     performance = _perform(console, plain=plain, keep=arguments.keep, mongod=arguments.mongod)
@@ -54,6 +57,14 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         return ExitCode.FORCED
     console.print(report(findings))
     return exit_code(findings)
+
+
+def _check(mongod: Path) -> None:
+    """Raise EmbeddedError, naming the option, if that is no program to be run."""
+    try:
+        find_mongod(mongod)
+    except EmbeddedError as error:
+        raise EmbeddedError(str(error).replace("embedded.mongod", "--mongod")) from error
 
 
 def _console(*, plain: bool) -> Console:

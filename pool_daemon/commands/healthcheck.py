@@ -6,6 +6,7 @@ import json
 from pool_daemon.commands import add_config_argument
 from pool_daemon.commands.inquiry import Answer, ask
 from pool_daemon.errors import ExitCode
+from pool_daemon.plain_text import escaped_lines
 from pool_daemon.settings import load_settings
 
 EXAMPLES = (
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Print the daemon's answer; FAILED if it is no, or there is none."""
     answer = ask(load_settings(arguments.config).http, arguments.path)
-    print(_as_json(answer) if arguments.json else answer.text, end="")
+    print(_as_json(answer) if arguments.json else escaped_lines(answer.text), end="")
     return ExitCode.OK if answer.is_good else ExitCode.FAILED
 
 

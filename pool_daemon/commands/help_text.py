@@ -26,11 +26,15 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def show_examples(parser: argparse.ArgumentParser, examples: Iterable[str]) -> None:
-    """Put examples at the end of a command's help, and of the help of each of its actions those that use it."""
+    """Put examples at the end of a command's help, and of the help of each of its actions those that use it.
+
+    An action that is chosen is the parser that complains of what follows it.
+    """
     examples = tuple(examples)
     parser.epilog = _epilog(examples)
     for action in _actions_of(parser):
         action.formatter_class = HelpFormatter
+        action.set_defaults(parser=action)
         action.epilog = _epilog(example for example in examples if f"{action.prog} " in f"{example} ")
 
 

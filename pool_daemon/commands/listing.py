@@ -3,123 +3,113 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import Iterator
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
-
-from rich.table import Table
 
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.commands.connection import connection
-from pool_daemon.commands.paper import paper
+from pool_daemon.commands.portrait import span
 from pool_daemon.errors import ExitCode
+from pool_daemon.plain_text import cut, escaped, shown_id
 from pool_daemon.settings import Settings
-from pool_daemon.store.pools import PoolResult, PoolStore
+from pool_daemon.store.excerpts import Excerpt, Excerpts
+from pool_daemon.store.pools import PoolStore
 
 LAST_DATE: Final = int(datetime.max.replace(tzinfo=UTC).timestamp())
 
+LINE: Final = "{:>9} {:>8} {:>6} {:>6} {:>6} {:>6}  {}"
+HEAD: Final = ("pool", "owner", "cu", "su", "ipv4u", "loads", "runs empty (UTC)")
+"""Within the 80 columns of the narrowest terminal that is still in use."""
+
+NAMED: Final = 10
+"""Nodes and workloads of a pool that are named to a person; a pool may have a million."""
+
+LARGE: Final = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+"""From how much on an amount is told in which unit."""
+
 
 def show_pool(settings: Settings, pool_id: int, *, as_json: bool) -> ExitCode:
-    """Print one pool, whole.
+    """Print one pool, whole as JSON, with the first of its nodes and workloads as text.
 
     Raises PoolNotFoundError or UnreadableDocumentError.
     """
     with connection(settings) as database:
-        return asyncio.run(_show(PoolStore(database=database), pool_id, as_json=as_json))
+        if as_json:
+            pool = asyncio.run(PoolStore(database=database).get_pool(pool_id))
+            print(json.dumps(pool.to_json()))
+            return ExitCode.OK
+        excerpt = asyncio.run(Excerpts(database=database).first_of(pool_id, most=NAMED))
+    for line in _lines(excerpt):
+        print(line)
+    return ExitCode.OK
 
 
 def list_pools(settings: Settings, *, owner: int | None, as_json: bool) -> ExitCode:
     """Print every pool by id, or those of one owner; FAILED if one of them cannot be read."""
     with connection(settings) as database:
-        return asyncio.run(_list(PoolStore(database=database), owner, as_json=as_json))
+        return asyncio.run(_list(Excerpts(database=database), owner, as_json=as_json))
 
 
-async def _show(store: PoolStore, pool_id: int, *, as_json: bool) -> ExitCode:
-    pool = await store.get_pool(pool_id)
-    if as_json:
-        print(json.dumps(pool.to_json()))
-        return ExitCode.OK
-    table = Table(show_header=False, box=None)
-    for name, value in pool.to_json().items():
-        table.add_row(name, _when(value) if name in {"empty_at", "last_updated"} else str(value))
-    paper().print(table)
-    return ExitCode.OK
-
-
-async def _list(store: PoolStore, owner: int | None, *, as_json: bool) -> ExitCode:
-    unreadable = 0
-    table = _Listing(as_json=as_json)
-    async with aclosing(_results(store, owner)) as results:
-        async for result in results:
-            unreadable += result.pool is None
-            table.add(result)
-    table.end()
+async def _list(excerpts: Excerpts, owner: int | None, *, as_json: bool) -> ExitCode:
+    number = unreadable = 0
+    async with aclosing(excerpts.all(owner)) as found:
+        async for excerpt in found:
+            if not number and not as_json:
+                print(LINE.format(*HEAD))
+            number += 1
+            unreadable += excerpt.pool is None
+            print(json.dumps(_json(excerpt)) if as_json else _row(excerpt))
+    if not number and not as_json:
+        print("there are no pools" if owner is None else f"customer {owner} has no pools")
     return ExitCode.FAILED if unreadable else ExitCode.OK
 
 
-async def _results(store: PoolStore, owner: int | None) -> AsyncGenerator[PoolResult, None]:
-    if owner is None:
-        async for result in store.get_pools():
-            yield result
-    else:
-        for pool in await store.get_pools_by_owner(owner):
-            yield PoolResult(pool.pool_id, pool=pool)
+def _lines(excerpt: Excerpt) -> Iterator[str]:
+    if excerpt.error is not None:
+        raise excerpt.error
+    for name, value in (excerpt.pool.to_json() if excerpt.pool else {}).items():
+        yield f"{name:20} {_shown(name, value, excerpt)}"
 
 
-class _Listing:
-    """Prints pools as they come, as JSON lines or, page by page, as a table."""
-
-    PAGE: Final = 1000
-
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self._console = paper()
-        self._table = self._page()
-
-    def add(self, result: PoolResult) -> None:
-        if self._as_json:
-            print(json.dumps(_json(result)))
-            return
-        self._table.add_row(*_row(result))
-        if self._table.row_count >= self.PAGE:
-            self.end()
-            self._table = self._page()
-
-    def end(self) -> None:
-        if not self._as_json and self._table.row_count:
-            self._console.print(self._table)
-
-    def _page(self) -> Table:
-        table = Table(box=None, header_style="bold")
-        for name in ("pool", "owner", "cu left", "su left", "ipv4u left", "workloads"):
-            table.add_column(name, justify="right")
-        table.add_column("runs empty")
-        return table
+def _shown(name: str, value: Any, excerpt: Excerpt) -> str:
+    if name in {"empty_at", "last_updated"}:
+        return _when(value)
+    if isinstance(value, list):
+        more = (excerpt.nodes if name == "node_ids" else excerpt.workloads) - len(value)
+        named = ", ".join(str(shown_id(each)) for each in value)
+        return f"{named} and {more:,} more" if more else named or "none"
+    return "none" if value is None else str(value)
 
 
-def _json(result: PoolResult) -> dict[str, Any]:
-    if result.pool is None:
-        return {"pool_id": _plain(result.document_id), "error": str(result.error)}
-    return result.pool.to_json()
+def _json(excerpt: Excerpt) -> dict[str, Any]:
+    if excerpt.pool is None:
+        return {"pool_id": _plain(excerpt.document_id), "error": str(excerpt.error)}
+    pool = excerpt.pool.to_json()
+    del pool["node_ids"], pool["active_workload_ids"]
+    return pool | {"nodes": excerpt.nodes, "workloads": excerpt.workloads}
 
 
-def _row(result: PoolResult) -> tuple[str, ...]:
-    pool = result.pool
+def _row(excerpt: Excerpt) -> str:
+    pool = excerpt.pool
     if pool is None:
-        return (str(result.document_id), "", "", "", "", "", f"unreadable: {result.error}")
-    return (
-        str(pool.pool_id),
-        str(pool.customer_tid),
-        *(f"{left:,.0f}" for left in _left_now(pool)),
-        str(len(pool.active_workload_ids or ())),
-        _when(pool.empty_at),
-    )
+        return f"{shown_id(excerpt.document_id):>9} unreadable: {escaped(str(excerpt.error))}"
+    left = (_amount(each) for each in _left_now(pool))
+    return LINE.format(pool.pool_id, pool.customer_tid, *left, _amount(excerpt.workloads), _when(pool.empty_at))
 
 
 def _left_now(pool: Pool) -> tuple[float, float, float]:
     pool.sync_current_capacity(int(time.time()))
     return pool.cus, pool.sus, pool.ipv4us
+
+
+def _amount(number: float) -> str:
+    """Show a number in three digits and a unit; JSON has all of them."""
+    for least, unit in LARGE:
+        if number >= least:
+            return f"{number / least:,.3g}{unit}"
+    return f"{number:.3g}"
 
 
 def _when(at: int) -> str:
@@ -128,10 +118,11 @@ def _when(at: int) -> str:
         return "never"
     if not 0 <= at <= LAST_DATE:
         return str(at)
-    date = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    away = timedelta(seconds=abs(at - int(time.time())))
-    return f"{date}, {f'in {away}' if at > time.time() else f'{away} ago'}"
+    away = at - time.time()
+    date = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{date}, in {span(away)}" if away > 0 else f"{date}, {span(-away)} ago"
 
 
 def _plain(document_id: Any) -> Any:
-    return document_id if isinstance(document_id, int | str) else repr(document_id)
+    """Return an id as JSON holds it, which escapes by itself."""
+    return document_id if isinstance(document_id, int | float) else cut(str(document_id))

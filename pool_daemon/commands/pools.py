@@ -2,7 +2,7 @@
 
 import argparse
 
-from pool_daemon.commands import add_config_argument
+from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.listing import list_pools, show_pool
 from pool_daemon.errors import ExitCode
 from pool_daemon.settings import load_settings
@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `list` and `show`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="every pool, by id", description="Print every pool, by id.")
-    listing.add_argument("--owner", type=int, metavar="TID", help="only the pools of this customer")
+    listing.add_argument("--owner", type=int64, metavar="TID", help="only the pools of this customer")
     showing = actions.add_parser("show", help="one pool, whole", description="Print one pool, whole.")
-    showing.add_argument("pool_id", type=int, metavar="ID", help="the pool's id")
+    showing.add_argument("pool_id", type=int64, metavar="ID", help="the pool's id")
     for action in (listing, showing):
         add_config_argument(action)
         action.add_argument("--json", action="store_true", help="print JSON, one pool a line")

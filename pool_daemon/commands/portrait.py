@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pool_daemon.plain_text import escaped
+
 EVENTS: Final = 10
 UPCOMING: Final = 5
 Picture = dict[str, Any]
@@ -19,6 +21,7 @@ LENGTHS: Final = ((172_800, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"), (
 
 def portrait(picture: Picture, *, silent_seconds: float | None = None) -> RenderableType:
     """Draw what `/statusz` told; `silent_seconds` is how long nobody has answered since."""
+    picture = printable(picture)
     parts: list[RenderableType] = [_head(picture), _table(_lines(picture))]
     if silent_seconds is not None:
         parts.insert(0, Text(f"no answer for {span(silent_seconds)}; this is what was heard last", "bold white on red"))
@@ -27,6 +30,15 @@ def portrait(picture: Picture, *, silent_seconds: float | None = None) -> Render
     if picture["events"]:
         parts += [Text("\nevents", "bold"), _events(picture["events"][:EVENTS], now=picture["at"])]
     return Group(*parts)
+
+
+def printable(picture: Any) -> Any:
+    """Return the picture with every text in it escaped: some of it customers have chosen."""
+    if isinstance(picture, dict):
+        return {name: printable(value) for name, value in picture.items()}
+    if isinstance(picture, list):
+        return [printable(value) for value in picture]
+    return escaped(picture) if isinstance(picture, str) else picture
 
 
 def span(seconds: float) -> str:
@@ -148,7 +160,7 @@ def _events(events: list[Picture], *, now: float) -> Table:
         times = f", {event['times']} times" if event["times"] > 1 else ""
         late = "" if event["lateness_seconds"] is None else f", {span(event['lateness_seconds'])} late"
         table.add_row(
-            Text(_time(event["at"], now=now), "dim"), event["kind"], Text(f"{pool}{event['text']}{late}{times}")
+            Text(_time(event["at"], now=now), "dim"), Text(event["kind"]), Text(f"{pool}{event['text']}{late}{times}")
         )
     return table
 

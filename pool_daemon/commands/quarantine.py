@@ -7,9 +7,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Final
 
-from pool_daemon.commands import add_config_argument
+from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
+from pool_daemon.plain_text import escaped
 from pool_daemon.settings import load_settings
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let a pool out",
         description="Let a pool out of quarantine; a running daemon tries it again within seconds.",
     )
-    releasing.add_argument("pool_id", type=int, metavar="ID", help="the pool's id")
+    releasing.add_argument("pool_id", type=int64, metavar="ID", help="the pool's id")
     for action in (listing, releasing):
         add_config_argument(action)
         action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
@@ -74,7 +75,7 @@ def _line(quarantined: Quarantined) -> str:
         quarantined.tries,
         _instant(quarantined.first_failed_at),
         _instant(quarantined.next_try_at),
-        quarantined.reason,
+        escaped(quarantined.reason),
     )
 
 

@@ -2,9 +2,14 @@
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from rich.console import RenderableType
 from rich.live import Live
 
 from pool_daemon.commands import add_config_argument
@@ -12,6 +17,7 @@ from pool_daemon.commands.inquiry import ask
 from pool_daemon.commands.paper import paper
 from pool_daemon.commands.portrait import portrait
 from pool_daemon.errors import ExitCode, NoAnswerError
+from pool_daemon.plain_text import escaped_lines
 from pool_daemon.settings import Http, load_settings
 
 EXAMPLES = (
@@ -36,7 +42,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         return _watch(http)
     text = ask(http, "/statusz").text
     if arguments.json:
-        print(text, end="")
+        print(escaped_lines(text), end="")
     else:
         paper().print(portrait(_read(text)))
     return ExitCode.OK
@@ -47,10 +53,10 @@ def _watch(http: Http) -> ExitCode:
     picture: dict[str, Any] = _read(ask(http, "/statusz").text)
     silent_since: float | None = None
     try:
-        with Live(auto_refresh=False, screen=True) as live:
+        with _screen() as show:
             while True:
                 silent_seconds = None if silent_since is None else time.monotonic() - silent_since
-                live.update(portrait(picture, silent_seconds=silent_seconds), refresh=True)
+                show(portrait(picture, silent_seconds=silent_seconds))
                 time.sleep(1)
                 try:
                     picture, silent_since = _read(ask(http, "/statusz").text), None
@@ -58,6 +64,23 @@ def _watch(http: Http) -> ExitCode:
                     silent_since = silent_since or time.monotonic()
     except KeyboardInterrupt:
         return ExitCode.OK
+
+
+@contextmanager
+def _screen() -> Iterator[Callable[[RenderableType], None]]:
+    """Give what shows each picture in place of the last, or, where no terminal is, below it."""
+    if sys.stdout.isatty():
+        with Live(auto_refresh=False, screen=True) as live:
+            yield partial(live.update, refresh=True)
+        return
+    console = paper()
+
+    def show(picture: RenderableType) -> None:
+        console.print(picture)
+        console.print()
+        sys.stdout.flush()
+
+    yield show
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Where a person looks while the demo runs: a live table on a terminal, plain lines anywhere else."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, Protocol
@@ -14,6 +15,7 @@ from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool
 from pool_daemon.demo.scene import Event, Scene, Voice
 from pool_daemon.demo.snapshot import Record
 from pool_daemon.demo.verdict import TOLERANCE, milliseconds
+from pool_daemon.plain_text import escaped
 
 SOON: Final = "bold magenta"
 SOON_SECONDS: Final = 3
@@ -23,6 +25,10 @@ HORIZON_SECONDS: Final = 25
 MINUTES_FROM_SECONDS: Final = 100
 CENTURY_SECONDS: Final = 100 * 365 * 86400
 BAR_COLUMNS: Final = 22
+
+WIDE_COLUMNS: Final = 76
+"""From so many columns on there is room to say what each pool shows."""
+
 OTHER_LINES: Final = 4
 LEAST_EVENTS: Final = 3
 
@@ -69,14 +75,35 @@ class LiveScreen:
 
     def show(self, scene: Scene) -> None:
         """Draw the scene."""
-        self._live.update(picture(scene, lines=self._live.console.height - 1), refresh=True)
+        console = self._live.console
+        self._live.update(picture(scene, lines=console.height - 1, columns=console.width), refresh=True)
 
 
-def picture(scene: Scene, *, lines: int) -> RenderableType:
-    """Draw the scene: the pools, and below them as many of the latest events as there are lines left."""
-    room = max(LEAST_EVENTS, lines - len(scene.plans) - OTHER_LINES)
-    events = (event_line(event) for event in scene.events[-room:])
-    return Group(_headline(scene), Text(), _pools(scene), Text(), *events)
+def picture(scene: Scene, *, lines: int, columns: int) -> RenderableType:
+    """Draw the scene: the pools, and below them as many of the latest events as there are lines left.
+
+    Where there are too few lines for both, the pools that change soonest are shown, and how many more there are.
+    """
+    room = max(1, lines - OTHER_LINES - LEAST_EVENTS)
+    shown, more = list(scene.plans), 0
+    if len(shown) > room:
+        shown = _next_to_change(scene, room - 1)
+        more = len(scene.plans) - len(shown)
+    below = [Text(f"and {more} more; a taller terminal shows all", "dim")] if more else []
+    left = max(LEAST_EVENTS, lines - len(shown) - len(below) - OTHER_LINES)
+    events = (event_line(event) for event in scene.events[-left:])
+    return Group(_headline(scene), Text(), _pools(scene, shown, columns), *below, Text(), *events)
+
+
+def _next_to_change(scene: Scene, number: int) -> list[PlannedPool]:
+    """Return the pools that run empty next, in the order of the scenario; those that are done come last."""
+
+    def seconds(plan: PlannedPool) -> float:
+        left = scene.seconds_left(plan)
+        return math.inf if left is None or left <= 0 or scene.snapshot.records_of(plan) else left
+
+    soonest = sorted(scene.plans, key=seconds)[:number]
+    return [plan for plan in scene.plans if plan in soonest]
 
 
 def event_line(event: Event) -> Text:
@@ -84,7 +111,7 @@ def event_line(event: Event) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append(f"{'' if event.second is None else f'{event.second:.3f} s':>9}  ", "dim")
     line.append(f"{event.voice:<8}  ", STYLES[event.voice])
-    return line.append(event.text)
+    return line.append(escaped(event.text))
 
 
 def _headline(scene: Scene) -> Table:
@@ -103,16 +130,18 @@ def _clock(scene: Scene) -> str:
     return f"second {max(int(scene.second), 0)} of {scene.last_second}"
 
 
-def _pools(scene: Scene) -> Table:
+def _pools(scene: Scene, plans: Sequence[PlannedPool], columns: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("pool", no_wrap=True)
-    table.add_column("what it shows", no_wrap=True)
+    if columns >= WIDE_COLUMNS:
+        table.add_column("what it shows", no_wrap=True)
     table.add_column("lasts", no_wrap=True, justify="right", width=8)
     table.add_column("state", no_wrap=True)
-    for plan in scene.plans:
+    for plan in plans:
         left = None if scene.snapshot.records_of(plan) else scene.seconds_left(plan)
         state = _outcome(plan, scene) or _running(left)
-        table.add_row(Text(plan.name, "bold"), plan.shows, _countdown(left), state)
+        about = [Text(plan.shows)] if columns >= WIDE_COLUMNS else []
+        table.add_row(Text(plan.name, "bold"), *about, _countdown(left), state)
     return table
 
 

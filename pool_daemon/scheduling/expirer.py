@@ -7,7 +7,6 @@ from typing import Final
 import structlog
 
 from pool_daemon.clock import Clock
-from pool_daemon.errors import PoolNotFoundError
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.intake import NOBODYS_FAULT, Batch, Intake
 from pool_daemon.scheduling.reports import Reports
@@ -186,13 +185,10 @@ class Expirer:
 
     async def _find_next(self, now: int, report: PassReport) -> None:
         report.next_at = self._agenda.next_at()
-        try:
-            pool = await self._store.pools.get_next_expired_pool(now)
-        except PoolNotFoundError:
-            return
-        if report.next_at is None or pool.empty_at <= report.next_at:
-            report.next_at = pool.empty_at
-            report.next_pool_id = pool.pool_id
+        following = await self._store.pools.next_deadline(now)
+        if following is not None and (report.next_at is None or following.empty_at <= report.next_at):
+            report.next_at = following.empty_at
+            report.next_pool_id = following.pool_id
 
 
 async def _finished(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -40,6 +40,10 @@ DUE_FIELDS: Final = {
 travels."""
 
 
+DEADLINE: Final = ("_id", "empty_at")
+"""What is read of the pool that runs empty next."""
+
+
 @dataclass(frozen=True, slots=True)
 class PoolResult:
     """One document of a stream of pools: either the pool, or what makes it unreadable."""
@@ -47,6 +51,14 @@ class PoolResult:
     document_id: Any
     pool: Pool | None = None
     error: UnreadableDocumentError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The pool that runs empty next, and its `empty_at` (unix seconds)."""
+
+    pool_id: int
+    empty_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +168,24 @@ class PoolStore:
                 if result.pool is not None:
                     return result.pool
         raise PoolNotFoundError(f"no pool runs empty after {ts}")
+
+    async def next_deadline(self, ts: int) -> Deadline | None:
+        """Return the first pool to run empty after the unix second `ts` and when, None if there is none.
+
+        Asked after every pass, it reads two numbers, however long the pool's document is; whether the rest of it can
+        be read shows once it is due.
+        """
+        upcoming = {"empty_at": {"$gt": Int64(ts), "$lt": Int64(NEVER)}}
+        for limit in (1, PAGE):  # seldom more than the first: its id may be no number
+            with translated("reading the next pool to run empty"):
+                found = await self._pools.find(upcoming, {"empty_at": 1}, sort=[("empty_at", 1)], limit=limit).to_list(
+                    limit
+                )
+            for document in found:
+                with suppress(UnreadableDocumentError):
+                    pool_id, empty_at = (fields.whole(document, name, UnreadableDocumentError) for name in DEADLINE)
+                    return Deadline(pool_id, empty_at)
+        return None
 
     async def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
         """Stream, longest due first, the pools whose `empty_at` lies in (after, until]; no lower bound if None.

@@ -21,6 +21,7 @@ from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from pool_daemon.plain_text import escaped, escaped_lines, shown_id
 from pool_daemon.telemetry.credentials import mask_credentials
 from pool_daemon.telemetry.log_writer import LogWriter
 
@@ -30,6 +31,9 @@ Level = Literal["debug", "info", "warning", "error"]
 OURS = "pool_daemon"
 HANDLER = "pool-daemon"
 LEADING = ("timestamp", "level", "logger", "event")
+
+IDS: Final = frozenset({"pool", "workload", "order", "document"})
+"""Names under which an event tells an id, which may be anything that MongoDB takes for one."""
 
 PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """The priorities of syslog, as journald reads them between angle brackets."""
@@ -175,6 +179,7 @@ def _console(stream: TextIO) -> list[Processor]:
     return [
         ExceptionRenderer(),
         _make_plain,
+        _make_printable,
         TimeStamper(fmt="%Y-%m-%d %H:%M:%SZ", utc=True),
         ConsoleRenderer(colors=colors, exception_formatter=plain_traceback, sort_keys=False),
     ]
@@ -201,7 +206,18 @@ def _marked(text: str, level: int) -> str:
 
 
 def _make_plain(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: _plain(value) for key, value in event.items()}
+    return {key: _plain(shown_id(value) if key in IDS else value) for key, value in event.items()}
+
+
+def _make_printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Escape what would move a terminal's cursor, for a console shows strings as they are; JSON escapes by itself."""
+    return {key: _printable(key, value) for key, value in event.items()}
+
+
+def _printable(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return escaped_lines(value) if key == "exception" else escaped(value)
+    return value if isinstance(value, int | float | None) else escaped(str(value))
 
 
 def _plain(value: Any) -> Any:

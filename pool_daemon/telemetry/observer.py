@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pool_daemon.clock import Clock
+from pool_daemon.plain_text import shown_id
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.horizon import Upcoming
 from pool_daemon.store.recent_events import RecordedPool
@@ -208,7 +209,7 @@ class Observer:
         """Hear that a document of a "pool" or a "workload", or a "change", was met first and cannot be read."""
         self.metrics.add(table.UNREADABLE, kind=kind)
         self.status.change(unreadable=self.status.snapshot.unreadable + 1)
-        self._note("unreadable", f"{kind} {document_id}: {reason}")
+        self._note("unreadable", f"{kind} {shown_id(document_id)}: {reason}")
 
     def held(self, reason: str, *, detail: str, pools: int | None = None) -> None:
         """Record in one word why what is due is held back, in a few more what ends it, and how many pools that are."""

@@ -24,7 +24,7 @@ from pool_daemon.errors import (
 )
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.documents import pool_to_document
-from pool_daemon.store.pools import DuePage, PoolStore, next_id
+from pool_daemon.store.pools import Deadline, DuePage, PoolStore, next_id
 from pool_daemon.store.reservations import ReservationStore
 from pool_daemon.store.setup import INDEXES, Index, build_index, create_collections, missing_indexes, setup
 
@@ -178,6 +178,18 @@ async def test_the_next_pool_to_expire_is_the_first_after_that_second(pools: Poo
     assert (await pools.get_next_expired_pool(300)).pool_id == 3
     with pytest.raises(PoolNotFoundError):
         await pools.get_next_expired_pool(301)
+
+
+async def test_the_next_deadline_is_two_numbers_of_the_first_pool_whose_id_is_one(real: Database) -> None:
+    pools = PoolStore(database=real)
+    for pool_id, empty_at in ((1, 300), (2, 100), (4, NEVER)):
+        await pools.capacity_pool_create(pool(pool_id, empty_at=empty_at))
+    raw = real.collection("capacity-pools")
+    await raw.insert_one({"_id": Int64(9), "empty_at": Int64(250), "node_ids": ["n" * 1_000_000]})
+    await raw.insert_one({"_id": "x", "empty_at": Int64(240)})
+    assert await pools.next_deadline(100) == Deadline(9, 250)
+    assert await pools.next_deadline(99) == Deadline(2, 100)
+    assert await pools.next_deadline(300) is None
 
 
 async def test_what_is_due_comes_between_the_bounds_and_an_id_that_is_none_apart(real: Database) -> None:

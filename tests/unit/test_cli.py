@@ -3,6 +3,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -222,3 +223,69 @@ def test_every_shell_gets_completions_of_every_command(shell: str, capsys: pytes
     assert main(["completion", shell]) == ExitCode.OK
     script = capsys.readouterr().out
     assert all(name in script for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", URI], [URI], ["pools", "show", URI], ["pools", "list", "--owner", URI], ["run", "--config", URI]],
+)
+def test_an_address_on_the_command_line_is_repeated_without_its_password(arguments: list[str]) -> None:
+    shown = pool_daemon(*arguments)
+    assert shown.returncode in {ExitCode.USAGE, ExitCode.CONFIGURATION}
+    assert "hunter2" not in shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize(
+    "setting", ["HTTP__HOST", "LEASE__IDENTITY", "DATABASE__NAME", "HTTP__PORT", "EMBEDDED__FOLDER"]
+)
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_an_address_in_another_setting_is_shown_without_its_password(setting: str, form: list[str]) -> None:
+    shown = pool_daemon("check-config", *form, env=os.environ | {f"POOL_DAEMON_{setting}": URI})
+    assert "hunter2" not in shown.stdout + shown.stderr
+
+
+def test_a_usage_error_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "\x1b[2J"]) == ExitCode.USAGE
+    assert r"unrecognized arguments: \x1b[2J" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "usage"), [(["run", "--foo"], "run"), (["pools", "list", "--foo"], "pools list")]
+)
+def test_a_wrong_option_of_a_command_brings_the_usage_of_that_command(
+    arguments: list[str], usage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == ExitCode.USAGE
+    assert capsys.readouterr().err.startswith(f"usage: pool-daemon {usage} [-h]")
+
+
+@pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809", "1" * 5000, "x", "1.5"])
+@pytest.mark.parametrize(
+    "action",
+    [["pools", "show"], ["pools", "list", "--owner"], ["quarantine", "release"], ["brake", "release"]],
+    ids=" ".join,
+)
+def test_an_id_that_the_database_cannot_hold_is_a_usage_error(
+    action: list[str], number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*action, number]) == ExitCode.USAGE
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-1].endswith("must be a whole number from -9223372036854775808 to 9223372036854775807")
+
+
+def test_a_mongod_that_is_not_there_is_told_by_the_name_of_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--plain", "--mongod", "/nope"]) == ExitCode.CONFIGURATION
+    assert capsys.readouterr().err.startswith("pool-daemon: there is no /nope: correct --mongod, or leave it out")
+
+
+def test_a_command_that_waits_for_its_database_says_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        environment = os.environ | {
+            "POOL_DAEMON_DATABASE__URI": f"mongodb://daemon:hunter2@{address}/",
+            "POOL_DAEMON_DATABASE__SERVER_SELECTION_SECONDS": "3",
+            "POOL_DAEMON_DATABASE__TIMEOUT_SECONDS": "3",
+        }
+        shown = pool_daemon("pools", "list", env=environment)
+    assert shown.returncode == ExitCode.UNAVAILABLE
+    assert shown.stderr.splitlines()[0] == f"pool-daemon: waiting for MongoDB at mongodb://********@{address}/"

@@ -15,7 +15,7 @@ from pool_daemon.demo.customer import Customer
 from pool_daemon.demo.report import report
 from pool_daemon.demo.scenario import HOUR, SCENARIO, PlannedPool, Timetable, Workload
 from pool_daemon.demo.scene import Event, Scene, Voice
-from pool_daemon.demo.screen import PlainScreen, picture
+from pool_daemon.demo.screen import PlainScreen, event_line, picture
 from pool_daemon.demo.snapshot import Record, Snapshot
 from pool_daemon.demo.verdict import Finding
 
@@ -148,13 +148,13 @@ def rendered(renderable: RenderableType, *, columns: int = 80) -> list[str]:
 
 
 def line_of(name: str, scene: Scene) -> str:
-    return next(line for line in rendered(picture(scene, lines=23)) if line.startswith(f"{name} "))
+    return next(line for line in rendered(picture(scene, lines=23, columns=80)) if line.startswith(f"{name} "))
 
 
 class TestLiveTable:
     @pytest.mark.parametrize("columns", [80, 100, 200])
     def test_it_fits_its_terminal_and_cuts_nothing_that_matters(self, columns: int) -> None:
-        lines = rendered(picture(scene(4.5), lines=23), columns=columns)
+        lines = rendered(picture(scene(4.5), lines=23, columns=columns), columns=columns)
         assert max(map(len, lines)) <= columns
         for plan in SCENARIO:
             assert any(plan.name in line and plan.shows in line for line in lines), plan.name
@@ -162,7 +162,22 @@ class TestLiveTable:
     def test_it_takes_no_more_lines_than_it_is_given(self) -> None:
         events = [Event(second, Voice.DAEMON, "something") for second in range(50)]
         for lines in (23, 40):
-            assert len(rendered(picture(scene(4.5, events=events), lines=lines))) == lines
+            assert len(rendered(picture(scene(4.5, events=events), lines=lines, columns=80))) == lines
+
+    def test_on_a_small_terminal_the_pools_that_change_next_leave_room_for_the_log(self) -> None:
+        events = [Event(second, Voice.DAEMON, f"event {second}") for second in range(50)]
+        shown = rendered(picture(scene(4.5, events=events), lines=14, columns=60), columns=60)
+        assert len(shown) == 14
+        assert max(map(len, shown)) <= 60
+        assert [line.rpartition("  ")[2] for line in shown[-3:]] == ["event 47", "event 48", "event 49"]
+        assert "and 9 more; a taller terminal shows all" in shown
+        left = {plan.name: scene(4.5).seconds_left(plan) or 0 for plan in SCENARIO}
+        soonest = min((name for name in left if left[name] > 0), key=lambda name: left[name])
+        assert any(line.startswith(f"{soonest} ") and "running" in line for line in shown)
+
+    def test_what_the_daemon_says_never_moves_the_cursor(self) -> None:
+        line = event_line(Event(1, Voice.WARNING, "pool \x1b[2J\n[/nope]"))
+        assert rendered(line, columns=80)[0].endswith(r"pool \x1b[2J\n[/nope]")
 
     def test_a_pool_counts_down_to_its_end(self) -> None:
         assert "2.5 s  running  ━━" in line_of("volume", scene(2.5))
@@ -197,7 +212,9 @@ class TestLiveTable:
 
     def test_the_clock_tells_where_the_demo_is(self) -> None:
         before = Scene(plans=SCENARIO, timetable=Timetable(opened_at=OPENED_AT), now=OPENED_AT)
-        clocks = [rendered(picture(shown, lines=23))[0] for shown in (before, scene(-0.5), scene(4.9), scene(99))]
+        clocks = [
+            rendered(picture(shown, lines=23, columns=80))[0] for shown in (before, scene(-0.5), scene(4.9), scene(99))
+        ]
         assert [clock.split("   ")[-1].strip() for clock in clocks] == [
             "getting ready",
             "second 0 of 27",

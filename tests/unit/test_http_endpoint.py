@@ -163,7 +163,7 @@ def test_what_is_no_request_is_refused(server: Server, head: bytes) -> None:
 
 def test_a_request_may_come_in_pieces(server: Server) -> None:
     with connect(server) as client:
-        for piece in (b"GET /li", b"vez HTTP/1.1\r\nHost: x\r", b"\n\r\n"):
+        for piece in (b"GET /li", b"vez HTTP/1.1\r\nHost: localhost\r", b"\n\r\n"):
             client.sendall(piece)
         assert read_all(client).startswith(b"HTTP/1.1 200 OK\r\n")
 
@@ -348,3 +348,40 @@ def test_after_a_stop_the_port_is_free_again(observer: Observer) -> None:
         ask(first, "/livez")
     with running(Server(host="127.0.0.1", port=first.port, respond=routes_of(observer).respond)):
         assert_answers_at_once(first)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.1.2.3:9464", "[::1]:9464", "localhost", "LocalHost.:80", "grid.example:9464", ""]
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_request_by_address_or_by_an_allowed_name_is_answered(observer: Observer, host: str, path: str) -> None:
+    routes = routes_of(observer, allowed_hosts=["Grid.example"])
+    assert routes.respond(Request("GET", path, host=host)).status == HTTPStatus.OK
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9464", "[grid", "grid"]
+)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_request_for_another_host_is_refused_in_one_line(observer: Observer, host: str, path: str) -> None:
+    routes = routes_of(observer, allowed_hosts=["grid.example"])
+    response = routes.respond(Request("GET", path, host=host))
+    assert response.status == HTTPStatus.MISDIRECTED_REQUEST
+    assert response.body.decode().splitlines() == [
+        "The Host header is no IP address and not in http.allowed_hosts; ask by address, or add the name"
+    ]
+
+
+def test_the_host_that_a_browser_names_is_what_counts(server: Server) -> None:
+    refused, body = ask(server, "/statusz", Host="rebound.example")
+    assert refused.status == HTTPStatus.MISDIRECTED_REQUEST
+    assert b"http.allowed_hosts" in body
+    assert ask(server, "/statusz", Host=f"127.0.0.1:{server.port}")[0].status == HTTPStatus.OK
+
+
+def test_a_probe_breaks_no_terminal(observer: Observer) -> None:
+    observer.held("brake", detail="x")
+    observer.stream_lost("error", reason="\x1b[2J\nFORGED")
+    answer = routes_of(observer).respond(Request("GET", "/readyz")).body.decode()
+    assert "\x1b" not in answer
+    assert not any(line.startswith("FORGED") for line in answer.splitlines())

@@ -75,6 +75,32 @@ def test_numbers_that_json_lacks_and_objects_of_any_kind_are_still_json(stream: 
     assert event["keys"] == {"1": None}
 
 
+def test_a_console_shows_control_characters_as_their_codes_and_json_escapes_them(stream: io.StringIO) -> None:
+    configure_logs("console", "info", stream)
+    log.warning("pool_unreadable", pool="\x1b[2J\nFORGED", reason="\u202eabc", nested={"a": "\x1b"})
+    logging.getLogger("pymongo").warning("theirs \x1b[2J\nFORGED")
+    written = stream.getvalue()
+    assert written.count("\n") == 2
+    assert not {"\x1b", "\u202e"} & set(written)
+    assert r"pool=\x1b[2J\nFORGED" in written
+
+
+def test_a_traceback_on_a_console_keeps_its_lines_and_nothing_else(stream: io.StringIO) -> None:
+    configure_logs("console", "info", stream)
+    try:
+        fail_with("\x1b[2J")
+    except ValueError:
+        log.exception("failed")
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().splitlines()[-1] == r"ValueError: cannot use \x1b[2J"
+
+
+def test_an_id_is_told_no_longer_than_people_read(stream: io.StringIO) -> None:
+    configure_logs("json", "info", stream)
+    log.warning("workload_unreadable", workload="A" * 300_000, pool={"a": "B" * 300_000})
+    assert len(stream.getvalue()) < 700
+
+
 @pytest.mark.parametrize("name", ["apscheduler.scheduler", "pymongo.command", "motor", "asyncio"])
 def test_libraries_speak_in_the_same_form_and_only_from_warning_up(stream: io.StringIO, name: str) -> None:
     configure_logs("json", "debug", stream)
@@ -284,6 +310,12 @@ def test_an_inherited_journal_stream_marks_nothing(stream: io.StringIO, monkeypa
         ("mongodb://h1,h2/?replicaSet=r", "mongodb://h1,h2/?replicaSet=r"),
         ("?tlsCertificateKeyFilePassword=p&tls=true", "?tlsCertificateKeyFilePassword=********&tls=true"),
         ("nothing@all", "nothing@all"),
+        ("MongoDB://u:p@h", "MongoDB://********@h"),
+        ("a mongodb://u:p@h mongodb://v:q@i", "a mongodb://********@h mongodb://********@i"),
+        (
+            "must look like mongodb://USER:PASSWORD@HOST/?OPTIONS",
+            "must look like mongodb://USER:PASSWORD@HOST/?OPTIONS",
+        ),
     ],
 )
 def test_credentials_are_masked_wherever_they_stand(said: str, masked: str) -> None:

@@ -1,5 +1,6 @@
 """The commands that ask a running daemon, as a shell runs them."""
 
+import io
 import json
 import os
 import pty
@@ -14,9 +15,11 @@ from http import HTTPStatus
 
 import pytest
 from deadline import wait_until
-from telemetry_scene import gone, make_ready, new_observer, running, served, upcoming
+from rich.console import Console
+from telemetry_scene import gone, make_ready, new_observer, routes_of, running, served, upcoming
+from virtual_clock import VirtualClock
 
-from pool_daemon.commands.portrait import span
+from pool_daemon.commands.portrait import portrait, span
 from pool_daemon.errors import ExitCode
 from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
@@ -245,6 +248,35 @@ def test_watching_goes_on_until_it_is_interrupted_whatever_the_daemon_does(obser
             assert terminal.process.wait(10) == ExitCode.OK
         finally:
             terminal.close()
+
+
+def test_watching_through_a_pipe_shows_one_picture_after_the_other(server: Server) -> None:
+    command = [sys.executable, "-m", "pool_daemon", "status", "--watch"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment(PORT=str(server.port))
+    ) as watching:
+        assert watching.stdout is not None
+        pictures = 0
+        for line in watching.stdout:
+            pictures += line.startswith("pool-daemon 1.2.3 on host-1")
+            if pictures == 2:
+                break
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == ExitCode.OK
+
+
+def test_status_shows_the_date_of_what_is_not_of_today_and_text_as_text() -> None:
+    clock = VirtualClock(1_700_000_000)
+    observer = new_observer(clock)
+    observer.unreadable("pool", document_id="\x1b[2J[/nope]", reason="\nFORGED")
+    clock.pass_time(86_400)
+    observer.settings_reloaded(accepted=True)
+    shown = json.loads(routes_of(observer, clock=clock).respond(Request("GET", "/statusz")).body)
+    written = io.StringIO()
+    Console(file=written, width=120).print(portrait(shown))
+    lines = written.getvalue().splitlines()
+    assert any(line.startswith("22:13:20  ") and "reloaded" in line for line in lines)
+    assert any(line.startswith("2023-11-14 22:13:20  unreadable  pool \\x1b[2J[/nope]: \\nFORGED") for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ GUARDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for; `accept` is the header of that name."""
+    """What is asked for; `accept` and `host` are the headers of those names."""
 
     method: str
     path: str
     accept: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def parse(head: bytes) -> Request | None:
     if len(words) != len(("method", "target", "version")) or not words[2].startswith("HTTP/1."):
         return None
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in header_lines)}
-    return Request(words[0], words[1].partition("?")[0], headers.get("accept", ""))
+    return Request(words[0], words[1].partition("?")[0], headers.get("accept", ""), headers.get("host", ""))
 
 
 def encode(response: Response, *, with_body: bool) -> bytes:
@@ -62,3 +63,9 @@ def encode(response: Response, *, with_body: bool) -> bytes:
 def refusal(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
     """Return a response that says no more than its status."""
     return Response(status, f"{status.phrase}\n".encode(), headers=headers)
+
+
+def named_address(host: str) -> str:
+    """Return the host of a `Host` header without its port, in lower case."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name.rstrip(".").lower()

@@ -1,12 +1,15 @@
 """What there is to be asked for, and who answers."""
 
+import ipaddress
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from typing import Final
 
 from pool_daemon.clock import Clock
+from pool_daemon.plain_text import escaped_lines
 from pool_daemon.telemetry.credentials import mask_credentials
-from pool_daemon.telemetry.endpoint.message import METHODS, Request, Response, refusal
+from pool_daemon.telemetry.endpoint.message import METHODS, Request, Response, named_address, refusal
 from pool_daemon.telemetry.endpoint.page import PAGE, POLICY
 from pool_daemon.telemetry.endpoint.picture import picture
 from pool_daemon.telemetry.health import Health, Patience, liveness, readiness, startup
@@ -14,11 +17,30 @@ from pool_daemon.telemetry.observer import Observer
 
 Answer = Callable[[Request], Response]
 
+LOCALHOST: Final = "localhost"
+
+NOT_ALLOWED: Final = (
+    b"The Host header is no IP address and not in http.allowed_hosts; ask by address, or add the name\n"
+)
+"""What a request hears that names another host; not the name itself, which anybody may have chosen."""
+
 
 class Routes:
-    """Answers requests from the observer's status and metrics; never asks the loop or the database."""
+    """Answers requests from the observer's status and metrics; never asks the loop or the database.
 
-    def __init__(self, *, observer: Observer, patience: Callable[[], Patience], clock: Clock) -> None:
+    A web site whose name is made to lead here could have a browser behind the firewall read it all. So a request has
+    to name an address, localhost, or one of the names in `allowed_hosts`.
+    """
+
+    def __init__(
+        self,
+        *,
+        observer: Observer,
+        patience: Callable[[], Patience],
+        clock: Clock,
+        allowed_hosts: Iterable[str] = (),
+    ) -> None:
+        self._allowed_hosts = {LOCALHOST, *map(named_address, allowed_hosts)}
         self._status = observer.status
         self._metrics = observer.metrics
         self._patience = patience
@@ -36,8 +58,13 @@ class Routes:
         """Answer one request; safe in any thread."""
         if request.method not in METHODS:
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(METHODS)))
+        if request.host and not self._is_allowed(named_address(request.host)):
+            return Response(HTTPStatus.MISDIRECTED_REQUEST, NOT_ALLOWED)
         answer = self._answers.get(request.path)
         return answer(request) if answer else refusal(HTTPStatus.NOT_FOUND)
+
+    def _is_allowed(self, name: str) -> bool:
+        return name in self._allowed_hosts or _is_ip_address(name)
 
     def _page(self, _request: Request) -> Response:
         return Response(HTTPStatus.OK, PAGE, "text/html; charset=utf-8", (("Content-Security-Policy", POLICY),))
@@ -55,6 +82,14 @@ class Routes:
         return Response(HTTPStatus.OK, f"{text}\n".encode(), "application/json")
 
 
+def _is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _answer(health: Health) -> Response:
     status = HTTPStatus.OK if health.is_good else HTTPStatus.SERVICE_UNAVAILABLE
-    return Response(status, mask_credentials(health.as_text()).encode())
+    return Response(status, mask_credentials(escaped_lines(health.as_text())).encode())

@@ -1,0 +1,37 @@
+"""Text from the database, made fit for a terminal, a log line and a table: customers choose much of it."""
+
+import re
+from typing import Any, Final
+
+MOST_CHARACTERS: Final = 200
+"""The longest id that is told whole; MongoDB takes megabytes for one."""
+
+_UNSEEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+"""What moves the cursor, breaks a line, turns the reading direction, or is not seen at all."""
+
+
+def escaped(text: str) -> str:
+    r"""Return a text as one line in which every control character, line break and invisible mark shows as `\x1b`."""
+    return _UNSEEN.sub(_code, text)
+
+
+def escaped_lines(text: str) -> str:
+    """Return a text whose line breaks are meant, each of its lines escaped."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
+def cut(text: str, most: int = MOST_CHARACTERS) -> str:
+    """Return a text whole if it is short, else its beginning and an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def shown_id(document_id: Any) -> Any:
+    """Return an id as it is told to people: a number as it is, anything else as escaped text of bounded length."""
+    return document_id if isinstance(document_id, int | float | None) else cut(escaped(cut(str(document_id))))
+
+
+def _code(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode("ascii")

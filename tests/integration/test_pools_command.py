@@ -1,0 +1,149 @@
+"""`pool-daemon pools`, on data as customers write it: hostile, large, old, and none at all."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from bson import Code, Int64
+from explorer import CONTAINER, MISSING, Explorer
+from pymongo import MongoClient
+
+from pool_daemon.errors import ExitCode
+
+NEVER = 2**63 - 1
+HOSTILE_IDS = ["[/nope]", "[red]x[/red]", "\x1b]0;t\x07\x1b[2J", "x\nFORGED 1 2 3", "\u202eabc", "A" * 900]
+
+
+@pytest.fixture
+def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer:
+    return Explorer(database=mongo[database_name])
+
+
+class Pools:
+    """Runs the command on one database."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        settings = {"POOL_DAEMON_DATABASE__URI": uri, "POOL_DAEMON_DATABASE__NAME": name}
+        self._environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | settings
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pool_daemon", "pools", *arguments]
+        return subprocess.run(command, check=False, text=True, capture_output=True, timeout=60, env=self._environment)
+
+    def peak_mb(self, *arguments: str) -> float:
+        """Return the most memory that a run took, in megabytes."""
+        script = (
+            "import resource, sys; from pool_daemon.cli import main; main(sys.argv[1:]); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        )
+        command = [sys.executable, "-c", script, "pools", *arguments]
+        asked = subprocess.run(command, check=True, text=True, capture_output=True, timeout=60, env=self._environment)
+        return int(asked.stderr.splitlines()[-1]) / 1024
+
+
+@pytest.fixture
+def pools(mongo_uri: str, database_name: str) -> Pools:
+    return Pools(mongo_uri, database_name)
+
+
+def test_a_list_of_no_pools_says_so(pools: Pools) -> None:
+    assert pools.run("list").stdout == "there are no pools\n"
+    assert pools.run("list", "--owner", "7").stdout == "customer 7 has no pools\n"
+    assert pools.run("list", "--json").stdout == ""
+
+
+def test_a_list_fits_the_narrowest_terminal_also_through_a_pipe(pools: Pools, explorer: Explorer) -> None:
+    explorer.buy_expired(*[CONTAINER] * 12)
+    document = explorer.buy_expired(CONTAINER, cus=1.5e12, sus=2.5e6, empty_at=Int64(NEVER)).document
+    listed = pools.run("list")
+    head, first, second = listed.stdout.splitlines()
+    assert listed.returncode == ExitCode.OK
+    assert max(map(len, (head, first, second))) <= 80
+    assert all(line == line.rstrip() for line in (head, first, second))
+    assert first.split()[:2] == [str(document["_id"] - 1), "7"]
+    assert first.split()[5] == "12"
+    assert second.split() == [str(document["_id"]), "7", "1.5T", "2.5M", "0", "1", "never"]
+    assert first.endswith(("59 min ago", "60 min ago"))
+
+
+@pytest.mark.parametrize("hostile", HOSTILE_IDS, ids=ascii)
+def test_a_hostile_id_breaks_no_table(pools: Pools, explorer: Explorer, hostile: str) -> None:
+    explorer.buy_expired(CONTAINER, _id=hostile)
+    explorer.buy_expired(CONTAINER, _id=Code(hostile))
+    explorer.buy_expired(CONTAINER)
+    for form in ([], ["--json"]):
+        listed = pools.run("list", *form)
+        assert (listed.returncode, listed.stderr) == (ExitCode.FAILED, "")
+        lines = listed.stdout.splitlines()
+        assert len(lines) == 4 - len(form)
+        assert not {"\x1b", "\x07", "\u202e"} & set(listed.stdout)
+        assert max(map(len, lines)) < 400
+
+
+def test_hostile_nodes_break_no_picture_and_many_are_counted(pools: Pools, explorer: Explorer) -> None:
+    nodes = ["[/nope]", "\x1b[2J", "x\nFORGED", "B" * 900, *(f"n{number}" for number in range(20))]
+    pool = explorer.buy_expired(*[CONTAINER] * 12, node_ids=nodes)
+    shown = pools.run("show", str(pool.pool_id))
+    assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
+    lines = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    assert list(lines) == ["pool_id", *list(pool.document)[1:]]
+    assert lines["node_ids"].startswith(r"[/nope], \x1b[2J, x\nFORGED, BBB")
+    assert lines["node_ids"].endswith("…, n0, n1, n2, n3, n4, n5 and 14 more")
+    assert lines["active_workload_ids"].endswith(" and 2 more")
+    whole = json.loads(pools.run("show", "--json", str(pool.pool_id)).stdout)
+    assert (whole["node_ids"], len(whole["active_workload_ids"])) == (nodes, 12)
+
+
+def test_a_list_takes_no_more_memory_than_a_page_of_numbers(pools: Pools, explorer: Explorer) -> None:
+    explorer.buy_expired(CONTAINER)
+    before = pools.peak_mb("list")
+    for _ in range(30):
+        explorer.pools.insert_many(
+            [explorer.draft(CONTAINER.rates, [], node_ids=["n" * 1_000_000] * 4).document for _ in range(2)]
+        )
+    many = explorer.draft(CONTAINER.rates, [], active_workload_ids=[Int64(each) for each in range(200_000)])
+    explorer.pools.insert_one(many.document)
+    assert pools.peak_mb("list") < before + 25
+    assert pools.peak_mb("show", str(many.pool_id)) < before + 25
+    listed = [json.loads(line) for line in pools.run("list", "--json").stdout.splitlines()]
+    assert [(each["nodes"], each["workloads"]) for each in listed[-2:]] == [(4, 0), (1, 200_000)]
+    assert "node_ids" not in listed[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"node_ids": "a"}, "node_ids is of type string, not an array"),
+        ({"node_ids": ["a", 5]}, "node_ids holds what is of type int"),
+        ({"active_workload_ids": ["[/x]"]}, "active_workload_ids holds what is of type string"),
+        ({"cus": "\x1b[2J"}, "cus is of type str, not a number"),
+    ],
+    ids=str,
+)
+def test_an_unreadable_pool_is_listed_with_what_is_wrong(
+    pools: Pools, explorer: Explorer, fields: dict[str, Any], reason: str
+) -> None:
+    pool = explorer.buy_expired(CONTAINER, **fields)
+    listed = pools.run("list")
+    assert listed.returncode == ExitCode.FAILED
+    assert listed.stdout.splitlines()[1].split(maxsplit=1) == [str(pool.pool_id), f"unreadable: {reason}"]
+    shown = pools.run("show", str(pool.pool_id))
+    assert (shown.returncode, shown.stdout, shown.stderr) == (ExitCode.FAILED, "", f"pool-daemon: {reason}\n")
+
+
+def test_a_pool_of_an_old_explorer_is_listed_and_shown(pools: Pools, explorer: Explorer) -> None:
+    missing = ("ipv4us", "active_ipv4", "sponsor_tid", "node_ids", "active_workload_ids")
+    pool = explorer.buy_expired(CONTAINER, **dict.fromkeys(missing, MISSING))
+    assert pools.run("list").returncode == ExitCode.OK
+    shown = dict(line.split(maxsplit=1) for line in pools.run("show", str(pool.pool_id)).stdout.splitlines())
+    assert (shown["ipv4us"], shown["sponsor_tid"], shown["node_ids"]) == ("0.0", "0", "none")
+    listed = pools.run("list", "--owner", "7", "--json")
+    assert json.loads(listed.stdout)["workloads"] == 0
+
+
+def test_a_pool_that_is_not_there_is_not_shown(pools: Pools, explorer: Explorer) -> None:
+    explorer.buy_expired(CONTAINER)
+    assert pools.run("show", str(NEVER)).stderr == f"pool-daemon: pool {NEVER}: the specified pool could not be found\n"
