@@ -1,5 +1,6 @@
 """The front door: reads the command line, runs one command, turns its end into an exit code."""
 
+import errno
 import os
 import select
 import sys
@@ -26,12 +27,23 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.FORCED
+    except SystemExit:  # so rich ends when the reader has left; it has seen to standard output
+        return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the last resort: a bug must still end in its exit code
-        if isinstance(error, BrokenPipeError) and _reader_has_left():
-            return ExitCode.OK
-        print(mask_credentials(escaped_lines(traceback.format_exc())), file=sys.stderr)
-        return ExitCode.INTERNAL
+        return _ended_by(error)
     return exit_code
+
+
+def _ended_by(error: Exception) -> ExitCode:
+    """Tell of an error that nobody expected, unless it only means that nobody reads any more."""
+    if isinstance(error, BrokenPipeError) and _reader_has_left():
+        return ExitCode.OK
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        print("pool-daemon: standard output cannot be written: no space left on its disk", file=sys.stderr)
+        _discard_output()
+        return ExitCode.FAILED
+    print(mask_credentials(escaped_lines(traceback.format_exc())), file=sys.stderr)
+    return ExitCode.INTERNAL
 
 
 def _dispatch(argv: Sequence[str]) -> ExitCode:
@@ -73,6 +85,10 @@ def _reader_has_left() -> bool:
     poll.register(sys.stdout.fileno(), 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
         return False
-    # What is still buffered would raise once more when the interpreter flushes it at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard_output()
     return True
+
+
+def _discard_output() -> None:
+    """Have standard output go nowhere: what is still buffered would raise again when the interpreter flushes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

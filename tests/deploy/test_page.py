@@ -201,6 +201,19 @@ def test_it_is_light_or_dark_as_its_reader_likes(spotless: Scene, scheme: str, t
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_narrow_timeline_still_names_the_pools_that_ran_empty_and_cuts_no_tick(spotless: Scene) -> None:
+    now = int(time.time())
+    spotless.browser.show(width=390, height=900, scheme="light")
+    spotless.observer.batch_committed([gone(1, 516, empty_at=now - 60)], pools=1, seconds=0.1, at=now - 59)
+    spotless.observer.upcoming_seen([upcoming(17, in_seconds=3590)])
+    spotless.wait_for_text("#timeline", "516")
+    spotless.wait_for_text("#timeline", "17")
+    assert spotless.browser.evaluate(
+        "[...document.querySelectorAll('#timeline text')].every((text) => { const box = text.getBBox(); "
+        "return box.x >= 0 && box.x + box.width <= document.querySelector('#timeline').clientWidth; })"
+    )
+
+
 @pytest.mark.parametrize("width", [360, 760, 1280, 2560])
 def test_no_width_of_the_window_makes_it_scroll_sideways(spotless: Scene, width: int) -> None:
     spotless.observer.held("brake", detail="a_very_long_word_without_a_single_space_" * 20)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 from deadline import wait_until
@@ -188,6 +189,40 @@ def test_a_row_is_broken_only_if_a_width_is_given(observer: Observer, server: Se
     for environ, whole in ((unbound, True), (unbound | {"COLUMNS": "80"}, False)):
         shown = subprocess.check_output([sys.executable, "-m", "pool_daemon", "status"], text=True, env=environ)
         assert (reason in shown) == whole
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"]])
+def test_a_reader_who_leaves_early_ends_it_well_and_without_a_word(server: Server, arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        told = subprocess.run(
+            [sys.executable, "-m", "pool_daemon", *arguments],
+            check=False,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            env=environment(PORT=str(server.port)),
+        )
+    assert (told.returncode, told.stderr) == (ExitCode.OK, "")
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"]])
+def test_output_that_no_disk_has_room_for_is_one_line_and_no_traceback(server: Server, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(
+            [sys.executable, "-m", "pool_daemon", *arguments],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            env=environment(PORT=str(server.port)),
+        )
+    assert told.returncode == ExitCode.FAILED
+    assert len(told.stderr.splitlines()) == 1
+    assert "no space left" in told.stderr
 
 
 def test_status_in_json_is_what_the_daemon_said(server: Server) -> None:

@@ -205,8 +205,9 @@ function drawTimeline() {
   }
   ends.fill(-Infinity);
   for (const event of past) {
-    const x = left(now - event.at), name = `${event.pool_id} +${span(event.lateness_seconds)}`;
-    flags.push(...flag(x, base, lane(ends, here - x, name, here), name, "end", "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`));
+    const x = left(now - event.at), id = String(event.pool_id), late = `${id} +${span(event.lateness_seconds)}`;
+    const whole = lane(ends, here - x, late, here), inLane = whole < 0 ? lane(ends, here - x, id, here) : whole;
+    flags.push(...flag(x, base, inLane, whole < 0 ? id : late, "end", "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`));
   }
   // Stems lie behind everything, so that they strike out no label.
   svg.replaceChildren(...drawn, ...flags.filter((part) => part.tagName === "line"), ...flags.filter((part) => part.tagName !== "line"));
@@ -249,8 +250,9 @@ function tick() {
   say("waits", first ? "Not done" : standby ? "Next to run empty, for the leader to settle" : known.dry_run ? "Next to run empty; a dry run settles nothing" : "Next to run empty");
   say("countdown", shownLeft, `countdown ${first ? "held" : left === null ? "none" : left < SOON_SECONDS ? "soon" : ""}`);
   const owner = known.upcoming.find((upcoming) => upcoming.pool_id === pool);
-  say("next", left === null ? `No ${first ? "other " : ""}pool is known to run empty.` : pool === null ? `Some pool is looked at again,  ${when(at)}`
-    : `pool ${pool}${owner ? ` of customer ${owner.customer_tid}` : ""}, ${when(at)}`);
+  const next = first && left !== null ? "next to run empty: " : "";
+  say("next", next + (left === null ? `No ${first ? "other " : ""}pool is known to run empty.` : pool === null ? `Some pool is looked at again,  ${when(at)}`
+    : `pool ${pool}${owner ? ` of customer ${owner.customer_tid}` : ""}, ${when(at)}`));
   document.title = silentSince !== null ? "no answer · pool-daemon" : `${first || !standby ? "" : "standby · "}${shownLeft} · pool-daemon`;
 }
 
