@@ -47,8 +47,9 @@ class Daemon:
     async def run(self, companion: Companion | None = None) -> None:
         """Expire pools until told to stop, or until `companion` ends, which the daemon cannot do without.
 
-        Raises StoreRefusedError if MongoDB refuses the credentials at the start, and PartDiedError if a part of the
-        daemon ends by itself or a pass outlives the drain timeout.
+        Raises StoreRefusedError if MongoDB refuses the credentials at the start, ConfigurationError if it is a
+        standalone server, and PartDiedError if a part of the daemon ends by itself or a pass outlives the drain
+        timeout.
         """
         parts = self._parts
         telling = [asyncio.create_task(parts.heartbeat.run(), name="heartbeat")]
@@ -86,10 +87,11 @@ class Daemon:
     async def run_once(self) -> PassReport:
         """Make one pass over everything overdue.
 
-        Raises StoreUnavailableError or StoreRefusedError.
+        Raises StoreUnavailableError, StoreRefusedError, or ConfigurationError if the MongoDB is a standalone server.
         """
         parts = self._parts
         try:
+            await parts.database.ping()
             await self._prepare()
             await parts.clock_guard.check()
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))

@@ -61,6 +61,9 @@ class LeaseInMemory:
     async def renew(self, *, term: int) -> bool:
         return await self._ask(lambda: self._write(lambda: self._change(term, self._renewed())))
 
+    async def end_sessions(self, seen: Sighting) -> None:
+        """End nothing: nobody commits anything here."""
+
     async def release(self, *, term: int) -> bool:
         return await self._ask(lambda: self._write(lambda: self._change(term, self._released())))
 

@@ -29,7 +29,7 @@ import structlog
 from pool_daemon.clock import Clock
 from pool_daemon.errors import PoolDaemonError
 from pool_daemon.scheduling.backoff import Backoff
-from pool_daemon.store.lease import LeaseStore, Sighting
+from pool_daemon.store.lease import TERMS, LeaseStore, Sighting
 
 TRUST: Final = 0.8
 """The part of the lease that its holder trusts; the rest, 3 s of 15, is the margin. The clocks need less: chrony slews
@@ -87,7 +87,7 @@ class Leadership:
 
     @property
     def held_tick(self) -> float | None:
-        """When, by the monotonic clock, this process last held the lease or saw another hold it; None if never."""
+        """When, by the monotonic clock, this process last held the lease or saw another renew it; None if never."""
         return self._held_tick
 
     def closed_by(self) -> str | None:
@@ -142,7 +142,7 @@ class Leadership:
         sent_at = self._clock.monotonic()
         if await self._store.renew(term=term):
             return self._hold(term, sent_at=sent_at, reason="renewed", previous_holder=self._store.identity)
-        self._lose("another has taken it, or somebody has edited it")
+        self._lose("another daemon has taken it, or it was edited by hand")
         self._term = None
         self._ousted = True
         return 0.0
@@ -153,14 +153,23 @@ class Leadership:
         reason = self._why_free(seen)
         if reason is None:
             if seen.holder is not None:  # what cannot be read is waited for, but held by nobody
-                self._held_tick = self._clock.monotonic()
+                self._held_tick = self._unchanged_since
             self._tell_standby(seen)
             return min(POLL_SECONDS, max(SHORTEST_WAIT_SECONDS, seen.remaining_seconds))
-        term = self._latest_term + 1
+        term = (self._latest_term + 1) % TERMS or 1
         sent_at = self._clock.monotonic()
         if await self._store.take(seen, term=term):
+            if reason != "released":
+                await self._end_sessions(seen)
             return self._hold(term, sent_at=sent_at, reason=reason, previous_holder=seen.holder)
         return POLL_SECONDS
+
+    async def _end_sessions(self, seen: Sighting) -> None:
+        """Have what the former holder may have left open locked no longer; it takes over without that, too."""
+        try:
+            await self._store.end_sessions(seen)
+        except PoolDaemonError as error:
+            log.warning("lease_sessions_not_ended", reason=str(error))
 
     def _hold(self, term: int, *, sent_at: float, reason: str, previous_holder: str | None) -> float:
         """Trust the lease from when it was asked for; return the seconds until it is to be renewed."""
@@ -179,7 +188,7 @@ class Leadership:
 
     def _notice_end_of_trust(self) -> None:
         if self._clock.monotonic() >= self._trusted_until:
-            self._lose("it could not be renewed in time")
+            self._lose("MongoDB did not renew it in time")
 
     def _lose(self, reason: str) -> None:
         self._trusted_until = -math.inf

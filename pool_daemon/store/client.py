@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import random
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import pymongo
+from bson import Binary
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
@@ -21,10 +22,12 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from pool_daemon.errors import ConfigurationError, StoreError
+from pool_daemon.errors import ConfigurationError, StoreError, StoreUnavailableError
 from pool_daemon.store.address import read_address
 from pool_daemon.store.documents import LENIENT
-from pool_daemon.store.failures import lacks_sessions, one_line, translated
+from pool_daemon.store.failures import one_line, translated
+from pool_daemon.store.renewal import renewing
+from pool_daemon.store.sessions import Sessions
 from pool_daemon.store.topology import OneRouter
 
 T = TypeVar("T")
@@ -50,6 +53,11 @@ SAFETY: Final[Mapping[str, Any]] = {
     "retryWrites": True,
 }
 """What no address and no default of the cluster changes: what is read and written outlives an election."""
+
+STANDALONE: Final = (
+    "database.uri: this is a standalone server, without transactions and change streams. Make it a replica set of "
+    "one member: restart it with `mongod --replSet rs0`, then run `mongosh --eval 'rs.initiate()'` once"
+)
 
 
 def connect(
@@ -115,6 +123,7 @@ class Database:
         self._client = client
         self._ping_seconds = ping_seconds
         self._stream_client = stream_client or client
+        self._sessions = Sessions(client)
         self.name = name
         self._replicated: bool | None = None
 
@@ -132,12 +141,22 @@ class Database:
         return self._stream_client.get_database(self.name).get_collection(name)
 
     async def ping(self) -> None:
-        """Ask the primary whether it is there, for no longer than it may take to find one.
+        """Ask who answers, for no longer than it may take to find a primary: it has to be one that has transactions.
 
-        Raises StoreUnavailableError or StoreRefusedError.
+        Raises ConfigurationError if that is a standalone server, StoreUnavailableError if it is a secondary to which
+        the address leads directly, or if nobody answers, or StoreRefusedError.
         """
         with translated("reaching MongoDB"), pymongo.timeout(self._ping_seconds):
             await self._client.admin.command("ping")
+            hello = await self._client.admin.command("hello")
+        if hello.get("msg") == "isdbgrid":
+            return
+        if "setName" not in hello and "isreplicaset" not in hello:
+            raise ConfigurationError(STANDALONE)
+        if not hello.get("isWritablePrimary"):
+            raise StoreUnavailableError(
+                "reaching MongoDB: the server is not primary; name the replica set in the address"
+            )
 
     async def has_transactions(self) -> bool:
         """Tell whether the deployment has transactions and change streams: a standalone server has neither.
@@ -162,7 +181,7 @@ class Database:
 
     async def stream_command(self, command: dict[str, Any], session: Session) -> dict[str, Any]:
         """Send one of a change stream's commands in its session; raises the driver's errors."""
-        with _renewing_sessionless(self._stream_client):
+        with self._renewing():
             # Unlike a collection, a command heeds nothing but what it is told itself of how to decode its answer.
             return await self._stream_client.get_database(self.name).command(
                 command, session=session, codec_options=LENIENT
@@ -175,8 +194,8 @@ class Database:
         StoreConflictError when every attempt lost, or StoreUnavailableError; in the last case the transaction may
         have been committed.
         """
-        with translated("committing a batch"), _renewing_sessionless(self._client):
-            async with await self._client.start_session() as session:
+        with translated("committing a batch"), self._renewing():
+            async with self._sessions.lend() as session:
                 for attempt in range(1, TRANSACTION_ATTEMPTS):
                     try:
                         return await self._attempt(session, body)
@@ -212,29 +231,28 @@ class Database:
                     await self._client.admin.command("killSessions", [session.session_id])
             raise
 
+    async def session_ids(self) -> list[Binary]:
+        """Return the ids of the sessions in which all transactions run; nothing is sent."""
+        with translated("starting sessions"):
+            return await self._sessions.ids()
+
+    async def end_sessions(self, ids: Sequence[Binary]) -> None:
+        """End sessions of this user, not one's own: their transactions are aborted and what they lock is free at once.
+
+        No privilege is needed for that. A session that is unknown, or another user's, is left alone.
+        """
+        own = set(await self.session_ids())
+        if others := [{"id": each} for each in ids if each not in own]:  # none would stand for all that there are
+            with translated("ending sessions"):
+                await self._client.admin.command("killSessions", others)
+
+    def _renewing(self) -> contextlib.AbstractContextManager[None]:
+        return renewing(self._stream_client, self._client, began_anew=self._sessions.forget)
+
     def close(self) -> None:
         """Close every connection; operations still waiting fail."""
         self._client.close()
         self._stream_client.close()
-
-
-@contextlib.contextmanager
-def _renewing_sessionless(client: AsyncIOMotorClient[Any]) -> Iterator[None]:
-    """Have a client's connections made anew once it turns out that no session can be used on one of them.
-
-    The driver decides that when it makes a connection, for good, and a server that changes its role just then has no
-    sessions. Left in the driver's pool, that connection would be used, and fail, again and again: what was returned
-    last is lent first. The driver has no public way to empty its pool; should a newer one call its own otherwise, the
-    connection stays until it breaks by itself.
-    """
-    try:
-        yield
-    except (PyMongoError, StoreError) as error:
-        if lacks_sessions(error):
-            with contextlib.suppress(AttributeError):
-                for server in list(client.delegate._topology._servers.values()):  # noqa: SLF001
-                    server.pool.reset_without_pause()
-        raise
 
 
 def _lost_a_race(error: BaseException) -> bool:

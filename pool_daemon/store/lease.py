@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any, Final
 
 import pymongo
-from bson import Int64
+from bson import Binary, Int64
+from bson.binary import UUID_SUBTYPE
 from pymongo import ReturnDocument
 
 from pool_daemon.capacity import fields
@@ -28,8 +29,14 @@ LEADER: Final = "leader"
 ANSWERS_PER_LEASE: Final = 3
 """An answer that takes longer than this part of the lease is no answer: there must be time to ask again."""
 
-TERMS: Final = 2**62
-"""Terms stay below this, so that the next one always fits an int64; one a second lasts longer than the sun."""
+LONGEST_SECONDS: Final = 300
+"""No daemon may be told to hold the lease for longer; a document that says so is somebody else's doing."""
+
+TERMS: Final = 2**53
+"""Terms stay below this, so that every program can count them; one a second lasts longer than the sun."""
+
+SESSIONS_READ: Final = 100
+"""More sessions than any holder has; a document that names more is somebody else's doing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,8 @@ class Sighting:
 
     `document` is opaque: equal for two sightings if nobody wrote in between, None if there is no document. `holder` is
     None if it was released. It expires in `remaining_seconds` by the database's clock, `seconds` after it was renewed.
-    `problem` says why a document cannot be read; the other fields then say nothing.
+    `problem` says why a document cannot be read; the other fields then say nothing, but for `sessions`: the ids of
+    those in which its holder commits.
     """
 
     document: Any = None
@@ -47,6 +55,7 @@ class Sighting:
     seconds: float = 0.0
     remaining_seconds: float = math.inf
     problem: str | None = None
+    sessions: tuple[Binary, ...] = ()
 
 
 class LeaseStore:
@@ -60,6 +69,7 @@ class LeaseStore:
     def __init__(self, *, database: Database, identity: str, seconds: float) -> None:
         self.identity = identity
         self.seconds = seconds
+        self._database = database
         # The client reads from the primary and writes to a majority: no election undoes what was answered.
         self._leases: Collection = database.collection(LEASE)
         self._raw: Collection = database.collection(LEASE, RAW)
@@ -70,11 +80,12 @@ class LeaseStore:
             answer = await self._raw.find_one({"_id": LEADER}, {"_id": 0, "document": "$$ROOT", "now": "$$NOW"})
         if answer is None:
             return Sighting()
-        raw = answer["document"]
+        raw, document = answer["document"], {}
         try:
-            return read_lease(decoded(raw), now=answer["now"], raw=raw)
+            document = decoded(raw)
+            return read_lease(document, now=answer["now"], raw=raw)
         except UnreadableDocumentError as error:
-            return Sighting(document=raw, problem=str(error))
+            return Sighting(document=raw, problem=str(error), sessions=_sessions(document))
 
     async def take(self, seen: Sighting, *, term: int) -> bool:
         """Become the holder in that term, if the lease is still exactly what was seen; tell whether that was so.
@@ -87,7 +98,7 @@ class LeaseStore:
             "holder": {"$literal": self.identity},
             "term": {"$literal": Int64(term)},
             "acquired_at": "$$NOW",
-            **self._renewed(),
+            **await self._renewed(),
         }
         try:
             return await self._write("taking the lease", query, {"$replaceWith": lease}, upsert=seen.document is None)
@@ -99,7 +110,17 @@ class LeaseStore:
 
         An expired lease that nobody else has taken is renewed like any other.
         """
-        return await self._write("renewing the lease", self._held(term), {"$set": self._renewed()})
+        return await self._write("renewing the lease", self._held(term), {"$set": await self._renewed()})
+
+    async def end_sessions(self, seen: Sighting) -> None:
+        """End what the holder that was seen may have under way: its transactions are aborted and lock nothing more.
+
+        A holder that froze would otherwise keep its pools from everybody until the server gives its transactions up,
+        a minute later; and once it goes on it can commit nothing of what it had begun.
+        """
+        if seen.sessions:
+            with self._asking("ending the former holder's transactions"):
+                await self._database.end_sessions(seen.sessions)
 
     async def release(self, *, term: int) -> bool:
         """Let the lease go, if it is still held by this holder in that term; tell whether that was so.
@@ -126,12 +147,13 @@ class LeaseStore:
     def _held(self, term: int) -> dict[str, Any]:
         return {"_id": LEADER, "holder": self.identity, "term": Int64(term)}
 
-    def _renewed(self) -> dict[str, Any]:
+    async def _renewed(self) -> dict[str, Any]:
         milliseconds = round(self.seconds * 1000)
         return {
             "seconds": {"$literal": float(self.seconds)},
             "renewed_at": "$$NOW",
             "expires_at": {"$add": ["$$NOW", milliseconds]},
+            "sessions": {"$literal": await self._database.session_ids()},
         }
 
 
@@ -144,8 +166,11 @@ def read_lease(document: Mapping[str, Any], *, now: datetime, raw: Any) -> Sight
     if not isinstance(expires_at, datetime):
         raise UnreadableDocumentError("expires_at is no date")
     seconds = fields.number(document, "seconds", UnreadableDocumentError)
-    if not 0 < seconds < math.inf:
-        raise UnreadableDocumentError(f"seconds is {seconds}, not a length of time")
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise UnreadableDocumentError(f"seconds is {seconds}, not between 0 and {LONGEST_SECONDS}")
+    remaining_seconds = (expires_at - now).total_seconds()
+    if remaining_seconds > 2 * LONGEST_SECONDS:
+        raise UnreadableDocumentError(f"expires_at is {remaining_seconds:.0f} s away, longer than any lease lasts")
     term = fields.whole(document, "term", UnreadableDocumentError)
     if not 0 < term < TERMS:
         raise UnreadableDocumentError(f"term is {term}, out of bounds")
@@ -155,8 +180,16 @@ def read_lease(document: Mapping[str, Any], *, now: datetime, raw: Any) -> Sight
         holder=None if released else fields.text(document, "holder", UnreadableDocumentError),
         term=term,
         seconds=seconds,
-        remaining_seconds=(expires_at - now).total_seconds(),
+        remaining_seconds=remaining_seconds,
+        sessions=_sessions(document),
     )
+
+
+def _sessions(document: Mapping[str, Any]) -> tuple[Binary, ...]:
+    """Read the ids of sessions as far as they are any: what else stands there makes no lease unreadable."""
+    named = document.get("sessions")
+    ids = named[:SESSIONS_READ] if isinstance(named, list) else ()
+    return tuple(each for each in ids if isinstance(each, Binary) and each.subtype == UUID_SUBTYPE)
 
 
 def _unchanged(seen: Sighting) -> dict[str, Any]:

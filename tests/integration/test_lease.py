@@ -7,20 +7,25 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import bson
+import pymongo
 import pytest
 import pytest_asyncio
-from bson import Int64
+from bson import Binary, Int64
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from fail_point import fail_point
 from lease_in_memory import LeaseInMemory, LeaseServer
+from pydantic import ValidationError
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.errors import StoreUnavailableError
-from pool_daemon.store.client import Database, connect
-from pool_daemon.store.lease import LEADER, LEASE, LeaseStore, Sighting
+from pool_daemon.errors import StoreConflictError, StoreUnavailableError
+from pool_daemon.settings import Lease as LeaseSettings
+from pool_daemon.store.client import Database, Session, connect
+from pool_daemon.store.lease import LEADER, LEASE, LONGEST_SECONDS, LeaseStore, Sighting
+from pool_daemon.store.sessions import SESSIONS
 from pool_daemon.store.setup import create_collections
 
 Document = dict[str, Any]
@@ -33,8 +38,8 @@ HEALTHY: Document = {
     "holder": "a",
     "term": Int64(7),
     "seconds": 15.0,
-    "renewed_at": datetime(2030, 1, 1, tzinfo=UTC),
-    "expires_at": datetime(2090, 1, 1, tzinfo=UTC),
+    "renewed_at": datetime(2020, 1, 1, tzinfo=UTC),
+    "expires_at": datetime(2020, 1, 1, tzinfo=UTC),
 }
 
 
@@ -202,6 +207,10 @@ async def test_a_name_that_looks_like_an_expression_is_a_name(leases: Leases) ->
         ({"seconds": math.nan}, "seconds"),
         ({"seconds": math.inf}, "seconds"),
         ({"seconds": -15.0}, "seconds"),
+        ({"seconds": 301.0}, "seconds"),
+        ({"seconds": 1e9}, "seconds"),
+        ({"term": Int64(2**53)}, "term"),
+        ({"expires_at": datetime(2130, 1, 1, tzinfo=UTC)}, "expires_at"),
         ({"expires_at": "tomorrow"}, "expires_at"),
         ({"expires_at": None}, "expires_at"),
     ],
@@ -241,7 +250,7 @@ async def test_the_document_holds_exact_types_and_no_instant_of_the_client(
     await lease.take(await lease.look(), term=1)
     after = mongo.admin.command("hello")["localTime"]
     document = mongo[database.name][LEASE].find_one()
-    assert list(document) == ["_id", "holder", "term", "acquired_at", "seconds", "renewed_at", "expires_at"]
+    assert list(document) == ["_id", "holder", "term", "acquired_at", "seconds", "renewed_at", "expires_at", "sessions"]
     assert (document["_id"], document["holder"]) == (LEADER, "a")
     assert isinstance(document["term"], Int64)
     assert isinstance(document["seconds"], float)
@@ -321,3 +330,112 @@ async def test_a_take_that_fails_on_its_way_is_repeated_and_done_once(database: 
     with fail_point(mongo, "findAndModify", errorCode=6, errorLabels=["RetryableWriteError"]):
         assert await lease.take(await lease.look(), term=1)
     assert (await lease.look()).term == 1
+
+
+def test_no_daemon_may_be_told_to_hold_a_lease_that_others_would_not_believe() -> None:
+    with pytest.raises(ValidationError):
+        LeaseSettings(seconds=LONGEST_SECONDS + 1)
+    assert LeaseSettings(seconds=LONGEST_SECONDS).seconds == LONGEST_SECONDS
+
+
+@pytest.mark.parametrize("sessions", [None, "x", [1, None, {}], [Binary(b"short")], [Binary(b"x" * 16, 4)] * 1000])
+async def test_what_stands_for_sessions_makes_no_lease_unreadable(
+    database: Database, mongo: MongoClient[Document], sessions: Any
+) -> None:
+    mongo[database.name][LEASE].insert_one(HEALTHY | {"sessions": sessions})
+    seen = await LeaseStore(database=database, identity="b", seconds=15).look()
+    assert (seen.problem, seen.holder) == (None, "a")
+    assert len(seen.sessions) <= 100
+    await LeaseStore(database=database, identity="b", seconds=15).end_sessions(seen)
+
+
+class Holder:
+    """A process with the lease and a database of its own, which has an update under way and does not go on."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self.database = connect(uri=uri, name=name)
+        self.lease = LeaseStore(database=self.database, identity="frozen", seconds=15)
+        self.wrote = asyncio.Event()
+        self.thaws = asyncio.Event()
+        self.tries = 0
+
+    async def settle(self) -> None:
+        async def body(session: Session) -> None:
+            self.tries += 1
+            await self.database.collection("capacity-pools").update_one(
+                {"_id": 1}, {"$inc": {"x": 1}}, upsert=True, session=session
+            )
+            self.wrote.set()
+            await self.thaws.wait()
+            if self.tries > 1:
+                raise StoreConflictError("its work is begun anew, and is no longer its to do")
+
+        await self.database.transact(body)
+
+
+async def test_a_successor_ends_the_transactions_of_a_holder_that_froze_and_they_can_not_be_committed(
+    mongo_uri: str, database_name: str, mongo: MongoClient[Document]
+) -> None:
+    holder = Holder(mongo_uri, database_name)
+    successor = connect(uri=mongo_uri, name=database_name)
+    pools = mongo[database_name]["capacity-pools"]
+    pools.insert_one({"_id": 1, "x": 0})
+    assert await holder.lease.take(await holder.lease.look(), term=1)
+    settling = asyncio.create_task(holder.settle())
+    await holder.wrote.wait()
+    with pytest.raises(PyMongoError), pymongo.timeout(0.3):  # what it has written is locked
+        await successor.collection("capacity-pools").update_one({"_id": 1}, {"$set": {"x": 10}})
+
+    lease = LeaseStore(database=successor, identity="b", seconds=15)
+    started_at = asyncio.get_running_loop().time()
+    await lease.end_sessions(await lease.look())
+    await successor.collection("capacity-pools").update_one({"_id": 1}, {"$set": {"x": 10}})
+    assert asyncio.get_running_loop().time() - started_at < 1
+
+    holder.thaws.set()
+    with pytest.raises(StoreConflictError):
+        await settling
+    assert holder.tries == 2
+    assert pools.find_one({"_id": 1}) == {"_id": 1, "x": 10}
+    for database in (holder.database, successor):
+        database.close()
+
+
+async def test_all_transactions_run_in_the_sessions_that_the_lease_names(database: Database) -> None:
+    lease = LeaseStore(database=database, identity="a", seconds=15)
+    assert await lease.take(await lease.look(), term=1)
+    named = (await lease.look()).sessions
+    used = set()
+
+    async def body(session: Session) -> None:
+        used.add(session.session_id["id"])
+        await database.collection("capacity-pools").find_one({}, session=session)
+
+    await asyncio.gather(*(database.transact(body) for _ in range(3 * SESSIONS)))
+    assert used <= set(named)
+    assert len(named) == SESSIONS
+
+
+async def test_nobody_ends_sessions_of_its_own(database: Database) -> None:
+    lease = LeaseStore(database=database, identity="a", seconds=15)
+    assert await lease.take(await lease.look(), term=1)
+    seen = await lease.look()
+
+    async def body(session: Session) -> None:
+        await database.collection("capacity-pools").insert_one({"_id": 5}, session=session)
+        await lease.end_sessions(seen)
+
+    await database.transact(body)
+    assert await database.collection("capacity-pools").find_one({"_id": 5}) == {"_id": 5}
+
+
+async def test_a_session_whose_transaction_was_cancelled_is_not_used_again(database: Database) -> None:
+    before = set(await database.session_ids())
+
+    async def body(session: Session) -> None:
+        await database.collection("capacity-pools").insert_one({"_id": 6}, session=session)
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(database.transact(body), 0.2)
+    assert len(set(await database.session_ids()) & before) == SESSIONS - 1
