@@ -1,17 +1,23 @@
 """The main job: run the daemon until it is told to stop."""
 
 import argparse
+import os
+from pathlib import Path
+
+import structlog
 
 from pool_daemon.commands import add_config_argument
 from pool_daemon.errors import ExitCode
 from pool_daemon.service import serve
-from pool_daemon.settings import load_settings
+from pool_daemon.settings import Settings, Sources
 
 EXAMPLES = (
     "pool-daemon run --config /etc/pool-daemon/config.toml",
     "POOL_DAEMON_DATABASE__URI='mongodb://db-1/?replicaSet=explorer' pool-daemon run",
     "pool-daemon run --once --dry-run",
 )
+
+log = structlog.get_logger("pool_daemon")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,4 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Run the daemon, or one pass of it."""
-    return serve(lambda: load_settings(arguments.config), once=arguments.once, dry_run=arguments.dry_run)
+    return serve(lambda: load(arguments.config), once=arguments.once, dry_run=arguments.dry_run)
+
+
+def load(config: Path | None) -> Settings:
+    """Read the settings, and say which of them stand somewhere without effect: a unit's name for the lease, say."""
+    sources = Sources(config=config, environ=os.environ)
+    settings = sources.load()
+    for overridden in sources.overridden:
+        log.info("setting_overridden", **overridden._asdict())
+    return settings

@@ -36,16 +36,33 @@ class Reading(NamedTuple):
     place: str
 
 
+class Overridden(NamedTuple):
+    """A setting that two places give: where the value in force comes from, and where one stands without effect."""
+
+    setting: str
+    in_force: str
+    without_effect: str
+
+
 class Sources:
     """Everything that was found in all places; of each key only the reading that ranks highest."""
 
     def __init__(self, *, config: Path | None, environ: Mapping[str, str]) -> None:
         folder = environ.get(SECRETS_DIR) or environ.get(SYSTEMD_SECRETS_DIR)
-        self._readings = {
-            **dict(_read_file(config) if config else ()),
-            **dict(_read_secrets(Path(folder)) if folder else ()),
-            **dict(_read_environment(environ)),
-        }
+        self._readings: dict[Key, Reading] = {}
+        self.overridden: list[Overridden] = []
+        """What was set in two places and holds in the one that ranks higher, in the order of the lower one."""
+        for found in (
+            _read_file(config) if config else (),
+            _read_secrets(Path(folder)) if folder else (),
+            _read_environment(environ),
+        ):
+            for key, reading in found:
+                if lower := self._readings.get(key):
+                    self.overridden.append(
+                        Overridden(".".join(key), in_force=reading.place, without_effect=lower.place)
+                    )
+                self._readings[key] = reading
 
     def load(self) -> Settings:
         """Check everything that was found.

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from structlog.testing import capture_logs
 
+from pool_daemon.commands import run
 from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.settings import Database, Settings, Sources, example_toml, load_settings
 from pool_daemon.settings.sections import SECTIONS
@@ -77,6 +79,22 @@ def test_the_environment_ranks_above_secrets_and_those_above_the_file(write_conf
     assert sources.place_of("database", "timeout_seconds") == f"secret {secrets}/database__timeout_seconds"
     assert sources.place_of("database", "server_selection_seconds") == f"file {config}"
     assert sources.place_of("database", "uri") == "default"
+
+
+def test_a_setting_of_two_places_is_told_with_both(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config('[lease]\nidentity = "file"\nseconds = 5\n')
+    monkeypatch.setenv("POOL_DAEMON_LEASE__IDENTITY", "unit")
+    monkeypatch.setenv("POOL_DAEMON_EXPIRY__CONCURRENCY", "2")
+
+    with capture_logs() as lines:
+        settings = run.load(config)
+
+    assert settings.lease.identity == "unit"
+    (line,) = lines
+    assert line["event"] == "setting_overridden"
+    assert line["setting"] == "lease.identity"
+    assert line["in_force"] == "environment variable POOL_DAEMON_LEASE__IDENTITY"
+    assert line["without_effect"] == f"file {config}"
 
 
 def test_a_secret_loses_the_newline_that_editors_leave(secrets: Path) -> None:
