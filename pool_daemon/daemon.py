@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from pool_daemon.errors import ConfigurationError, PartDiedError, StoreError, StoreRefusedError
+from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.parts import Parts
 from pool_daemon.scheduling.backoff import Backoff
-from pool_daemon.scheduling.expirer import PassReport
 from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.store.changes import require_stream

@@ -1,6 +1,6 @@
 """Every error the daemon raises on purpose, and what an operator does about it."""
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
@@ -16,16 +16,31 @@ class ExitCode(IntEnum):
     FORCED = 130  # a second signal cut the orderly stop short
 
 
+class Scope(StrEnum):
+    """Whose fault an error is, as far as its kind tells.
+
+    A pool's own, that of the database which all pools share, or that of the operator who set things up. Where the kind
+    does not tell, evidence has to: what else failed in the same way, and what succeeded.
+    """
+
+    POOL = "pool"
+    DATABASE = "database"
+    OPERATOR = "operator"
+    UNKNOWN = "unknown"
+
+
 class PoolDaemonError(Exception):
     """Anything the daemon raises on purpose; its text is one line meant for an operator."""
 
     exit_code = ExitCode.FAILED
+    scope = Scope.UNKNOWN
 
 
 class ConfigurationError(PoolDaemonError):
     """The settings cannot be used. Correct the field that the message names, then start again."""
 
     exit_code = ExitCode.CONFIGURATION
+    scope = Scope.OPERATOR
 
 
 class EmbeddedError(PoolDaemonError):
@@ -42,6 +57,8 @@ class PartDiedError(PoolDaemonError):
 
 class CapacityError(PoolDaemonError, ValueError):
     """A number, a unit or a reservation breaks the rules of capacity. Correct the document named."""
+
+    scope = Scope.POOL
 
 
 class NotFiniteError(CapacityError):
@@ -79,21 +96,37 @@ class ReservationNotFoundError(NotFoundError):
 class UnreadableDocumentError(StoreError):
     """A document breaks the data contract. It is skipped and never rewritten; correct it by hand."""
 
+    scope = Scope.POOL
+
 
 class StoreUnavailableError(StoreError):
     """MongoDB cannot be reached or does not answer in time; the daemon retries. See to the server or the network."""
 
     exit_code = ExitCode.UNAVAILABLE
+    scope = Scope.DATABASE
 
 
 class StoreConflictError(StoreError):
-    """Another writer was faster, again and again; the daemon retries. Nothing to do unless it persists."""
+    """Another writer was faster, or has not committed yet; the daemon retries. Nothing to do unless it persists."""
+
+    scope = Scope.POOL
+
+
+class StoreOverloadError(StoreError):
+    """The server cannot hold a transaction of that size, or not finish it in time; the daemon tries a smaller one."""
+
+
+class CommonCauseError(StoreError):
+    """All that was tried failed alike, so no pool is to blame. The message is the server's own reason; see to that."""
+
+    scope = Scope.DATABASE
 
 
 class StoreRefusedError(StoreError):
     """MongoDB refuses the credentials or lacks a privilege. Grant the role that the daemon needs."""
 
     exit_code = ExitCode.NOT_ALLOWED
+    scope = Scope.OPERATOR
 
 
 class StreamTokenError(StoreError):

@@ -5,11 +5,11 @@ from typing import Any
 
 from pool_daemon import __version__
 from pool_daemon.clock import SystemClock
+from pool_daemon.expiry.expiry_pass import Expirer
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.brake import Brake
 from pool_daemon.scheduling.clock_guard import ClockGuard
-from pool_daemon.scheduling.expirer import Expirer
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gates, StopGate
 from pool_daemon.scheduling.index_setup import IndexSetup

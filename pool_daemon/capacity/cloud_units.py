@@ -155,6 +155,10 @@ _RESOURCES: Final[Mapping[int, Callable[[Mapping[str, Any]], ResourceUnits]]] = 
 }
 
 
+FREE_TYPES: Final = frozenset(int(kind) for kind, resources_of in _RESOURCES.items() if resources_of is _free)
+"""The workload types that drain nothing, and so are never decommissioned."""
+
+
 def _hdd_or_ssd(gib: float, document: Mapping[str, Any], type_name: str) -> tuple[float, float]:
     """Return the GiB of hard disk and of SSD: all of one, by the disk's type, and none of the other."""
     disk_type = fields.whole(document, type_name, UnitsError)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pool_daemon.capacity.arithmetic import runs_out_at
 from pool_daemon.capacity.cloud_units import CloudUnits, cloud_units
@@ -33,6 +33,14 @@ class Going:
 
     document: Mapping[str, Any]
     resources: tuple[Resource, ...]
+
+
+class UsesExhausted(Protocol):
+    """A workload of which the exhausted resources that it uses are known."""
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """The exhausted resources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ def judge(pool: Pool, workloads: Iterable[Mapping[str, Any]], *, now: int) -> Ve
     return Verdict(tuple(going), tuple(incomputable), _look_again_at(pool, lasting, now=now))
 
 
-def overdue_since(pool: Pool, going: Iterable[Going]) -> int:
+def overdue_since(pool: Pool, going: Iterable[UsesExhausted]) -> int:
     """Return the unix second since which the first of `going` has had to go; `pool` is as read, not synced since.
 
     That is `empty_at` for what uses the resource that ran out first. The other resources may last for years beyond

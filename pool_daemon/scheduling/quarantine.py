@@ -12,18 +12,13 @@ from typing import Final, Protocol
 import structlog
 
 from pool_daemon.clock import Clock
-from pool_daemon.errors import StoreConflictError, StoreError, StoreRefusedError, StoreUnavailableError
+from pool_daemon.errors import StoreError
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.settings import sections
 from pool_daemon.store.failures import one_line
+from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.telemetry import snapshot
-
-NOT_COUNTED: Final = (StoreConflictError, StoreUnavailableError, StoreRefusedError)
-"""What says nothing against the pool that met it: another writer was faster, or the database was away."""
-
-SOON_SECONDS: Final = 1
-"""When a pool that met such an error is tried again."""
 
 LOOK_SECONDS: Final = 3.0
 """How soon an operator's release is noticed; while nothing is in quarantine nobody looks."""
@@ -129,28 +124,30 @@ class Quarantine:
             log.debug("quarantine_unread", reason=str(error))
         self._tell()
 
-    def sift(self, pool_ids: Iterable[int]) -> list[int]:
-        """Return those pools that may be tried now; for the others a look at their next try is asked for."""
+    def sift(self, pools: Iterable[DuePool]) -> list[DuePool]:
+        """Return the pools that may be tried now; for the others a look at their next try is asked for."""
         now = self._clock.now()
         tried, waiting = [], {}
-        for pool_id in pool_ids:
-            failure = self._failures.get(pool_id)
+        for pool in pools:
+            failure = self._failures.get(pool.pool_id)
             if failure is None or failure.next_try_at <= now:
-                tried.append(pool_id)
+                tried.append(pool)
             else:
-                waiting[pool_id] = failure.next_try_at
+                waiting[pool.pool_id] = failure.next_try_at
         if waiting:
             self._look_again(waiting)
         return tried
 
+    def knows(self, pool_id: int) -> bool:
+        """Return whether a pool has failed by its own fault, and not been settled since."""
+        return pool_id in self._failures
+
     async def failed(self, pool_id: int, error: Exception, now: int) -> int:
-        """Note that a pool failed by itself at the unix second `now`; return that of its next try.
+        """Record that a pool failed by its own fault at the unix second `now`; return that of its next try.
 
         Never raises on account of the database.
         """
-        next_try_at = now + SOON_SECONDS
-        if not isinstance(error, NOT_COUNTED):
-            next_try_at = await self._count(pool_id, one_line(error), now)
+        next_try_at = await self._count(pool_id, one_line(error), now)
         self._look_again({pool_id: next_try_at})
         return next_try_at
 

@@ -88,6 +88,10 @@ class Reports:
         log.warning("pool_set_aside", pool=pool_id, reason=reason, retry_seconds=retry_seconds)
         self._observer.pool_set_aside(pool_id, reason=reason)
 
+    def locked(self, pool_id: int) -> None:
+        """Tell that another writer has written a pool, or a workload of it, and not committed yet."""
+        log.info("pool_locked", pool=pool_id, reason="another transaction has written it and is still open")
+
     def _since(self, case: Case) -> int:
         """Return the unix second at which a pool came to what is done to it: its end, unless that came later."""
         pool = case.as_read

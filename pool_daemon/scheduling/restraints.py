@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pool_daemon.scheduling.gate import Gate
 from pool_daemon.scheduling.quarantine import Quarantine
+from pool_daemon.store.pools import DuePool
 
 
 class Origin(StrEnum):
@@ -63,6 +64,8 @@ class Restraints:
     brake: PoolBrake
     quarantine: Quarantine
 
-    async def sift(self, pool_ids: Sequence[int], origin: Origin, *, now: int) -> list[int]:
+    async def sift(self, pools: Sequence[DuePool], origin: Origin, *, now: int) -> list[DuePool]:
         """Return those of some pools that nothing holds back at the unix second `now`."""
-        return await self.brake.sift(self.quarantine.sift(pool_ids), origin, now=now)
+        tried = self.quarantine.sift(pools)
+        allowed = set(await self.brake.sift([pool.pool_id for pool in tried], origin, now=now))
+        return [pool for pool in tried if pool.pool_id in allowed]

@@ -8,15 +8,18 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.expiry.expiry_pass import Expirer, PassReport
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
-from pool_daemon.scheduling.expirer import Expirer, PassReport
 from pool_daemon.scheduling.gate import STOPPING
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import PassOutcome
 
 NOT_YET: Final = "not begun"
 """What keeps the daemon from acting before its first pass, so that this one says whether it acts."""
+
+LONGEST_RETRY_SECONDS: Final = 5.0
+"""A pass that failed is repeated this often at least: soon after the cure all is to be done."""
 
 log = structlog.get_logger("pool_daemon.rounds")
 
@@ -32,7 +35,7 @@ class Rounds:
         self._clock = clock
         self._stop = stop
         self._observer = observer
-        self._backoff = Backoff()
+        self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
         self._cut_short_by: str | None = NOT_YET
 
     async def run(self) -> None:
@@ -49,7 +52,12 @@ class Rounds:
         try:
             report = await self._expirer.run_pass(math.floor(self._clock.now()))
             deadline, pool_id = report.next_at, report.next_pool_id
-            self._passed(report, seconds=self._clock.monotonic() - began_at)
+            if report.failure is None:
+                self._passed(report, seconds=self._clock.monotonic() - began_at)
+            else:
+                retry_at = self._failed(report.failure, seconds=self._clock.monotonic() - began_at)
+                if deadline is None or retry_at < deadline:
+                    deadline, pool_id = retry_at, None
         except StoreError as error:
             deadline = self._failed(error, seconds=self._clock.monotonic() - began_at)
         except Exception as error:  # noqa: BLE001 - a bug in one pass must not leave the alarm unarmed

@@ -5,26 +5,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from bson import Int64
+from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.cloud_units import UNIT_FIELDS
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.capacity.verdict import Going, Resource, Verdict, judge
+from pool_daemon.capacity.verdict import Going, Resource, judge
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.documents import RAW, decoded, document_id, pool_from_document
 from pool_daemon.store.failures import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
-from pool_daemon.store.workloads import WorkloadStore
+from pool_daemon.store.workloads import NODE_ID_CHARACTERS, DeployedWorkload, WorkloadStore, deployed_workload, plain
 
-JUDGED: Final = frozenset({"_id", "pool_id", "node_id", *UNIT_FIELDS})
-"""What is kept of a workload's document beside its copy: of the hundreds of a batch, all of it would be megabytes."""
+ARRAYS: Final = {"node_ids": ("string",), "active_workload_ids": ("int", "long", "double")}
+"""Fields of a pool that may be megabytes long, and on which nothing depends here, with what they may hold. The server
+tells whether they can be read, and sends none of them."""
 
 
-class OversizedBatchError(Exception):
-    """The pools of a batch hold more workloads than one transaction takes; nothing was done. Ask for fewer pools."""
+def _is_readable(name: str, types: Sequence[str]) -> dict[str, Any]:
+    """Return the expression that says whether a field is an array of some types, null or missing."""
+    of_types = {"$map": {"input": f"${name}", "in": {"$in": [{"$type": "$$this"}, list(types)]}}}
+    return {
+        "$cond": [
+            {"$isArray": f"${name}"},
+            {"$allElementsTrue": [of_types]},
+            {"$in": [{"$type": f"${name}"}, ["null", "missing"]]},
+        ]
+    }
+
+
+SETTLED_FIELDS: Final = {
+    **dict.fromkeys(("cus", "sus", "ipv4us", "last_updated", "active_cu", "active_su", "active_ipv4", "empty_at"), 1),
+    **dict.fromkeys(("customer_tid", "sponsor_tid"), 1),
+    **{name: _is_readable(name, types) for name, types in ARRAYS.items()},
+}
+"""What is read of a pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +67,45 @@ class Decommissioned:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One pool that is due: as it was read, as it is once synced, and what that means for its workloads.
+    """One pool that is due: as it was read, as it is once synced, and which of its workloads go.
 
-    `gone` names the workloads that go, `copies` holds their work orders in the same order.
+    `orders` holds the work orders of those that go, in the same order; None for one that is too large to be read along.
+    `sizes` holds how long the documents are, in bytes.
     """
 
     as_read: Pool
     synced: Pool
-    verdict: Verdict
     gone: tuple[Decommissioned, ...]
-    copies: tuple[RawBSONDocument, ...]
+    orders: tuple[RawBSONDocument | None, ...]
+    sizes: tuple[int, ...]
 
     @property
     def must_be_written(self) -> bool:
         """Whether the pool changes: it loses a workload, or has not been synced since it ran empty."""
-        return bool(self.copies) or self.as_read.last_updated < self.as_read.empty_at
+        return bool(self.gone) or self.as_read.last_updated < self.as_read.empty_at
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The workloads of a pool behind the id `after`, which are yet to be looked at."""
+
+    pool_id: int
+    after: Any
 
 
 @dataclass(slots=True)
 class Settlement:
     """What a batch came to.
 
-    `look_again` maps a pool to the unix second at which another of its resources runs out, or at which it is to be
-    tried again. `continue_after` is the id of the last workload looked at if a single pool holds more than fitted.
+    `look_again` maps a pool to the unix second at which another of its resources runs out. `left_over` holds the ids of
+    the pools that did not fit into the batch, and are as they were; `rest` says of which pool only a part did.
     """
 
     cases: Sequence[Case] = ()
     unreadable: list[Unreadable] = field(default_factory=list)
     look_again: dict[int, int] = field(default_factory=dict)
-    continue_after: Any = None
+    left_over: list[int] = field(default_factory=list)
+    rest: Rest | None = None
 
     @property
     def decommissioned(self) -> list[Decommissioned]:
@@ -89,7 +115,15 @@ class Settlement:
     @property
     def lost_something(self) -> list[int]:
         """The ids of the pools of which a workload was set to be deleted."""
-        return [case.as_read.pool_id for case in self.cases if case.copies]
+        return [case.as_read.pool_id for case in self.cases if case.gone]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one batch takes: workloads looked at, and bytes of documents to be copied; one workload always fits."""
+
+    workloads: int
+    size: int
 
 
 class CaseReader:
@@ -100,71 +134,90 @@ class CaseReader:
         self._workloads = WorkloadStore(database=database)
 
     async def read(
-        self, pool_ids: Sequence[int], *, now: int, due_by: int, most: int, after: Any, session: Session | None
+        self, pool_ids: Sequence[int], *, now: int, due_by: int, limits: Limits, after: Any, session: Session | None
     ) -> Settlement:
-        """Return the cases of those pools that are due, decided but not yet written, of `most` workloads.
+        """Return the cases of those pools that are due, decided but not yet written, as far as they fit in the limits.
 
-        Raises OversizedBatchError if several pools hold more workloads than that.
+        Pools are taken in the order of their ids. The first one that does not fit, and those behind it, are left over;
+        of the very first, as many workloads as fit are taken.
         """
         settlement = Settlement()
         pools = await self._due_pools(pool_ids, due_by, session, settlement)
-        workloads: dict[int, list[_Deployed]] = defaultdict(list)
+        found: list[RawBSONDocument] = []
         if pools:
-            copies = await self._workloads.deletion_copies(
-                [pool.pool_id for pool in pools], limit=most + 1, after=after, session=session
-            )
-            copies = _fitting(copies, pools, settlement, most=most)
-            workloads = _by_pool(copies, settlement)
-        settlement.cases = [case for pool in pools if (case := _case(pool, workloads[pool.pool_id], now, settlement))]
+            ids = [pool.pool_id for pool in pools]
+            found = await self._workloads.deployed(ids, limit=limits.workloads + 1, after=after, session=session)
+        found, pools = _looked_at(found, pools, settlement, most=limits.workloads)
+        workloads = _by_pool(found, settlement)
+        decided = [
+            case for pool in pools if (case := _case(pool, workloads[pool.pool_id], now, settlement)) is not None
+        ]
+        settlement.cases = _fitting(decided, settlement, most=limits.size)
         return settlement
 
     async def _due_pools(
         self, pool_ids: Sequence[int], due_by: int, session: Session | None, settlement: Settlement
     ) -> list[Pool]:
+        """Return the pools that are due, in the order of their ids."""
         query = {
             "_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
             "empty_at": {"$lte": Int64(due_by)},
         }
         with translated("reading pools that are due"):
-            raws = await self._pools.find(query, session=session, batch_size=len(pool_ids) + 1).to_list(None)
+            cursor = self._pools.find(query, SETTLED_FIELDS, session=session, batch_size=len(pool_ids) + 1)
+            raws = await cursor.to_list(None)
         pools = []
         for raw in raws:
             try:
-                pools.append(pool_from_document(decoded(raw)))
+                document = decoded(raw)
+                _require_arrays(document)
+                pools.append(pool_from_document(document))
             except UnreadableDocumentError as error:
                 settlement.unreadable.append(Unreadable("pool", document_id(raw), str(error)))
-        return pools
+        return sorted(pools, key=lambda pool: pool.pool_id)
 
 
-@dataclass(frozen=True, slots=True)
-class _Deployed:
-    document: dict[str, Any]
-    copy: RawBSONDocument
+def _require_arrays(document: dict[str, Any]) -> None:
+    """Take out what the server says of the long arrays, and check it."""
+    for name, types in ARRAYS.items():
+        if not document.pop(name):
+            raise UnreadableDocumentError(f"{name} is not an array of {' or '.join(types)}")
 
 
-def _fitting(
-    copies: list[RawBSONDocument], pools: Sequence[Pool], settlement: Settlement, *, most: int
-) -> list[RawBSONDocument]:
-    if len(copies) <= most:
-        return copies
-    if len(pools) > 1:
-        raise OversizedBatchError
-    settlement.continue_after = document_id(copies[most - 1])
-    return copies[:most]
+def _looked_at(
+    found: list[RawBSONDocument], pools: list[Pool], settlement: Settlement, *, most: int
+) -> tuple[list[RawBSONDocument], list[Pool]]:
+    """Leave over the pool whose workloads were not all read, and those behind it; of the first, keep what was read."""
+    if len(found) <= most:
+        return found, pools
+    cut = _pool_id(found[most])
+    if _pool_id(found[0]) == cut:
+        settlement.rest = Rest(cut, plain(found[most - 1]["_id"]))
+        cut += 1
+    whole = [pool for pool in pools if pool.pool_id < cut]
+    settlement.left_over = [pool.pool_id for pool in pools if pool.pool_id >= cut]
+    return [raw for raw in found[:most] if _pool_id(raw) < cut], whole
 
 
-def _by_pool(copies: Iterable[RawBSONDocument], settlement: Settlement) -> dict[int, list[_Deployed]]:
-    found: dict[int, list[_Deployed]] = defaultdict(list)
-    for copy in copies:
+def _pool_id(raw: RawBSONDocument) -> int:
+    """Return the pool of a workload that was found by it, so it is some number equal to a whole one."""
+    value = raw["copy"]["pool_id"] if "copy" in raw else raw["pool_id"]
+    return int(value.to_decimal() if isinstance(value, Decimal128) else value)
+
+
+def _by_pool(found: Iterable[RawBSONDocument], settlement: Settlement) -> dict[int, list[DeployedWorkload]]:
+    workloads: dict[int, list[DeployedWorkload]] = defaultdict(list)
+    for raw in found:
         try:
-            document = {name: value for name, value in decoded(copy).items() if name in JUDGED}
-            found[fields.whole(document, "pool_id", UnreadableDocumentError)].append(_Deployed(document, copy))
+            workload = deployed_workload(raw)
+            pool_id = fields.whole(workload.document, "pool_id", UnreadableDocumentError)
+            workloads[pool_id].append(workload)
         except UnreadableDocumentError as error:
-            settlement.unreadable.append(Unreadable("workload", document_id(copy), str(error)))
-    return found
+            settlement.unreadable.append(Unreadable("workload", raw["_id"], str(error)))
+    return workloads
 
 
-def _case(pool: Pool, workloads: Sequence[_Deployed], now: int, settlement: Settlement) -> Case | None:
+def _case(pool: Pool, workloads: Sequence[DeployedWorkload], now: int, settlement: Settlement) -> Case | None:
     synced = replace(pool)
     try:
         synced.sync_current_capacity(now)
@@ -175,10 +228,43 @@ def _case(pool: Pool, workloads: Sequence[_Deployed], now: int, settlement: Sett
     settlement.unreadable += [Unreadable("workload", *pair) for pair in verdict.incomputable]
     if verdict.look_again_at is not None:
         settlement.look_again[pool.pool_id] = verdict.look_again_at
-    copy_of = {id(workload.document): workload.copy for workload in workloads}
-    gone = tuple(_decommissioned(pool, going) for going in verdict.going)
-    copies = tuple(copy_of[id(going.document)] for going in verdict.going)
-    return Case(pool, synced, verdict, gone, copies)
+    found = {id(workload.document): workload for workload in workloads}
+    gone = [found[id(going.document)] for going in verdict.going]
+    return Case(
+        as_read=pool,
+        synced=synced,
+        gone=tuple(_decommissioned(pool, going) for going in verdict.going),
+        orders=tuple(workload.order for workload in gone),
+        sizes=tuple(workload.size for workload in gone),
+    )
+
+
+def _fitting(cases: list[Case], settlement: Settlement, *, most: int) -> list[Case]:
+    """Return the cases whose documents fit into so many bytes; of the first that loses anything, as much as fits."""
+    taken = 0
+    for index, case in enumerate(cases):
+        size = sum(case.sizes)
+        if taken + size <= most:
+            taken += size
+            continue
+        kept = [*cases[:index], *([] if taken else [_beginning(case, settlement, most)])]
+        behind = [each.as_read.pool_id for each in cases[len(kept) :]]
+        settlement.left_over = behind + settlement.left_over
+        for pool_id in behind:
+            settlement.look_again.pop(pool_id, None)
+        return kept
+    return cases
+
+
+def _beginning(case: Case, settlement: Settlement, most: int) -> Case:
+    """Return a case with as many of the workloads that go as fit, one at least, to be continued behind the last."""
+    number, taken = 1, case.sizes[0]
+    while number < len(case.sizes) and taken + case.sizes[number] <= most:
+        taken += case.sizes[number]
+        number += 1
+    if number < len(case.sizes):
+        settlement.rest = Rest(case.as_read.pool_id, case.gone[number - 1].workload_id)
+    return replace(case, gone=case.gone[:number], orders=case.orders[:number], sizes=case.sizes[:number])
 
 
 def _decommissioned(pool: Pool, going: Going) -> Decommissioned:
@@ -188,7 +274,7 @@ def _decommissioned(pool: Pool, going: Going) -> Decommissioned:
         pool_id=pool.pool_id,
         customer_tid=pool.customer_tid,
         workload_type=int(document["workload_type"]),
-        node_id=str(document.get("node_id", "")),
+        node_id=str(document.get("node_id", ""))[:NODE_ID_CHARACTERS],
         resources=going.resources,
         empty_at=pool.empty_at,
     )

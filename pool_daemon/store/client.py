@@ -34,9 +34,10 @@ T = TypeVar("T")
 Collection = AsyncIOMotorCollection[Any]
 Session = AsyncIOMotorClientSession
 
-TRANSACTION_ATTEMPTS: Final = 8
-"""A transaction that loses to another writer is begun anew this often before its batch is split. The waits add up
-to about half a second: long enough for a burst of top-ups, short enough that nobody else's pool is late."""
+TRANSACTION_ATTEMPTS: Final = 3
+"""A transaction that loses to another writer is begun anew this often, which takes some milliseconds. Somebody who
+writes and commits is out of the way by then; who does not commit may lock a document for a minute, and whoever asks
+for the transaction has other work."""
 
 STREAM_AWAIT_MS: Final = 1000
 """How long the server holds a change stream's answer back while nothing happens: one command a second, and a stop

@@ -1,6 +1,7 @@
 """Decommissioning: the synced pools, the workloads' next action, the work orders and the records, all or nothing."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -9,29 +10,36 @@ from pymongo import UpdateOne
 
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.clock import Clock
-from pool_daemon.errors import StoreConflictError
-from pool_daemon.store.cases import Case, CaseReader, Settlement
+from pool_daemon.errors import StoreConflictError, StoreError
+from pool_daemon.store.cases import Case, CaseReader, Limits, Settlement
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.documents import changed_fields, protecting_steps
+from pool_daemon.store.documents import changed_fields, pool_to_document, protecting_steps
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.failures import is_duplicate, translated
 from pool_daemon.store.pools import CAPACITY_POOLS
-from pool_daemon.store.step_by_step import StepByStep
-from pool_daemon.store.workloads import WorkloadStore
+from pool_daemon.store.workloads import Order, WorkloadStore
 
 SYNCED_FIELDS: Final = ("cus", "sus", "ipv4us", "last_updated")
-"""What is saved of a synced pool."""
+"""What is saved of a synced pool, in BSON's exact types; what its document lacks is zero and stays missing."""
 
 MOST_WORKLOADS: Final = 2000
-"""Workloads that one transaction takes unless the caller says less: four times as many documents are written, some six
+"""Workloads that one transaction takes unless the caller says less: three times as many documents are written, some six
 megabytes of the server's log of operations, far below the 16 at which it cuts a transaction into pieces."""
+
+MOST_BYTES: Final = 6 * 2**20
+"""Bytes of workload documents that one transaction copies unless the caller says less, or one document if that is
+longer. More than a full batch of ordinary documents, and little enough for a daemon of 512 MiB."""
+
+
+class _LargeDocumentsError(Exception):
+    """Some documents that are to be copied are large: that takes turns, and this batch did not have its turn."""
 
 
 class Decommissions:
-    """Settles expired pools in batches: a transaction each, or step by step on a server without transactions.
+    """Settles expired pools in batches, a transaction each.
 
-    `identity` is written into every record as who did it. In a `dry_run` everything is read and decided, and nothing
-    written.
+    `identity` is written into every record as the actor. In a `dry_run` everything is read and decided, and nothing
+    written. However many batches are settled at once, only one copies large documents.
     """
 
     def __init__(self, *, database: Database, clock: Clock, identity: str, dry_run: bool = False) -> None:
@@ -42,7 +50,7 @@ class Decommissions:
         self._pools = database.collection(CAPACITY_POOLS)
         self._workloads = WorkloadStore(database=database)
         self._events = EventStore(database=database, identity=identity)
-        self._steps = StepByStep(database=database, clock=clock, events=self._events)
+        self._copying_large = asyncio.Lock()
 
     async def settle(
         self,
@@ -50,54 +58,58 @@ class Decommissions:
         *,
         now: int,
         due_by: int | None = None,
-        most: int = MOST_WORKLOADS,
+        limits: Limits = Limits(MOST_WORKLOADS, MOST_BYTES),  # noqa: B008 - it is frozen
         after: Any = None,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission what uses their exhausted resources.
 
         A pool is due if its `empty_at` is at most `due_by` (unix seconds; `now` if None) at the moment of commit;
-        the others are left alone. At most `most` workloads go; `after` continues a single pool behind that workload id.
-        Raises OversizedBatchError, nothing done, if several pools hold more workloads than that;
-        StoreConflictError if other writers were faster each time; StoreUnavailableError, in which case it may have
-        been committed: settling again is safe, for what is done is not found again.
+        the others are left alone. What does not fit in the limits is left over; `after` continues a single pool behind
+        that workload id. Raises StoreConflictError, at once, if another writer has written any of it and not committed
+        yet; StoreUnavailableError, in which case it may have been committed: settling again is safe, for what is done
+        is not found again.
         """
-        due_by = now if due_by is None else due_by
-
-        async def decide(session: Session | None) -> Settlement:
-            return await self._reader.read(pool_ids, now=now, due_by=due_by, most=most, after=after, session=session)
-
+        read = partial(
+            self._reader.read,
+            pool_ids,
+            now=now,
+            due_by=now if due_by is None else due_by,
+            limits=limits,
+            after=after,
+        )
         if self._dry_run:
-            return await decide(None)
-        if await self._database.has_transactions():
-            return await self._transact(decide)
-        return await self._steps.write(await decide(None))
+            return await read(session=None)
 
-    async def make_up(self) -> None:
-        """Finish or undo what was left half done, here or by a daemon before; not while anything is settled.
-
-        To be called before every look at everything. Raises StoreUnavailableError or StoreRefusedError.
-        """
-        if not self._dry_run:
-            await self._steps.make_up()
-
-    async def _transact(self, decide: Callable[[Session], Awaitable[Settlement]]) -> Settlement:
-        """Decide and write in one transaction.
-
-        Orders and records are inserted, as if there could be none yet; only if there is one, all is done again with
-        a look for each.
-        """
-
-        async def decide_and_write(session: Session, *, anew: bool) -> Settlement:
-            settlement = await decide(session)
+        async def decide_and_write(session: Session, *, anew: bool, large: bool) -> Settlement:
+            settlement = await read(session=session)
+            if not large and any(order is None for case in settlement.cases for order in case.orders):
+                raise _LargeDocumentsError
             await self._write(settlement, session, anew=anew)
             return settlement
 
+        try:
+            return await self._transact(partial(decide_and_write, large=False))
+        except _LargeDocumentsError:
+            async with self._copying_large:
+                return await self._transact(partial(decide_and_write, large=True))
+
+    async def _transact(self, decide_and_write: Any) -> Settlement:
+        """Decide and write in one transaction.
+
+        Orders are inserted, as if there could be none yet; only if there is one, all is done again with a look for
+        each. A duplicate that remains is no older order, and no matter of who was faster.
+        """
         try:
             return await self._database.transact(partial(decide_and_write, anew=True))
         except StoreConflictError as error:
             if not is_duplicate(error):
                 raise
-        return await self._database.transact(partial(decide_and_write, anew=False))
+        try:
+            return await self._database.transact(partial(decide_and_write, anew=False))
+        except StoreConflictError as error:
+            if not is_duplicate(error):
+                raise
+            raise StoreError(str(error)) from error
 
     async def _write(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
         """Write a whole batch inside the transaction that read it.
@@ -109,26 +121,43 @@ class Decommissions:
         if pools:
             with translated("saving synced pools"):
                 await self._pools.bulk_write(pools, ordered=True, session=session)
-        copies = [copy for case in settlement.cases for copy in case.copies]
-        if copies:
-            gone, at = settlement.decommissioned, self._clock.now()
-            changed = await self._workloads.set_next_action(
-                [each.workload_id for each in gone], was=NextAction.DEPLOY, to=NextAction.DELETE, session=session
-            )
-            if changed != len(gone):
-                raise StoreConflictError(f"setting next_action: {changed} of {len(gone)} workloads were still deployed")
-            order, record = (
-                (self._workloads.order_first, self._events.record_first)
-                if anew
-                else (self._workloads.order, self._events.record)
-            )
-            await order(copies, session=session)
-            await record(gone, at=at, session=session)
+        gone = settlement.decommissioned
+        if not gone:
+            return
+        changed = await self._workloads.set_next_action(
+            [each.workload_id for each in gone], was=NextAction.DEPLOY, to=NextAction.DELETE, session=session
+        )
+        if changed != len(gone):
+            raise StoreConflictError(f"setting next_action: {changed} of {len(gone)} workloads were still deployed")
+        await self._write_orders(settlement, session, anew=anew)
+        await self._events.record(gone, at=self._clock.now(), session=session)
+
+    async def _write_orders(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
+        """Write the orders: the small ones together, the large ones one after the other, so that one is held at most.
+
+        As the transaction reads from one snapshot, it does not matter that the workloads are marked already: a copy
+        says "delete" either way.
+        """
+        write = self._workloads.order_first if anew else self._workloads.order
+        orders = [
+            (gone.workload_id, order)
+            for case in settlement.cases
+            for gone, order in zip(case.gone, case.orders, strict=True)
+        ]
+        small: list[Order] = [(workload_id, order) for workload_id, order in orders if order is not None]
+        if small:
+            await write(small, session=session)
+        for workload_id, order in orders:
+            if order is None:
+                copy = await self._workloads.order_of(workload_id, session=session)
+                await write([(workload_id, copy)], session=session)
 
 
 def _pool_updates(case: Case) -> list[UpdateOne]:
     """Return the updates that save a synced pool; never an update that changes nothing, which protects nothing."""
     query = {"_id": Int64(case.as_read.pool_id)}
-    if changes := changed_fields(case.as_read, case.synced, SYNCED_FIELDS):
-        return [UpdateOne(query, {"$set": changes})]
+    if changed_fields(case.as_read, case.synced, SYNCED_FIELDS):
+        synced = pool_to_document(case.synced)
+        saved = {name: synced[name] for name in SYNCED_FIELDS if name not in case.as_read.missing}
+        return [UpdateOne(query, {"$set": saved})]
     return [UpdateOne(query, step) for step in protecting_steps(case.as_read)]

@@ -1,7 +1,7 @@
 """The edge of the store: here, once, an error of the driver becomes one of the daemon's own."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from pool_daemon.errors import (
     ConfigurationError,
     StoreConflictError,
     StoreError,
+    StoreOverloadError,
     StoreRefusedError,
     StoreUnavailableError,
     StreamTokenError,
@@ -56,6 +57,10 @@ UNAVAILABLE = frozenset(
 its replica set (20 and 263: no transactions); they pass by themselves."""
 
 DUPLICATE_KEY = 11000
+
+OVERLOAD = frozenset({257, 365, 388, 10334})
+"""TransactionTooLarge, TemporarilyUnavailable and TransactionTooLargeForCache (no room in the cache), and
+BSONObjectTooLarge: a smaller transaction may do."""
 
 CONFLICT = frozenset({112, 225, 246, 251, 256, DUPLICATE_KEY})
 """WriteConflict; transactions aborted, superseded or without their snapshot; DuplicateKey: another was faster."""
@@ -135,6 +140,20 @@ def is_duplicate(error: StoreError) -> bool:
     return isinstance(cause, driver.OperationFailure) and DUPLICATE_KEY in {cause.code, *_write_error_codes(cause)}
 
 
+def timed_out(error: BaseException) -> bool:
+    """Tell whether an operation took longer than it may, be it the server's doing or that of its size."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    return isinstance(cause, driver.PyMongoError) and cause.timeout
+
+
+def kind_of(error: BaseException) -> Hashable:
+    """Return what two errors have in common that come from the same cause: their type and the server's codes."""
+    cause = error.__cause__ if isinstance(error, StoreError) else None
+    if isinstance(cause, driver.OperationFailure):
+        return type(cause).__name__, frozenset({cause.code, *_write_error_codes(cause)})
+    return type(cause or error).__name__
+
+
 def lacks_sessions(error: BaseException) -> bool:
     """Tell whether the driver will use no session on a connection, until that is closed."""
     cause = error.__cause__ if isinstance(error, StoreError) else error
@@ -197,6 +216,8 @@ def _operation_failure(error: driver.OperationFailure, text: str) -> StoreError:
     codes = {error.code, *_write_error_codes(error)}
     if codes & REFUSED:
         return StoreRefusedError(text)
+    if codes & OVERLOAD:
+        return StoreOverloadError(text)
     if codes & UNAVAILABLE or error.timeout:
         return StoreUnavailableError(text)
     if codes & CONFLICT or error.has_error_label("TransientTransactionError"):

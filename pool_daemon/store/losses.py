@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.capacity.verdict import overdue_since
-from pool_daemon.store.cases import CaseReader, OversizedBatchError, Settlement
+from pool_daemon.store.cases import CaseReader, Limits, Settlement
 from pool_daemon.store.client import Database
 from pool_daemon.store.horizon import Horizon
 from pool_daemon.store.pools import PoolStore
@@ -19,6 +19,10 @@ BATCH_POOLS: Final = 250
 
 BATCH_WORKLOADS: Final = 2000
 """Workloads read at once: some four megabytes."""
+
+
+NO_BYTES: Final = 2**62
+"""No bound on what would be copied, for nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +75,21 @@ class LossReader:
         async with aclosing(self._settlements(pool_ids, now)) as settlements:
             async for settlement in settlements:
                 for case in settlement.cases:
-                    if case.verdict.going:
+                    if case.gone:
                         pool = case.as_read
-                        loss = Loss(pool.pool_id, pool.empty_at, overdue_since(pool, case.verdict.going))
+                        loss = Loss(pool.pool_id, pool.empty_at, overdue_since(pool, case.gone))
                         found[pool.pool_id].append(loss)
         return [min(losses, key=lambda loss: loss.overdue_since) for losses in found.values()]
 
     async def _settlements(self, pool_ids: Sequence[int], now: int) -> AsyncGenerator[Settlement, None]:
-        """Decide on pools in halves if they hold more workloads than are read at once, on a single one in steps."""
-        try:
-            settlement = await self._read(pool_ids, now, None)
-        except OversizedBatchError:
-            middle = len(pool_ids) // 2
-            for half in (pool_ids[:middle], pool_ids[middle:]):
-                async for each in self._settlements(half, now):
-                    yield each
-            return
-        yield settlement
-        while settlement.continue_after is not None:
-            settlement = await self._read(pool_ids, now, settlement.continue_after)
+        """Decide on pools in portions, those left over in later ones."""
+        waiting: list[tuple[Sequence[int], Any]] = [(pool_ids, None)]
+        while waiting:
+            ids, after = waiting.pop()
+            limits = Limits(self._batch_workloads, NO_BYTES)
+            settlement = await self._cases.read(ids, now=now, due_by=now, limits=limits, after=after, session=None)
             yield settlement
-
-    async def _read(self, pool_ids: Sequence[int], now: int, after: Any) -> Settlement:
-        return await self._cases.read(
-            pool_ids, now=now, due_by=now, most=self._batch_workloads, after=after, session=None
-        )
+            if settlement.left_over:
+                waiting.append((settlement.left_over, None))
+            if settlement.rest is not None:
+                waiting.append(([settlement.rest.pool_id], settlement.rest.after))

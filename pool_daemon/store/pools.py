@@ -1,7 +1,7 @@
 """Pools in the database, under the names that the existing service's interface gives its functions."""
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -33,6 +33,7 @@ COUNTERS: Final = "counters"
 
 DUE_FIELDS: Final = {
     "customer_tid": 1,
+    "empty_at": 1,
     "workloads": {"$size": {"$cond": [{"$isArray": "$active_workload_ids"}, "$active_workload_ids", []]}},
     "synced": {"$and": [{"$isNumber": "$last_updated"}, {"$gte": ["$last_updated", "$empty_at"]}]},
 }
@@ -65,13 +66,15 @@ class Deadline:
 class DuePool:
     """A pool that is due: whose it is, None if that cannot be read, and how many workloads its document names.
 
-    Synced since it ran empty, there is nothing to do about it unless it has a deployed workload.
+    `empty_at` is the unix second at which it ran empty. Synced since then, there is nothing to do about it unless it
+    has a deployed workload.
     """
 
     pool_id: int
     owner: int | None = None
     workloads: int = 0
     synced: bool = False
+    empty_at: int = 0
 
     @property
     def weight(self) -> int:
@@ -202,6 +205,17 @@ class PoolStore:
             async for documents in found:
                 yield _due_page(documents)
 
+    async def due_among(self, pool_ids: Iterable[int], *, until: int) -> list[DuePool]:
+        """Return those of some pools whose `empty_at` is at most `until`, ordered by id; the index tells."""
+        found: list[DuePool] = []
+        wanted = sorted(pool_ids)
+        for start in range(0, len(wanted), PAGE):
+            ids = [Int64(pool_id) for pool_id in wanted[start : start + PAGE]]
+            query = {"_id": {"$in": ids}, "empty_at": {"$lte": Int64(until)}}
+            with translated("reading which pools are due"):
+                found += _due_page(await self._pools.find(query, DUE_FIELDS, batch_size=PAGE + 1).to_list(None)).pools
+        return found
+
     async def unreadable_deadlines(self) -> list[PoolResult]:
         """Return pools, a few batches at most, whose `empty_at` is no number: no query for what is due finds them.
 
@@ -250,7 +264,7 @@ def _due_page(documents: list[dict[str, Any]]) -> DuePage:
             continue
         owner = document.get("customer_tid")
         owner = owner if isinstance(owner, int) else None
-        page.pools.append(DuePool(pool_id, owner, document["workloads"], document["synced"]))
+        page.pools.append(DuePool(pool_id, owner, document["workloads"], document["synced"], _empty_at(document)))
     return page
 
 
@@ -260,6 +274,14 @@ def _deadline(raw: RawBSONDocument) -> PoolResult:
     except UnreadableDocumentError as error:
         return PoolResult(document_id(raw), error=error)
     return PoolResult(document_id(raw))
+
+
+def _empty_at(document: Mapping[str, Any]) -> int:
+    """Return when a pool ran empty; 0, long ago, where that is less than any instant."""
+    try:
+        return fields.whole(document, "empty_at", UnreadableDocumentError)
+    except UnreadableDocumentError:
+        return 0
 
 
 def _result(raw: RawBSONDocument) -> PoolResult:

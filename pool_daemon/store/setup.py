@@ -10,7 +10,6 @@ from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.events import EVENTS
 from pool_daemon.store.failures import translated
 from pool_daemon.store.holds import BRAKE
-from pool_daemon.store.intents import INTENTS
 from pool_daemon.store.lease import LEASE
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.quarantine import QUARANTINE
@@ -24,15 +23,16 @@ NAME_TAKEN: Final = frozenset({85, 86})
 PECULIAR: Final = frozenset({"hidden", "partialFilterExpression", "sparse", "collation", "expireAfterSeconds"})
 """Options of an index that does not serve every read, or that removes documents."""
 
-OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE, INTENTS)
+OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 
 Keys = tuple[tuple[str, int], ...]
 
 INDEXES: Final[Mapping[str, tuple[Keys, ...]]] = {
     CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),
-    # Finds the deployed workloads of a pool without reading those that are long deleted, in the order of their ids.
+    # Finds the deployed workloads of a pool without reading those that are long deleted or free, in the order of
+    # their ids: a customer may keep any number of free ones, of any size, for ever.
     # The explorer's own index on the next action, if it should be missing, finds those that are to be deleted.
-    WORKLOADS: ((("pool_id", 1), ("next_action", 1), ("_id", 1)), (("next_action", 1),)),
+    WORKLOADS: ((("pool_id", 1), ("next_action", 1), ("_id", 1), ("workload_type", 1)), (("next_action", 1),)),
     # Finds the few that were released among many that are held.
     BRAKE: ((("state", 1), ("_id", 1)),),
 }

@@ -76,12 +76,10 @@ class VanishedOrders:
                 return None
             workload = decoded(copy)
             await self._claim(workload, session)
-            await self._workload_store.order([copy], session=session)
+            await self._workload_store.order([(workload_id, copy)], session=session)
             return Restored(workload_id, workload.get("pool_id"))
 
-        if await self._database.has_transactions():
-            return await self._database.transact(restore)
-        return await self._put_back_in_turn(workload_id)
+        return await self._database.transact(restore)
 
     async def _without_order(self, workload_ids: list[Any]) -> list[int]:
         wanted = sorted(wholes(workload_ids))
@@ -112,17 +110,3 @@ class VanishedOrders:
             await self._workloads.bulk_write(
                 [UpdateOne(query, {"$set": {"next_action": value}}) for value in (other, own)], session=session
             )
-
-    async def _put_back_in_turn(self, workload_id: int) -> Restored | None:
-        """Write the order on a server without transactions; take it off again if the workload was done meanwhile."""
-        copy = await self._copy_without_order(workload_id)
-        if copy is None:
-            return None
-        workload = decoded(copy)
-        await self._workload_store.order([copy])
-        query = {"_id": Int64(workload_id), "next_action": DELETE}
-        with translated(f"checking the order of workload {workload_id}"):
-            if not await self._workloads.count_documents(query, limit=1):
-                await self._orders.delete_one(query)
-                return None
-        return Restored(workload_id, workload.get("pool_id"))

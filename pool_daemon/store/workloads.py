@@ -1,19 +1,26 @@
-"""Workloads and their work orders in the database."""
+"""Workloads and their work orders in the database.
+
+A customer decides how long a workload's document is, up to 16 MB. So what is decided on is read without it: a few
+numbers of each. The document itself comes along only where it is small; a large one is copied later, if it goes.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bson import Decimal128, Int64
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
 from pool_daemon.capacity import fields
+from pool_daemon.capacity.cloud_units import FREE_TYPES, UNIT_FIELDS
 from pool_daemon.capacity.workload import NextAction
-from pool_daemon.errors import UnreadableDocumentError
+from pool_daemon.errors import StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.documents import RAW
-from pool_daemon.store.failures import translated
+from pool_daemon.store.documents import RAW, decoded
+from pool_daemon.store.failures import one_line, translated
 
 WORKLOADS: Final = "workload"
 WORKQUEUE: Final = "workqueue"
@@ -21,8 +28,37 @@ WORKQUEUE: Final = "workqueue"
 DEPLOYED: Final = {"$eq": int(NextAction.DEPLOY), "$not": {"$type": ["array", "decimal"]}}
 """The next action of a deployed workload: a plain comparison finds it in an array, too, that merely holds it."""
 
+BILLED: Final = {"$nin": sorted(FREE_TYPES)}
+"""The types of workloads that may drain something. The index tells; free ones are not even read by the server."""
+
 BATCH: Final = 10_000
 """Ids that one query asks for; a command of any length would be refused."""
+
+SMALL_BYTES: Final = 8192
+"""Documents up to this size are read as they are, in one trip with what is decided on; 500 of them are 4 MB."""
+
+FIELD_BYTES: Final = 1024
+"""A field of a large document that is longer is not read: none from which units are computed is."""
+
+NODE_ID_CHARACTERS: Final = 200
+"""A node's id is as long as the customer likes; so much of it is kept in records."""
+
+
+Order = tuple[Any, RawBSONDocument]
+"""A work order: the workload's id, and its document with the next action "delete"."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployedWorkload:
+    """A deployed workload: what is decided on, and the size of its document in bytes.
+
+    `document` holds `_id`, `pool_id`, `node_id` and the fields from which units are computed. `order` is the work order
+    that deletes it, None if the document is too large to be read before it is known that it goes.
+    """
+
+    document: Mapping[str, Any]
+    size: int
+    order: RawBSONDocument | None
 
 
 class WorkloadStore:
@@ -32,39 +68,47 @@ class WorkloadStore:
         self._workloads = database.collection(WORKLOADS, RAW)
         self._orders = database.collection(WORKQUEUE)
 
-    async def deletion_copies(
+    async def deployed(
         self, pool_ids: Sequence[int], *, limit: int, after: Any = None, session: Session | None = None
     ) -> list[RawBSONDocument]:
-        """Return the deployed workloads of some pools as their work orders would hold them.
+        """Return the deployed workloads of some pools, free ones left out, ordered by pool and id, `limit` at most.
 
-        That is the whole document, byte for byte, with the next action "delete" in its place: the server makes the
-        copy, so no field passes through Python's types. At most `limit` of them; of a single pool those behind the
-        id `after`, in the order of their ids.
+        Of a single pool those behind the id `after`. To be read with `deployed_workload`.
         """
         match: dict[str, Any] = {
             "pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
             "next_action": DEPLOYED,
+            "workload_type": BILLED,
         }
         if after is not None:
             # A plain comparison would see ids of the same type only, and lose those that the order puts behind them.
             match["$expr"] = {"$gt": ["$_id", {"$literal": after}]}
         pipeline: list[dict[str, Any]] = [
             {"$match": match},
-            *([{"$sort": {"_id": 1}}] if len(pool_ids) == 1 else []),
+            {"$sort": {"pool_id": 1, "next_action": 1, "_id": 1}},
             {"$limit": limit},
-            {"$set": {"next_action": int(NextAction.DELETE)}},
+            *_CUT_TO_SIZE,
         ]
-        cursor = self._workloads.aggregate(pipeline, session=session, batchSize=limit)
+        cursor = self._workloads.aggregate(pipeline, session=session, batchSize=limit, allowDiskUse=True)
         with translated("reading deployed workloads"):
             return await cursor.to_list(limit)
 
-    async def mark(self, workload_id: Any, *, was: NextAction, to: NextAction) -> bool:
-        """Change the next action of one workload if it still has `was`; tell whether it had."""
-        with translated("setting next_action"):
-            result = await self._workloads.update_one(
-                {"_id": workload_id, "next_action": int(was)}, {"$set": {"next_action": int(to)}}
-            )
-        return result.modified_count == 1
+    async def order_of(self, workload_id: Any, *, session: Session) -> RawBSONDocument:
+        """Return a workload as the work order that deletes it holds it: byte for byte, but for the next action.
+
+        The server makes the copy, so no field passes through Python's types. Raises StoreConflictError if there is no
+        such workload any more.
+        """
+        pipeline: list[dict[str, Any]] = [
+            {"$match": {"_id": workload_id}},
+            {"$set": {"next_action": int(NextAction.DELETE)}},
+        ]
+        with translated("copying a workload"):
+            found = await self._workloads.aggregate(pipeline, session=session).to_list(1)
+        if not found:
+            raise StoreConflictError("copying a workload: it is gone")
+        copy: RawBSONDocument = found[0]
+        return copy
 
     async def set_next_action(
         self, workload_ids: Sequence[Any], *, was: NextAction, to: NextAction, session: Session
@@ -78,33 +122,25 @@ class WorkloadStore:
             )
         return result.modified_count
 
-    async def order_first(self, copies: Sequence[RawBSONDocument], *, session: Session | None = None) -> None:
+    async def order_first(self, orders: Sequence[Order], *, session: Session) -> None:
         """Put work orders on the queue that the nodes poll; a third of what it costs to look for older ones.
 
         Raises StoreConflictError, a duplicate, if one of the workloads has an order already.
         """
         with translated("writing work orders"):
-            await self._orders.insert_many(copies, ordered=False, session=session)
+            await self._orders.insert_many([copy for _, copy in orders], ordered=False, session=session)
 
-    async def order(self, copies: Iterable[RawBSONDocument], *, session: Session | None = None) -> None:
-        """Put work orders on the queue, each in place of an older one of the same workload if there is one."""
-        # A plain replacement refuses a document with a field whose name begins with a dollar, which an insert takes.
+    async def order(self, orders: Iterable[Order], *, session: Session) -> None:
+        """Put work orders on the queue, each in place of an older one of the same workload if there is one.
+
+        As a literal of a pipeline, for a plain replacement must have no field whose name begins with a dollar sign.
+        """
         upserts = [
-            UpdateOne({"_id": copy["_id"]}, [{"$replaceWith": {"$literal": copy}}], upsert=True) for copy in copies
+            UpdateOne({"_id": workload_id}, [{"$replaceWith": {"$literal": copy}}], upsert=True)
+            for workload_id, copy in orders
         ]
         with translated("writing work orders"):
             await self._orders.bulk_write(upserts, ordered=False, session=session)
-
-    async def is_ordered(self, workload_id: Any) -> bool:
-        """Tell whether there is a work order for a workload."""
-        with translated("looking for a work order"):
-            return await self._orders.find_one({"_id": workload_id}, {"_id": 1}) is not None
-
-    async def is_deployed(self, workload_id: Any) -> bool:
-        """Tell whether a workload is deployed."""
-        query = {"_id": workload_id, "next_action": int(NextAction.DEPLOY)}
-        with translated("looking whether a workload is deployed"):
-            return await self._workloads.find_one(query, {"_id": 1}) is not None
 
     async def pools_of(self, workload_ids: Sequence[Any]) -> list[int]:
         """Return the pool ids of those workloads that are deployed; an id that is no number is nobody's."""
@@ -116,8 +152,12 @@ class WorkloadStore:
         return list(pool_ids)
 
     async def deploying(self, pool_ids: Sequence[int]) -> set[int]:
-        """Return those of some pools that have a deployed workload; only the index is read."""
-        query = {"pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}, "next_action": int(NextAction.DEPLOY)}
+        """Return those of some pools that have a deployed workload which is not free; only the index is read."""
+        query = {
+            "pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
+            "next_action": int(NextAction.DEPLOY),
+            "workload_type": BILLED,
+        }
         with translated("finding the pools that have deployed workloads"):
             return (await self._distinct_pool_ids(query)).intersection(pool_ids)
 
@@ -126,6 +166,57 @@ class WorkloadStore:
         # Of equal numbers the server names one, which may be the decimal of a single broken document. Leaving decimals
         # out in the query would cost a look at every workload, for the index cannot tell.
         return wholes(int(each.to_decimal()) if _is_decimal_number(each) else each for each in found)
+
+
+def deployed_workload(raw: RawBSONDocument) -> DeployedWorkload:
+    """Read one of the documents that `WorkloadStore.deployed` returns.
+
+    Raises UnreadableDocumentError if its bytes are no BSON that Python can hold.
+    """
+    try:
+        order = raw.get("copy")
+        source: Mapping[str, Any] = raw if order is None else order
+        document = {name: plain(source[name]) for name in _READ if name in source}
+        return DeployedWorkload({**document, "_id": plain(raw["_id"])}, raw["size_in_bytes"], order)
+    except (BSONError, ValueError, OverflowError) as error:
+        raise UnreadableDocumentError(f"not decodable: {one_line(error)}") from error
+
+
+def plain(value: Any) -> Any:
+    """Decode a value that was read as a raw document; any other is returned as it is."""
+    return decoded(value) if isinstance(value, RawBSONDocument) else value
+
+
+_READ: Final = ("pool_id", "node_id", *UNIT_FIELDS)
+
+
+def _bounded(name: str) -> dict[str, Any]:
+    """Return the expression of a field of a document that is not read as it is, left out if it is too long."""
+    fits = {"$lte": [{"$bsonSize": {"value": f"$copy.{name}"}}, FIELD_BYTES]}
+    return {"$cond": [{"$and": [{"$gt": ["$size_in_bytes", SMALL_BYTES]}, fits]}, f"$copy.{name}", "$$REMOVE"]}
+
+
+_CUT_NODE_ID: Final = {
+    "$cond": [
+        {"$and": [{"$gt": ["$size_in_bytes", SMALL_BYTES]}, {"$eq": [{"$type": "$copy.node_id"}, "string"]}]},
+        {"$substrCP": ["$copy.node_id", 0, NODE_ID_CHARACTERS]},
+        "$$REMOVE",
+    ]
+}
+
+_CUT_TO_SIZE: Final[Sequence[dict[str, Any]]] = (
+    {"$project": {"copy": "$$ROOT", "size_in_bytes": {"$bsonSize": "$$ROOT"}}},
+    {"$set": {"copy.next_action": int(NextAction.DELETE)}},
+    {
+        "$project": {
+            "size_in_bytes": 1,
+            **{name: _bounded(name) for name in ("pool_id", *UNIT_FIELDS)},
+            "node_id": _CUT_NODE_ID,
+            "copy": {"$cond": [{"$lte": ["$size_in_bytes", SMALL_BYTES]}, "$copy", "$$REMOVE"]},
+        }
+    },
+)
+"""The stages that leave of each document its size, and itself if it is small, else the fields that are decided on."""
 
 
 def _is_decimal_number(value: Any) -> bool:

@@ -15,12 +15,11 @@ from fail_point import fail_point, times_entered
 from pymongo import MongoClient
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.errors import StoreError, StoreUnavailableError
-from pool_daemon.store.cases import OversizedBatchError, Settlement
+from pool_daemon.errors import StoreConflictError, StoreError, StoreUnavailableError
+from pool_daemon.store.cases import Limits, Settlement
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.decommissions import Decommissions
-from pool_daemon.store.workloads import WorkloadStore
+from pool_daemon.store.workloads import WorkloadStore, deployed_workload
 
 Client = MongoClient[dict[str, Any]]
 
@@ -246,31 +245,174 @@ async def test_a_commit_whose_answer_never_comes_raises_and_settling_again_does_
     assert_decommissioned(explorer, pool.workload_ids)
 
 
-async def test_several_pools_with_more_workloads_than_a_batch_holds_are_refused_whole(
+BYTES = 2**20
+
+
+async def test_of_several_pools_those_that_do_not_fit_are_left_over_whole(
     explorer: Explorer, database: Database
 ) -> None:
-    pools = [explorer.buy_expired(*[CONTAINER] * 3) for _ in range(2)]
-    with pytest.raises(OversizedBatchError):
-        await decommissions_of(database).settle([pool.pool_id for pool in pools], now=now(), most=5)
-    for pool in pools:
+    pools = [explorer.buy_expired(*[CONTAINER] * 3) for _ in range(3)]
+    settlement = await decommissions_of(database).settle(
+        [pool.pool_id for pool in pools], now=now(), limits=Limits(workloads=5, size=BYTES)
+    )
+    assert settlement.left_over == [pool.pool_id for pool in pools[1:]]
+    assert_decommissioned(explorer, pools[0].workload_ids)
+    for pool in pools[1:]:
         assert_untouched(explorer, pool.workload_ids)
+
+
+async def settle_in_portions(decommissions: Decommissions, pool: Purchase, limits: Limits) -> list[Settlement]:
+    """Settle a pool until nothing of it is left."""
+    portions = [await decommissions.settle([pool.pool_id], now=now(), limits=limits)]
+    while (rest := portions[-1].rest) is not None:
+        assert rest.pool_id == pool.pool_id
+        portions.append(await decommissions.settle([pool.pool_id], now=now(), limits=limits, after=rest.after))
+    return portions
 
 
 async def test_one_pool_with_more_workloads_than_a_batch_holds_is_done_in_steps_even_if_the_first_ones_stay(
     explorer: Explorer, database: Database
 ) -> None:
-    pool = explorer.buy_expired(*[FREE[0]] * 12, *[CONTAINER] * 13)
-    decommissions = decommissions_of(database)
-    steps, after = 0, None
-    while True:
-        settlement = await decommissions.settle([pool.pool_id], now=now(), most=5, after=after)
-        steps += 1
-        after = settlement.continue_after
-        if after is None:
-            break
-    assert steps == 5
+    pool = explorer.buy(Rates(0.5, 1e9, 0), [*[VOLUME] * 12, *[CONTAINER] * 13], bought_at=now() - 3600)
+    portions = await settle_in_portions(decommissions_of(database), pool, Limits(workloads=5, size=BYTES))
+    assert len(portions) == 5
     assert_untouched(explorer, pool.workload_ids[:12])
     assert_decommissioned(explorer, pool.workload_ids[12:])
+
+
+async def test_free_workloads_are_not_even_looked_at(explorer: Explorer, database: Database) -> None:
+    pool = explorer.buy_expired(*[FREE[0]] * 12, *[CONTAINER] * 3)
+    portions = await settle_in_portions(decommissions_of(database), pool, Limits(workloads=5, size=BYTES))
+    assert len(portions) == 1
+    assert_untouched(explorer, pool.workload_ids[:12])
+    assert_decommissioned(explorer, pool.workload_ids[12:])
+
+
+def lengthen(explorer: Explorer, workload_ids: list[int], *, size: int) -> None:
+    """Have workloads carry a description of so many bytes."""
+    explorer.workloads.update_many({"_id": {"$in": workload_ids}}, {"$set": {"description": "x" * size}})
+
+
+async def test_a_pool_of_large_workloads_goes_in_portions_of_so_many_bytes(
+    explorer: Explorer, database: Database
+) -> None:
+    pool = explorer.buy_expired(*[CONTAINER] * 7)
+    lengthen(explorer, pool.workload_ids, size=300_000)
+    portions = await settle_in_portions(decommissions_of(database), pool, Limits(workloads=100, size=BYTES))
+    assert [len(portion.decommissioned) for portion in portions] == [3, 3, 1]
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_a_workload_larger_than_a_portion_goes_alone(explorer: Explorer, database: Database) -> None:
+    pool = explorer.buy_expired(*[CONTAINER] * 2)
+    lengthen(explorer, pool.workload_ids, size=15_000_000)
+    portions = await settle_in_portions(decommissions_of(database), pool, Limits(workloads=100, size=BYTES))
+    assert [len(portion.decommissioned) for portion in portions] == [1, 1]
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_behind_a_pool_of_large_workloads_the_others_are_left_over(
+    explorer: Explorer, database: Database
+) -> None:
+    pools = [explorer.buy_expired(CONTAINER) for _ in range(3)]
+    lengthen(explorer, pools[1].workload_ids, size=BYTES)
+    settlement = await decommissions_of(database).settle(
+        [pool.pool_id for pool in pools], now=now(), limits=Limits(workloads=100, size=BYTES)
+    )
+    assert settlement.left_over == [pool.pool_id for pool in pools[1:]]
+    assert settlement.look_again == {}
+    assert_decommissioned(explorer, pools[0].workload_ids)
+    assert_untouched(explorer, [*pools[1].workload_ids, *pools[2].workload_ids])
+
+
+async def test_of_a_large_workload_only_what_is_decided_on_is_read_before_it_goes(
+    explorer: Explorer, database: Database
+) -> None:
+    pool = explorer.buy(Rates(1e6, 1e6, 0), [CONTAINER])
+    lengthen(explorer, pool.workload_ids, size=1_000_000)
+    explorer.workloads.update_many({}, {"$set": {"node_id": "n" * 1_000_000}})
+    (raw,) = await WorkloadStore(database=database).deployed([pool.pool_id], limit=10)
+    assert len(raw.raw) < 2000
+    workload = deployed_workload(raw)
+    assert workload.size > 2_000_000
+    assert workload.order is None
+    assert workload.document["capcity"] == explorer.workloads.find_one({"_id": pool.workload_ids[0]})["capcity"]
+
+
+async def test_a_pool_with_megabytes_of_nodes_and_ids_is_read_without_them(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    grown = {"node_ids": ["n" * 1000] * 8000, "active_workload_ids": list(range(10**9, 10**9 + 200_000))}
+    explorer.pools.update_one({"_id": pool.pool_id}, {"$set": grown})
+    before = explorer.bytes_of(explorer.pools, pool.pool_id)
+    settlement = await decommissions.settle([pool.pool_id], now=now())
+    assert settlement.cases[0].as_read.node_ids is None
+    assert_decommissioned(explorer, pool.workload_ids)
+    assert len(explorer.bytes_of(explorer.pools, pool.pool_id)) == len(before)
+
+
+async def test_an_older_order_of_a_workload_with_a_dollar_sign_is_replaced_too(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    (workload_id,) = pool.workload_ids
+    document = explorer.workloads.find_one_and_delete({"_id": workload_id})
+    explorer.workloads.insert_one({**document, "$odd": {"$set": "$literal"}})
+    explorer.orders.insert_one({"_id": workload_id, "next_action": 3})
+    await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, [workload_id])
+
+
+async def test_a_pool_at_the_end_of_all_time_loses_its_workloads(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"cus": 0.0, "last_updated": Int64(2**63 - 1)}})
+    before = explorer.bytes_of(explorer.pools, pool.pool_id)
+    await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, pool.workload_ids)
+    assert explorer.bytes_of(explorer.pools, pool.pool_id) == before
+
+
+async def test_a_field_that_a_pool_lacks_is_zero_and_stays_missing(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    lacking = ("ipv4us", "active_ipv4", "sponsor_tid", "sus", "active_su")
+    explorer.pools.update_one({"_id": pool.pool_id}, {"$unset": dict.fromkeys(lacking, "")})
+    before = explorer.pools.find_one({"_id": pool.pool_id})
+    await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, pool.workload_ids)
+    assert set(explorer.pools.find_one({"_id": pool.pool_id})) == set(before)
+
+
+async def test_what_another_transaction_has_written_is_given_up_in_milliseconds(
+    explorer: Explorer, decommissions: Decommissions, mongo: Client
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    with mongo.start_session() as session, session.start_transaction():
+        explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"x_note": 1}}, session=session)
+        began_at = time.monotonic()
+        with pytest.raises(StoreConflictError):
+            await decommissions.settle([pool.pool_id], now=now())
+        assert time.monotonic() - began_at < 0.5
+        session.abort_transaction()
+    await decommissions.settle([pool.pool_id], now=now())
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_a_duplicate_that_stays_is_no_matter_of_who_was_faster(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    explorer.orders.create_index("node_id", unique=True)
+    node_id = explorer.workloads.find_one({"_id": pool.workload_ids[0]})["node_id"]
+    explorer.orders.insert_one({"_id": "another", "node_id": node_id})
+    with pytest.raises(StoreError) as raised:
+        await decommissions.settle([pool.pool_id], now=now())
+    assert not isinstance(raised.value, StoreConflictError)
+    assert_untouched(explorer, pool.workload_ids)
 
 
 async def test_an_older_order_is_replaced_and_the_others_of_the_batch_are_not_held_up(
@@ -283,7 +425,7 @@ async def test_an_older_order_is_replaced_and_the_others_of_the_batch_are_not_he
     assert_decommissioned(explorer, workload_ids)
 
 
-async def test_a_workload_that_is_deployed_again_and_goes_again_at_the_same_end_leaves_two_records(
+async def test_a_workload_that_is_deployed_again_and_goes_again_at_the_same_end_leaves_a_record_each_time(
     explorer: Explorer, decommissions: Decommissions
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
@@ -291,20 +433,21 @@ async def test_a_workload_that_is_deployed_again_and_goes_again_at_the_same_end_
     await decommissions.settle([pool.pool_id], now=now())
     explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 3}})
     await decommissions.settle([pool.pool_id], now=now())
+    explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 3}})
+    await decommissions.settle([pool.pool_id], now=now())
     assert explorer.next_actions([workload_id]) == [4]
-    assert explorer.events.count_documents({"workload_id": workload_id}) == 2
+    assert explorer.events.count_documents({"workload_id": workload_id}) == 3
 
 
 async def test_the_portions_of_a_pool_leave_out_no_id_whatever_its_type(
     explorer: Explorer, decommissions: Decommissions
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
-    ids = [1, 2, 3, "a", "b"]
+    ids: list[Any] = [1, 2, 3, "a", "b", {"of": "fields"}]
     explorer.workloads.insert_many([explorer.new_workload(pool.pool_id, CONTAINER) | {"_id": each} for each in ids])
-    after = (await decommissions.settle([pool.pool_id], now=now(), most=2)).continue_after
-    while after is not None:
-        after = (await decommissions.settle([pool.pool_id], now=now(), most=2, after=after)).continue_after
-    assert set(explorer.next_actions([*ids, *pool.workload_ids])) == {4}
+    await settle_in_portions(decommissions, pool, Limits(workloads=2, size=BYTES))
+    assert explorer.workloads.count_documents({"pool_id": pool.pool_id, "next_action": 4}) == len(ids) + 1
+    assert explorer.events.count_documents({}) == len(ids) + 1
 
 
 async def test_the_pools_of_workloads_are_found_whatever_number_they_are_stored_as(
@@ -321,154 +464,3 @@ async def test_the_pools_of_workloads_are_found_whatever_number_they_are_stored_
 
 async def test_more_ids_than_one_command_could_hold_are_asked_for_in_several(database: Database) -> None:
     assert await WorkloadStore(database=database).pools_of(range(1_200_000)) == []
-
-
-@pytest_asyncio.fixture
-async def in_turn(standalone: EmbeddedMongod, database_name: str) -> AsyncIterator[Decommissions]:
-    database = connect(uri=standalone.uri, name=database_name)
-    yield decommissions_of(database)
-    database.close()
-
-
-async def test_without_transactions_a_batch_is_written_step_by_step(
-    lone_explorer: Explorer, in_turn: Decommissions
-) -> None:
-    pool = lone_explorer.buy(Rates(0.5, 1e9, 0), [CONTAINER, VOLUME], bought_at=now() - 3600)
-    container, volume = pool.workload_ids
-    settlement = await in_turn.settle([pool.pool_id], now=now())
-    assert [gone.workload_id for gone in settlement.decommissioned] == [container]
-    assert_decommissioned(lone_explorer, [container])
-    assert_untouched(lone_explorer, [volume])
-
-
-async def test_without_transactions_a_top_up_before_the_first_write_keeps_every_workload(
-    lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
-) -> None:
-    pool = lone_explorer.buy_expired(CONTAINER)
-    settlement = await during(
-        lone_client, in_turn, pool, "update", lambda: lone_explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6))
-    )
-    assert_untouched(lone_explorer, pool.workload_ids)
-    assert list(settlement.look_again) == [pool.pool_id]
-
-
-async def test_without_transactions_a_top_up_before_the_order_takes_the_marks_back(
-    lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
-) -> None:
-    """The daemon's second aggregate command counts whether the pool is still as it was saved."""
-    pool = lone_explorer.buy_expired(CONTAINER)
-    settlement = await during(
-        lone_client,
-        in_turn,
-        pool,
-        "aggregate",
-        lambda: lone_explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6)),
-        mode={"skip": 1},
-    )
-    assert_untouched(lone_explorer, pool.workload_ids)
-    assert list(settlement.look_again) == [pool.pool_id]
-
-
-async def test_without_transactions_what_a_node_finishes_meanwhile_gets_no_order_and_no_record(
-    lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
-) -> None:
-    pool = lone_explorer.buy_expired(CONTAINER, CONTAINER)
-    finished, running = pool.workload_ids
-    settlement = await during(
-        lone_client,
-        in_turn,
-        pool,
-        "update",
-        lambda: lone_explorer.workloads.update_one({"_id": finished}, {"$set": {"next_action": 6}}),
-    )
-    assert [gone.workload_id for gone in settlement.decommissioned] == [running]
-    assert_decommissioned(lone_explorer, [running])
-    assert lone_explorer.next_actions([finished]) == [6]
-    assert lone_explorer.orders.count_documents({"_id": finished}) == 0
-    assert lone_explorer.events.count_documents({"workload_id": finished}) == 0
-
-
-AT_THE_END = ("delete", 0)
-
-EVERY_STEP = [
-    pytest.param("distinct", 0, id="before its intents are written"),
-    pytest.param("update", 1, id="at its intents"),
-    pytest.param("update", 2, id="at the first mark"),
-    pytest.param("update", 3, id="at the second mark"),
-    pytest.param("aggregate", 1, id="at the look whether it was topped up"),
-    pytest.param("update", 4, id="at the orders"),
-    pytest.param("update", 5, id="at the records"),
-    pytest.param(*AT_THE_END, id="at the end"),
-]
-"""The commands after which a pool with two workloads is half done: the name, and how many come before it."""
-
-BAD_VALUE = 2
-
-
-async def cut_off(mongo: Client, decommissions: Decommissions, pool: Purchase, command: str, skip: int) -> None:
-    """Settle a pool until a command of the daemon fails."""
-    with (
-        fail_point(mongo, command, mode={"skip": skip}, errorCode=BAD_VALUE),
-        pytest.raises(StoreError),
-    ):
-        await decommissions.settle([pool.pool_id], now=now())
-
-
-@pytest.mark.parametrize(("command", "skip"), EVERY_STEP)
-async def test_without_transactions_what_was_cut_off_is_made_up_for_by_the_next(
-    command: str, skip: int, lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
-) -> None:
-    pool = lone_explorer.buy_expired(CONTAINER, CONTAINER)
-    await cut_off(lone_client, in_turn, pool, command, skip)
-
-    await in_turn.make_up()
-    await in_turn.settle([pool.pool_id], now=now())
-
-    assert_decommissioned(lone_explorer, pool.workload_ids)
-    assert lone_explorer.database["pool-daemon-intents"].count_documents({}) == 0
-
-
-@pytest.mark.parametrize(("command", "skip"), EVERY_STEP[:-3])
-async def test_without_transactions_what_was_cut_off_before_an_order_stays_if_the_pool_is_topped_up(
-    command: str, skip: int, lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
-) -> None:
-    pool = lone_explorer.buy_expired(CONTAINER, CONTAINER)
-    await cut_off(lone_client, in_turn, pool, command, skip)
-    lone_explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6))
-
-    await in_turn.make_up()
-    await in_turn.settle([pool.pool_id], now=now())
-
-    assert_untouched(lone_explorer, pool.workload_ids)
-
-
-@pytest.mark.parametrize(("command", "skip"), EVERY_STEP[-2:])
-async def test_without_transactions_what_was_ordered_is_not_undone(
-    command: str, skip: int, lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
-) -> None:
-    pool = lone_explorer.buy_expired(CONTAINER, CONTAINER)
-    await cut_off(lone_client, in_turn, pool, command, skip)
-    lone_explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6))
-
-    await in_turn.make_up()
-
-    assert_decommissioned(lone_explorer, pool.workload_ids)
-
-
-async def test_intents_that_make_no_sense_are_passed_over(
-    lone_explorer: Explorer, lone_client: Client, in_turn: Decommissions
-) -> None:
-    pool = lone_explorer.buy_expired(CONTAINER)
-    nonsense: list[Any] = [
-        {},
-        {"record": 7},
-        {"record": {"_id": 7}},
-        {"record": {"_id": "x", "workload_id": {"$x": 1}}},
-    ]
-    lone_explorer.database["pool-daemon-intents"].insert_many(nonsense)
-    await cut_off(lone_client, in_turn, pool, *AT_THE_END)
-
-    await in_turn.make_up()
-
-    assert_decommissioned(lone_explorer, pool.workload_ids)
-    assert lone_explorer.database["pool-daemon-intents"].count_documents({}) == len(nonsense)

@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.expiry.expiry_pass import Expirer
 from pool_daemon.scheduling.agenda import Agenda
-from pool_daemon.scheduling.expirer import Expirer
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.scheduling.restraints import NoBrake, Restraints
@@ -172,7 +172,9 @@ async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settle
     assert explorer.next_actions(poison.workload_ids) == [4]
 
 
-async def test_unreadable_documents_are_told_once_and_left_as_they_are(explorer: Explorer, expirer: Expirer) -> None:
+async def test_unreadable_documents_are_told_once_and_left_as_they_are(
+    explorer: Explorer, expirer: Expirer, agenda: Agenda
+) -> None:
     good = explorer.buy_expired(CONTAINER)
     strange = explorer.buy_expired(CONTAINER, cus="many")
     never = explorer.buy_expired(empty_at="soon")
@@ -180,7 +182,7 @@ async def test_unreadable_documents_are_told_once_and_left_as_they_are(explorer:
     explorer.workloads.insert_one(unknown)
     with capture_logs() as logs:
         for moment in (now(), now() + 1):
-            expirer._agenda.rescan()
+            agenda.rescan()
             await expirer.run_pass(moment)
     told = [
         (entry["event"], entry.get("pool", entry.get("workload"))) for entry in logs if "unreadable" in entry["event"]
@@ -197,6 +199,7 @@ async def test_a_pool_that_was_set_aside_is_late_from_its_end_and_not_from_its_n
     explorer: Explorer, expirer: Expirer
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)  # an hour ago
+    explorer.buy_expired(CONTAINER)
     explorer.database.create_collection("workqueue", validator={"pool_id": {"$ne": pool.pool_id}})
     assert (await expirer.run_pass(now())).set_aside == 1
     explorer.database.command("collMod", "workqueue", validator={})

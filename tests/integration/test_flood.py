@@ -12,9 +12,9 @@ from explorer import CONTAINER, Explorer, Purchase
 from pymongo import MongoClient
 
 from pool_daemon.clock import SystemClock
+from pool_daemon.expiry.expiry_pass import Expirer
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.brake import Brake
-from pool_daemon.scheduling.expirer import Expirer
 from pool_daemon.scheduling.gate import Gates
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reports import Reports

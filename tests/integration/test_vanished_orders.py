@@ -16,7 +16,6 @@ from explorer import CONTAINER, VOLUME, Explorer
 from fail_point import fail_point, times_entered
 from pymongo import MongoClient
 
-from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.paging import PAGE
 from pool_daemon.store.setup import setup
@@ -187,28 +186,3 @@ async def test_an_order_that_comes_back_by_itself_is_not_replaced(
     restored = await during(mongo, orders, workload_id, "update", lambda: explorer.orders.insert_one(dict(theirs)))
     assert restored is None
     assert explorer.orders.find_one({"_id": workload_id}) == theirs
-
-
-@pytest_asyncio.fixture
-async def in_turn(standalone: EmbeddedMongod, database_name: str) -> AsyncIterator[VanishedOrders]:
-    database = connect(uri=standalone.uri, name=database_name)
-    yield VanishedOrders(database=database)
-    database.close()
-
-
-async def test_without_transactions_an_order_is_put_back_too(lone_explorer: Explorer, in_turn: VanishedOrders) -> None:
-    """As after a decommissioning that was cut off between its steps."""
-    workload_id = being_deleted(lone_explorer, ordered=False)
-    assert await in_turn.put_back(workload_id) == Restored(workload_id, 910_000_001)
-    assert_ordered(lone_explorer, workload_id)
-    assert await in_turn.put_back(workload_id) is None
-
-
-@pytest.mark.parametrize("command", ["update", "aggregate"])
-async def test_without_transactions_the_order_of_a_workload_that_is_done_meanwhile_is_taken_off_again(
-    lone_explorer: Explorer, lone_client: Client, in_turn: VanishedOrders, command: str
-) -> None:
-    """The daemon's update writes the order, its aggregate looks at the workload once more."""
-    workload_id = being_deleted(lone_explorer, ordered=False)
-    assert await during(lone_client, in_turn, workload_id, command, done(lone_explorer, workload_id)) is None
-    assert lone_explorer.orders.count_documents({}) == 0

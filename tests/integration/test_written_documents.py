@@ -55,10 +55,10 @@ def test_an_event_says_what_went_where_when_and_why(explorer: Explorer, ledger: 
     ledger.wait_for_decommissions(pool.workload_ids, within_seconds=AT_ONCE_SECONDS)
 
     event = explorer.only_event(pool)
+    assert isinstance(event.pop("_id"), ObjectId)
     assert isinstance(event.pop("decommissioned_at"), datetime)
     assert event.pop("by")
     assert event == {
-        "_id": f"{workload_id}/{pool.pool_id}/{pool.empty_at}",
         "kind": "decommissioned",
         "workload_id": workload_id,
         "pool_id": pool.pool_id,
@@ -171,7 +171,7 @@ def test_no_documents_but_those_of_the_transition_are_written(
         ("capacity-pools", pool.pool_id),
         ("workload", workload_id),
         ("workqueue", workload_id),
-        ("pool-daemon-events", f"{workload_id}/{pool.pool_id}/{pool.empty_at}"),
+        ("pool-daemon-events", explorer.only_event(pool)["_id"]),
     }
 
 

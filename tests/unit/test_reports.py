@@ -5,7 +5,6 @@ from structlog.testing import capture_logs
 from telemetry_scene import gone, new_observer
 
 from pool_daemon.capacity.pool import new_pool
-from pool_daemon.capacity.verdict import Verdict
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.settings.sections import Log
 from pool_daemon.store.cases import Case, Settlement, Unreadable
@@ -30,7 +29,7 @@ def settlement_of(*workload_ids: int) -> Settlement:
     pool = new_pool(POOL_ID, 144, 0, None, now=EMPTY_AT)
     pool.empty_at = EMPTY_AT
     workloads = tuple(gone(workload_id, POOL_ID, empty_at=EMPTY_AT) for workload_id in workload_ids)
-    return Settlement([Case(pool, pool, Verdict((), (), None), workloads, ())])
+    return Settlement([Case(pool, pool, workloads, (None,) * len(workloads), (1,) * len(workloads))])
 
 
 @pytest.mark.parametrize(

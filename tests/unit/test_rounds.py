@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.scheduling.alarm import Alarm
-from pool_daemon.scheduling.expirer import PassReport
 from pool_daemon.scheduling.gate import STOPPING
 from pool_daemon.scheduling.rounds import Rounds
 from pool_daemon.telemetry.observer import Observer

@@ -1,0 +1,391 @@
+"""One pass over all that is due, from begin to end: it is settled in batches, and what fails is isolated."""
+
+import asyncio
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import (
+    CommonCauseError,
+    PoolDaemonError,
+    Scope,
+    StoreConflictError,
+    StoreError,
+    StoreOverloadError,
+)
+from pool_daemon.expiry.batches import Batch, Batches
+from pool_daemon.expiry.evidence import SAMPLE, Evidence
+from pool_daemon.scheduling.agenda import Agenda, Work
+from pool_daemon.scheduling.reports import Reports
+from pool_daemon.scheduling.restraints import Origin, Restraints
+from pool_daemon.scheduling.throttle import Throttle
+from pool_daemon.settings import sections
+from pool_daemon.store.cases import Limits, Settlement
+from pool_daemon.store.decommissions import MOST_BYTES
+from pool_daemon.store.failures import one_line, timed_out
+from pool_daemon.store.pools import DuePool
+from pool_daemon.store.store import Store
+
+HEED_SECONDS: Final = 0.25
+"""How soon a stop is noticed while the nodes are spared."""
+
+LONGEST_LOCK_WAIT_SECONDS: Final = 4
+"""A pool that another writer keeps locked is tried again this often at least. The first wait is a second."""
+
+LOCKS_REMEMBERED: Final = 10_000
+"""Locked pools whose tries are counted; one more waits a second each time."""
+
+MOST_HALVINGS: Final = 11
+"""So often the batches are halved at most if the server takes too long for them: 2,000 workloads become one."""
+
+log = structlog.get_logger("pool_daemon.expirer")
+
+
+@dataclass(slots=True)
+class PassReport:
+    """What one pass came to; instants are unix seconds.
+
+    `next_at` is when the next pass is due, by `next_pool_id` running empty if that is not None. `cut_short_by` says why
+    not everything due was settled: a closed gate's reason, or that the daemon is stopping; None if it was. `failure` is
+    the cause that all pools which were tried have in common; they stay due.
+    """
+
+    settled: int = 0
+    decommissioned: int = 0
+    set_aside: int = 0
+    next_at: int | None = None
+    next_pool_id: int | None = None
+    cut_short_by: str | None = None
+    failure: CommonCauseError | None = None
+
+
+class Expirer:
+    """Runs passes over what is due, one after the other.
+
+    The settings say how many transactions are in flight at once, how much one takes, and how many orders a second may
+    be given. A gate of the restraints that closes lets a running pass finish the batches in flight and return.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        agenda: Agenda,
+        restraints: Restraints,
+        reports: Reports,
+        clock: Clock,
+        settings: sections.Expiry,
+    ) -> None:
+        self.store = store
+        self.agenda = agenda
+        self.restraints = restraints
+        self.reports = reports
+        self.clock = clock
+        self.throttle = Throttle(clock=clock, settings=settings)
+        self.evidence = Evidence(is_blamed=restraints.quarantine.knows)
+        self._halvings = 0
+        self._locked: dict[int, int] = {}
+
+    def limits(self) -> Limits:
+        """Return how much one batch may take: less while the server takes too long for as much as that."""
+        return Limits(max(1, self.throttle.batch_workloads >> self._halvings), MOST_BYTES >> self._halvings)
+
+    def took_too_long(self) -> None:
+        """Have batches take half as much."""
+        self._halvings = min(MOST_HALVINGS, self._halvings + 1)
+
+    async def run_pass(self, now: int) -> PassReport:
+        """Settle everything due at the unix second `now`, then find out what falls due next.
+
+        With a gate closed nothing is settled and the agenda forgotten, to be made up for by a full scan when the gate
+        opens; but the next deadline is found: a standby keeps warm. Raises StoreUnavailableError or StoreRefusedError;
+        what was not settled stays on the agenda.
+        """
+        report = PassReport(cut_short_by=self.restraints.gate.closed_by())
+        if report.cut_short_by is None:
+            now = await ExpiryPass(self, report).run(now)
+        else:
+            self.agenda.forget()
+        await self._find_next(now, report)
+        return report
+
+    def lock_wait_seconds(self, pool_id: int) -> int:
+        """Return how long a locked pool waits, longer each time; and tell of it the first time."""
+        tries = self._locked.pop(pool_id, 0)
+        if not tries:
+            self.reports.locked(pool_id)
+        if len(self._locked) < LOCKS_REMEMBERED:
+            self._locked[pool_id] = tries + 1
+        return min(LONGEST_LOCK_WAIT_SECONDS, 1 << min(tries, 8))
+
+    def settled(self, pool_ids: Sequence[int]) -> None:
+        """Record that a batch went through: its pools are not locked, and the next may take twice as much."""
+        self._halvings = max(0, self._halvings - 1)
+        if self._locked:
+            for pool_id in pool_ids:
+                self._locked.pop(pool_id, None)
+
+    async def _find_next(self, now: int, report: PassReport) -> None:
+        """Find the next deadline; after a pass that failed only what is yet to fall due, for the rest waits anyway."""
+        report.next_at = self.agenda.next_at() if report.failure is None else None
+        following = await self.store.pools.next_deadline(now)
+        if following is not None and (report.next_at is None or following.empty_at <= report.next_at):
+            report.next_at = following.empty_at
+            report.next_pool_id = following.pool_id
+
+
+class ExpiryPass:
+    """One pass of an expirer, which writes into `report` what it comes to.
+
+    Its state belongs to it alone: what it took off the agenda, the batches in flight, and those that failed. At every
+    await the world may change: a batch is decided and written within one transaction, and whatever is added to the
+    agenda meanwhile is taken up within a second, or by the pass after.
+    """
+
+    def __init__(self, expirer: Expirer, report: PassReport) -> None:
+        self._expirer = expirer
+        self._report = report
+        self._agenda = expirer.agenda
+        self._gate = expirer.restraints.gate
+        self._batches = Batches(
+            store=expirer.store,
+            limits=expirer.limits,
+            in_order=expirer.throttle.engaged,
+            on_unreadable=expirer.reports.unreadable_pools,
+        )
+        self._evidence = expirer.evidence
+        self._taken: list[Work] = []
+        self._until = 0
+        self._running: set[asyncio.Task[None]] = set()
+        self._failed: list[Batch] = []
+
+    async def run(self, now: int) -> int:
+        """Settle everything due; return the unix second up to which that was taken up, as time goes on meanwhile."""
+        self._expirer.reports.begin()
+        self._evidence.begin_pass()
+        finished = False
+        try:
+            await self._take(self._agenda.take(now), now)
+            await self._settle_all()
+            await self._blame()
+            finished = self._report.cut_short_by is None and self._report.failure is None
+        finally:
+            if finished:
+                self._finish(now)
+            else:
+                for work in self._taken:
+                    self._agenda.put_back(work)
+            await self._batches.close()
+        return self._until
+
+    def _finish(self, began_at: int) -> None:
+        self._agenda.finished(self._until)
+        if self._taken[0].after is None:
+            self._agenda.rescanned(began_at)
+
+    async def _take(self, work: Work, now: int) -> None:
+        """Take up some work; the brake inspects it before any of it is settled."""
+        self._taken.append(work)
+        self._until = now
+        if work.after is None:
+            await self._report_unreadable_deadlines()
+        self._expirer.reports.asked_for(work.asked_for)
+        written = set(work.written)
+        if work.workload_ids:
+            written.update(await self._expirer.store.workloads.pools_of(list(work.workload_ids)))
+        pools = await self._expirer.store.pools.due_among(work.asked_for.keys() | written, until=now)
+        await self._expirer.restraints.brake.inspect(work.after, now, written)
+        by_id = {
+            Origin.WRITTEN: [pool for pool in pools if pool.pool_id in written],
+            Origin.DUE: [pool for pool in pools if pool.pool_id not in written],
+        }
+        self._batches.add_work(by_id, after=work.after, now=now)
+
+    async def _report_unreadable_deadlines(self) -> None:
+        """Tell which pools will never be found due; if that cannot be found out now, what is due comes first."""
+        try:
+            self._expirer.reports.unreadable_pools(await self._expirer.store.pools.unreadable_deadlines())
+        except StoreError as error:
+            if error.scope is not Scope.UNKNOWN:
+                raise
+            log.debug("unreadable_deadlines_unknown", reason=str(error))
+
+    async def _settle_all(self) -> None:
+        """Settle batch after batch, some at once, until there is none left and none can be added by those in flight.
+
+        When one fails, those in flight are finished first. They are never cancelled: a transaction cut off in the
+        middle would hold its pools until the server gives up.
+        """
+        try:
+            while self._goes_on():
+                await self._take_more()
+                batch = await self._batches.take()
+                if batch is not None:
+                    await self._start(batch)
+                elif self._running:
+                    await self._wait(within_seconds=self._seconds_to_fresh())
+                elif not await self._isolate():
+                    return
+        finally:
+            results = await asyncio.gather(*self._running, return_exceptions=True)
+            self._expirer.restraints.brake.passed()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _goes_on(self) -> bool:
+        """Return whether the gate has been open until this very moment; once closed, something was left out."""
+        self._report.cut_short_by = self._report.cut_short_by or self._gate.closed_by()
+        return self._report.cut_short_by is None
+
+    async def _take_more(self) -> None:
+        """Take up what has fallen due or was asked for since, once a second.
+
+        Not while a full scan is wanted: that is for the pass after this one, which must not be put off.
+        """
+        now = math.floor(self._expirer.clock.now())
+        # The gate knows whether this very reading of the clock can be trusted; after an await it speaks of another.
+        if now > self._until and self._takes_more():
+            await self._take(self._agenda.take_more(now, after=self._until), now)
+
+    def _takes_more(self) -> bool:
+        return self._gate.closed_by() is None and not self._agenda.rescan_wanted
+
+    def _seconds_to_fresh(self) -> float | None:
+        """Return how long it is until something else can have fallen due; None if that is not taken up any more."""
+        return max(0.0, self._until + 1 - self._expirer.clock.now()) if self._takes_more() else None
+
+    async def _start(self, batch: Batch) -> None:
+        """Start to settle a batch as soon as there is room for it, unless a gate closes before."""
+        while len(self._running) >= self._expirer.throttle.concurrency:
+            await self._wait()
+        await self._spare_the_nodes()
+        allowed = await self._expirer.restraints.sift(batch.pools, batch.origin, now=batch.now)
+        if allowed and self._goes_on():
+            settling = self._settle(replace(batch, pools=allowed))
+            self._running.add(asyncio.create_task(settling, name="settle"))
+
+    async def _spare_the_nodes(self) -> None:
+        """Wait until more orders may be given, or a gate closes."""
+        while True:
+            wait_seconds = self._expirer.throttle.wait_seconds()
+            if not wait_seconds or self._gate.closed_by() is not None:
+                return
+            await asyncio.sleep(min(wait_seconds, HEED_SECONDS))
+
+    async def _wait(self, *, within_seconds: float | None = None) -> None:
+        """Wait for the first batch in flight to finish, for a while at most; raise what it raised."""
+        finished, _ = await asyncio.wait(self._running, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
+        self._running -= finished
+        for task in finished:
+            task.result()
+
+    async def _settle(self, batch: Batch) -> None:
+        """Settle a batch; what does not fit, is locked or is too much for the server goes back in smaller pieces."""
+        try:
+            await self._settle_whole(batch)
+        except StoreConflictError:
+            if len(batch.pools) > 1:
+                self._split(batch)
+            else:
+                self._set_aside_locked(batch)
+        except StoreOverloadError as error:
+            if not self._split(batch):
+                self._evidence.failed(batch.pools[0].pool_id, error)
+        except Exception as error:  # whatever is wrong with one pool must not stop the others
+            if isinstance(error, PoolDaemonError) and error.scope in {Scope.DATABASE, Scope.OPERATOR}:
+                if timed_out(error):
+                    self._expirer.took_too_long()
+                raise
+            if len(batch.pools) > 1:
+                self._failed.append(batch)
+            else:
+                self._evidence.failed(batch.pools[0].pool_id, error)
+
+    def _split(self, batch: Batch) -> bool:
+        """Have a batch tried again in smaller pieces, each in its turn; False if it is as small as can be."""
+        pieces = batch.split()
+        if pieces:
+            self._expirer.reports.halved()
+        self._batches.add(*pieces)
+        return bool(pieces)
+
+    async def _settle_whole(self, batch: Batch) -> None:
+        began_at = self._expirer.clock.monotonic()
+        settlement = await self._expirer.store.decommissions.settle(
+            batch.pool_ids, now=batch.now, limits=batch.limits, after=batch.after
+        )
+        self._note(settlement, seconds=self._expirer.clock.monotonic() - began_at)
+        unfinished = set(settlement.left_over)
+        if settlement.left_over:
+            self._batches.add(batch.of(unfinished))
+        if settlement.rest is not None:
+            unfinished.add(settlement.rest.pool_id)
+            self._batches.add(batch.rest(settlement.rest.pool_id, settlement.rest.after))
+        settled = [pool_id for pool_id in batch.pool_ids if pool_id not in unfinished]
+        lost = settlement.lost_something
+        self._expirer.settled(batch.pool_ids)
+        self._evidence.succeeded(lost)
+        self._expirer.restraints.brake.settled(settled, lost=lost, now=batch.now)
+        await self._expirer.restraints.quarantine.settled(settled)
+
+    def _note(self, settlement: Settlement, *, seconds: float) -> None:
+        self._report.settled += len(settlement.cases)
+        self._report.decommissioned += len(settlement.decommissioned)
+        self._expirer.throttle.gave(len(settlement.decommissioned))
+        self._agenda.look_again_at_all(settlement.look_again)
+        self._expirer.reports.settlement(settlement, at=self._expirer.clock.now(), seconds=seconds)
+
+    def _set_aside_locked(self, batch: Batch) -> None:
+        """Leave a pool that another writer has locked for a later second, so that it keeps nobody waiting."""
+        (pool,) = batch.pools
+        if batch.after is not None:  # what of it went already is not found again
+            batch = replace(batch, after=None)
+        at = math.floor(self._expirer.clock.now()) + self._expirer.lock_wait_seconds(pool.pool_id)
+        self._agenda.try_again({pool.pool_id: at})
+
+    async def _isolate(self) -> bool:
+        """Find out whom the batches that failed are to blame on, once nothing else waits; False if none has failed.
+
+        As long as nothing has succeeded, single pools are drawn from all of them. If those fail alike, so would the
+        rest, and it is left alone. As soon as one succeeds, the culprits are looked for by halves.
+        """
+        if not self._failed:
+            return False
+        if self._evidence.has_success:
+            batch = self._failed.pop()
+            self._batches.add(*(batch.split() if len(batch.pools) > 1 else [batch]))
+        elif self._evidence.failures >= SAMPLE and self._evidence.common_cause() is not None:
+            self._failed.clear()
+        else:
+            self._batches.add(self._drawn())
+        return True
+
+    def _drawn(self) -> Batch:
+        """Take one pool out of those that failed together, at random, to be tried alone."""
+        number = random.randrange(len(self._failed))  # noqa: S311 - a sample, not a secret
+        batch = self._failed.pop(number)
+        pool = random.choice(batch.pools)  # noqa: S311 - as above
+        others: list[DuePool] = [each for each in batch.pools if each is not pool]
+        if others:
+            self._failed.append(replace(batch, pools=others))
+        return replace(batch, pools=[pool])
+
+    async def _blame(self) -> None:
+        """Decide whose fault the failures of this pass are: of what all pools share, or of each that failed."""
+        if self._report.cut_short_by is not None:
+            return
+        cause = self._evidence.common_cause()
+        if cause is not None:
+            self._report.failure = CommonCauseError(one_line(cause))
+            return
+        now = math.floor(self._expirer.clock.now())
+        for pool_id, error in self._evidence.blamed().items():
+            self._report.set_aside += 1
+            retry_at = await self._expirer.restraints.quarantine.failed(pool_id, error, now)
+            self._expirer.reports.set_aside(pool_id, error, retry_seconds=retry_at - now)

@@ -1,0 +1,367 @@
+"""One pass over pools in memory: what it takes up, what it leaves, and whose fault it says a failure is."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from grid_in_memory import Grid
+from pymongo.errors import WriteError
+from virtual_clock import VirtualClock
+
+from pool_daemon.errors import (
+    CommonCauseError,
+    StoreConflictError,
+    StoreError,
+    StoreOverloadError,
+    StoreUnavailableError,
+    UnreadableDocumentError,
+)
+from pool_daemon.expiry.expiry_pass import Expirer
+from pool_daemon.scheduling.agenda import Agenda
+from pool_daemon.scheduling.quarantine import Quarantine
+from pool_daemon.scheduling.reports import Reports
+from pool_daemon.scheduling.restraints import NoBrake, Restraints
+from pool_daemon.settings.sections import Expiry, Log, Retry
+from pool_daemon.telemetry.observer import Observer
+
+NOW = 1_800_000_000
+
+
+@dataclass
+class Latch:
+    """A gate that a test closes; at the reading of the number `glitch_at` it is closed for that once."""
+
+    reason: str | None = None
+    glitch_at: int | None = None
+    readings: int = 0
+
+    def closed_by(self) -> str | None:
+        self.readings += 1
+        return "clocks" if self.readings == self.glitch_at else self.reason
+
+
+@dataclass
+class Inspector(NoBrake):
+    """A brake that holds nothing and remembers what it was shown."""
+
+    inspected: list[tuple[int | None, int]] = field(default_factory=list)
+
+    async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
+        del written
+        self.inspected.append((after, now))
+
+
+class NoStore:
+    """A quarantine that is written nowhere."""
+
+    async def save(self, quarantined: object) -> None:
+        """Forget it."""
+
+    async def remove(self, pool_id: int) -> bool:
+        """Forget it."""
+        del pool_id
+        return False
+
+
+class Scene:
+    """An expirer on a grid in memory."""
+
+    def __init__(self) -> None:
+        self.grid = Grid()
+        self.clock = VirtualClock(NOW + 0.25)
+        self.agenda = Agenda()
+        self.latch = Latch()
+        self.brake = Inspector()
+        observer = Observer(identity="me", version="0", clock=self.clock)
+        self.quarantine = Quarantine(
+            store=NoStore(),  # type: ignore[arg-type]
+            settings=Retry(),
+            clock=self.clock,
+            identity="me",
+            look_again=self.agenda.try_again,
+            observer=observer,
+        )
+        self.expirer = Expirer(
+            store=self.grid.store,
+            agenda=self.agenda,
+            restraints=Restraints(gate=self.latch, brake=self.brake, quarantine=self.quarantine),
+            reports=Reports(observer=observer, settings=Log()),
+            clock=self.clock,
+            settings=Expiry(),
+        )
+
+    def pass_time_when_settling(self, number: int, then: Callable[[], None]) -> None:
+        """Let a second pass as the batch of that number is settled, and something happen."""
+
+        def on_settle(_: Sequence[int]) -> None:
+            if len(self.grid.attempts) == number:
+                self.clock.pass_time(1)
+                then()
+
+        self.grid.on_settle = on_settle
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def refused(number: int = 121, text: str = "Document failed validation") -> StoreError:
+    """Return an error as the store raises it of a server that refuses a write."""
+    error = StoreError(f"writing work orders: {text}")
+    error.__cause__ = WriteError(text, code=number)
+    return error
+
+
+def failing(poison: Collection[int], error: Callable[[], Exception] = refused) -> Callable[[Sequence[int]], None]:
+    """Return what fails whenever one of some pools is in a batch."""
+
+    def on_settle(pool_ids: Sequence[int]) -> None:
+        if not set(poison).isdisjoint(pool_ids):
+            raise error()
+
+    return on_settle
+
+
+async def test_what_falls_due_meanwhile_is_taken_up_and_the_brake_has_seen_it(scene: Scene) -> None:
+    for owner in range(10):
+        scene.grid.add(100, empty_at=NOW, owner=owner)
+    (fresh,) = scene.grid.add(1, empty_at=NOW + 1, owner=99)
+    scene.pass_time_when_settling(1, lambda: None)
+    await scene.expirer.run_pass(NOW)
+    assert fresh in scene.grid.settled
+    assert scene.brake.inspected == [(None, NOW), (NOW, NOW + 1)]
+    assert scene.agenda.watermark == NOW + 1
+
+
+async def test_what_is_asked_for_meanwhile_is_taken_up_wherever_it_stands(scene: Scene) -> None:
+    scene.grid.add(200, empty_at=NOW)
+    below, of_workload = scene.grid.add(2, empty_at=NOW - 500)
+    await scene.expirer.run_pass(NOW)
+    scene.grid.settled.clear()
+    scene.agenda.look_again(below, at=NOW)
+    scene.agenda.look_at_workloads([of_workload * 100])
+    await scene.expirer.run_pass(NOW)
+    assert scene.grid.settled == [below, of_workload]
+
+
+async def test_a_pool_that_is_asked_for_and_not_due_costs_no_transaction(scene: Scene) -> None:
+    (lasting,) = scene.grid.add(1, empty_at=NOW + 500)
+    scene.agenda.look_again(lasting, at=NOW)
+    await scene.expirer.run_pass(NOW)
+    assert scene.grid.attempts == []
+
+
+async def test_a_full_scan_is_not_put_off_by_what_falls_due(scene: Scene) -> None:
+    scene.grid.add(1, empty_at=NOW)
+    (fresh,) = scene.grid.add(1, empty_at=NOW + 1)
+    scene.pass_time_when_settling(1, scene.agenda.rescan)
+    await scene.expirer.run_pass(NOW)
+    assert fresh not in scene.grid.settled
+    assert scene.agenda.take(NOW + 1).after is None
+
+
+@pytest.mark.parametrize("reading", range(2, 12))
+async def test_a_gate_that_closes_for_a_moment_leaves_nothing_out(scene: Scene, reading: int) -> None:
+    """What was about to be settled then has to come up again: either the pass goes on with it, or it has not ended."""
+    pools = scene.grid.add(2000, empty_at=NOW)
+    scene.latch.glitch_at = reading
+    await scene.expirer.run_pass(NOW)
+    await scene.expirer.run_pass(NOW)
+    assert set(scene.grid.settled) == set(pools)
+
+
+async def test_a_pass_that_is_cut_short_puts_everything_back(scene: Scene) -> None:
+    scene.grid.add(2000, empty_at=NOW)
+    scene.agenda.look_again(7000, at=NOW)
+
+    def on_settle(_: Sequence[int]) -> None:
+        scene.latch.reason = "stopping"
+
+    scene.grid.on_settle = on_settle
+    await scene.expirer.run_pass(NOW)
+    work = scene.agenda.take(NOW)
+    assert work.after is None
+    assert work.asked_for.keys() == {7000}
+
+
+async def test_a_closed_gate_settles_nothing_and_knows_the_next_deadline(scene: Scene) -> None:
+    scene.grid.add(1, empty_at=NOW)
+    scene.grid.add(1, empty_at=NOW + 60)
+    scene.latch.reason = "standby"
+    report = await scene.expirer.run_pass(NOW)
+    assert (report.cut_short_by, report.next_at) == ("standby", NOW + 60)
+    assert scene.grid.attempts == []
+
+
+class TestWhoseFaultItIs:
+    async def test_a_pool_that_fails_while_others_succeed_is_blamed_alone(self, scene: Scene) -> None:
+        pools = scene.grid.add(100, empty_at=NOW)
+        scene.grid.on_settle = failing([42])
+        report = await scene.expirer.run_pass(NOW)
+        assert report.failure is None
+        assert (report.settled, report.set_aside) == (99, 1)
+        assert sorted(scene.grid.settled) == [pool_id for pool_id in pools if pool_id != 42]
+        assert scene.quarantine.knows(42)
+
+    async def test_where_all_fail_alike_the_pass_has_failed_and_nobody_is_blamed(self, scene: Scene) -> None:
+        pools = scene.grid.add(2000, empty_at=NOW)
+        scene.grid.on_settle = failing(pools)
+        report = await scene.expirer.run_pass(NOW)
+        assert isinstance(report.failure, CommonCauseError)
+        assert "Document failed validation" in str(report.failure)
+        assert not any(scene.quarantine.knows(pool_id) for pool_id in pools)
+        assert len(scene.grid.attempts) < 30
+        scene.grid.on_settle = lambda _: None
+        report = await scene.expirer.run_pass(NOW)
+        assert (report.failure, report.settled) == (None, 2000)
+
+    async def test_a_single_pool_that_fails_alone_is_blamed_once_another_has_succeeded(self, scene: Scene) -> None:
+        (poison,) = scene.grid.add(1, empty_at=NOW)
+        scene.grid.on_settle = failing([poison])
+        assert (await scene.expirer.run_pass(NOW)).failure is not None
+        assert (await scene.expirer.run_pass(NOW)).failure is not None
+        assert not scene.quarantine.knows(poison)
+        scene.grid.add(1, empty_at=NOW + 1)
+        assert (await scene.expirer.run_pass(NOW + 1)).failure is None
+        assert scene.quarantine.knows(poison)
+
+    async def test_a_success_of_another_pass_counts_against_a_pool_that_failed_before_it(self, scene: Scene) -> None:
+        (poison,) = scene.grid.add(1, empty_at=NOW)
+        scene.grid.on_settle = failing([poison])
+        await scene.expirer.run_pass(NOW)
+        scene.expirer.evidence.succeeded([4711])
+        report = await scene.expirer.run_pass(NOW)
+        assert (report.failure, report.set_aside) == (None, 1)
+
+    async def test_known_culprits_do_not_hide_a_common_cause_nor_make_one(self, scene: Scene) -> None:
+        culprits = scene.grid.add(3, empty_at=NOW)
+        (innocent,) = scene.grid.add(1, empty_at=NOW)
+        scene.grid.on_settle = failing(culprits)
+        await scene.expirer.run_pass(NOW)
+        scene.clock.pass_time(10)
+        assert (await scene.expirer.run_pass(NOW + 10)).failure is None
+        scene.clock.pass_time(10)
+        scene.grid.move(innocent, empty_at=NOW + 15)
+        scene.grid.on_settle = failing([*culprits, innocent], lambda: refused(371, "User writes blocked"))
+        assert (await scene.expirer.run_pass(NOW + 20)).failure is not None
+
+    async def test_owners_of_most_that_is_due_cannot_look_like_a_common_cause(self, scene: Scene) -> None:
+        poison = scene.grid.add(400, empty_at=NOW, owner=666)
+        others = scene.grid.add(100, empty_at=NOW, owner=7)
+        scene.grid.on_settle = failing(poison)
+        settled: set[int] = set()
+        for _ in range(5):  # by chance a sample may be of poison alone: 0.8 ^ 8 is 0.17
+            report = await scene.expirer.run_pass(NOW)
+            settled |= set(scene.grid.settled)
+            if report.failure is None:
+                break
+        assert settled == set(others)
+
+    async def test_two_pools_that_fail_differently_are_each_blamed(self, scene: Scene) -> None:
+        first, second = scene.grid.add(2, empty_at=NOW)
+
+        def on_settle(pool_ids: Sequence[int]) -> None:
+            raise refused() if first in pool_ids else refused(2, "bad value")
+
+        scene.grid.on_settle = on_settle
+        assert (await scene.expirer.run_pass(NOW)).failure is None
+        assert scene.quarantine.knows(first)
+        assert scene.quarantine.knows(second)
+
+    @pytest.mark.parametrize("error", [UnreadableDocumentError("not decodable"), KeyError("a bug")])
+    async def test_what_is_certainly_a_pools_own_is_blamed_on_it_alone(self, scene: Scene, error: Exception) -> None:
+        (poison,) = scene.grid.add(1, empty_at=NOW)
+        scene.grid.on_settle = failing([poison], lambda: error)
+        report = await scene.expirer.run_pass(NOW)
+        assert (report.failure, report.set_aside) == (None, 1)
+
+    async def test_a_failed_pass_knows_what_falls_due_next(self, scene: Scene) -> None:
+        scene.grid.add(1, empty_at=NOW)
+        (coming,) = scene.grid.add(1, empty_at=NOW + 3)
+        scene.grid.on_settle = failing([1])
+        report = await scene.expirer.run_pass(NOW)
+        assert (report.failure is not None, report.next_at, report.next_pool_id) == (True, NOW + 3, coming)
+
+
+class TestLockedPools:
+    async def test_they_are_set_aside_for_a_second_and_blamed_for_nothing(self, scene: Scene) -> None:
+        scene.grid.add(100, empty_at=NOW)
+        locked = {7, 42}
+        scene.grid.on_settle = failing(locked, lambda: StoreConflictError("locked"))
+        report = await scene.expirer.run_pass(NOW)
+        assert (report.settled, report.set_aside, report.failure) == (98, 0, None)
+        assert report.next_at == NOW + 1
+        scene.grid.on_settle = lambda _: None
+        scene.clock.pass_time(1)
+        assert (await scene.expirer.run_pass(NOW + 1)).settled == 2
+
+    async def test_they_wait_longer_each_time_up_to_a_bound(self, scene: Scene) -> None:
+        scene.grid.add(1, empty_at=NOW)
+        scene.grid.on_settle = failing([1], lambda: StoreConflictError("locked"))
+        waits, now = [], NOW
+        for _ in range(5):
+            at = (await scene.expirer.run_pass(now)).next_at
+            assert at is not None
+            waits.append(at - now)
+            scene.clock.pass_time(at - now)
+            now = at
+        assert waits == [1, 2, 4, 4, 4]
+
+    async def test_others_go_between_the_tries_to_find_them(self, scene: Scene) -> None:
+        locked = scene.grid.add(500, empty_at=NOW - 1)
+        others = scene.grid.add(50, empty_at=NOW, owner=2)
+        scene.grid.on_settle = failing(locked, lambda: StoreConflictError("locked"))
+        await scene.expirer.run_pass(NOW)
+        last = max(number for number, ids in enumerate(scene.grid.attempts) if not set(ids).isdisjoint(others))
+        assert set(scene.grid.settled) == set(others)
+        assert last < len(scene.grid.attempts) / 10
+
+    async def test_a_stop_is_noticed_while_they_are_looked_for(self, scene: Scene) -> None:
+        locked = scene.grid.add(500, empty_at=NOW)
+
+        def on_settle(_: Sequence[int]) -> None:
+            if len(scene.grid.attempts) == 5:
+                scene.latch.reason = "stopping"
+            raise StoreConflictError("locked")
+
+        scene.grid.on_settle = on_settle
+        report = await scene.expirer.run_pass(NOW)
+        assert report.cut_short_by == "stopping"
+        assert len(scene.grid.attempts) < 12
+        assert len(locked) == 500
+
+
+class TestWhatIsTooMuchForTheServer:
+    async def test_it_is_tried_in_smaller_pieces_before_anybody_is_blamed(self, scene: Scene) -> None:
+        scene.grid.add(100, empty_at=NOW)
+
+        def on_settle(pool_ids: Sequence[int]) -> None:
+            if len(pool_ids) > 10:
+                raise StoreOverloadError("no room in the cache")
+
+        scene.grid.on_settle = on_settle
+        report = await scene.expirer.run_pass(NOW)
+        assert (report.settled, report.set_aside) == (100, 0)
+
+    async def test_a_time_out_halves_the_batches_and_success_doubles_them(self, scene: Scene) -> None:
+        scene.grid.add(1000, empty_at=NOW)
+
+        def on_settle(pool_ids: Sequence[int]) -> None:
+            if len(pool_ids) > 10:
+                error = StoreUnavailableError("too slow")
+                error.__cause__ = WriteError("too slow", code=50, details={})
+                raise error
+
+        scene.grid.on_settle = on_settle
+        for _ in range(10):
+            with pytest.raises(StoreUnavailableError):
+                await scene.expirer.run_pass(NOW)
+            if scene.expirer.limits().workloads < 20:
+                break
+        assert scene.expirer.limits().workloads < 20
+        before = len(scene.grid.settled)
+        scene.grid.on_settle = lambda _: None
+        await scene.expirer.run_pass(NOW)
+        assert len(scene.grid.settled) == before + 1000
+        assert scene.expirer.limits().workloads == 500
