@@ -95,6 +95,10 @@ class Daemon:
             await self._prepare()
             await parts.clock_guard.check()
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
+            if parts.agenda.rescan_wanted:  # for the brake, which acts on its count
+                counted, report = report, await parts.expirer.run_pass(math.floor(parts.clock.now()))
+                report.settled += counted.settled
+                report.decommissioned += counted.decommissioned
             if not self._dry_run:  # what was left by earlier passes is told, too
                 await parts.brake.look(parts.gate)
                 await parts.quarantine.look()

@@ -6,9 +6,9 @@ from typing import Any
 from pool_daemon import __version__
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.expiry_pass import Expirer
+from pool_daemon.guards.brake import Brake
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
-from pool_daemon.scheduling.brake import Brake
 from pool_daemon.scheduling.clock_guard import ClockGuard
 from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gates, StopGate
@@ -17,7 +17,7 @@ from pool_daemon.scheduling.leadership import DryRun, Leadership
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reconciler import Reconciler
 from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import NoBrake, Restraints
+from pool_daemon.scheduling.restraints import Restraints
 from pool_daemon.scheduling.rounds import Rounds
 from pool_daemon.scheduling.walks import OrderWalk, PoolWalk
 from pool_daemon.scheduling.watcher import Watcher
@@ -28,8 +28,9 @@ from pool_daemon.store.client import connect
 from pool_daemon.store.command_log import CommandLog
 from pool_daemon.store.holds import HoldStore
 from pool_daemon.store.horizon import Horizon
+from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.lease import LeaseStore
-from pool_daemon.store.losses import LossReader
+from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.recent_events import RecentEvents
 from pool_daemon.store.reconciliation import Reconciliation
@@ -100,12 +101,13 @@ class Parts:
         )
         self.gate = Gates([self.stop, self.clock_guard, *([self.leadership] if self._leased else [])])
         self.brake = Brake(
-            holds=HoldStore(database=self.database, identity=self._identity),
-            losses=LossReader(database=self.database),
+            holds=HoldStore(database=self.database, identity=self._identity, dry_run=self._dry_run),
+            impact=ImpactReader(database=self.database),
+            pools=PoolStore(database=self.database),
             settings=self.live.view(lambda now: now.brake),
             clock=clock,
-            look_again=self.try_again,
             observer=self.observer,
+            queue=self,
         )
         self.quarantine = Quarantine(
             store=QuarantineStore(database=self.database, dry_run=self._dry_run),
@@ -125,6 +127,7 @@ class Parts:
             clock=clock,
             settings=self.live.view(lambda now: now.stream),
             observer=self.observer,
+            notes=self.brake.notes,
         )
         self.expirer = Expirer(
             store=Store(
@@ -134,9 +137,7 @@ class Parts:
                 dry_run=self._dry_run,
             ),
             agenda=self.agenda,
-            restraints=Restraints(
-                gate=self.gate, brake=NoBrake() if self._dry_run else self.brake, quarantine=self.quarantine
-            ),
+            restraints=Restraints(gate=self.gate, brake=self.brake, quarantine=self.quarantine),
             reports=self.reports,
             clock=clock,
             settings=self.live.view(lambda now: now.expiry),

@@ -1,9 +1,10 @@
-"""The pools that the brake holds: which and why, and the word that lets them go."""
+"""The pools that the brake holds: whose they are and why, and the word that lets them go."""
 
 import argparse
 import asyncio
 import json
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,90 +16,148 @@ from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import escaped
 from pool_daemon.settings import load_settings, sections
-from pool_daemon.store.holds import Hold, HoldStore, State
+from pool_daemon.store.holds import Hold, HoldStore, OwnerHolds, State
 
 EXAMPLES = (
     "pool-daemon brake status --config /etc/pool-daemon/config.toml",
     "pool-daemon brake status --json | jq .pool_id",
     "pool-daemon brake release 17 18",
-    "pool-daemon brake release",
+    "pool-daemon brake release --owner 7",
+    "pool-daemon brake release --all --yes",
 )
 
-LINE: Final = "{:>12}  {:8}  {:23}  {:23}  {}"
+OWNER_LINE: Final = "{:>12}  {:8}  {:>9}  {:>9}"
+LINE: Final = "{:>12}  {:>12}  {:8}  {:>9}  {:23}  {:23}  {}"
+SHOWN: Final = 20
+"""Owners, and pools, that are listed for a person; `--json` lists every pool."""
+
 LAST_DATE: Final = int(datetime.max.replace(tzinfo=UTC).timestamp())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `status` and `release`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    showing = actions.add_parser("status", help="every pool that is held", description="Print every pool that is held.")
+    showing = actions.add_parser(
+        "status", help="what is held, by owner", description="Print who has pools that are held, and which."
+    )
     releasing = actions.add_parser(
         "release",
         help="let pools go",
         description="Let pools go: a running daemon stops what drains them within seconds. Top up first what is to "
         "be kept.",
     )
-    releasing.add_argument("pool_ids", type=int64, nargs="*", metavar="ID", help="a pool's id; without any, all pools")
+    which = releasing.add_mutually_exclusive_group(required=True)
+    which.add_argument("pool_ids", type=int64, nargs="*", default=[], metavar="ID", help="a pool's id")
+    which.add_argument("--owner", type=int64, metavar="TID", help="all held pools of this owner (customer_tid)")
+    which.add_argument("--all", action="store_true", help="all held pools")
+    releasing.add_argument("--yes", action="store_true", help="do not ask before --owner or --all")
     for action in (showing, releasing):
         add_config_argument(action)
         action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Show what is held, or release it; FAILED if a pool that is to be released is not held."""
+    """Show what is held, or release it; FAILED if a pool that is to be released is not held, or nobody agrees."""
     settings = load_settings(arguments.config)
     with connection(settings) as database:
         holds = HoldStore(database=database, identity=socket.gethostname())
-        if arguments.action == "release":
+        if arguments.action == "status":
+            return asyncio.run(_show(holds, settings.brake, as_json=arguments.json))
+        if arguments.pool_ids:
             return asyncio.run(_release(holds, arguments.pool_ids, as_json=arguments.json))
-        return asyncio.run(_show(holds, settings.brake, as_json=arguments.json))
+        return asyncio.run(_release_many(holds, arguments))
 
 
 async def _show(holds: HoldStore, settings: sections.Brake, *, as_json: bool) -> ExitCode:
-    if not as_json:
-        await _show_summary(holds, settings)
-    async for page in holds.all():
-        for hold in page:
-            print(json.dumps(asdict(hold)) if as_json else _line(hold))
+    if as_json:
+        async for page in holds.all():
+            for hold in page:
+                print(json.dumps(asdict(hold)))
+        return ExitCode.OK
+    if not settings.enabled:
+        print("the brake is off: what is held below is settled all the same")
+    owners = await holds.by_owner()
+    if not owners:
+        print("no pool is held")
+        return ExitCode.OK
+    print(f"{_total(owners, State.HELD)} held, {_total(owners, State.RELEASED)} released and not settled yet")
+    print(OWNER_LINE.format("owner", "state", "pools", "workloads"))
+    for each in owners[:SHOWN]:
+        print(OWNER_LINE.format(_owner(each.owner), each.state, each.pools, each.workloads))
+    _print_rest(len(owners) - SHOWN, "owners")
+    print(LINE.format("pool", "owner", "state", "workloads", "empty since", "held since", "reason"))
+    for hold in await holds.page(limit=SHOWN):
+        print(_line(hold))
+    _print_rest(sum(each.pools for each in owners) - SHOWN, "pools; --json lists them all")
     return ExitCode.OK
 
 
-async def _show_summary(holds: HoldStore, settings: sections.Brake) -> None:
-    held, released = await holds.count(State.HELD), await holds.count(State.RELEASED)
-    if not settings.enabled:
-        print("the brake is off: what is held below is settled all the same")
-    if not held and not released:
-        print("no pool is held")
-        return
-    print(f"{held} held, {released} released and not settled yet")
-    print(LINE.format("pool", "state", "empty since", "held since", "reason"))
+def _total(owners: Sequence[OwnerHolds], state: State) -> str:
+    chosen = [each for each in owners if each.state is state]
+    pools, workloads = sum(each.pools for each in chosen), sum(each.workloads for each in chosen)
+    return f"{pools:,} pools with {workloads:,} workloads"
+
+
+def _print_rest(number: int, what: str) -> None:
+    if number > 0:
+        print(f"and {number:,} more {what}")
 
 
 async def _release(holds: HoldStore, pool_ids: Sequence[int], *, as_json: bool) -> ExitCode:
-    if pool_ids:
-        released = await holds.release(pool_ids, at=time.time())
-        number, not_held = len(released), sorted(set(pool_ids) - set(released))
-    else:
-        number, not_held = await _release_all(holds), []
-    if as_json:
-        print(json.dumps({"released": number, "not_held": not_held}))
-    else:
-        print(f"{number} {'pool' if number == 1 else 'pools'} released")
-        for pool_id in not_held:
-            print(f"pool {pool_id} is not held")
+    released = await holds.release(pool_ids, at=time.time())
+    not_held = sorted(set(pool_ids) - set(released))
+    _print_released(len(released), not_held, as_json=as_json)
     return ExitCode.FAILED if not_held else ExitCode.OK
 
 
-async def _release_all(holds: HoldStore) -> int:
-    """Release page after page, so that many pools take no longer at once than the time-out of an operation."""
+async def _release_many(holds: HoldStore, arguments: argparse.Namespace) -> ExitCode:
+    """Release all pools, or all of one owner, once somebody has agreed to what that stops."""
+    held = [
+        each for each in await holds.by_owner() if each.state is State.HELD and arguments.owner in (None, each.owner)
+    ]
+    if held and not arguments.yes and not _agreed(held):
+        print("nothing released; --yes does it without asking", file=sys.stderr)
+        return ExitCode.FAILED
     number = 0
-    async for page in holds.all(State.HELD):
+    # Page after page, so that many pools take no longer at once than the time-out of an operation.
+    async for page in holds.all(state=State.HELD, owner=arguments.owner):
         number += len(await holds.release([hold.pool_id for hold in page], at=time.time()))
-    return number
+    _print_released(number, [], as_json=arguments.json)
+    return ExitCode.OK
+
+
+def _agreed(held: Sequence[OwnerHolds]) -> bool:
+    """Say what a release stops, and ask for it; where nobody can answer that is a no."""
+    print(f"{_total(held, State.HELD)} of {len(held):,} owners are going to be decommissioned", file=sys.stderr)
+    if not sys.stdin.isatty():
+        return False
+    print("Release them? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def _print_released(number: int, not_held: Sequence[int], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"released": number, "not_held": not_held}))
+        return
+    print(f"{number} {'pool' if number == 1 else 'pools'} released")
+    for pool_id in not_held:
+        print(f"pool {pool_id} is not held")
+
+
+def _owner(owner: int | None) -> str:
+    return "unknown" if owner is None else str(owner)
 
 
 def _line(hold: Hold) -> str:
-    return LINE.format(hold.pool_id, hold.state, _instant(hold.empty_at), _instant(hold.held_at), escaped(hold.reason))
+    return LINE.format(
+        hold.pool_id,
+        _owner(hold.owner),
+        hold.state,
+        hold.workloads,
+        _instant(hold.empty_at),
+        _instant(hold.held_at),
+        escaped(hold.reason),
+    )
 
 
 def _instant(at: int) -> str:

@@ -199,7 +199,7 @@ class ExpiryPass:
         if work.workload_ids:
             written.update(await self._expirer.store.workloads.pools_of(list(work.workload_ids)))
         pools = await self._expirer.store.pools.due_among(work.asked_for.keys() | written, until=now)
-        await self._expirer.restraints.brake.inspect(work.after, now, written)
+        await self._expirer.restraints.brake.inspect(work.after, now)
         by_id = {
             Origin.WRITTEN: [pool for pool in pools if pool.pool_id in written],
             Origin.DUE: [pool for pool in pools if pool.pool_id not in written],

@@ -23,37 +23,19 @@ class Origin(StrEnum):
 
 
 class PoolBrake(Protocol):
-    """Holds pools of which too many, or too old ones, are due at once."""
+    """Holds pools that end unexpectedly if they are too many."""
 
-    async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
-        """Decide what to hold at the start of a pass over the unix seconds (after, now] and pools just written."""
+    async def inspect(self, after: int | None, now: int) -> None:
+        """Decide what to hold of what ran empty in the unix seconds (after, now]; None for a full scan."""
 
-    async def sift(self, pool_ids: Sequence[int], origin: Origin, *, now: int) -> list[int]:
-        """Return those of some pools that may be settled as of the unix second `now`; they are in hand then."""
-
-    def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
-        """Hear that some pools are in hand no more, and which of them have lost something."""
-
-    def passed(self) -> None:
-        """Hear that a pass is over: nothing is in hand."""
-
-
-class NoBrake:
-    """No brake at all, for a dry run: it would have to write down what it holds."""
-
-    async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
-        """Hold nothing."""
-
-    async def sift(self, pool_ids: Sequence[int], origin: Origin, *, now: int) -> list[int]:
-        """Let everything pass."""
-        del origin, now
-        return list(pool_ids)
+    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
+        """Return the pools that may be settled as of the unix second `now`; they are in flight then."""
 
     def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
-        """Forget it."""
+        """Note that some pools are in flight no more, and which pools have lost something."""
 
     def passed(self) -> None:
-        """Forget it."""
+        """Note that a pass is over: nothing is in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +49,4 @@ class Restraints:
     async def sift(self, pools: Sequence[DuePool], origin: Origin, *, now: int) -> list[DuePool]:
         """Return those of some pools that nothing holds back at the unix second `now`."""
         tried = self.quarantine.sift(pools)
-        allowed = set(await self.brake.sift([pool.pool_id for pool in tried], origin, now=now))
-        return [pool for pool in tried if pool.pool_id in allowed]
+        return await self.brake.filter_allowed(tried, now=now, full_scan=origin is Origin.OVERDUE)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -29,10 +29,20 @@ class StreamStalledError(StoreError):
     """The resume token stands still, which it never does on a living stream; the daemon reopens it."""
 
 
+class WriteNotes(Protocol):
+    """Is told what other writers do to pools, and since when no write is missed."""
+
+    def note_watching(self, at: int) -> None:
+        """Note that a stream begins at the unix second `at`; what was written before it is not known."""
+
+    def note_write(self, pool_id: int, empty_at: int | None, at: int) -> None:
+        """Note that a pool got that end at the unix second `at`; None if the change does not tell its end."""
+
+
 class Watcher:
     """Keeps a change stream open and wakes the alarm when a deadline may have moved.
 
-    `open_stream` opens the stream behind a token, or now.
+    `open_stream` opens the stream behind a token, or now. `notes` are told of every write.
     """
 
     def __init__(
@@ -44,6 +54,7 @@ class Watcher:
         clock: Clock,
         settings: sections.Stream,
         observer: Observer,
+        notes: WriteNotes,
     ) -> None:
         self._open_stream = open_stream
         self._agenda = agenda
@@ -51,6 +62,7 @@ class Watcher:
         self._clock = clock
         self._settings = settings
         self._observer = observer
+        self._notes = notes
         self._token: Mapping[str, Any] | None = None
         self._token_moved_at = clock.monotonic()
         self._failures = 0
@@ -86,6 +98,7 @@ class Watcher:
             log.info("stream_opened", resumed=resumed)
             self._observer.stream_opened()
             if not resumed:
+                self._notes.note_watching(int(self._clock.now()))
                 self._agenda.rescan()
             self._token_moved_at = self._clock.monotonic()
             self._alarm.wake()
@@ -129,6 +142,7 @@ class Watcher:
         if change.pool_id is None:
             self._agenda.look_at_workloads([change.subject_id])
         else:
+            self._notes.note_write(change.pool_id, None, change.at)
             self._agenda.look_again(change.pool_id, at=int(self._clock.now()))
         self._alarm.wake()
 
@@ -136,6 +150,8 @@ class Watcher:
         now = self._clock.now()
         if change.subject_id is not None and change.subject_id == self._alarm.pool_id:
             self._alarm.wake()
+        if change.subject_id is not None and not change.removed and not change.amounts_only:
+            self._notes.note_write(change.subject_id, change.empty_at, change.at)
         if change.removed or (change.amounts_only and not self._agenda.awaits(change.subject_id)):
             return
         if change.empty_at is not None and change.empty_at > now:

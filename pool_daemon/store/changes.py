@@ -39,7 +39,7 @@ class Change:
     now deployed or was moved; both None where the event does not carry them or they cannot be read. A pool that was
     removed has `removed` set; one of which only amounts were changed, its end and its rates staying what they were,
     has `amounts_only`. A change of a whole collection (dropped, renamed), be it these two or another, has neither
-    id.
+    id. `at` is the unix second of the write, by the server's clock.
     """
 
     subject: Subject
@@ -48,6 +48,7 @@ class Change:
     pool_id: int | None = None
     removed: bool = False
     amounts_only: bool = False
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
         {
             "$project": {
                 "operationType": 1,
+                "clusterTime": 1,
                 "ns.coll": 1,
                 "documentKey._id": 1,
                 "fullDocument.empty_at": 1,
@@ -232,14 +234,16 @@ def change_of(event: Mapping[str, Any]) -> Change:
         return Change(Subject.COLLECTION)
     if operation not in OF_DOCUMENTS:
         raise UnreadableDocumentError(f"a change of the unknown kind {operation!r}")
+    at = event["clusterTime"].time
     if collection == WORKLOADS:
-        return Change(Subject.WORKLOAD, key.get("_id"), pool_id=_whole(body, "pool_id"))
+        return Change(Subject.WORKLOAD, key.get("_id"), pool_id=_whole(body, "pool_id"), at=at)
     return Change(
         Subject.POOL,
         _whole(key, "_id"),
         empty_at=_whole(body, "empty_at"),
         removed=operation == "delete",
         amounts_only=operation == "update" and not body,
+        at=at,
     )
 
 

@@ -14,18 +14,18 @@ from pool_daemon.capacity.arithmetic import EARLIEST
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.failures import translated
-from pool_daemon.store.losses import Loss
-from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.impact import AffectedPool
+from pool_daemon.store.pools import DuePool
 
 BRAKE: Final = "pool-daemon-brake"
 
 FIRST: Final = EARLIEST
-"""Lies before every pool's id. Asked for what lies behind it, MongoDB returns numbers only, and so no sweep."""
+"""Lies before every pool's id."""
 
 BATCH: Final = 1000
 """Documents a round trip."""
 
-_UNFINISHED: Final = "unfinished"
+Query = Mapping[str, Any]
 
 
 class State(StrEnum):
@@ -37,7 +37,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A pool that is held, or was; instants in unix seconds, `empty_at` being that of the pool when it was held."""
+    """A pool that is held, or was; instants in unix seconds, `empty_at` and `workloads` being those when it was held.
+
+    `owner` is None, and `workloads` 0, where an older version did not record them.
+    """
 
     pool_id: int
     state: State
@@ -45,96 +48,116 @@ class Hold:
     empty_at: int
     held_at: int
     by: str
+    owner: int | None = None
+    workloads: int = 0
+
+    def concerns(self, pool: DuePool) -> bool:
+        """Return whether the hold still stands for a pool that is due.
+
+        It does while the pool's `empty_at` is the same; or if it was written since but was just as empty then, as when
+        the explorer takes a workload out of it. A pool that was topped up has a deadline of its own.
+        """
+        return pool.empty_at == self.empty_at or (pool.empty_at > self.empty_at and pool.synced)
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """What is to be held: whatever ran empty in (after, until], from the beginning of time if `after` is None."""
+class OwnerHolds:
+    """How many pools of one owner are in one state, and how many workloads they would lose."""
 
-    after: int | None
-    until: int
-    reason: str
+    owner: int | None
+    state: State
+    pools: int
+    workloads: int
 
 
 class HoldStore:
-    """The collection `pool-daemon-brake`: a document for each pool held or released, and one while a sweep goes on.
+    """The collection `pool-daemon-brake`: a document for each pool held or released.
 
-    `identity` is written into every hold as who made it. Every method raises StoreUnavailableError when MongoDB is
-    away, and StoreRefusedError when it says no.
+    `identity` is written into every hold as who made it. In a `dry_run` nothing is written. Every method raises
+    StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
     """
 
-    def __init__(self, *, database: Database, identity: str) -> None:
+    def __init__(self, *, database: Database, identity: str, dry_run: bool = False) -> None:
         self._holds: Collection = database.collection(BRAKE)
-        self._pools: Collection = database.collection(CAPACITY_POOLS)
         self._identity = identity
-
-    async def any(self) -> bool:
-        """Tell whether there is anything at all: a hold, a release not settled yet, a sweep not finished."""
-        with translated("looking for holds"):
-            return await self._holds.find_one({}, {"_id": 1}) is not None
+        self.dry_run = dry_run
 
     async def count(self, state: State) -> int:
         """Count the pools in that state."""
         with translated("counting holds"):
             return await self._holds.count_documents({"state": state})
 
-    async def page(self, *, behind: int = FIRST, state: State | None = None, limit: int = BATCH) -> list[Hold]:
-        """Return the next holds behind a pool's id, in the order of the ids; those in one state, or all."""
-        query = {"_id": {"$gt": Int64(behind)}} | ({} if state is None else {"state": state})
+    async def by_owner(self) -> list[OwnerHolds]:
+        """Return who has pools that are held or released: most pools first."""
+        pipeline: list[dict[str, Any]] = [
+            {
+                "$group": {
+                    "_id": {"owner": "$owner", "state": "$state"},
+                    "pools": {"$sum": 1},
+                    "workloads": {"$sum": "$workloads"},
+                }
+            },
+            {"$sort": {"pools": -1, "_id": 1}},
+        ]
+        with translated("grouping holds"):
+            groups = await self._holds.aggregate(pipeline, allowDiskUse=True).to_list(None)
+        return [
+            OwnerHolds(group["_id"].get("owner"), _state(group["_id"]), group["pools"], int(group["workloads"]))
+            for group in groups
+        ]
+
+    async def page(
+        self, *, behind: int = FIRST, state: State | None = None, owner: int | None = None, limit: int = BATCH
+    ) -> list[Hold]:
+        """Return the next holds behind a pool's id, in the order of the ids; of one state or owner, or all."""
+        query: dict[str, Any] = {"_id": {"$gt": Int64(behind)}}
+        query |= {} if state is None else {"state": state}
+        query |= {} if owner is None else {"owner": owner}
         with translated("reading holds"):
             documents = await self._holds.find(query, sort=[("_id", 1)], limit=limit).to_list(limit)
         return _readable(documents)
 
-    async def all(self, state: State | None = None) -> AsyncGenerator[list[Hold], None]:
+    async def all(self, *, state: State | None = None, owner: int | None = None) -> AsyncGenerator[list[Hold], None]:
         """Stream the holds by id, in pages."""
         behind = FIRST
-        while page := await self.page(behind=behind, state=state):
+        while page := await self.page(behind=behind, state=state, owner=owner):
             yield page
             behind = page[-1].pool_id
 
-    async def standing(self, pool_ids: Sequence[int]) -> list[Hold]:
-        """Return the holds of these pools that still concern the pool as it is now.
-
-        They do while its `empty_at` is the same; or if it was written since but was just as empty then, as when the
-        explorer takes a workload out of it. A pool that was topped up has a deadline of its own, and is held no more.
-        """
+    async def of(self, pools: Sequence[DuePool]) -> dict[int, Hold]:
+        """Return, by id, the holds that still concern some pools that are due."""
+        by_id = {pool.pool_id: pool for pool in pools}
         with translated("reading holds"):
-            documents = await self._holds.find(_ids(pool_ids)).to_list(None)
-            holds = _readable(documents)
-            if not holds:
-                return []
-            pools = await self._pools.find(
-                _ids([hold.pool_id for hold in holds]), {"empty_at": 1, "last_updated": 1}
-            ).to_list(None)
-        by_id = {pool["_id"]: pool for pool in pools}
-        return [hold for hold in holds if _stands(hold, by_id.get(hold.pool_id))]
+            documents = await self._holds.find(_ids(by_id)).to_list(None)
+        return {hold.pool_id: hold for hold in _readable(documents) if hold.concerns(by_id[hold.pool_id])}
 
-    async def hold(self, losses: Sequence[Loss], *, reason: str, at: int) -> int:
-        """Hold pools, and return how many of them were not held yet; a hold that stood for another end goes."""
-        if not losses:
-            return 0
-        ends = {loss.pool_id: loss.empty_at for loss in losses}
+    async def hold(self, pools: Sequence[AffectedPool], *, reason: str, at: int) -> None:
+        """Hold pools, whatever was there of them: a release is for what was held before, not for what is held now."""
+        if not pools or self.dry_run:
+            return
         held = {
             "state": State.HELD,
             "reason": reason,
             "held_at": datetime.fromtimestamp(at, UTC),
             "by": self._identity,
         }
-        missing = [
-            UpdateOne({"_id": Int64(pool_id)}, {"$setOnInsert": held | {"empty_at": Int64(empty_at)}}, upsert=True)
-            for pool_id, empty_at in ends.items()
+        ends = [
+            UpdateOne(
+                {"_id": Int64(pool.pool_id)},
+                {
+                    "$set": held | {"empty_at": Int64(pool.empty_at), "owner": pool.owner, "workloads": pool.workloads},
+                    "$unset": {"released_at": "", "released_by": ""},
+                },
+                upsert=True,
+            )
+            for pool in pools
         ]
         with translated("holding pools"):
-            existing = await self._holds.find(_ids(ends), {"empty_at": 1}).to_list(None)
-            stale = [each["_id"] for each in existing if each.get("empty_at") != ends[each["_id"]]]
-            if stale:
-                await self._holds.delete_many({"_id": {"$in": stale}})
-            result = await self._holds.bulk_write(missing, ordered=False)
-        return result.upserted_count
+            await self._holds.bulk_write(ends, ordered=False)
 
     async def release(self, pool_ids: Sequence[int], *, at: float) -> list[int]:
         """Release those of the pools that are held, and return them."""
-        held = {**_ids(pool_ids), "state": State.HELD}
+        held: Query = {**_ids(pool_ids), "state": State.HELD}
         released = {
             "state": State.RELEASED,
             "released_at": datetime.fromtimestamp(at, UTC),
@@ -146,66 +169,41 @@ class HoldStore:
         return [int(document["_id"]) for document in found]
 
     async def drop(self, holds: Iterable[Hold]) -> None:
-        """Forget holds, unless the pool is by now held for another end."""
-        deletes = [DeleteOne({"_id": Int64(hold.pool_id), "empty_at": Int64(hold.empty_at)}) for hold in holds]
+        """Forget holds, unless the pool is by now held anew."""
+        deletes = [
+            DeleteOne({"_id": Int64(hold.pool_id), "state": hold.state, "empty_at": Int64(hold.empty_at)})
+            for hold in holds
+        ]
         if deletes:
             with translated("forgetting holds"):
                 await self._holds.bulk_write(deletes, ordered=False)
-
-    async def begin(self, sweep: Sweep) -> None:
-        """Write down what is going to be held, so that a crash half-way does not let the rest go."""
-        document = {
-            "_id": _UNFINISHED,
-            "after": None if sweep.after is None else Int64(sweep.after),
-            "until": Int64(sweep.until),
-            "reason": sweep.reason,
-        }
-        with translated("beginning to hold pools"):
-            await self._holds.replace_one({"_id": _UNFINISHED}, document, upsert=True)
-
-    async def unfinished(self) -> Sweep | None:
-        """Return what a daemon had begun to hold, and not finished; None if there is no such thing."""
-        with translated("looking for holds begun"):
-            document = await self._holds.find_one({"_id": _UNFINISHED})
-        return None if document is None else Sweep(document["after"], document["until"], document["reason"])
-
-    async def finish(self) -> None:
-        """Note that everything is held that was going to be."""
-        with translated("finishing to hold pools"):
-            await self._holds.delete_one({"_id": _UNFINISHED})
 
 
 def _ids(pool_ids: Iterable[int]) -> dict[str, Any]:
     return {"_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}}
 
 
-def _stands(hold: Hold, pool: Mapping[str, Any] | None) -> bool:
-    if pool is None:
-        return False
-    try:
-        empty_at, last_updated = (
-            fields.whole(pool, name, UnreadableDocumentError) for name in ("empty_at", "last_updated")
-        )
-    except UnreadableDocumentError:
-        return False
-    return empty_at == hold.empty_at or hold.empty_at < empty_at <= last_updated
+def _state(document: Query) -> State:
+    return State.RELEASED if document.get("state") == State.RELEASED else State.HELD
 
 
-def _readable(documents: Iterable[Mapping[str, Any]]) -> list[Hold]:
+def _readable(documents: Iterable[Query]) -> list[Hold]:
     return [hold for document in documents if (hold := _hold(document)) is not None]
 
 
-def _hold(document: Mapping[str, Any]) -> Hold | None:
+def _hold(document: Query) -> Hold | None:
     """Read a hold; a document that makes no sense holds nothing."""
-    held_at = document.get("held_at")
+    held_at, owner, workloads = (document.get(name) for name in ("held_at", "owner", "workloads"))
     try:
         return Hold(
             pool_id=fields.whole(document, "_id", UnreadableDocumentError),
-            state=State.RELEASED if document.get("state") == State.RELEASED else State.HELD,
+            state=_state(document),
             reason=str(document.get("reason")),
             empty_at=fields.whole(document, "empty_at", UnreadableDocumentError),
             held_at=int(held_at.timestamp()) if isinstance(held_at, datetime) else 0,
             by=str(document.get("by")),
+            owner=owner if isinstance(owner, int) else None,
+            workloads=workloads if isinstance(workloads, int) else 0,
         )
     except UnreadableDocumentError:
         return None

@@ -148,13 +148,13 @@ def test_the_right_to_a_change_stream_lost_under_a_running_daemon_is_an_outage_u
 
 def test_the_role_is_enough_for_the_brake_and_the_word_that_releases_it(uri: str, explorer: Explorer) -> None:
     pool = explorer.buy_expired(CONTAINER)
-    careful = {"BRAKE__POOLS": "0", "BRAKE__SHARE": "0", "HTTP__PORT": "0"}
+    careful = {"BRAKE__MIN_POOLS": "0", "BRAKE__MAX_SHARE": "0", "HTTP__PORT": "0"}
     with running_daemon(uri=uri, database_name=NAME, **careful) as daemon:
         holds = explorer.database["pool-daemon-brake"]
         wait_until(lambda: holds.find_one({"_id": pool.pool_id}), within_seconds=15, what="a pool that is held")
         assert explorer.next_actions(pool.workload_ids) == [3]
 
-        _command("brake", "release", uri=uri)
+        _command("brake", "release", "--all", "--yes", uri=uri)
 
         explorer.wait_until_gone(pool.workload_ids, within_seconds=10)
     assert [record for record in daemon.complaints() if "not authorized" in json.dumps(record)] == []

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import pytest
 from arithmetic_model import Document, Rates, add_capacity
+from bson import Int64
 from daemon_process import environment
-from deadline import wait_until
+from deadline import wait_for_instant, wait_until
 from explorer import CONTAINER, YEAR_SECONDS, Explorer, Purchase, encoded
 from faults.daemons import daemon_on
 from faults.figures import Figures
@@ -22,8 +23,10 @@ HOUR_SECONDS = 3600
 BATCH = 1_000
 """Documents written at once, as MongoDB's own tool for restoring does."""
 
-USUAL_POOLS, USUAL_SHARE = 100, 0.2
-"""What `brake.pools` and `brake.share` are unless the settings say otherwise: the larger of both may be due at once."""
+MIN_POOLS = 100
+"""What `brake.min_pools` is unless the settings say otherwise."""
+
+OWNERS = 60
 
 DONE_SECONDS = 60
 
@@ -58,14 +61,16 @@ def test_22_of_a_restored_backup_no_more_goes_than_usual_until_somebody_says_so(
     figures: Figures,
 ) -> None:
     ran_out = [yesterdays(explorer, chance) for _ in range(half)]
-    backup = [*ran_out, *(explorer.draft(Rates(cu=YEAR_SECONDS), [CONTAINER]) for _ in range(half))]
+    backup = [*ran_out, *(lasting(explorer) for _ in range(half))]
     chance.shuffle(backup)
     if when == "before the start":
         explorer.create(backup)
     if when == "over what is there":
         explorer.create([topped_up_since(pool) for pool in backup])
     with daemon_on(mongo_uri, explorer, **(RESTLESS if when == "while it reconciles" else {})) as daemon:
-        ledger.settle(int(time.time()) + 3 if when != "while it starts" else None)
+        if when != "while it starts":
+            daemon.wait_for_log(lambda record: record["event"] == "acting", within_seconds=30, what="it to act")
+            ledger.settle(int(time.time()) + 3)
         if when in ("while it starts", "while it runs", "while it reconciles"):
             insert(explorer.workloads, [workload for pool in backup for workload in pool.workloads])
         if when == "over what is there":
@@ -93,13 +98,114 @@ def test_22_of_a_restored_backup_no_more_goes_than_usual_until_somebody_says_so(
     )
     assert violations == []
     assert daemon.said("brake_held")
-    assert len(too_early) <= max(USUAL_POOLS, USUAL_SHARE * 2 * half)
+    assert len(too_early) <= MIN_POOLS
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("pools", "seconds"),
+    [(300, 3), *(pytest.param(1_000, seconds, marks=pytest.mark.faults) for seconds in (0, 5, 40))],
+)
+def test_34_a_restore_collection_by_collection_lets_no_more_go_than_a_few_at_any_speed(
+    pools: int,
+    seconds: int,
+    explorer: Explorer,
+    ledger: Ledger,
+    mongo_uri: str,
+    chance: random.Random,
+    figures: Figures,
+) -> None:
+    """Each collection is dropped and filled again, the small one first; each drop brings a full scan."""
+    ran_out = [yesterdays(explorer, chance) for _ in range(pools * 2 // 5)]
+    backup = [*ran_out, *(lasting(explorer) for _ in range(pools - len(ran_out)))]
+    chance.shuffle(backup)
+    explorer.create([topped_up_since(pool) for pool in backup])
+    with daemon_on(mongo_uri, explorer, **RESTLESS) as daemon:
+        ledger.settle()
+        explorer.pools.drop()
+        pause_seconds = seconds / 20
+        for part in range(20):
+            insert(explorer.pools, [pool.document for pool in backup[part::20]])
+            if part % 4 == 0:
+                explorer.database["capacity-reservations"].insert_one({})
+                explorer.database["capacity-reservations"].drop()
+            wait_for_instant(time.time() + pause_seconds)
+        explorer.workloads.drop()
+        insert(explorer.workloads, [workload for pool in backup for workload in pool.workloads])
+        wait_until_decided(explorer, ran_out)
+        too_early = [pool for pool in ran_out if explorer.next_actions(pool.workload_ids) != [3]]
+        release(mongo_uri, explorer)
+        explorer.wait_until_gone([each for pool in ran_out for each in pool.workload_ids], within_seconds=DONE_SECONDS)
+    spared = [pool for pool in backup[:] if pool not in ran_out and explorer.next_actions(pool.workload_ids) != [3]]
+    figures.record(
+        34,
+        f"a backup restored collection by collection within {seconds} s",
+        trials=len(ran_out),
+        violations=spared,
+        figure=f"gone before the release: {len(too_early)}",
+    )
+    assert spared == []
+    assert daemon.said("brake_held")
+    assert len(too_early) <= MIN_POOLS
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("pools", [150, pytest.param(1_000, marks=pytest.mark.faults)])
+def test_35_a_bulk_edit_that_brings_many_ends_forward_is_held(
+    pools: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
+) -> None:
+    edited = [lasting(explorer, owner=1_000 + number) for number in range(pools)]
+    explorer.create(edited)
+    with daemon_on(mongo_uri, explorer) as daemon:
+        ledger.settle()
+        end = int(time.time()) + 8
+        explorer.pools.update_many(
+            {"_id": {"$in": [pool.pool_id for pool in edited]}},
+            {"$set": {"cus": 0.0, "last_updated": Int64(end), "empty_at": Int64(end)}},
+        )
+        ledger.settle(end + 2)
+        wait_until_decided(explorer, edited)
+        running = explorer.running()
+    figures.record(35, "ends brought forward by hand", trials=pools, violations=pools - running, figure="all held")
+    assert running == pools
+    assert daemon.said("brake_held")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("pools", [150, pytest.param(1_500, marks=pytest.mark.faults)])
+def test_36_one_owner_with_many_tiny_pools_has_nothing_held(
+    pools: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
+) -> None:
+    with daemon_on(mongo_uri, explorer) as daemon:
+        ledger.settle()
+        tiny = [explorer.draft(Rates(cu=10), [CONTAINER], customer_tid=Int64(7)) for _ in range(pools)]
+        neighbours = [explorer.draft(Rates(cu=10), [CONTAINER], customer_tid=Int64(8 + each)) for each in range(5)]
+        explorer.create([*tiny, *neighbours])
+        going = [each for pool in [*tiny, *neighbours] for each in pool.workload_ids]
+        explorer.wait_until_gone(going, within_seconds=DONE_SECONDS)
+    late = max(ledger.lateness([each for pool in neighbours for each in pool.workload_ids]))
+    violations = ledger.violations()
+    figures.record(
+        36,
+        "one owner's tiny pools end together",
+        trials=pools,
+        violations=violations,
+        figure=f"nothing held; neighbours late by at most {late:.1f} s",
+    )
+    assert violations == []
+    assert not daemon.said("brake_held")
 
 
 def yesterdays(explorer: Explorer, chance: random.Random) -> Purchase:
     """Draft a pool that has run empty at some time since yesterday."""
     bought_at = int(time.time()) - chance.randrange(2 * HOUR_SECONDS, 20 * HOUR_SECONDS)
-    return explorer.draft(Rates(cu=HOUR_SECONDS), [CONTAINER], bought_at=bought_at)
+    owner = Int64(1_000 + chance.randrange(OWNERS))
+    return explorer.draft(Rates(cu=HOUR_SECONDS), [CONTAINER], bought_at=bought_at, customer_tid=owner)
+
+
+def lasting(explorer: Explorer, *, owner: int = 7) -> Purchase:
+    """Draft a pool that lasts for a year."""
+    return explorer.draft(Rates(cu=YEAR_SECONDS), [CONTAINER], customer_tid=Int64(owner))
 
 
 def topped_up_since(pool: Purchase) -> Purchase:
@@ -130,7 +236,7 @@ def wait_until_decided(explorer: Explorer, ran_out: Sequence[Purchase]) -> None:
 def release(uri: str, explorer: Explorer) -> None:
     """Release the brake, as an operator does."""
     subprocess.run(
-        [sys.executable, "-m", "pool_daemon", "brake", "release"],
+        [sys.executable, "-m", "pool_daemon", "brake", "release", "--all", "--yes"],
         env=environment(DATABASE__URI=uri, DATABASE__NAME=explorer.database.name),
         check=True,
     )

@@ -13,6 +13,7 @@ from bson import Int64
 from deadline import wait_for_instant, wait_until
 from explorer import CONTAINER, FREE, VOLUME, Explorer
 from fail_point import fail_point, times_entered
+from no_brake import NoBrake
 from pymongo import MongoClient
 from structlog.testing import capture_logs
 
@@ -22,7 +23,7 @@ from pool_daemon.expiry.expiry_pass import Expirer
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import NoBrake, Restraints
+from pool_daemon.scheduling.restraints import Restraints
 from pool_daemon.settings.sections import Expiry, Log, Retry
 from pool_daemon.store.client import connect
 from pool_daemon.store.quarantine import QuarantineStore

@@ -86,7 +86,7 @@ def test_a_restored_backup_that_the_reconciler_meets_before_anybody_tells_of_it_
 ) -> None:
     """The stream is away, and the next full scan is far off."""
     backup = [explorer.draft(Rates(cu=1.0), [CONTAINER], bought_at=int(time.time()) - 3600) for _ in range(10)]
-    blind = {"BRAKE__POOLS": "4"}
+    blind = {"BRAKE__MIN_POOLS": "4"}
     namespace = f"{database_name}.$cmd.aggregate"
     with (
         fail_point(mongo, "aggregate", mode="alwaysOn", errorCode=40573, namespace=namespace),

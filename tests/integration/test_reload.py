@@ -37,12 +37,12 @@ def test_a_good_file_takes_effect_and_a_bad_one_leaves_the_old_in_force(
     often = {"EXPIRY__SAFETY_SECONDS": "0.5"}  # each pass says at debug what it armed the alarm for
     with running_daemon("--config", str(config), uri=mongo_uri, database_name=database_name, **often) as daemon:
         daemon.wait_for_log(lambda record: record["event"] == "lease_acquired", within_seconds=20, what="the lease")
-        applied = reload(daemon, config, "[brake]\npools = 7\n[expiry]\ndrain_seconds = 21\n", "settings_reloaded")
-        assert applied["changed"] == ["brake.pools"]
+        applied = reload(daemon, config, "[brake]\nmin_pools = 7\n[expiry]\ndrain_seconds = 21\n", "settings_reloaded")
+        assert applied["changed"] == ["brake.min_pools"]
         assert applied["needs_restart"] == ["expiry.drain_seconds"]
-        refused = reload(daemon, config, "[brake]\npools = 'many'\n", "settings_refused")
-        assert "brake.pools" in str(refused["reason"])
-        again = reload(daemon, config, '[brake]\npools = 7\n[log]\nlevel = "debug"\n', "settings_reloaded")
+        refused = reload(daemon, config, "[brake]\nmin_pools = 'many'\n", "settings_refused")
+        assert "brake.min_pools" in str(refused["reason"])
+        again = reload(daemon, config, '[brake]\nmin_pools = 7\n[log]\nlevel = "debug"\n', "settings_reloaded")
         assert again["changed"] == ["log.level"]
         daemon.wait_for_log(lambda record: record["level"] == "debug", within_seconds=20, what="a line of debug")
         metrics = scrape(daemon)
@@ -56,7 +56,7 @@ def test_what_was_held_goes_at_once_when_the_brake_is_switched_off(
     explorer = Explorer(database=mongo[database_name])
     held = explorer.buy_expired(CONTAINER)
     config = tmp_path / "config.toml"
-    config.write_text("[brake]\nage_seconds = 60\n[reconcile]\nenabled = false\n")
+    config.write_text("[brake]\nmin_pools = 0\n[reconcile]\nenabled = false\n")
     with running_daemon("--config", str(config), uri=mongo_uri, database_name=database_name) as daemon:
         endpoint = Endpoint(daemon)
         wait_until(lambda: endpoint.picture()["brake"], within_seconds=20, what="the hold")

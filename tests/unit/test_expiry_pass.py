@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from grid_in_memory import Grid
+from no_brake import NoBrake
 from pymongo.errors import WriteError
 from virtual_clock import VirtualClock
 
@@ -20,7 +21,7 @@ from pool_daemon.expiry.expiry_pass import Expirer
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import NoBrake, Restraints
+from pool_daemon.scheduling.restraints import Restraints
 from pool_daemon.settings.sections import Expiry, Log, Retry
 from pool_daemon.telemetry.observer import Observer
 
@@ -46,8 +47,7 @@ class Inspector(NoBrake):
 
     inspected: list[tuple[int | None, int]] = field(default_factory=list)
 
-    async def inspect(self, after: int | None, now: int, written: Collection[int]) -> None:
-        del written
+    async def inspect(self, after: int | None, now: int) -> None:
         self.inspected.append((after, now))
 
 

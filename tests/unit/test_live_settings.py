@@ -6,9 +6,9 @@ from pool_daemon.settings.sections import Brake, Clock, Database, Log, Reconcile
 def test_a_view_follows_what_is_put_in_force() -> None:
     live = LiveSettings(Settings())
     brake = live.view(lambda now: now.brake)
-    assert brake.pools == 100
-    live.replace(Settings(brake=Brake(pools=7)))
-    assert brake.pools == 7
+    assert brake.min_pools == 100
+    live.replace(Settings(brake=Brake(min_pools=7)))
+    assert brake.min_pools == 7
 
 
 def test_it_tells_what_changed_and_what_has_to_wait_for_a_restart() -> None:

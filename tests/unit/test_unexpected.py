@@ -1,95 +1,107 @@
-"""Which pools nobody could expect, and how many of them count as lost within a minute."""
+"""Which pools are unexpected by what was written, how they are counted by owner, and for how long."""
 
 import pytest
 
-from pool_daemon.scheduling.flood import FLOOD_SECONDS, Flood
-from pool_daemon.scheduling.restraints import Origin
+from pool_daemon.guards import unexpected
+from pool_daemon.guards.unexpected import Census, Kind, Lost, Notes, counted, pools_of
+from pool_daemon.settings import sections
+from pool_daemon.store.pools import DuePool
 
 NOW = 1_800_000_000
+NOTICE = 600
+SETTINGS = sections.Brake(min_pools=100, per_owner=5, notice_seconds=NOTICE)
 
 
 @pytest.fixture
-def flood() -> Flood:
-    return Flood()
+def notes() -> Notes:
+    return Notes(SETTINGS)
 
 
-def take(flood: Flood, *pool_ids: int, origin: Origin = Origin.WRITTEN) -> set[int]:
-    """Do what is done before some pools are settled; return those that nobody could expect."""
-    unexpected = flood.unexpected(pool_ids, origin)
-    flood.take_in_hand(unexpected)
-    return unexpected
+def kind_of(notes: Notes, empty_at: int, *, pool_id: int = 1) -> Kind | None:
+    return notes.kind(DuePool(pool_id, empty_at=empty_at))
 
 
-def lose(flood: Flood, *pool_ids: int, now: int = NOW) -> None:
-    """Have pools lose something that somebody has written."""
-    take(flood, *pool_ids)
-    flood.settled(pool_ids, lost=pool_ids, now=now)
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [
+        (NOW - 61, Kind.PAST),
+        (NOW - 60, Kind.NEAR),
+        (NOW, Kind.NEAR),
+        (NOW + NOTICE, Kind.NEAR),
+        (NOW + NOTICE + 1, None),
+    ],
+)
+def test_a_write_is_judged_by_how_far_the_end_lay_ahead_of_it(notes: Notes, end: int, kind: Kind | None) -> None:
+    notes.note_write(1, end, NOW)
+    assert kind_of(notes, end) is kind
 
 
-def test_what_falls_due_is_expected_and_what_somebody_wrote_is_not(flood: Flood) -> None:
-    assert take(flood, 1, 2, origin=Origin.DUE) == set()
-    assert take(flood, 3, 4) == {3, 4}
+def test_where_the_end_was_not_told_the_pool_itself_says_it(notes: Notes) -> None:
+    notes.note_write(1, None, NOW)
+    assert kind_of(notes, NOW - 3600) is Kind.PAST
+    assert kind_of(notes, NOW + 3600) is None
 
 
-def test_a_look_at_everything_may_meet_as_many_as_were_counted_and_no_more(flood: Flood) -> None:
-    flood.expect(3)
-    assert take(flood, 1, 2, origin=Origin.OVERDUE) == set()
-    assert take(flood, 3, 4, 5, origin=Origin.OVERDUE) == {4, 5}
-    assert take(flood, 6, origin=Origin.OVERDUE) == {6}
+def test_a_pool_that_is_topped_up_or_judged_is_forgotten(notes: Notes) -> None:
+    notes.note_write(1, NOW, NOW)
+    notes.note_write(1, NOW + 10 * NOTICE, NOW + 1)
+    notes.note_write(2, NOW, NOW)
+    notes.forget(2)
+    assert kind_of(notes, NOW) is kind_of(notes, NOW, pool_id=2) is None
 
 
-def test_the_next_look_counts_for_itself(flood: Flood) -> None:
-    flood.expect(100)
-    flood.expect(1)
-    assert take(flood, 1, 2, origin=Origin.OVERDUE) == {2}
+def test_pools_that_end_near_their_write_are_due_then_and_those_written_past_it_at_once(notes: Notes) -> None:
+    notes.note_write(1, NOW + 30, NOW)
+    notes.note_write(2, NOW - 3600, NOW)
+    assert notes.due(NOW + 29) == ([], 1)
+    assert notes.due(NOW + 30) == ([1], 1)
 
 
-def test_what_is_in_hand_counts_before_it_is_known_whether_it_loses_anything(flood: Flood) -> None:
-    take(flood, 1, 2)
-    assert flood.with_them([3], now=NOW) == 3
+def test_beyond_the_bound_the_oldest_is_forgotten_and_what_ended_by_then_counts_as_unknown(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unexpected, "MOST_NOTES", 2)
+    notes.note_watching(NOW - 7200)
+    notes.note_write(1, NOW - 3600, NOW)
+    notes.note_write(2, NOW - 1800, NOW)
+    assert notes.since == NOW - 7200
+    notes.note_write(3, NOW - 900, NOW)
+    assert notes.since == NOW - 3599
+    assert kind_of(notes, NOW - 3600) is None
+    assert kind_of(notes, NOW - 900, pool_id=3) is Kind.PAST
 
 
-def test_what_has_lost_nothing_counts_no_more(flood: Flood) -> None:
-    take(flood, 1, 2)
-    flood.settled([1, 2], lost=[2], now=NOW)
-    assert flood.with_them([], now=NOW) == 1
+def test_a_note_that_nobody_judged_is_forgotten_after_twice_the_notice_and_its_end_counts_as_unknown(
+    notes: Notes,
+) -> None:
+    notes.note_watching(NOW - 7200)
+    notes.note_write(1, NOW + 60, NOW)
+    notes.note_write(2, NOW + 2 * NOTICE, NOW + 2 * NOTICE)
+    assert (kind_of(notes, NOW + 60), notes.since) == (None, NOW + 61)
 
 
-def test_what_is_lost_that_was_expected_does_not_count(flood: Flood) -> None:
-    take(flood, 1, origin=Origin.DUE)
-    flood.settled([1], lost=[1], now=NOW)
-    assert flood.with_them([], now=NOW) == 0
+def test_the_stream_counts_as_followed_since_it_was_last_opened_anew(notes: Notes) -> None:
+    assert notes.since is None
+    notes.note_watching(NOW)
+    notes.note_watching(NOW + 60)
+    assert notes.since == NOW + 60
 
 
-def test_a_pass_that_fails_leaves_nothing_in_hand(flood: Flood) -> None:
-    take(flood, 1, 2)
-    flood.passed()
-    assert flood.with_them([], now=NOW) == 0
+def test_one_owner_counts_for_a_few_of_what_customers_can_arrange_and_in_full_of_what_they_cannot() -> None:
+    census = Census({(Kind.NEAR, 1): 1000, (Kind.NEAR, 2): 3, (Kind.OVERDUE, 1): 1000, (Kind.PAST, 1): 1000})
+    assert counted(census, SETTINGS) == 5 + 3 + 25 + 1000
+    assert pools_of(census, SETTINGS) == 5 + 3 + 1000 + 1000
 
 
-def test_a_pool_counts_once_however_often_it_is_written(flood: Flood) -> None:
-    lose(flood, 1)
-    lose(flood, 1)
-    take(flood, 1)
-    assert flood.with_them([1], now=NOW) == 1
+def test_no_single_owner_exceeds_the_number_by_what_he_can_arrange() -> None:
+    census = Census({(Kind.NEAR, 1): 10**6, (Kind.OVERDUE, 1): 10**6})
+    assert counted(census, SETTINGS) <= SETTINGS.min_pools
 
 
-def test_a_pool_in_hand_is_not_asked_about_again(flood: Flood) -> None:
-    """It may have lost everything when the answer comes, and what is held then would be held for nothing."""
-    take(flood, 1)
-    assert flood.unexpected([1, 2], Origin.WRITTEN) == {2}
-
-
-def test_after_a_minute_it_is_forgotten_and_so_it_is_if_the_clock_steps_back(flood: Flood) -> None:
-    lose(flood, 1)
-    assert flood.with_them([], now=NOW + FLOOD_SECONDS - 1) == 1
-    assert flood.with_them([], now=NOW + FLOOD_SECONDS) == 0
-    lose(flood, 2, now=NOW)
-    assert flood.with_them([], now=NOW - 1) == 0
-
-
-def test_what_was_held_counts_until_it_is_released(flood: Flood) -> None:
-    flood.held([1, 2], now=NOW)
-    assert flood.with_them([], now=NOW) == 2
-    flood.released({1})
-    assert flood.with_them([], now=NOW) == 1
+def test_what_a_backup_brings_counts_for_a_day_and_what_purchases_bring_for_twenty_minutes() -> None:
+    lost = Lost()
+    for kind in Kind:
+        lost.add(kind, 1, at=0)
+    assert lost.census(1199).total() == 3
+    assert lost.census(1200) == Census({(Kind.PAST, 1): 1, (Kind.OVERDUE, 1): 1})
+    assert lost.census(86_400) == Census()

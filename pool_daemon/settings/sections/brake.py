@@ -1,4 +1,4 @@
-"""When more is due than seems right."""
+"""When more ends at once than anybody could know."""
 
 from pydantic import Field
 
@@ -6,30 +6,36 @@ from pool_daemon.settings.sections.section import Section
 
 
 class Brake(Section):
-    """When more is due than seems right, as after a restored backup, it is held until an operator says otherwise."""
+    """When more pools than usual end unexpectedly, as after a restored backup, they wait for an operator."""
 
     enabled: bool = Field(
         default=True,
         description="Whether anything is ever held. If not, everything due is settled, whatever it is.",
     )
-    share: float = Field(
+    max_share: float = Field(
         default=0.2,
         ge=0,
         le=1,
-        description="Part of all pools in use that may fall due at once. If more do, and more than brake.pools, "
-        "all that fell due at once are held.",
+        description="Share of the pools in use that may end unexpectedly. If more do, and more than "
+        "brake.min_pools, those that have not been settled yet are held.",
     )
-    pools: int = Field(
+    min_pools: int = Field(
         default=100,
         ge=0,
         le=1_000_000_000,
-        description="Pools that may fall due at once, however small the whole. Only those count that would lose a "
-        "workload.",
+        description="Unexpected pools that are settled in any case, however few are in use. Only those count that "
+        "lose a workload.",
     )
-    age_seconds: float = Field(
-        default=86400,
+    notice_seconds: float = Field(
+        default=600,
+        ge=0,
+        le=86400,
+        description="Seconds that an end must have stood in the database to be expected.",
+    )
+    per_owner: int = Field(
+        default=5,
         ge=1,
-        le=315_360_000,
-        description="Seconds that a pool may be overdue when the daemon first looks after a start. What is overdue "
-        "by more is held: it ran out while nobody looked for a long time, or comes from an old backup.",
+        le=1_000_000,
+        description="Unexpected pools that one owner counts for at most, so that no customer can have anybody's pool "
+        "held. Of pools found overdue it is a quarter of brake.min_pools, if that is more.",
     )

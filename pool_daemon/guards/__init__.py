@@ -1,0 +1,1 @@
+"""What may forbid that a pool which is due is settled."""

@@ -1,0 +1,370 @@
+"""The brake: pools that end unexpectedly are held if they are suspiciously many, until an operator releases them.
+
+**The measure.** A pool is unexpected if it would lose a workload and its end could not be known: another writer wrote
+it when that end was past or within `notice_seconds`, or it is found overdue although the change stream has not told of
+it (a start, a gap, a full scan beyond what earlier passes have settled). A pool whose end stood in the database for
+longer is never held, however many end with it. A standby follows the stream, too, so that a take-over in the middle of
+an ordinary mass expiry holds nothing. What was allowed once is not unexpected again: not when it is tried again, not
+when it leaves quarantine, not when it was released. A release is for what was held: a pool that is written again after
+it is judged anew.
+
+**The limit.** The unexpected pools that have lost something lately, are in flight or are held, and the new ones, are
+too many if they exceed both `min_pools`, of which each owner counts for a few at most, and `max_share` of the pools in
+use. Then the new ones are held, and nothing else. Those whose end was near are counted before the first of them is
+settled. Those that are late anyhow, because they are overdue, go at once while they are few; if they are more than
+`min_pools` they wait for a full scan that counts them, and for one that acts on the count: what is found by a full
+scan waits in any case. So no ids are kept of what is held or waits, and memory stays flat.
+
+**What customers can do.** One owner never makes any pool be held, neither those of others nor his own. Somebody with
+more than `min_pools / per_owner` identities (21 by default, and as many pools as exceed the share: a hundred identities
+count for 500) can have his own pools held that he wrote within ten minutes of their end, so that their workloads run on
+unpaid; of others only those that were written as late as his, or ended while no daemon acted. `pool-daemon brake
+status` shows that: it groups what is held by owner, with pools and workloads, and `brake release --owner` ends it.
+"""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreError
+from pool_daemon.guards.unexpected import Census, Kind, Lost, Notes, counted, pools_of
+from pool_daemon.settings import sections
+from pool_daemon.store.holds import FIRST, Hold, HoldStore, State
+from pool_daemon.store.impact import AffectedPool, ImpactReader
+from pool_daemon.store.pools import DuePool, PoolStore
+
+LOOK_SECONDS: Final = 2.0
+"""How soon an operator's release is noticed; while nothing is held nothing is read."""
+
+PAGE: Final = 2000
+"""Holds reviewed at once in each state: a tenth of a second of the server's, and as many pools as are settled soon."""
+
+MOST_ALLOWED: Final = 10_000
+"""Pools that were allowed and not settled, remembered so that their next try is not unexpected."""
+
+LATE: Final = (Kind.PAST, Kind.OVERDUE)
+
+TELL_SECONDS: Final = 30.0
+"""How often at most it is logged that more is held."""
+
+REMEDY: Final = "look at `pool-daemon brake status`, then `pool-daemon brake release`"
+
+log = structlog.get_logger("pool_daemon.brake")
+
+
+class Gate(Protocol):
+    """What says whether this daemon acts."""
+
+    def closed_by(self) -> str | None:
+        """Return what closes the gate at this moment; None while it is open."""
+
+
+class BrakeObserver(Protocol):
+    """Is told what is held."""
+
+    def held(self, reason: str, *, detail: str, pools: int) -> None:
+        """Note in one word what holds pools back, in a few more what ends it, and how many pools that are."""
+
+    def released(self, reason: str) -> None:
+        """Note that nothing is held back any more."""
+
+
+class Queue(Protocol):
+    """Takes what is to be checked again."""
+
+    def look_at_everything(self) -> None:
+        """Have a full scan follow."""
+
+    def try_again(self, wishes: Mapping[int, int]) -> None:
+        """Have each pool checked at its unix second."""
+
+
+class Brake:
+    """Decides which due pools may be settled, batch by batch, and looks after those that are held.
+
+    In a dry run of the `holds` nothing is written, and what would be held is said.
+    """
+
+    def __init__(
+        self,
+        *,
+        holds: HoldStore,
+        impact: ImpactReader,
+        pools: PoolStore,
+        settings: sections.Brake,
+        clock: Clock,
+        observer: BrakeObserver,
+        queue: Queue,
+    ) -> None:
+        self._holds = holds
+        self._impact = impact
+        self._pools = pools
+        self._settings = settings
+        self._clock = clock
+        self._observer = observer
+        self._queue = queue
+        self.held = 0
+        self.notes = Notes(settings)
+        self._lost = Lost()
+        self._in_flight: dict[int, tuple[Kind, int] | None] = {}
+        self._allowed: dict[int, None] = {}
+        self._holding = True  # until the database says that it is not so
+        self._held_now: Counter[str] = Counter()
+        self._held_reason = ""
+        self._told_at = -math.inf
+        self._walks = dict.fromkeys(State, FIRST)
+        # What follows is that of a pass.
+        self._passing = False
+        self._watermark: int | None = None
+        self._since = 0
+        self._near_reason: str | None = None
+        self._past_waiting = 0
+        self._overdue_reason: str | None = None
+        self._budget = 0
+        self._counting: Census | None = None
+        self._counted: Census | None = None
+        self._waiting = False
+
+    async def inspect(self, after: int | None, now: int) -> None:
+        """Decide what to hold in a pass over the unix seconds (after, now], a full scan if `after` is None.
+
+        To be awaited before any of it is settled. Raises StoreUnavailableError or StoreRefusedError; nothing may be
+        settled then.
+        """
+        if not self._settings.enabled:
+            return
+        if not self._passing:
+            await self._begin(after, now)
+        near, self._past_waiting = self.notes.due(now)
+        self._near_reason = None
+        census = self._unexpected(Kind.NEAR)
+        if near and len(near) + census.total() > self._settings.min_pools:
+            owners = await self._impact.owners(near, now=now)
+            census.update({(Kind.NEAR, each): owners[each] for each in owners})
+            self._near_reason = await self._excess(census, now)
+
+    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
+        """Return the pools that may be settled as of the unix second `now`; they are in flight then.
+
+        No query while nothing is held, and no more is unexpected than a few. Raises StoreUnavailableError or
+        StoreRefusedError.
+        """
+        if not self._settings.enabled:
+            return list(pools)
+        holds = await self._holds.of(pools) if self._holding else {}
+        allowed: list[DuePool] = []
+        unexpected: dict[Kind, list[DuePool]] = {kind: [] for kind in Kind}
+        for pool in pools:
+            hold = holds.get(pool.pool_id)
+            if hold is not None and hold.state is State.HELD:
+                self.notes.forget(pool.pool_id)
+                continue
+            kind = self._kind(pool, full_scan=full_scan)
+            released = hold is not None and not self.notes.written_after(pool.pool_id, hold.held_at)
+            if kind is None or released or pool.pool_id in self._in_flight:
+                allowed += self._allow([pool])
+            else:
+                unexpected[kind].append(pool)
+        allowed += await self._judge_near(unexpected[Kind.NEAR], now)
+        for kind in LATE:
+            allowed += await self._judge_late(unexpected[kind], kind, now, full_scan=full_scan)
+        return allowed
+
+    def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
+        """Note that some pools are in flight no more, and which pools have lost something."""
+        del now
+        for pool_id in lost:
+            unexpected = self._in_flight.get(pool_id)
+            if unexpected is not None:
+                self._lost.add(*unexpected, at=self._clock.monotonic())
+                self._in_flight[pool_id] = None
+        for pool_id in pool_ids:
+            self._in_flight.pop(pool_id, None)
+            self._allowed.pop(pool_id, None)
+
+    def passed(self) -> None:
+        """Note that a pass is over: nothing is in flight; what failed may be tried again."""
+        for pool_id in self._in_flight:
+            self._allowed[pool_id] = None
+        while len(self._allowed) > MOST_ALLOWED:
+            del self._allowed[next(iter(self._allowed))]
+        self._in_flight.clear()
+        self._passing = False
+        self._log_held()
+        if self._counting:
+            self._counted = self._counting
+        if self._waiting:
+            self._waiting = False
+            self._queue.look_at_everything()
+
+    async def run(self, gate: Gate) -> None:
+        """Look after what is held for ever."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.look(gate)
+            except StoreError as error:
+                log.debug("holds_read_failed", reason=str(error))
+
+    async def look(self, gate: Gate) -> None:
+        """Notice what was released, and forget holds that stand no more; no query while nothing is held.
+
+        With the gate closed all of that is left alone, and only how much there is of it is told. Raises
+        StoreUnavailableError or StoreRefusedError.
+        """
+        if not self._settings.enabled:
+            self._observer.released("brake")  # switched off while it held something
+            return
+        if self._holding:
+            for state in State:
+                await self._review(state, gate)
+            await self._refresh()
+        self._log_held()
+
+    def _kind(self, pool: DuePool, *, full_scan: bool) -> Kind | None:
+        """Return why a pool that is due is unexpected; None if it is not."""
+        kind = self.notes.kind(pool)
+        if kind is not None:
+            return kind
+        if pool.pool_id in self._allowed or (pool.synced and not full_scan):
+            return None  # tried again; or another of its resources has run out
+        passed_over = self._watermark is not None and pool.empty_at <= self._watermark
+        return Kind.OVERDUE if passed_over or pool.empty_at < self._since else None
+
+    def _unexpected(self, *kinds: Kind) -> Census:
+        """Return the unexpected pools of some kinds that have lost something lately, or are in flight."""
+        in_flight = Counter(unexpected for unexpected in self._in_flight.values() if unexpected is not None)
+        found = self._lost.census(self._clock.monotonic()) + in_flight
+        return Census({key: number for key, number in found.items() if key[0] in kinds})
+
+    async def _begin(self, after: int | None, now: int) -> None:
+        """Begin a pass; a full scan acts on the count of the one before, or counts what is overdue."""
+        self._since = now + 1 if self.notes.since is None else self.notes.since
+        self._budget, self._counting, found = 0, None, None
+        if after is None:
+            await self._refresh()
+            found, self._counted = self._counted, None
+        elif not self._holds.dry_run:  # which changes nothing, so that every full scan finds the same again
+            self._watermark = after
+        census = self._unexpected(*LATE) + (found or Census())
+        self._overdue_reason = await self._excess(census, now, held=self.held)
+        if found is not None:
+            self._budget = found.total()
+        elif after is None and self._overdue_reason is None:
+            self._counting = Census()
+        self._passing = True
+
+    async def _excess(self, census: Census, now: int, *, held: int = 0) -> str | None:
+        """Return the reason to hold the new ones of some unexpected pools; None if they are not too many."""
+        if counted(census, self._settings) + held <= self._settings.min_pools:
+            return None
+        pools = pools_of(census, self._settings) + held
+        share = pools / (pools + await self._impact.count_lasting(now=now))
+        if share <= self._settings.max_share:
+            return None
+        return f"{pools} pools, {share:.0%} of those in use, ended unexpectedly"
+
+    async def _judge_near(self, pools: Sequence[DuePool], now: int) -> list[DuePool]:
+        if self._near_reason is None:
+            return self._allow(pools, Kind.NEAR)
+        return await self._hold(pools, self._near_reason, now)
+
+    async def _judge_late(self, pools: Sequence[DuePool], kind: Kind, now: int, *, full_scan: bool) -> list[DuePool]:
+        """Allow pools that are overdue while they are few or counted, hold them if they are too many, else wait."""
+        if not pools:
+            return []
+        if self._overdue_reason is not None:
+            return await self._hold(pools, self._overdue_reason, now)
+        if not full_scan:
+            room = self._settings.min_pools - counted(self._unexpected(*LATE), self._settings) - self.held
+            if max(len(pools), self._past_waiting) <= room:
+                return self._allow(pools, kind)
+            self._waiting = True
+            return []
+        affected = {pool.pool_id for pool in await self._impact.of([pool.pool_id for pool in pools], now=now)}
+        losing = [pool for pool in pools if pool.pool_id in affected]
+        going, waiting = losing[: self._budget], losing[self._budget :]
+        self._budget -= len(going)
+        self._waiting = self._waiting or bool(waiting)
+        if self._counting is not None:
+            self._counting += Counter((kind, pool.owner or 0) for pool in waiting)
+        return [*self._allow(going, kind), *self._allow([pool for pool in pools if pool.pool_id not in affected])]
+
+    def _allow(self, pools: Sequence[DuePool], kind: Kind | None = None) -> list[DuePool]:
+        for pool in pools:
+            self._in_flight.setdefault(pool.pool_id, None if kind is None else (kind, pool.owner or 0))
+            self.notes.forget(pool.pool_id)
+        return list(pools)
+
+    async def _hold(self, pools: Sequence[DuePool], reason: str, now: int) -> list[DuePool]:
+        """Hold the pools that would lose something; return the others."""
+        if not pools:
+            return []
+        affected = await self._impact.of([pool.pool_id for pool in pools], now=now)
+        await self._holds.hold(affected, reason=reason, at=now)
+        held = {pool.pool_id for pool in affected}
+        for pool_id in held:
+            self.notes.forget(pool_id)
+        self._note_held(affected, reason)
+        return self._allow([pool for pool in pools if pool.pool_id not in held])
+
+    def _note_held(self, pools: Sequence[AffectedPool], reason: str) -> None:
+        if not pools:
+            return
+        self._holding = True
+        self.held += len(pools)
+        self._held_now += Counter(pools=len(pools), workloads=sum(pool.workloads for pool in pools))
+        self._held_reason = reason
+        self._tell()
+
+    def _log_held(self) -> None:
+        """Tell what passes have held since that was told."""
+        now = self._clock.monotonic()
+        if self._held_now and now - self._told_at >= TELL_SECONDS:
+            event = "brake_would_hold" if self._holds.dry_run else "brake_held"
+            log.error(event, **self._held_now, reason=self._held_reason, remedy=REMEDY)
+            self._held_now.clear()
+            self._told_at = now
+
+    async def _next_page(self, state: State) -> list[Hold]:
+        """Return the next of the holds in that state, beginning anew behind the last."""
+        page = await self._holds.page(behind=self._walks[state], state=state, limit=PAGE)
+        self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
+        return page
+
+    async def _review(self, state: State, gate: Gate) -> None:
+        """Drop those holds of a page in that state that hold nothing any more, and have what was released settled."""
+        now = math.floor(self._clock.now())
+        # The gate speaks of this very reading. By a wrong one nothing released may be due, and all would be dropped.
+        if gate.closed_by() is not None:
+            return
+        holds = await self._next_page(state)
+        due = {pool.pool_id: pool for pool in await self._pools.due_among([hold.pool_id for hold in holds], until=now)}
+        still = {hold.pool_id for hold in holds if hold.pool_id in due and hold.concerns(due[hold.pool_id])}
+        if state is State.RELEASED and still:
+            still = {pool.pool_id for pool in await self._impact.of(sorted(still), now=now)}
+            log.info("brake_released", pools=len(still))
+            self._queue.try_again(dict.fromkeys(still, now))
+        await self._holds.drop(hold for hold in holds if hold.pool_id not in still)
+
+    async def _refresh(self) -> None:
+        """Learn how many pools are held, by this daemon or another, and whether anything is left to look after."""
+        if not self._holding or (self._holds.dry_run and self.held):
+            return
+        before = self.held
+        held, released = [await self._holds.count(state) for state in State]
+        if before == self.held:  # else something was held meanwhile
+            self.held, self._holding = held, bool(held or released)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.held:
+            detail = f"pools held: {self.held}; see `pool-daemon brake status`"
+            self._observer.held("brake", detail=detail, pools=self.held)
+        else:
+            self._observer.released("brake")
