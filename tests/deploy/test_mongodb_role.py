@@ -29,6 +29,7 @@ from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.store.setup import INDEXES, OWN_COLLECTIONS
 
 UNAUTHORIZED = 13
+NO_SUCH_TRANSACTION = 251
 NEXT_PASSWORD = "battery-staple"  # noqa: S105 - as short-lived as the first
 
 MAY = {
@@ -174,6 +175,24 @@ def test_the_password_can_be_changed_under_a_daemon_at_work(
             admin[NAME].command("updateUser", "pool-daemon", pwd=PASSWORD)
 
     assert daemon.complaints() == []
+
+
+def test_a_daemon_may_end_what_another_of_the_same_user_has_locked(uri: str, explorer: Explorer) -> None:
+    explorer.workloads.insert_one({"_id": 1, "next_action": 3})
+    with (
+        MongoClient[Document](uri) as frozen,
+        MongoClient[Document](uri) as successor,
+        frozen.start_session() as session,
+    ):
+        session.start_transaction()
+        frozen[NAME]["workload"].update_one({"_id": 1}, {"$set": {"next_action": 4}}, session=session)
+
+        successor.admin.command("killSessions", [session.session_id])
+
+        with pytest.raises(OperationFailure) as refusal:
+            session.commit_transaction()
+    assert refusal.value.code == NO_SUCH_TRANSACTION
+    assert explorer.next_actions([1]) == [3]
 
 
 def test_the_role_is_enough_for_the_quarantine(uri: str, explorer: Explorer) -> None:

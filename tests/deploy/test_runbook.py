@@ -17,6 +17,7 @@ MENDED_BY_ITSELF = {
     "alarm_overslept",
     "clock_not_compared",
     "lease_not_released",
+    "lease_sessions_not_ended",
     "lease_unavailable",
     "not_mended",
     "quarantine_unwritten",
