@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         for section, fields in settings.masked().items()
     }
     _try_out(settings)
+    if exposed := sources.exposed():
+        print(f"database.uri: every user of this machine can read {exposed}: run chmod o-r", file=sys.stderr)
     # An address put into the wrong setting is masked, too.
     print(mask_credentials(json.dumps(shown, indent=2) if arguments.json else _as_text(shown)))
     return ExitCode.OK

@@ -38,4 +38,6 @@ def load(config: Path | None) -> Settings:
     settings = sources.load()
     for overridden in sources.overridden:
         log.info("setting_overridden", **overridden._asdict())
+    if exposed := sources.exposed():
+        log.warning("secret_readable_by_all", file=str(exposed), remedy="chmod o-r")
     return settings

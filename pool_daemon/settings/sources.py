@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -24,7 +25,14 @@ PREFIX = "POOL_DAEMON_"
 SECRETS_DIR = "POOL_DAEMON_SECRETS_DIR"
 SYSTEMD_SECRETS_DIR = "CREDENTIALS_DIRECTORY"
 SEPARATOR = "__"
-KUBERNETES_LINK = re.compile(r"^([a-z0-9_]+_)?(service_host|service_port|port)(_[a-z0-9_]+)?$")
+KUBERNETES_LINK = re.compile(
+    r"([a-z0-9_]+_)?(service_host|service_port(_[a-z0-9_]+)?|port_\d+_(tcp|udp|sctp)(_[a-z]+)?)"
+)
+KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
+"""What Kubernetes sets for a Service whose name begins like the daemon's; a plain port has the latter for its value."""
+
+READABLE_BY_ALL = stat.S_IROTH
+ENTERED_BY_ALL = stat.S_IXOTH
 
 Key = tuple[str, ...]
 
@@ -34,6 +42,7 @@ class Reading(NamedTuple):
 
     value: Any
     place: str
+    file: Path | None = None
 
 
 class Overridden(NamedTuple):
@@ -75,7 +84,7 @@ class Sources:
             if _is_setting(key):
                 values.setdefault(key[0], {})[key[1]] = reading.value
             else:
-                problems.append(_complaint(key, reading.place, _what_is_wrong_with_key(key)))
+                problems.append(_complaint(key, reading.place, _what_is_wrong_with_key(key, reading.value)))
         try:
             settings = Settings.model_validate(values)
         except ValidationError as error:
@@ -88,6 +97,15 @@ class Sources:
         """Name the place that a value came from, or `default`."""
         reading = self._readings.get((section, field))
         return reading.place if reading else "default"
+
+    def exposed(self) -> Path | None:
+        """Return the file that the address of MongoDB, a password in it, comes from, if every user can read it."""
+        reading = self._readings.get(("database", "uri"))
+        if reading is None or reading.file is None:
+            return None
+        file = reading.file.resolve()
+        entered = all(folder.stat().st_mode & ENTERED_BY_ALL for folder in file.parents)
+        return reading.file if entered and file.stat().st_mode & READABLE_BY_ALL else None
 
     def _explain(self, detail: ErrorDetails) -> str:
         """Put one finding of pydantic's into an operator's words, without the value: it may be a secret."""
@@ -117,14 +135,14 @@ def _read_file(path: Path) -> Iterator[tuple[Key, Reading]]:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from None
     for section, table in document.items():
         if isinstance(table, dict):
-            yield from (((section, field), Reading(value, f"file {path}")) for field, value in table.items())
+            yield from (((section, field), Reading(value, f"file {path}", path)) for field, value in table.items())
         else:
             yield (section,), Reading(table, f"file {path}")
 
 
 def _read_secrets(folder: Path) -> Iterator[tuple[Key, Reading]]:
     try:
-        names = sorted(file.name for file in folder.iterdir() if SEPARATOR in file.name)
+        names = sorted(_names_of_secrets(folder))
         flat = SecretsSettingsSource(BaseSettings, secrets_dir=folder)
         texts = NestedSecretsSettingsSource(flat, secrets_prefix="", secrets_case_sensitive=True).env_vars
     except OSError as error:
@@ -134,7 +152,21 @@ def _read_secrets(folder: Path) -> Iterator[tuple[Key, Reading]]:
     for name in names:
         if name not in texts:
             raise ConfigurationError(f"secret {folder / name}: must be a file that lies inside the folder")
-        yield _key(name), Reading(texts[name], f"secret {folder / name}")
+        yield _key(name), Reading(texts[name], f"secret {folder / name}", folder / name)
+
+
+def _names_of_secrets(folder: Path) -> Iterator[str]:
+    """Yield the names of the files that are meant for the daemon; each of them can be read."""
+    for entry in folder.iterdir():
+        if entry.name.lower() in SECTIONS and entry.is_dir():
+            raise ConfigurationError(f"secret {entry}: is a folder; put its secrets beside it, as {entry.name}__FIELD")
+        if SEPARATOR not in entry.name:
+            continue
+        try:
+            with entry.open("rb"):
+                yield entry.name
+        except OSError as error:
+            raise ConfigurationError(f"secret {entry}: cannot be read: {error.strerror}") from None
 
 
 def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[Key, Reading]]:
@@ -155,11 +187,11 @@ def _is_setting(key: Key) -> bool:
             return False
 
 
-def _what_is_wrong_with_key(key: Key) -> str:
+def _what_is_wrong_with_key(key: Key, value: Any) -> str:
     dotted = ".".join(key)
     if dotted in SECTIONS:
         return f"is a section; set one of its fields: {', '.join(SECTIONS[dotted])}"
-    if KUBERNETES_LINK.search(dotted):
+    if KUBERNETES_LINK.fullmatch(dotted) or KUBERNETES_PORT.match(str(value)):
         return "is no setting; Kubernetes makes it for a Service of that name: set enableServiceLinks to false"
     known = [f"{section}.{field}" for section, fields in SECTIONS.items() for field in fields]
     close = get_close_matches(dotted, known, n=1)

@@ -76,7 +76,8 @@ async def test_a_user_sought_in_the_wrong_place_is_a_question_of_authsource(read
     database.close()
 
 
-async def test_an_address_without_a_user_is_told_so(guarded: EmbeddedMongod) -> None:
+async def test_an_address_without_a_user_is_told_so(guarded: EmbeddedMongod, reader_uri: str) -> None:
+    assert reader_uri  # before there is any user, nobody needs one
     database = connect(uri=guarded.uri, name="t")
     assert "MongoDB requires authentication: name a user in database.uri" in await refusal(database)
     database.close()

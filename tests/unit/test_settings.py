@@ -1,4 +1,5 @@
 import re
+import tempfile
 import tomllib
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,13 @@ def secrets(tmp_path: Path) -> Path:
     folder = tmp_path / "secrets"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Make a folder that every user can enter, which those of pytest are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def every_field() -> Iterator[tuple[str, str, FieldInfo]]:
@@ -214,11 +222,62 @@ def test_a_variable_that_names_nothing_is_refused(variable: str, expected: str) 
 
 
 @pytest.mark.parametrize(
-    "variable", ["POOL_DAEMON_SERVICE_HOST", "POOL_DAEMON_PORT", "POOL_DAEMON_METRICS_PORT_9090_TCP_ADDR"]
+    ("variable", "value"),
+    [
+        ("POOL_DAEMON_SERVICE_HOST", "10.0.0.1"),
+        ("POOL_DAEMON_SERVICE_PORT_METRICS", "9464"),
+        ("POOL_DAEMON_PORT", "tcp://10.0.0.1:9464"),
+        ("POOL_DAEMON_HTTP_PORT", "tcp://10.0.0.1:9464"),
+        ("POOL_DAEMON_METRICS_PORT_9090_TCP", "tcp://10.0.0.1:9090"),
+        ("POOL_DAEMON_METRICS_PORT_9090_TCP_ADDR", "10.0.0.1"),
+    ],
 )
-def test_variables_that_kubernetes_makes_for_a_service_are_refused_with_the_way_out(variable: str) -> None:
-    [line] = complaints(environ={variable: "10.0.0.1"})
+def test_variables_that_kubernetes_makes_for_a_service_are_refused_with_the_way_out(variable: str, value: str) -> None:
+    [line] = complaints(environ={variable: value})
     assert "enableServiceLinks" in line
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [("POOL_DAEMON_HTTP_PORT", "http.port"), ("POOL_DAEMON_EMBEDDED_PORT", "embedded.port")],
+)
+def test_a_variable_with_one_underscore_is_no_service_of_kubernetes(variable: str, meant: str) -> None:
+    [line] = complaints(environ={variable: "9"})
+    assert line.endswith(f"is no setting; did you mean {meant}?")
+
+
+def test_a_secret_that_cannot_be_read_is_named_itself(secrets: Path) -> None:
+    (secrets / "database__name").write_text("x")
+    (secrets / "database__uri").symlink_to("nowhere")
+    [line] = complaints(environ={"POOL_DAEMON_SECRETS_DIR": str(secrets)})
+    assert line == f"secret {secrets}/database__uri: cannot be read: No such file or directory"
+
+
+def test_a_folder_in_place_of_a_secret_is_refused_with_the_right_name(secrets: Path) -> None:
+    (secrets / "database").mkdir()
+    (secrets / "database" / "uri").write_text(URI)
+    [line] = complaints(environ={"POOL_DAEMON_SECRETS_DIR": str(secrets)})
+    assert line == f"secret {secrets}/database: is a folder; put its secrets beside it, as database__FIELD"
+
+
+@pytest.mark.parametrize(
+    ("file_mode", "folder_mode", "is_exposed"), [(0o644, 0o755, True), (0o640, 0o755, False), (0o644, 0o750, False)]
+)
+def test_an_address_that_every_user_can_read_is_noticed(
+    open_folder: Path, file_mode: int, folder_mode: int, *, is_exposed: bool
+) -> None:
+    secrets = open_folder
+    secret, config = secrets / "database__uri", secrets / "config.toml"
+    secret.write_text(URI)
+    config.write_text(f'[database]\nuri = "{URI}"')
+    for file in (secret, config):
+        file.chmod(file_mode)
+    secrets.chmod(folder_mode)
+    assert Sources(config=None, environ={"CREDENTIALS_DIRECTORY": str(secrets)}).exposed() == (
+        secret if is_exposed else None
+    )
+    assert Sources(config=config, environ={}).exposed() == (config if is_exposed else None)
+    assert Sources(config=None, environ={"POOL_DAEMON_DATABASE__URI": URI}).exposed() is None
 
 
 def test_variables_of_others_are_left_alone() -> None:
