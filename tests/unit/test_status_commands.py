@@ -305,12 +305,12 @@ def test_status_shows_the_date_of_what_is_not_of_today_and_text_as_text() -> Non
     observer = new_observer(clock)
     observer.unreadable("pool", document_id="\x1b[2J[/nope]", reason="\nFORGED")
     clock.pass_time(86_400)
-    observer.settings_reloaded(accepted=True)
+    observer.stream_opened()
     shown = json.loads(routes_of(observer, clock=clock).respond(Request("GET", "/statusz")).body)
     written = io.StringIO()
     Console(file=written, width=120).print(portrait(shown))
     lines = written.getvalue().splitlines()
-    assert any(line.startswith("22:13:20  ") and "reloaded" in line for line in lines)
+    assert any(line.startswith("22:13:20  ") and "change stream is open" in line for line in lines)
     assert any(line.startswith("2023-11-14 22:13:20  unreadable  pool \\x1b[2J[/nope]: \\nFORGED") for line in lines)
 
 
