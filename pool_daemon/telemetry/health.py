@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from pool_daemon.plain_text import escaped
 from pool_daemon.telemetry.attention import attentions, undone_problem
 from pool_daemon.telemetry.snapshot import Role, Snapshot
 
@@ -51,8 +52,10 @@ class Health:
         return [check.problem for check in self.checks if check.problem is not None]
 
     def as_text(self) -> str:
-        """Return one line a check, what is wrong marked with a minus."""
-        return "".join(f"{'+' if c.problem is None else '-'} {c.name}: {c.problem or 'ok'}\n" for c in self.checks)
+        """Return one line a check, what is wrong marked with a minus; a problem's own line breaks show as text."""
+        return "".join(
+            f"{'+' if c.problem is None else '-'} {c.name}: {escaped(c.problem or 'ok')}\n" for c in self.checks
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

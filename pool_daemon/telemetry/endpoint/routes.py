@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Final
 
 from pool_daemon.clock import Clock
-from pool_daemon.plain_text import escaped_lines
 from pool_daemon.telemetry.credentials import mask_credentials
 from pool_daemon.telemetry.endpoint.message import METHODS, Request, Response, named_address, refusal
 from pool_daemon.telemetry.endpoint.page import PAGE, POLICY
@@ -92,4 +91,4 @@ def _is_ip_address(name: str) -> bool:
 
 def _answer(health: Health) -> Response:
     status = HTTPStatus.OK if health.is_good else HTTPStatus.SERVICE_UNAVAILABLE
-    return Response(status, mask_credentials(escaped_lines(health.as_text())).encode())
+    return Response(status, mask_credentials(health.as_text()).encode())
