@@ -10,14 +10,19 @@ const read = (name) => JSON.parse(require("fs").readFileSync(`${__dirname}/${nam
 const role = read("role.json");
 const database = db.getSiblingDB(role.privileges[0].resource.db);
 
-// A sparse, partial or hidden index serves only some queries: it does not count.
-const serves = (index) => !index.sparse && !index.hidden && !index.partialFilterExpression && !index.collation;
+// A sparse or partial index serves only some queries, and one that expires documents deletes them: they do not count.
+const serves = (index) =>
+    !index.sparse && !index.partialFilterExpression && !index.collation && index.expireAfterSeconds === undefined;
 
 const collections = database.getCollectionNames();
 for (const [name, wanted] of Object.entries(read("indexes.json"))) {
     const existing = collections.includes(name) ? database.getCollection(name).getIndexes() : [];
     for (const keys of wanted) {
-        if (existing.some((index) => serves(index) && JSON.stringify(index.key) === JSON.stringify(keys))) {
+        const found = existing.find((index) => serves(index) && JSON.stringify(index.key) === JSON.stringify(keys));
+        if (found) {
+            if (found.hidden) {
+                database.getCollection(name).unhideIndex(found.name);
+            }
             continue;
         }
         const usual = Object.entries(keys).flat().join("_");

@@ -6,6 +6,7 @@ const send = (command) => console.log(JSON.stringify(command));
 const found = () => (process.argv.includes("--existing") ? {} : null);
 const collection = (database, name) => ({
   getIndexes: () => existing[name],
+  unhideIndex: (index) => send([database, { collMod: name, index: { name: index, hidden: false } }]),
   createIndex: (key, options) => send([database, { createIndexes: name, indexes: [{ key, ...options }] }]),
 });
 const database = (name) => ({

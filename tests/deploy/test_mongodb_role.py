@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 from arithmetic_model import Document, Rates
+from bson import json_util
 from daemon_process import DaemonProcess, environment, running_daemon
 from deadline import wait_until
 from deploy.files import PROJECT
@@ -254,21 +255,23 @@ def test_the_role_knows_each_collection_of_the_daemons_own() -> None:
     assert set(OWN_COLLECTIONS) == {name for name in MAY if name.startswith("pool-daemon-")}
 
 
-def test_the_script_builds_no_index_twice_and_takes_none_that_serves_only_some_queries() -> None:
-    wanted = {name: [dict(keys) for keys in each] for name, each in INDEXES.items()}
-    served = {
-        name: [{"key": keys, "name": f"other-{number}"} for number, keys in enumerate(each)]
-        for name, each in wanted.items()
-    }
-    served["capacity-pools"] = [
-        {"key": {"customer_tid": 1}, "name": "customer_tid_1"},
-        {"key": {"empty_at": 1}, "name": "empty_at_1", "sparse": True},
-    ]
+def test_the_script_builds_no_index_twice_and_takes_none_that_serves_only_some_queries(
+    admin: MongoClient[Document], explorer: Explorer
+) -> None:
+    admin.drop_database(NAME)
+    explorer.pools.create_index("customer_tid", name="of-another-name", hidden=True)
+    explorer.pools.create_index("empty_at", sparse=True)
+    explorer.workloads.create_index("next_action", name="as-it-should-be")
+    before = {name: list(explorer.database[name].list_indexes()) for name in ("capacity-pools", "workload")}
 
-    made = [command for _, command in script_commands("--existing", indexes=served) if "createIndexes" in command]
+    for database, command in script_commands("--existing", indexes=json.loads(json_util.dumps(before))):
+        admin[database].command(command)
 
-    built = [{"key": {"empty_at": 1}, "name": "pool-daemon_empty_at_1"}]
-    assert made == [{"createIndexes": "capacity-pools", "indexes": built}]
+    pools, workloads = explorer.pools.index_information(), explorer.workloads.index_information()
+    assert set(pools) == {"_id_", "of-another-name", "empty_at_1", "pool-daemon_empty_at_1"}
+    assert not pools["of-another-name"].get("hidden")
+    assert "sparse" not in pools["pool-daemon_empty_at_1"]
+    assert set(workloads) == {"_id_", "as-it-should-be", "pool_id_1_next_action_1__id_1_workload_type_1"}
 
 
 def test_the_script_brings_an_existing_role_up_to_date_and_leaves_the_user_alone() -> None:
