@@ -7,19 +7,19 @@ from pool_daemon import __version__
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.expiry_pass import Expirer
 from pool_daemon.guards.brake import Brake
+from pool_daemon.reconcile.findings import Findings
+from pool_daemon.reconcile.reconciler import Reconciler
+from pool_daemon.reconcile.scans import OrderScan, PoolScan
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.clock_guard import ClockGuard
-from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gates, StopGate
 from pool_daemon.scheduling.index_setup import IndexSetup
 from pool_daemon.scheduling.leadership import DryRun, Leadership
 from pool_daemon.scheduling.quarantine import Quarantine
-from pool_daemon.scheduling.reconciler import Reconciler
 from pool_daemon.scheduling.reports import Reports
 from pool_daemon.scheduling.restraints import Restraints
 from pool_daemon.scheduling.rounds import Rounds
-from pool_daemon.scheduling.walks import OrderWalk, PoolWalk
 from pool_daemon.scheduling.watcher import Watcher
 from pool_daemon.settings import Settings
 from pool_daemon.settings.live import LiveSettings
@@ -33,7 +33,7 @@ from pool_daemon.store.lease import LeaseStore
 from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.recent_events import RecentEvents
-from pool_daemon.store.reconciliation import Reconciliation
+from pool_daemon.store.reconciliation import ReconciliationStore
 from pool_daemon.store.server_clock import ServerClock
 from pool_daemon.store.setup import build_index, missing_indexes
 from pool_daemon.store.store import Store
@@ -154,15 +154,21 @@ class Parts:
         )
 
     def _reconciler(self) -> Reconciler:
-        store = Reconciliation(database=self.database)
+        store = ReconciliationStore(database=self.database)
         findings = Findings(
             on_overdue=self.look_at_missed, on_unreadable=self.reports.unreadable, metrics=self.observer
         )
         settings = self.live.view(lambda now: now.reconcile)
         return Reconciler(
-            walks=[
-                OrderWalk(store=store.orders, findings=findings, clock=self.clock, settings=settings),
-                PoolWalk(
+            scans=[
+                OrderScan(
+                    store=store.orders,
+                    findings=findings,
+                    throttle=self.expirer.throttle,
+                    clock=self.clock,
+                    settings=settings,
+                ),
+                PoolScan(
                     store=store,
                     findings=findings,
                     clock=self.clock,

@@ -50,8 +50,8 @@ class Lot:
 
     The first runs empty at `empty_at` (unix seconds), each other `apart_seconds` after the one before. Of
     the containers of each pool the last `missing_each` have no document; where nobody will look at them, that saves
-    the time to write it. Pools that are `settled` were synced when they ran empty. Without an `owner` they belong to a
-    thousand of them.
+    the time to write it. The last `deleted_each` are deleted, and listed all the same. Pools that are `settled` were
+    synced when they ran empty. Without an `owner` they belong to a thousand of them.
     """
 
     pools: int
@@ -61,6 +61,7 @@ class Lot:
     apart_seconds: int = 0
     next_action: NextAction = NextAction.DEPLOY
     missing_each: int = 0
+    deleted_each: int = 0
     settled: bool = False
     owner: int | None = None
 
@@ -111,6 +112,7 @@ def _seeds(lot: Lot) -> Iterator[Document]:
             "first": Int64(lot.first_pool_id),
             "each": lot.workloads_each,
             "written": lot.workloads_each - lot.missing_each,
+            "kept": lot.workloads_each - lot.deleted_each,
             "apart": Int64(lot.apart_seconds),
             "owner": None if lot.owner is None else Int64(lot.owner),
             "pool": _first_pool(lot),
@@ -193,9 +195,16 @@ _POOL: Final = {
         },
     ]
 }
+_NEXT_ACTION: Final = {"$cond": [{"$lt": ["$w", "$kept"]}, "$workload.next_action", int(NextAction.DELETED)]}
 _WORKLOAD: Final = {
     "$mergeObjects": [
         "$workload",
-        {"_id": _WORKLOAD_ID, "workload_id": _WORKLOAD_ID, "pool_id": _POOL_ID, "customer_tid": _OWNER},
+        {
+            "_id": _WORKLOAD_ID,
+            "workload_id": _WORKLOAD_ID,
+            "pool_id": _POOL_ID,
+            "customer_tid": _OWNER,
+            "next_action": _NEXT_ACTION,
+        },
     ]
 }

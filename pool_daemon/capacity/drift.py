@@ -1,17 +1,18 @@
 """Drift: where what a pool says is in use differs from what its workloads use.
 
-A pool keeps its own books: the ids of the workloads that count, and the sum of what they drain. They are kept by a
-service that reads, changes and writes back without a lock, so now and then a removal is lost.
+A pool keeps the ids of the workloads that count, and the sum of what they drain. The service that keeps them reads,
+changes and writes back without a lock, so now and then a removal is lost.
 
-Only what can be proved wrong counts as drift. An id is dropped when its workload is deleted or its document gone;
-whatever else a document says, even that it is invalid or migrated, the workload may still run and keeps counting. An
-id is never added: a deployed workload that its pool does not list yet is one that is just being deployed. And where
-the units of a single workload are unknown, nothing can be said about its whole pool.
+Only a document that is there is evidence. An id is dropped when the workload's document says that it is deleted;
+one that says anything else, even invalid or migrated, may still run and keeps counting. A listed workload without a
+document means damage, or a restore under way: then nothing is known about the whole pool, and nothing about one with a
+workload whose units cannot be computed. An id is never added: a deployed workload that its pool does not list yet is
+one that is just being deployed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pool_daemon.capacity.cloud_units import CloudUnits
 from pool_daemon.capacity.pool import Pool
@@ -21,62 +22,101 @@ RATE_DIGITS: Final = 4
 """Decimals to which a rate is compared. Units are whole thousandths, so what is lost or counted twice shows in the
 third decimal; what adding and subtracting in any order leaves behind lies far beyond the fourth."""
 
-Known = Mapping[int, CloudUnits | None]
-"""What each workload that counts drains, by its id; None where that cannot be computed. Who is missing is gone."""
+MOST_DROPPED: Final = 10_000
+"""Ids that one repair drops, so that no command grows without bound. The rest follows, and the rates with the last."""
+
+RATES: Final = ("active_cu", "active_su", "active_ipv4")
+
+
+class WorkloadState(NamedTuple):
+    """What the document of a workload says: whether it is deleted, and what it drains, None if that is unknown."""
+
+    deleted: bool
+    units: CloudUnits | None
+
+
+Known = Mapping[int, WorkloadState]
+"""The workloads that have a document, by id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What is wrong with a pool's books, and what is right instead.
+    """What is wrong with a pool, and what is right instead.
 
-    `dropped` holds, in ascending order, the listed ids that do not count; `excess` by how much the active rates exceed
-    what the others drain. Two drifts are equal if the same is wrong, whatever else happened to the pool in between.
+    `dropped` holds, in ascending order, the listed ids that are deleted; `excess` is by how much the active rates
+    exceed what the others drain; `rates` is what they drain. Two drifts are equal if the same is wrong, even if the
+    pool changed in between.
     """
 
     dropped: tuple[int, ...]
     excess: CloudUnits
-    workload_ids: tuple[int, ...] = field(compare=False)
     rates: CloudUnits = field(compare=False)
 
 
-def counts(document: Mapping[str, Any]) -> bool:
-    """Tell whether a workload still counts: it does until it is deleted."""
-    return document.get("next_action") != NextAction.DELETED
+def is_deleted(document: Mapping[str, Any]) -> bool:
+    """Return whether a document says that its workload is deleted; until then the workload counts."""
+    return bool(document.get("next_action") == NextAction.DELETED)
 
 
-def find_drift(pool: Pool, known: Known) -> Drift | None:
-    """Hold a pool's books against its workloads; None if they agree, or if the units of a listed one are unknown.
+class PoolComparison:
+    """Compares a pool with its workloads. Their ids come in slices, for a pool may list hundreds of thousands.
 
-    An id that is listed twice counts once.
+    `missing` counts the listed workloads that have no document.
     """
-    kept: dict[int, None] = {}
-    dropped: list[int] = []
-    cu = su = ipv4u = 0.0
-    for workload_id in pool.active_workload_ids or ():
-        if workload_id in kept or workload_id not in known:
-            dropped.append(workload_id)
-            continue
-        units = known[workload_id]
-        if units is None:
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._seen: set[int] = set()
+        self._dropped: list[int] = []
+        self._rates = (0.0, 0.0, 0.0)
+        self._unknown = False
+        self.missing = 0
+
+    def add(self, workload_ids: Iterable[int], known: Known) -> None:
+        """Compare the next ids of the pool's list, in its order; one that is listed twice counts once."""
+        cu, su, ipv4u = self._rates
+        for workload_id in workload_ids:
+            if workload_id in self._seen:
+                continue
+            self._seen.add(workload_id)
+            workload = known.get(workload_id)
+            if workload is None:
+                self.missing += 1
+            elif workload.deleted:
+                self._dropped.append(workload_id)
+            elif workload.units is None:
+                self._unknown = True
+            else:
+                cu += max(workload.units.cu, 0.0)
+                su += max(workload.units.su, 0.0)
+                ipv4u += max(workload.units.ipv4u, 0.0)
+        self._rates = (cu, su, ipv4u)
+
+    def drift(self) -> Drift | None:
+        """Return what is wrong once all ids were compared; None if nothing is, or if too little is known.
+
+        None, too, if the pool's document lacks a field that a repair would have to fill: no write adds one.
+        """
+        if self.missing or self._unknown or "last_updated" in self._pool.missing:
             return None
-        kept[workload_id] = None
-        cu += max(units.cu, 0.0)
-        su += max(units.su, 0.0)
-        ipv4u += max(units.ipv4u, 0.0)
-    excess = CloudUnits(_excess(pool.active_cu, cu), _excess(pool.active_su, su), _excess(pool.active_ipv4, ipv4u))
-    if not dropped and not any(excess):
-        return None
-    return Drift(tuple(sorted(dropped)), excess, tuple(kept), CloudUnits(cu, su, ipv4u))
+        active = tuple(getattr(self._pool, name) for name in RATES)
+        rates = active if len(self._dropped) > MOST_DROPPED else self._rates
+        excess = CloudUnits(*(_excess(rate, total) for rate, total in zip(active, rates, strict=True)))
+        if any(wrong for name, wrong in zip(RATES, excess, strict=True) if name in self._pool.missing):
+            return None
+        if not self._dropped and not any(excess):
+            return None
+        return Drift(tuple(sorted(self._dropped[:MOST_DROPPED])), excess, CloudUnits(*rates))
 
 
-def mended(pool: Pool, drift: Drift, *, now: int) -> Pool:
-    """Return the pool with its books put right at the unix second `now`.
+def repaired(pool: Pool, drift: Drift, *, now: int) -> Pool:
+    """Return the pool with the right rates at the unix second `now`; its ids are as they were.
 
     What was used until then is deducted at the rates that were active, right or wrong: it is what the pool's owner
     was told. Raises NotFiniteError if the rates could not be held in a double.
     """
     after = replace(pool)
-    after.recount(drift.workload_ids if drift.dropped else pool.active_workload_ids, drift.rates, now=now)
+    after.recount(pool.active_workload_ids, drift.rates, now=now)
     return after
 
 

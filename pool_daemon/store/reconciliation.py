@@ -1,13 +1,15 @@
-"""Reconciliation: every pool, page by page, with what its workloads say of it.
+"""Reconciliation: every pool, page by page, compared with what its workloads' documents say.
 
-Nothing here holds a lock or a cursor between two calls. A pool is read before its workloads, and written only if it
-is still as it was read: whatever else happened in between, no change of another writer is undone.
+Customers decide how long most of these documents are, so the server cuts them down to what is compared: numbers, and a
+few ids at a time. Nothing here holds a lock or a cursor between two calls. A pool is read before its workloads, and
+written only if it is still as it was read, so no change of another writer is undone.
 """
 
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -15,24 +17,37 @@ from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.cloud_units import UNIT_FIELDS, CloudUnits, cloud_units
-from pool_daemon.capacity.drift import Drift, counts, find_drift, mended
-from pool_daemon.capacity.pool import Pool
+from pool_daemon.capacity.cloud_units import FREE_TYPES, UNIT_FIELDS, CloudUnits, cloud_units
+from pool_daemon.capacity.drift import Drift, PoolComparison, WorkloadState, is_deleted, repaired
+from pool_daemon.capacity.pool import FIELDS, Pool
 from pool_daemon.capacity.verdict import judge
 from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
 from pool_daemon.store.client import Database
-from pool_daemon.store.documents import RAW, decoded, document_id, pool_from_document
+from pool_daemon.store.documents import RAW, changed_fields, decoded, document_id, pool_from_document, unchanged
 from pool_daemon.store.failures import translated
-from pool_daemon.store.pools import CAPACITY_POOLS, PoolStore
-from pool_daemon.store.vanished_orders import VanishedOrders
+from pool_daemon.store.missing_orders import MissingOrders
+from pool_daemon.store.paging import PAGE, number_only, pages
+from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import DEPLOYED, WORKLOADS
 
 BEGINNING: Final = -math.inf
 """The place before the first pool: every number lies behind it, and a document whose id is none is no pool."""
 
+IDS_INLINE: Final = 100
+"""Workload ids that are read along with a pool; of one that lists more, the others follow in slices."""
+
+IDS_AT_ONCE: Final = 10_000
+"""Workload ids that are compared at once: a slice of a crowded pool's, or those of several small pools."""
+
+MOST_UNREADABLE: Final = 1000
+"""Unreadable documents that a page names; one pool may list hundreds of thousands."""
+
+PAGE_WORKLOADS: Final = 50_000
+"""Listed workloads after which a page ends, however few pools that were."""
+
 WORKLOADS_AT_ONCE: Final = 2000
-"""Workloads a query, so that a page of crowded pools needs no more memory than any other."""
+"""Workloads a query."""
 
 SLICE: Final = 200
 """Documents worked through at a stretch: about two milliseconds."""
@@ -40,133 +55,287 @@ SLICE: Final = 200
 PAUSE_SECONDS: Final = 0.0005
 """Between two slices. Yielding to the loop alone is not enough: each answer of the database comes through another
 thread, which gets its turn within 5 ms while this one computes, and at once while it sleeps. Ten queries in a row, as
-in a pass, take 17 ms beside a walk with this pause, and 50 ms without."""
+in a pass, take 17 ms beside a scan with this pause, and 50 ms without."""
 
-WORKLOAD_FIELDS: Final[Mapping[str, int]] = dict.fromkeys(("pool_id", "next_action", *UNIT_FIELDS), 1)
-"""All that is read of a workload."""
+ARRAYS: Final = ("node_ids", "active_workload_ids")
+
+NUMBERS: Final = tuple(name for name, _, _ in FIELDS if name not in ARRAYS)
+
+IDS: Final = {"$cond": [{"$isArray": "$active_workload_ids"}, "$active_workload_ids", []]}
+
+TEXTS_ONLY: Final = {"$not": {"$elemMatch": {"$not": {"$type": "string"}}}}
+"""Node ids that can be read: a pool with others is left as it is. They are not read here; the server looks at them."""
+
+SUBDOCUMENT_BYTES: Final = 1024
+"""The longest sub-document that units are computed from; a sound one has a tenth of that."""
+
+
+def _unless_array(name: str, array: Any) -> dict[str, Any]:
+    """Return the expression of a field that is `array` where it is one, else what makes it missing, null or wrong."""
+    kind = {"$type": f"${name}"}
+    absent = {"$cond": [{"$in": [kind, ["missing", "null"]]}, f"${name}", kind]}
+    return {"$cond": [{"$isArray": f"${name}"}, array, absent]}
+
+
+def _pool_fields(start: int, count: int) -> dict[str, Any]:
+    ids = {"$map": {"input": {"$slice": ["$active_workload_ids", start, count]}, "in": number_only("$this")}}
+    return {name: number_only(name) for name in NUMBERS} | {
+        "node_ids": _unless_array("node_ids", []),
+        "active_workload_ids": _unless_array("active_workload_ids", ids),
+        "listed": {"$size": IDS},
+    }
+
+
+def _unit_field(name: str) -> dict[str, Any]:
+    if name not in ("capcity", "custom_size"):
+        return number_only(name)
+    is_small = {"$lte": [{"$bsonSize": {"value": f"${name}"}}, SUBDOCUMENT_BYTES]}
+    return {"$cond": [is_small, f"${name}", "$$REMOVE"]}
+
+
+WORKLOAD_FIELDS: Final[Mapping[str, Any]] = {
+    "next_action": number_only("next_action"),
+    **{name: _unit_field(name) for name in UNIT_FIELDS},
+}
+"""All that is read of a listed workload."""
+
+OVERDUE_FIELDS: Final[Mapping[str, Any]] = {**WORKLOAD_FIELDS, "_id": 0, "pool_id": number_only("pool_id")}
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Drifted:
-    """A pool as it was read, and what is wrong with it."""
+class ListedPool:
+    """A pool as it was read: with the first of its workload ids, how many it lists in all, and no node ids."""
 
     pool: Pool
+    listed: int
+
+    def is_same(self, other: "ListedPool") -> bool:
+        """Return whether the other is the same pool, unchanged, whichever ids were read of it."""
+        mine, theirs = (replace(each.pool, active_workload_ids=None) for each in (self, other))
+        return (mine, mine.missing, self.listed) == (theirs, theirs.missing, other.listed)
+
+
+@dataclass(frozen=True, slots=True)
+class DriftedPool:
+    """A pool as it was read, and what is wrong with it."""
+
+    read: ListedPool
     drift: Drift
+
+    @property
+    def pool_id(self) -> int:
+        """The id of the pool."""
+        return self.read.pool.pool_id
 
 
 @dataclass(slots=True)
 class Page:
-    """What a look at some pools came to.
+    """What comparing some pools found.
 
-    `pools` is how many there were, 0 behind the last one; `last_id` is where the next page begins. `overdue` holds the
-    ids of those that should have lost a workload by now.
+    `pools` is how many there were, 0 behind the last one; `last_id` is where the next page begins. `missing` maps the
+    pools that list workloads without a document to their number. `overdue` holds the ids of the pools that should have
+    lost a workload by now.
     """
 
     pools: int
     last_id: Any
-    drifted: list[Drifted] = field(default_factory=list)
+    drifted: list[DriftedPool] = field(default_factory=list)
+    missing: dict[int, int] = field(default_factory=dict)
     overdue: list[int] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
 
+    def report(self, kind: str, document_id: Any, error: Exception) -> None:
+        """Name a document that cannot be read, unless the page names enough of them."""
+        if len(self.unreadable) < MOST_UNREADABLE:
+            self.unreadable.append(Unreadable(kind, document_id, str(error)))
 
-class Reconciliation:
-    """Looks at pools and mends them; `orders` does the same for delete orders.
+
+class ReconciliationStore:
+    """Compares pools with their workloads, and repairs them; `orders` does the same for delete orders.
 
     Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
     """
 
     def __init__(self, *, database: Database) -> None:
-        self.orders = VanishedOrders(database=database)
+        self.orders = MissingOrders(database=database)
         self._pools = database.collection(CAPACITY_POOLS, RAW)
-        self._pool_store = PoolStore(database=database)
         self._workloads = database.collection(WORKLOADS, RAW)
 
-    async def look(self, *, after: Any, limit: int, overdue_at: int | None) -> Page:
-        """Look at the next pools behind the id `after`, at most `limit` of them.
+    async def compare(self, *, after: Any, limit: int, overdue_at: int | None) -> Page:
+        """Compare the next pools behind the id `after`, at most `limit` of them, fewer if they are crowded.
 
         A pool that ran empty by the unix second `overdue_at` is overdue if a deployed workload of it uses what is
-        exhausted; if that is None, none is. Takes two queries, and a third if a pool ran empty.
+        exhausted; if that is None, none is.
         """
-        query = {"_id": {"$gt": after}}
-        with translated("reading pools to reconcile"):
-            raws = await self._pools.find(query, sort=[("_id", 1)], limit=limit, batch_size=limit + 1).to_list(None)
-        page = Page(pools=len(raws), last_id=document_id(raws[-1]) if raws else after)
-        pools = [pool async for pool in self._readable(raws, page)]
-        known = await self._known({each for pool in pools for each in pool.active_workload_ids or ()}, page)
-        async for pool in _unhurried(pools):
-            if drift := find_drift(pool, known):
-                page.drifted.append(Drifted(pool, drift))
-        if overdue_at is not None:
-            page.overdue = await self._overdue([pool for pool in pools if pool.empty_at <= overdue_at], overdue_at)
+        page = Page(pools=0, last_id=after)
+        group: list[ListedPool] = []
+        listed = in_group = 0
+        async for raw in _unhurried(await self._read({"_id": {"$gt": after}}, limit=limit)):
+            page.pools += 1
+            page.last_id = document_id(raw)
+            try:
+                group.append(_listed_pool(raw))
+            except UnreadableDocumentError as error:
+                page.report("pool", page.last_id, error)
+                continue
+            in_group += group[-1].listed
+            if in_group >= IDS_AT_ONCE:
+                await self._compare_group(group, page, overdue_at)
+                listed += in_group
+                group, in_group = [], 0
+                if listed >= PAGE_WORKLOADS:
+                    break
+        await self._compare_group(group, page, overdue_at)
         return page
 
-    async def mend(self, drifted: Drifted, *, now: int) -> bool:
-        """Put a pool's books right at the unix second `now`; False, and nothing is done, if it has changed since.
+    async def repair(self, drifted: DriftedPool, *, now: int) -> bool:
+        """Repair a pool at the unix second `now`; False, and nothing is done, if it has changed since it was read.
 
-        Raises NotFiniteError if what is right could not be held in a double.
+        The pool's ids stay on the server: it is the same list if every number is as it was, it is as long as it was,
+        and what is dropped is still in there. A swap of other workloads within one second, which those would not
+        show, leaves their sum as it is. Raises NotFiniteError if what is right could not be held in a double.
         """
-        after = mended(drifted.pool, drifted.drift, now=now)
-        return await self._pool_store.update_pool(after, as_read=drifted.pool)
+        pool, drift = drifted.read.pool, drifted.drift
+        after = repaired(pool, drift, now=now)
+        dropped = [Int64(workload_id) for workload_id in drift.dropped]
+        query = {name: value for name, value in unchanged(pool).items() if name not in ARRAYS}
+        query |= {
+            "node_ids": TEXTS_ONLY,
+            "$expr": {
+                "$and": [
+                    {"$eq": [{"$size": IDS}, drifted.read.listed]},
+                    {"$setIsSubset": [{"$literal": dropped}, IDS]},
+                ]
+            },
+        }
+        changes = {
+            "$set": changed_fields(pool, after, NUMBERS),
+            "$pull": {"active_workload_ids": {"$in": dropped}} if dropped else {},
+        }
+        with translated(f"repairing pool {pool.pool_id}"):
+            result = await self._pools.update_one(query, {verb: what for verb, what in changes.items() if what})
+        return result.matched_count == 1
 
-    async def _readable(self, raws: Sequence[RawBSONDocument], page: Page) -> AsyncIterator[Pool]:
-        async for raw in _unhurried(raws):
+    async def _read(
+        self, query: Mapping[str, Any], *, limit: int, start: int = 0, count: int = IDS_INLINE
+    ) -> list[RawBSONDocument]:
+        pipeline: list[dict[str, Any]] = [
+            {"$match": query},
+            {"$sort": {"_id": 1}},
+            {"$limit": limit},
+            {"$project": _pool_fields(start, count)},
+        ]
+        with translated("reading pools to reconcile"):
+            return await self._pools.aggregate(pipeline, batchSize=limit + 1).to_list(None)
+
+    async def _compare_group(self, group: Sequence[ListedPool], page: Page, overdue_at: int | None) -> None:
+        listed = {each for read in group for each in read.pool.active_workload_ids or ()}
+        known = await self._known(listed, page)
+        async for read in _unhurried(group):
+            comparison = PoolComparison(read.pool)
+            comparison.add(read.pool.active_workload_ids or (), known)
+            if read.listed > IDS_INLINE and not await self._compare_rest(read, comparison, page):
+                continue
+            if comparison.missing:
+                page.missing[read.pool.pool_id] = comparison.missing
+            elif drift := comparison.drift():
+                page.drifted.append(DriftedPool(read, drift))
+        if overdue_at is not None:
+            page.overdue += await self._overdue([each.pool for each in group], overdue_at)
+
+    async def _compare_rest(self, first: ListedPool, comparison: PoolComparison, page: Page) -> bool:
+        """Compare the other ids of a crowded pool; False if it has changed meanwhile, or cannot be read."""
+        pool_id = first.pool.pool_id
+        for start in range(IDS_INLINE, first.listed, IDS_AT_ONCE):
+            raws = await self._read({"_id": Int64(pool_id)}, limit=1, start=start, count=IDS_AT_ONCE)
             try:
-                yield pool_from_document(decoded(raw))
+                read = _listed_pool(raws[0]) if raws else None
             except UnreadableDocumentError as error:
-                page.unreadable.append(Unreadable("pool", document_id(raw), str(error)))
+                page.report("pool", pool_id, error)
+                return False
+            if read is None or not read.is_same(first):
+                return False
+            workload_ids = read.pool.active_workload_ids or ()
+            comparison.add(workload_ids, await self._known(set(workload_ids), page))
+        return True
 
-    async def _known(self, workload_ids: Iterable[int], page: Page) -> dict[int, CloudUnits | None]:
-        """Return what those of the workloads drain that still count."""
-        known: dict[int, CloudUnits | None] = {}
+    async def _known(self, workload_ids: Collection[int], page: Page) -> dict[int, WorkloadState]:
+        """Return what the documents of those workloads say; those that have none are left out."""
+        known: dict[int, WorkloadState] = {}
         wanted = [Int64(workload_id) for workload_id in workload_ids]
         for start in range(0, len(wanted), WORKLOADS_AT_ONCE):
-            raws = await self._found({"_id": {"$in": wanted[start : start + WORKLOADS_AT_ONCE]}})
+            query = {"_id": {"$in": wanted[start : start + WORKLOADS_AT_ONCE]}}
+            with translated("reading workloads to reconcile"):
+                cursor = self._workloads.find(query, WORKLOAD_FIELDS, batch_size=WORKLOADS_AT_ONCE + 1)
+                raws = await cursor.to_list(None)
             async for raw in _unhurried(raws):
-                _weigh(raw, known, page)
+                workload_id, known_as = _state(raw, page)
+                known[workload_id] = known_as
         return known
 
-    async def _overdue(self, empty: Sequence[Pool], now: int) -> list[int]:
-        """Return the ids of those empty pools whose deployed workloads, listed or not, use what is exhausted."""
-        if not empty:
+    async def _overdue(self, pools: Iterable[Pool], now: int) -> list[int]:
+        """Return the ids of those pools whose deployed workloads, listed or not, use what is exhausted.
+
+        No more is read once all are known to be; what is free is not read at all.
+        """
+        waiting = {pool.pool_id: synced for pool in pools if pool.empty_at <= now and (synced := _synced(pool, now))}
+        if not waiting:
             return []
-        deployed: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        pool_ids = [Int64(pool.pool_id) for pool in empty]
-        raws = await self._found({"pool_id": {"$in": pool_ids}, "next_action": DEPLOYED})
-        async for raw in _unhurried(raws):
-            try:
-                workload = decoded(raw)
-                deployed[fields.whole(workload, "pool_id", UnreadableDocumentError)].append(workload)
-            except UnreadableDocumentError:
-                continue  # the pass that settles the pool reports it
-        return [pool.pool_id async for pool in _unhurried(empty) if _must_lose(pool, deployed[pool.pool_id], now)]
+        query = {
+            "pool_id": {"$in": [Int64(pool_id) for pool_id in waiting]},
+            "next_action": DEPLOYED,
+            "workload_type": {"$nin": list(FREE_TYPES)},
+        }
+        overdue: list[int] = []
+        cursor = self._workloads.find(query, OVERDUE_FIELDS, batch_size=PAGE)
+        async with aclosing(pages(cursor, doing="reading deployed workloads to reconcile")) as found:
+            async for raws in found:
+                for pool_id, workloads in (await _by_pool(raws)).items():
+                    if pool_id in waiting and judge(waiting[pool_id], workloads, now=now).going:
+                        overdue.append(pool_id)
+                        del waiting[pool_id]
+                if not waiting:
+                    break
+        return sorted(overdue)
 
-    async def _found(self, query: Mapping[str, Any]) -> list[RawBSONDocument]:
-        with translated("reading workloads to reconcile"):
-            cursor = self._workloads.find(query, WORKLOAD_FIELDS, batch_size=WORKLOADS_AT_ONCE + 1)
-            return await cursor.to_list(None)
+
+def _listed_pool(raw: RawBSONDocument) -> ListedPool:
+    document = decoded(raw)
+    return ListedPool(pool_from_document(document), document["listed"])
 
 
-def _weigh(raw: RawBSONDocument, known: dict[int, CloudUnits | None], page: Page) -> None:
-    """Enter what a workload drains if it counts."""
+def _state(raw: RawBSONDocument, page: Page) -> tuple[int, WorkloadState]:
+    units: CloudUnits | None = None
     try:
         workload = decoded(raw)
-        if counts(workload):
-            known[workload["_id"]] = cloud_units(workload)
+        if is_deleted(workload):
+            return workload["_id"], WorkloadState(deleted=True, units=None)
+        units = cloud_units(workload)
     except (UnreadableDocumentError, UnitsError) as error:
-        workload_id = document_id(raw)
-        known[workload_id] = None
-        page.unreadable.append(Unreadable("workload", workload_id, str(error)))
+        page.report("workload", document_id(raw), error)
+    return document_id(raw) if units is None else workload["_id"], WorkloadState(deleted=False, units=units)
 
 
-def _must_lose(pool: Pool, deployed: Sequence[Mapping[str, Any]], now: int) -> bool:
+def _synced(pool: Pool, now: int) -> Pool | None:
     synced = replace(pool)
     try:
         synced.sync_current_capacity(now)
     except NotFiniteError:
-        return False
-    return bool(judge(synced, deployed, now=now).going)
+        return None
+    return synced
+
+
+async def _by_pool(raws: Sequence[RawBSONDocument]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    async for raw in _unhurried(raws):
+        try:
+            workload = decoded(raw)
+            found[fields.whole(workload, "pool_id", UnreadableDocumentError)].append(workload)
+        except UnreadableDocumentError:
+            continue  # the pass that settles the pool reports it
+    return found
 
 
 async def _unhurried(items: Sequence[T]) -> AsyncIterator[T]:

@@ -164,6 +164,12 @@ UNDONE = Gauge(
     labels={"reason": ("brake", "failing", "quarantine")},
     read=undone_pools,
 )
+MISSING_WORKLOADS = Gauge(
+    name="pools_missing_workloads",
+    about="Pools that list workloads without a document, and are not compared until those are back; no sample on a "
+    "standby.",
+    read=lambda now, _: now.pools_missing_workloads,
+)
 HOLDING = Gauge(
     name="holding",
     about="1 while the daemon holds back what is due, for the reason that the label tells.",
@@ -215,18 +221,14 @@ UNREADABLE = Counter(
     "the stream that is not understood is followed by a full scan.",
     labels={"kind": ("pool", "workload", "change")},
 )
-DRIFT_MENDED = Counter(
-    name="drift_mended_total",
-    about="Pools whose record of what is in use differed from their workloads and was mended, by what differed.",
+DRIFT_REPAIRED = Counter(
+    name="drift_repaired_total",
+    about="Pools whose record of what is in use differed from their workloads and was repaired, by what differed.",
     labels={"kind": ("rates", "workload_ids")},
 )
-DRIFT_HELD = Counter(
-    name="drift_held_total",
-    about="Walks past all pools that mended nothing, because more seemed to have drifted than is credible.",
-)
-ORDERS_PUT_BACK = Counter(
-    name="delete_orders_put_back_total",
-    about="Delete orders that had vanished before they were done, and were renewed.",
+ORDERS_RESTORED = Counter(
+    name="delete_orders_restored_total",
+    about="Delete orders that were missing before they were done, and were restored.",
 )
 STREAM_REOPENINGS = Counter(
     name="stream_reopenings_total",

@@ -236,21 +236,25 @@ class Observer:
         """Hear how far this machine's clock is ahead of the database's, and whether that is still good enough."""
         self.status.change(clocks=Clocks(difference_seconds, agree, self._clock.monotonic()))
 
-    def drift_mended(self, kind: str, *, pool_id: int) -> None:
-        """Hear that a pool's record of what is in use was mended, and in one word what differed."""
-        self.metrics.add(table.DRIFT_MENDED, kind=kind)
-        self._note("mended", f"its {kind.replace('_', ' ')} had drifted", pool_id=pool_id)
+    def drift_repaired(self, kind: str, *, pool_id: int) -> None:
+        """Record that a pool's record of what is in use was repaired, and in one word what differed."""
+        self.metrics.add(table.DRIFT_REPAIRED, kind=kind)
+        self._note("repaired", f"its {kind.replace('_', ' ')} had drifted", pool_id=pool_id)
 
-    def drift_held(self, *, pools: int, drifted: int) -> None:
-        """Hear that so many of so many pools seemed to have drifted that none was mended."""
-        self.metrics.add(table.DRIFT_HELD)
-        self._note("held", f"drift: {drifted:,} of {pools:,} pools seem wrong, none is mended")
-
-    def orders_put_back(self, count: int) -> None:
-        """Hear that so many delete orders had vanished and were renewed."""
+    def orders_restored(self, count: int) -> None:
+        """Record that so many delete orders were missing and were restored."""
         if count:
-            self.metrics.add(table.ORDERS_PUT_BACK, count)
-            self._note("mended", f"{count} vanished delete order{'s' * (count > 1)} put back")
+            self.metrics.add(table.ORDERS_RESTORED, count)
+            self._note("repaired", f"{count} missing delete order{'s' * (count > 1)} restored")
+
+    def missing_workloads_counted(self, pools: int | None) -> None:
+        """Record how many pools list workloads without a document; None if that is not known now."""
+        before = self.status.snapshot.pools_missing_workloads
+        if pools == before:
+            return
+        self.status.change(pools_missing_workloads=pools)
+        if pools and not before:
+            self._note("missing", f"{pools:,} pool{'s' * (pools > 1)} with workloads that have no document")
 
     def stream_opened(self) -> None:
         """Hear that the change stream is open."""

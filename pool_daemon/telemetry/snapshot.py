@@ -175,6 +175,7 @@ class Snapshot:
     quarantine: tuple[Quarantined, ...] = ()
     undone: tuple[Undone, ...] = ()
     settings_problem: str | None = None
+    pools_missing_workloads: int | None = None
 
     expiring: Mapping[str, int] = field(default_factory=dict)
     expiring_tick: float | None = None

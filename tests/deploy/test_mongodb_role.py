@@ -84,7 +84,7 @@ def test_the_role_is_enough_for_a_daemon_at_work(uri: str, admin: MongoClient[Do
     ledger = Ledger(client=admin, explorer=explorer)
     expired = explorer.buy_expired(CONTAINER, VOLUME, *FREE)
     lost_order = explorer.buy_expired(CONTAINER, next_action=DELETE)
-    quick = {"RECONCILE__INTERVAL_SECONDS": "0.2", "RECONCILE__ORDER_GRACE_SECONDS": "0.2", "HTTP__PORT": "0"}
+    quick = {"RECONCILE__INTERVAL_SECONDS": "0.2", "RECONCILE__CONFIRM_SECONDS": "0.2", "HTTP__PORT": "0"}
     with running_daemon(uri=uri, database_name=NAME, **quick) as daemon:
         ledger.wait_for_decommissions(expired.workload_ids[:2], within_seconds=15)
         shortened = explorer.buy(Rates(cu=PLENTY), [CONTAINER])
@@ -93,7 +93,7 @@ def test_the_role_is_enough_for_a_daemon_at_work(uri: str, admin: MongoClient[Do
         wait_until(
             lambda: explorer.orders.find_one({"_id": lost_order.workload_ids[0]}),
             within_seconds=10,
-            what="an order that is put back",
+            what="an order that is restored",
         )
 
     assert {"stream_opened", "lease_acquired"} <= {record["event"] for record in daemon.records}

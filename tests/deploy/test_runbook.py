@@ -19,9 +19,9 @@ MENDED_BY_ITSELF = {
     "lease_not_released",
     "lease_sessions_not_ended",
     "lease_unavailable",
-    "not_mended",
     "quarantine_unwritten",
     "reconciliation_failed",
+    "repair_failed",
     "setup_failed",
 }
 """What is tried again, or made up for, without anybody's help, and leads to nothing that the README does not name."""

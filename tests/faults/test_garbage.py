@@ -22,7 +22,7 @@ BUSY = {
     "BRAKE__MIN_POOLS": "1000000",
     "LEASE__SECONDS": "1",
     "RECONCILE__INTERVAL_SECONDS": "0.5",
-    "RECONCILE__ORDER_GRACE_SECONDS": "1",
+    "RECONCILE__CONFIRM_SECONDS": "1",
 }
 """Every part looks at everything again and again."""
 

@@ -30,7 +30,7 @@ SETTINGS = {
     "DATABASE__TIMEOUT_SECONDS": "3",
     "LEASE__SECONDS": "4",
     "RECONCILE__INTERVAL_SECONDS": "2",
-    "RECONCILE__ORDER_GRACE_SECONDS": "5",
+    "RECONCILE__CONFIRM_SECONDS": "5",
 }
 """Everything a little quicker than usual, so that more of it happens in the time."""
 

@@ -1,4 +1,4 @@
-"""The reconciler beside an explorer that never stops writing: nothing of the explorer's is undone, all else is mended.
+"""The reconciler beside an explorer that never stops writing: nothing of it is undone, and all it loses is repaired.
 
 Each writer has pools of its own, so that whatever comes out wrong is the reconciler's doing. It loses removals and
 orders on purpose, and knows at every moment what its pools must come to.
@@ -24,21 +24,22 @@ from fail_point import fail_point
 from pymongo import MongoClient
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.scheduling.findings import Findings
+from pool_daemon.reconcile.findings import Findings
+from pool_daemon.reconcile.reconciler import Reconciler
+from pool_daemon.reconcile.scans import OrderScan, PoolScan
 from pool_daemon.scheduling.gate import Gates
-from pool_daemon.scheduling.reconciler import Reconciler
-from pool_daemon.scheduling.walks import OrderWalk, PoolWalk
-from pool_daemon.settings.sections import Reconcile
+from pool_daemon.scheduling.throttle import Throttle
+from pool_daemon.settings.sections import Expiry, Reconcile
 from pool_daemon.store.client import connect
-from pool_daemon.store.reconciliation import Reconciliation
+from pool_daemon.store.reconciliation import ReconciliationStore
 
 Client = MongoClient[dict[str, Any]]
 
 WRITERS = 3
 POOLS_A_WRITER = 8
-GRACE_SECONDS = 1.0
+CONFIRM_SECONDS = 1.0
 ENOUGH = 6
-"""So many pools, and so many orders, are mended before the writers stop."""
+"""So many pools, and so many orders, are repaired before the writers stop."""
 
 PATIENCE_SECONDS = 60.0
 PAUSE_SECONDS = 0.02
@@ -56,7 +57,7 @@ KINDS = (CONTAINER, VOLUME, PUBLIC_IP, FREE[0])
 
 @dataclass
 class Expected:
-    """What a pool must come to once everything is mended."""
+    """What a pool must come to once everything is repaired."""
 
     bought: int = 0
     running: dict[int, Kind] = field(default_factory=dict)
@@ -149,20 +150,20 @@ class Writer:
         return wrong
 
 
-class Ears:
-    """Counts what is mended."""
+class Repairs:
+    """Counts what is repaired."""
 
     def __init__(self) -> None:
-        self.mended: Counter[str] = Counter()
+        self.repaired: Counter[str] = Counter()
 
-    def drift_mended(self, kind: str, *, pool_id: int) -> None:  # noqa: ARG002 - all pools are alike
-        self.mended["pools"] += 1
+    def drift_repaired(self, kind: str, *, pool_id: int) -> None:  # noqa: ARG002 - all pools are alike
+        self.repaired["pools"] += 1
 
-    def drift_held(self, *, pools: int, drifted: int) -> None:
-        raise AssertionError(f"{drifted} of {pools} pools seemed wrong")
+    def orders_restored(self, count: int) -> None:
+        self.repaired["orders"] += count
 
-    def orders_put_back(self, count: int) -> None:
-        self.mended["orders"] += count
+    def missing_workloads_counted(self, pools: int | None) -> None:
+        assert not pools
 
 
 @pytest.fixture
@@ -171,32 +172,33 @@ def explorer(mongo: Client, database_name: str) -> Explorer:
 
 
 @pytest_asyncio.fixture
-async def books(mongo_uri: str, database_name: str) -> AsyncIterator[Reconciliation]:
+async def store(mongo_uri: str, database_name: str) -> AsyncIterator[ReconciliationStore]:
     database = connect(uri=mongo_uri, name=database_name)
-    yield Reconciliation(database=database)
+    yield ReconciliationStore(database=database)
     database.close()
 
 
 def held_back(mongo: Client, explorer: Explorer) -> AbstractContextManager[None]:
     """Delay what the daemon writes to pools, so that the explorer often comes between its reading and its writing."""
     namespace = explorer.pools.full_name
-    return fail_point(mongo, "update", mode="alwaysOn", blockConnection=True, blockTimeMS=200, namespace=namespace)
+    return fail_point(mongo, "update", mode="alwaysOn", blockConnection=True, blockTimeMS=50, namespace=namespace)
 
 
-async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_mended(
-    explorer: Explorer, books: Reconciliation, mongo: Client
+async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_repaired(
+    explorer: Explorer, store: ReconciliationStore, mongo: Client
 ) -> None:
-    ears = Ears()
+    repairs = Repairs()
     shared: dict[str, Any] = {
-        "findings": Findings(on_overdue=print, on_unreadable=print, metrics=ears),
+        "findings": Findings(on_overdue=print, on_unreadable=print, metrics=repairs),
         "clock": SystemClock(),
-        "settings": Reconcile(pools_per_second=0, order_grace_seconds=GRACE_SECONDS, hold_percent=100),
+        "settings": Reconcile(pools_per_second=0, confirm_seconds=CONFIRM_SECONDS),
     }
-    walks = [
-        OrderWalk(store=books.orders, **shared),
-        PoolWalk(store=books, looked_past=lambda: None, **shared),
+    throttle = Throttle(clock=SystemClock(), settings=Expiry())
+    scans = [
+        OrderScan(store=store.orders, throttle=throttle, **shared),
+        PoolScan(store=store, looked_past=lambda: None, **shared),
     ]
-    reconciler = Reconciler(walks=walks, gate=Gates(), stop=asyncio.Event(), **shared)
+    reconciler = Reconciler(scans=scans, gate=Gates(), stop=asyncio.Event(), **shared)
     writers = [Writer(explorer, seed=seed) for seed in range(WRITERS)]
     stop = threading.Event()
     with ThreadPoolExecutor(WRITERS) as threads, held_back(mongo, explorer):
@@ -204,15 +206,15 @@ async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_men
         writing = [loop.run_in_executor(threads, writer.write_until, stop) for writer in writers]
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while any(ears.mended[kind] < ENOUGH for kind in ("pools", "orders")):
-                    await reconciler.walk()
+                while any(repairs.repaired[kind] < ENOUGH for kind in ("pools", "orders")):
+                    await reconciler.run_round()
         finally:
             stop.set()
         await asyncio.gather(*writing)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_SECONDS):
             while any(writer.wrong() for writer in writers):
-                await reconciler.walk()
+                await reconciler.run_round()
 
     assert [line for writer in writers for line in writer.wrong()] == []
     ordered = [order["_id"] for order in explorer.orders.find({}, {"_id": 1})]

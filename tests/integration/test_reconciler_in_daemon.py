@@ -12,7 +12,7 @@ from explorer import CONTAINER, VOLUME, Explorer
 from fail_point import fail_point
 from pymongo import MongoClient
 
-QUICK = {"RECONCILE__INTERVAL_SECONDS": "0.2", "RECONCILE__ORDER_GRACE_SECONDS": "0.5"}
+QUICK = {"RECONCILE__INTERVAL_SECONDS": "0.2", "RECONCILE__CONFIRM_SECONDS": "0.5", "LOG__LEVEL": "debug"}
 
 IN_SMALL_STEPS = {"EXPIRY__BATCH_WORKLOADS": "4", "EXPIRY__CONCURRENCY": "1", "BRAKE__ENABLED": "false"}
 
@@ -28,7 +28,7 @@ def daemon(mongo_uri: str, database_name: str) -> Iterator[DaemonProcess]:
         yield daemon
 
 
-def test_a_lost_removal_is_mended_and_the_pool_lasts_as_long_as_it_should(
+def test_a_lost_removal_is_repaired_and_the_pool_lasts_as_long_as_it_should(
     explorer: Explorer, daemon: DaemonProcess
 ) -> None:
     """Of two workloads one is deleted, but still counts: at that rate the pool would run empty twice as soon."""
@@ -36,10 +36,10 @@ def test_a_lost_removal_is_mended_and_the_pool_lasts_as_long_as_it_should(
     deleted, running = pool.workload_ids
     explorer.workloads.update_one({"_id": deleted}, {"$set": {"next_action": 6}})
     daemon.wait_for_log(
-        lambda record: record["event"] == "drift_mended", within_seconds=8, what="the pool to be mended"
+        lambda record: record["event"] == "drift_repaired", within_seconds=8, what="the pool to be repaired"
     )
-    (mended,) = daemon.said("drift_mended")
-    assert (mended["pool"], mended["dropped"], mended["workloads"]) == (pool.pool_id, 1, [deleted])
+    (repaired,) = daemon.said("drift_repaired")
+    assert (repaired["pool"], repaired["dropped"], repaired["workloads"]) == (pool.pool_id, 1, [deleted])
     found = explorer.pools.find_one({"_id": pool.pool_id})
     assert found is not None
     assert (found["active_workload_ids"], found["active_cu"]) == ([running], 1.0)
@@ -48,12 +48,14 @@ def test_a_lost_removal_is_mended_and_the_pool_lasts_as_long_as_it_should(
     assert explorer.next_action(running) == 3
 
 
-def test_a_vanished_order_is_put_back_and_recorded_no_second_time(explorer: Explorer, daemon: DaemonProcess) -> None:
+def test_a_missing_order_is_restored_and_recorded_no_second_time(explorer: Explorer, daemon: DaemonProcess) -> None:
     pool = explorer.buy_expired(CONTAINER, VOLUME)
     orders = {"_id": {"$in": pool.workload_ids}}
     wait_until(lambda: explorer.orders.count_documents(orders) == 2, within_seconds=10, what="the orders")
     explorer.orders.delete_many(orders)
-    wait_until(lambda: len(daemon.said("order_restored")) == 2, within_seconds=10, what="the orders to be put back")
+    wait_until(
+        lambda: len(daemon.said("delete_order_restored")) == 2, within_seconds=10, what="the orders to be restored"
+    )
     for workload_id in pool.workload_ids:
         order = explorer.bytes_of(explorer.orders, workload_id)
         assert order is not None
@@ -64,7 +66,7 @@ def test_a_vanished_order_is_put_back_and_recorded_no_second_time(explorer: Expl
 def test_what_the_first_pass_is_about_to_settle_is_not_handed_to_it_a_second_time(
     mongo: MongoClient[dict[str, Any]], mongo_uri: str, database_name: str, explorer: Explorer
 ) -> None:
-    """The walks go past the pools again and again while the pass is at work, long enough to take up more meanwhile."""
+    """The scans go past the pools again and again while the pass is at work, long enough to take up more meanwhile."""
     count = 40
     for _ in range(count):
         explorer.buy_expired(CONTAINER)
@@ -74,10 +76,10 @@ def test_what_the_first_pass_is_about_to_settle_is_not_handed_to_it_a_second_tim
         running_daemon(uri=mongo_uri, database_name=database_name, **QUICK | IN_SMALL_STEPS) as daemon,
     ):
         wait_until(lambda: daemon.said("pass_completed"), within_seconds=20, what="the pass")
-        walks = daemon.said("reconciliation_completed")
+        rounds = daemon.said("reconciliation_completed")
         settled = [each["settled"] for each in daemon.said("pass_completed")]
-    assert len(walks) > 2
-    assert sum(each["overdue"] for each in walks) == 0
+    assert len(rounds) > 2
+    assert sum(each["overdue"] for each in rounds) == 0
     assert settled == [count]
 
 
@@ -93,8 +95,8 @@ def test_a_restored_backup_that_the_reconciler_meets_before_anybody_tells_of_it_
         running_daemon(uri=mongo_uri, database_name=database_name, **QUICK | blind) as daemon,
     ):
         wait_until(lambda: daemon.said("stream_lost"), within_seconds=20, what="the daemon to be blind")
-        walks = len(daemon.said("reconciliation_completed"))
-        wait_until(lambda: len(daemon.said("reconciliation_completed")) > walks + 1, within_seconds=20, what="a walk")
+        rounds = len(daemon.said("reconciliation_completed"))
+        wait_until(lambda: len(daemon.said("reconciliation_completed")) > rounds + 1, within_seconds=20, what="a round")
         explorer.create(backup)
         wait_until(lambda: daemon.said("brake_held"), within_seconds=20, what="the backup to be held")
     assert set(explorer.next_actions([workload for pool in backup for workload in pool.workload_ids])) == {3}

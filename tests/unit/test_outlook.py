@@ -171,7 +171,7 @@ async def test_a_standby_does_not_know_what_its_leader_has_yet_to_do(
 async def test_what_the_daemon_before_did_is_read_once_and_stands_before_what_this_one_does(
     outlook: Outlook, records: Records, observer: Observer, clock: VirtualClock
 ) -> None:
-    observer.drift_mended("rates", pool_id=3)
+    observer.drift_repaired("rates", pool_id=3)
     records.away = True
     with pytest.raises(StoreUnavailableError):
         await outlook.look()

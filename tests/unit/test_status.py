@@ -58,13 +58,13 @@ def test_a_storm_leaves_the_last_of_its_pools_in_sight(observer: Observer) -> No
 
 
 def test_what_happens_again_and_again_is_one_event(observer: Observer, clock: VirtualClock) -> None:
-    observer.drift_mended("rates", pool_id=17)
+    observer.drift_repaired("rates", pool_id=17)
     for _ in range(500):
         clock.pass_time(1)
         observer.stream_lost("unavailable", reason="connection refused")
         observer.pass_failed(seconds=1, reason="connection refused")
     events = observer.status.snapshot.events
-    assert [(event.kind, event.times) for event in events] == [("mended", 1), ("stream", 500), ("pass_failed", 500)]
+    assert [(event.kind, event.times) for event in events] == [("repaired", 1), ("stream", 500), ("pass_failed", 500)]
     assert events[-1].at == NOW + 500
 
 

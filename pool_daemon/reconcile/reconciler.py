@@ -1,4 +1,4 @@
-"""The reconciler walks past everything in the background, again and again, at a bounded rate."""
+"""The reconciler: one scan after the other in the background, again and again, at a bounded rate."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,10 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.reconcile.findings import Findings
+from pool_daemon.reconcile.scans import Scan
 from pool_daemon.scheduling.backoff import Backoff
-from pool_daemon.scheduling.findings import Findings
 from pool_daemon.scheduling.gate import Gate
-from pool_daemon.scheduling.walks import Walk
 from pool_daemon.settings.sections import Reconcile
 
 PAUSE_SECONDS: Final = 1.0
@@ -23,7 +23,7 @@ log = structlog.get_logger("pool_daemon.reconciler")
 
 
 class Reconciler:
-    """Goes round until `stop` is set: one walk after the other, then a rest.
+    """Runs the scans in turn, then rests, until `stop` is set.
 
     While the gate is closed it pauses where it is. It holds nothing that must be given back, so it may also be
     cancelled at any moment.
@@ -32,7 +32,7 @@ class Reconciler:
     def __init__(
         self,
         *,
-        walks: Sequence[Walk],
+        scans: Sequence[Scan],
         findings: Findings,
         gate: Gate,
         clock: Clock,
@@ -45,39 +45,42 @@ class Reconciler:
         self._stop = stop
         self._settings = settings
         self._backoff = Backoff()
-        self._walks = walks
+        self._scans = scans
+        self._active_seconds = 0.0
 
     async def run(self) -> None:
-        """Walk and rest; return soon after `stop` is set."""
+        """Scan and rest; return soon after `stop` is set."""
         while not self._stop.is_set():
-            await self.walk()
+            await self.run_round()
             await self._rest(self._settings.interval_seconds)
 
-    async def walk(self) -> None:
-        """Go past everything once, however often the database or a gate is in the way."""
-        began_at = self._clock.monotonic()
-        for walk in self._walks:
-            await self._finish(walk)
+    async def run_round(self) -> None:
+        """Run each scan to its end once, however often the database or a gate is in the way."""
+        self._active_seconds = 0.0
+        for scan in self._scans:
+            await self._finish(scan)
         if not self._stop.is_set():
-            self._findings.completed(seconds=self._clock.monotonic() - began_at)
+            self._findings.completed(active_seconds=self._active_seconds)
 
-    async def _finish(self, walk: Walk) -> None:
+    async def _finish(self, scan: Scan) -> None:
         while await self._may_act():
             try:
-                if await self._go_on(walk):
+                if await self._go_on(scan):
                     return
             except StoreError as error:
                 wait_seconds = self._backoff.next_seconds()
                 log.warning("reconciliation_failed", reason=str(error), retry_seconds=round(wait_seconds, 3))
                 await self._rest(wait_seconds)
 
-    async def _go_on(self, walk: Walk) -> bool:
-        """Take page after page, no faster than allowed; False if a gate closed before the end."""
+    async def _go_on(self, scan: Scan) -> bool:
+        """Take step after step, no faster than allowed; False if a gate closed before the end."""
         began_at = self._clock.monotonic()
-        async with aclosing(walk.pages()) as pages:
-            async for looked_at in pages:
+        async with aclosing(scan.steps()) as steps:
+            async for step in steps:
                 self._backoff.reset()
-                await self._rest(self._seconds_for(looked_at) - (self._clock.monotonic() - began_at))
+                taken_seconds = self._clock.monotonic() - began_at
+                self._active_seconds += taken_seconds
+                await self._rest(max(step.wait_seconds, self._seconds_for(step.documents) - taken_seconds))
                 if self._gate.closed_by() is not None or self._stop.is_set():
                     return False
                 began_at = self._clock.monotonic()
@@ -90,6 +93,7 @@ class Reconciler:
             if reason is None:
                 return True
             log.debug("reconciliation_paused", reason=reason)
+            self._findings.paused()
             await self._rest(PAUSE_SECONDS)
         return False
 
@@ -98,7 +102,7 @@ class Reconciler:
         return documents / rate if rate else 0.0
 
     async def _rest(self, seconds: float) -> None:
-        """Let others run, for so long at most as nobody says stop."""
+        """Let others run, for so long at most as the daemon is not told to stop."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return

@@ -1,0 +1,180 @@
+"""Missing delete orders: the explorer takes orders off the queue that it should have left there.
+
+An order is owed only while its pool lists the workload. When a node reports that a deployment failed, the explorer
+takes the order off, removes the workload from its pool and sets it to be deleted, for good: nothing runs there.
+"""
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bson import Int64
+from bson.raw_bson import RawBSONDocument
+from pymongo import UpdateOne
+
+from pool_daemon.capacity import fields
+from pool_daemon.capacity.workload import NextAction
+from pool_daemon.errors import UnreadableDocumentError
+from pool_daemon.store.client import Database, Session
+from pool_daemon.store.documents import RAW
+from pool_daemon.store.failures import translated
+from pool_daemon.store.paging import PAGE, number_only, pages
+from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore
+
+DELETE: Final = int(NextAction.DELETE)
+
+TO_BE_DELETED: Final = {"$eq": DELETE, "$not": {"$type": ["array", "decimal"]}}
+"""The next action of a workload that is to be deleted: a plain comparison finds it in an array, too."""
+
+HEAD: Final[Mapping[str, Any]] = {"pool_id": number_only("pool_id"), "next_action": 1}
+"""What is read of a workload beside the copy that is its order. TO_BE_DELETED matches numbers alone."""
+
+CLAIMED: Final[Mapping[str, Any]] = {name: number_only(name) for name in ("last_updated", "empty_at")}
+"""The numbers of a pool that may serve to claim it: the first that is there does."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwedOrders:
+    """Some workloads that are to be deleted: how many there were, and the ids of those that are owed an order."""
+
+    looked_at: int
+    workload_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredOrder:
+    """A workload whose delete order was restored."""
+
+    workload_id: int
+    pool_id: int
+
+
+class MissingOrders:
+    """Finds listed workloads at next action "delete" without an order in `workqueue`, and restores it.
+
+    No event is recorded: whether the daemon or the customer wanted the workload gone cannot be told any more.
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    """
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+        self._workloads = database.collection(WORKLOADS)
+        self._raw = database.collection(WORKLOADS, RAW)
+        self._orders = database.collection(WORKQUEUE)
+        self._pools = database.collection(CAPACITY_POOLS)
+        self._workload_store = WorkloadStore(database=database)
+
+    async def scan(self) -> AsyncGenerator[OwedOrders, None]:
+        """Go through all workloads that are to be deleted, some at a time; close the iterator when leaving it early.
+
+        Costs as much as there are such workloads, given an index on `next_action`. Order, workload and pool are not
+        read at the same instant, so what is missing now may be an order that is just being written or just done.
+        """
+        query = {"next_action": TO_BE_DELETED, "_id": {"$type": "number"}}
+        cursor = self._workloads.find(query, HEAD, batch_size=PAGE)
+        async with aclosing(pages(cursor, doing="looking for workloads to be deleted")) as found:
+            async for documents in found:
+                yield OwedOrders(len(documents), await self._owed(documents))
+
+    async def restore(self, workload_id: int) -> RestoredOrder | None:
+        """Write a workload's delete order, if it is still missing and still owed; return None, and do nothing, if not.
+
+        The order is the workload's document, byte for byte. Raises StoreConflictError if others were faster each time,
+        and UnreadableDocumentError if the pool's document is broken.
+        """
+
+        async def transaction(session: Session) -> RestoredOrder | None:
+            query = {"_id": Int64(workload_id), "next_action": TO_BE_DELETED}
+            with translated(f"reading workload {workload_id}"):
+                workload = await self._workloads.find_one(query, HEAD, session=session)
+                if workload is None or await self._orders.find_one(
+                    {"_id": Int64(workload_id)}, {"_id": 1}, session=session
+                ):
+                    return None
+            pool_id = _pool_id(workload)
+            if pool_id is None or not await self._claim_pool(pool_id, workload_id, session):
+                return None
+            await self._claim_workload(workload, session)
+            with translated(f"copying workload {workload_id}"):
+                copy: RawBSONDocument | None = await self._raw.find_one(query, session=session)
+            if copy is None:
+                return None
+            await self._workload_store.order_first([(workload_id, copy)], session=session)
+            return RestoredOrder(workload_id, pool_id)
+
+        return await self._database.transact(transaction)
+
+    async def _owed(self, documents: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Return the ids of those workloads that have no order, and are listed by their pool."""
+        pool_of = {_whole(each, "_id"): _pool_id(each) for each in documents}
+        wanted = sorted(workload_id for workload_id in pool_of if workload_id is not None)
+        with translated("reading work orders"):
+            orders = await self._orders.find({"_id": {"$in": [Int64(each) for each in wanted]}}, {"_id": 1}).to_list(
+                None
+            )
+        ordered = {order["_id"] for order in orders}
+        missing = [workload_id for workload_id in wanted if workload_id not in ordered]
+        listed = await self._listed(missing, {pool_id for each in missing if (pool_id := pool_of[each]) is not None})
+        return [workload_id for workload_id in missing if workload_id in listed[pool_of[workload_id]]]
+
+    async def _listed(self, workload_ids: Sequence[int], pool_ids: Iterable[int]) -> Mapping[int | None, set[int]]:
+        """Return which of the workloads each pool lists; the server compares, so that no long list travels."""
+        listed: dict[int | None, set[int]] = defaultdict(set)
+        wanted = [Int64(workload_id) for workload_id in workload_ids]
+        query = {
+            "_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
+            "active_workload_ids": {"$type": "array", "$in": wanted},
+        }
+        found = {"listed": {"$setIntersection": [{"$literal": wanted}, "$active_workload_ids"]}}
+        if wanted:
+            with translated("reading which pools list the workloads"):
+                async for pool in self._pools.find(query, found):
+                    listed[pool["_id"]] = set(pool["listed"])
+        return listed
+
+    async def _claim_pool(self, pool_id: int, workload_id: int, session: Session) -> bool:
+        """Have the transaction collide with another writer of the pool; False if that does not list the workload.
+
+        A transaction collides over what it writes alone, and an update to the same value writes nothing. So a number
+        takes another value and its own again, which no other reader sees.
+        """
+        query = {"_id": Int64(pool_id), "active_workload_ids": {"$elemMatch": {"$eq": Int64(workload_id)}}}
+        with translated(f"claiming pool {pool_id}"):
+            pool = await self._pools.find_one(query, CLAIMED, session=session)
+            if pool is None:
+                return False
+            name = next((name for name in CLAIMED if isinstance(pool.get(name), int | float)), None)
+            if name is None:
+                raise UnreadableDocumentError(f"pool {pool_id} has neither last_updated nor empty_at")
+            own = pool[name]
+            other = Int64(1) if own == 0 else Int64(0)
+            await self._pools.bulk_write(
+                [UpdateOne({"_id": pool["_id"]}, {"$set": {name: value}}) for value in (other, own)], session=session
+            )
+        return True
+
+    async def _claim_workload(self, workload: Mapping[str, Any], session: Session) -> None:
+        """Have the transaction collide with another writer of the workload, too.
+
+        `next_action` takes another of BSON's types for "delete" and its own again: it never means anything else.
+        """
+        own = workload["next_action"]
+        other = DELETE if isinstance(own, Int64) else Int64(DELETE)
+        query = {"_id": workload["_id"]}
+        with translated("claiming a workload"):
+            await self._workloads.bulk_write(
+                [UpdateOne(query, {"$set": {"next_action": value}}) for value in (other, own)], session=session
+            )
+
+
+def _pool_id(workload: Mapping[str, Any]) -> int | None:
+    return _whole(workload, "pool_id")
+
+
+def _whole(document: Mapping[str, Any], name: str) -> int | None:
+    with suppress(UnreadableDocumentError):
+        return fields.whole(document, name, UnreadableDocumentError)
+    return None
