@@ -17,12 +17,14 @@ from pymongo import MongoClient
 from structlog.testing import capture_logs
 
 from pool_daemon.clock import SystemClock
+from pool_daemon.guards.unexpected import Kind, Notes
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.watcher import Watcher
-from pool_daemon.settings import Stream
+from pool_daemon.settings import Stream, sections
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
+from pool_daemon.store.pools import DuePool
 from pool_daemon.telemetry.observer import Observer
 
 Client = MongoClient[dict[str, Any]]
@@ -33,7 +35,8 @@ PATIENCE_SECONDS = 10.0
 class Watched:
     """A running watcher, its agenda, and an alarm armed for a deadline an hour from now."""
 
-    def __init__(self, *, alarm: Alarm, agenda: Agenda, watcher: Watcher) -> None:
+    def __init__(self, *, alarm: Alarm, agenda: Agenda, watcher: Watcher, notes: Notes) -> None:
+        self.notes = notes
         self.alarm = alarm
         self.agenda = agenda
         self.watcher = watcher
@@ -73,6 +76,7 @@ async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
     agenda = Agenda()
     alarm = Alarm(clock=SystemClock(), safety_seconds=3600)
     alarm.start()
+    notes = Notes(sections.Brake())
     watcher = Watcher(
         open_stream=lambda token: open_stream(database, token=token),
         agenda=agenda,
@@ -80,11 +84,12 @@ async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
         clock=SystemClock(),
         settings=Stream(),
         observer=Observer(identity="me", version="0", clock=SystemClock()),
+        notes=notes,
     )
     task = asyncio.create_task(watcher.run(), name="watcher")
     async with asyncio.timeout(PATIENCE_SECONDS):
         await watcher.watching.wait()
-    watched = Watched(alarm=alarm, agenda=agenda, watcher=watcher)
+    watched = Watched(alarm=alarm, agenda=agenda, watcher=watcher, notes=notes)
     watched.arm()
     yield watched
     task.cancel()
@@ -124,6 +129,24 @@ async def test_a_pool_that_is_due_at_once_is_put_on_the_agenda(watched: Watched,
     pool = explorer.buy_expired(CONTAINER)
     await watched.rings()
     assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
+
+
+async def test_every_write_that_gives_a_pool_a_near_or_past_end_is_noted_and_since_when_none_is_missed(
+    watched: Watched, explorer: Explorer
+) -> None:
+    began_at = watched.notes.since
+    assert began_at is not None
+    past = explorer.buy_expired(CONTAINER)
+    near, far = (explorer.buy(Rates(cu=amount), [CONTAINER]) for amount in (60, 1e6))
+    restored = explorer.buy(Rates(cu=1e6), [CONTAINER])
+    explorer.pools.update_one({"_id": restored.pool_id}, {"$set": {"empty_at": Int64(time.time() - 7200)}})
+    ends = {pool.pool_id: pool.empty_at for pool in (past, near, far)} | {restored.pool_id: int(time.time()) - 7200}
+
+    def noted() -> list[Kind | None]:
+        return [watched.notes.kind(DuePool(pool_id, empty_at=end)) for pool_id, end in ends.items()]
+
+    await until(lambda: noted() == [Kind.PAST, Kind.NEAR, None, Kind.PAST], "the writes to be noted")
+    assert watched.notes.since == began_at
 
 
 async def test_amounts_that_change_while_the_end_stays_matter_only_to_a_pool_that_is_looked_at_later(
