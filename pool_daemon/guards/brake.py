@@ -123,6 +123,7 @@ class Brake:
         self._watermark: int | None = None
         self._since = 0
         self._near_reason: str | None = None
+        self._near_judged = 0
         self._past_waiting = 0
         self._overdue_reason: str | None = None
         self._budget = 0
@@ -141,12 +142,7 @@ class Brake:
         if not self._passing:
             await self._begin(after, now)
         near, self._past_waiting = self.notes.due(now)
-        self._near_reason = None
-        census = self._unexpected(Kind.NEAR)
-        if near and len(near) + census.total() > self._settings.min_pools:
-            owners = await self._impact.owners(near, now=now)
-            census.update({(Kind.NEAR, each): owners[each] for each in owners})
-            self._near_reason = await self._excess(census, now)
+        await self._judge_ends(near, now)
 
     async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
         """Return the pools that may be settled as of the unix second `now`; they are in flight then.
@@ -258,6 +254,18 @@ class Brake:
         elif after is None and self._overdue_reason is None:
             self._counting = Census()
         self._passing = True
+
+    async def _judge_ends(self, near: Sequence[int], now: int) -> None:
+        """Count the pools that were written near their end, which has come; anew once they are notably more."""
+        census = self._unexpected(Kind.NEAR)
+        number, few = len(near) + census.total(), self._settings.min_pools
+        if number <= few:
+            self._near_reason, self._near_judged = None, 0
+        elif number > self._near_judged + few * bool(self._near_judged):
+            owners = await self._impact.owners(near, now=now)
+            census.update({(Kind.NEAR, each): owners[each] for each in owners})
+            self._near_reason = await self._excess(census, now)
+            self._near_judged = number
 
     async def _excess(self, census: Census, now: int, *, held: int = 0) -> str | None:
         """Return the reason to hold the new ones of some unexpected pools; None if they are not too many."""
