@@ -29,7 +29,6 @@ BUSY = {
 OWN_COLLECTIONS = (
     "pool-daemon-brake",
     "pool-daemon-events",
-    "pool-daemon-intents",
     "pool-daemon-lease",
     "pool-daemon-quarantine",
 )

@@ -1,0 +1,170 @@
+"""Where everything fails alike, nobody is to blame but what all share; and what is locked delays nobody else."""
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Any
+
+import pytest
+from arithmetic_model import Document
+from daemon_process import DaemonProcess
+from deadline import wait_until
+from explorer import Explorer, Purchase
+from faults.daemons import STORM, daemon_on
+from faults.figures import Figures
+from faults.pools import falling_due, ids_of, overdue
+from ledger import Ledger
+from pymongo import MongoClient
+
+CURED_SECONDS = 10
+NOT_READY_SECONDS = 20
+LOCKED_SECONDS = 12
+OTHERS_SECONDS = 2.0
+
+VALIDATOR = {"a_field_that_no_order_has": {"$exists": True}}
+OUT_OF_DISK_SPACE = 14031
+
+
+def readiness(daemon: DaemonProcess) -> tuple[int, str]:
+    """Ask a daemon whether it is ready; return the status and the answer."""
+    (listening,) = daemon.said("http_listening")
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{listening['port']}/readyz", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@contextmanager
+def validated(explorer: Explorer) -> Iterator[str]:
+    """Have the server refuse every work order; yield the reason that it gives."""
+    explorer.database.create_collection("workqueue", validator=VALIDATOR)
+    yield "Document failed validation"
+    explorer.database.command("collMod", "workqueue", validator={})
+
+
+@contextmanager
+def without_room(explorer: Explorer) -> Iterator[str]:
+    """Have the server say of every insert that its disk is full."""
+    admin = explorer.database.client.admin
+    failing = {"failCommands": ["insert"], "errorCode": OUT_OF_DISK_SPACE, "appName": "pool-daemon"}
+    admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
+    yield "failCommand"
+    admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("cause", [validated, without_room])
+@pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.faults)])
+def test_28_where_all_fail_alike_nobody_is_blamed_and_all_is_done_soon_after_the_cure(
+    count: int, cause: Any, explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
+) -> None:
+    overdue(explorer, count)
+    with daemon_on(mongo_uri, explorer, **STORM) as daemon:
+        with cause(explorer) as reason:
+            wait_until(lambda: daemon.said("pass_failed"), within_seconds=NOT_READY_SECONDS, what="a failed pass")
+            wait_until(
+                lambda: readiness(daemon)[0] == 503 and reason in readiness(daemon)[1],
+                within_seconds=NOT_READY_SECONDS,
+                what=f"not ready, because: {reason}",
+            )
+            wait_until(lambda: len(daemon.said("pass_failed")) >= 5, within_seconds=60, what="five failed passes")
+        cured_at = time.monotonic()
+        wait_until(lambda: explorer.running() == 0, within_seconds=60, what="all to be gone")
+        took = time.monotonic() - cured_at
+        assert daemon.said("pool_failed") == []
+        assert daemon.said("pool_set_aside") == []
+    assert list(explorer.database["pool-daemon-quarantine"].find()) == []
+    violations = ledger.violations()
+    figures.record(
+        28,
+        f"all fail alike: {cause.__name__}",
+        trials=count,
+        violations=violations,
+        figure=f"all done {took:.1f} s after the cure, nobody blamed",
+    )
+    assert violations == []
+    assert took <= CURED_SECONDS
+
+
+def wait_for_indexes(explorer: Explorer) -> None:
+    """Wait until the daemon has built its indexes: one that waits for a lock makes everybody wait behind it."""
+    wait_until(
+        lambda: len(explorer.pools.index_information()) == 3 and len(explorer.workloads.index_information()) >= 4,
+        within_seconds=30,
+        what="the indexes",
+    )
+
+
+def lateness(explorer: Explorer, pools: list[Purchase]) -> list[float]:
+    events = explorer.events.find({"pool_id": {"$in": [pool.pool_id for pool in pools]}})
+    return [event["decommissioned_at"].replace(tzinfo=UTC).timestamp() - event["empty_at"] for event in events]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.faults)])
+def test_29_what_another_transaction_has_locked_delays_nobody_else(
+    count: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, mongo: MongoClient[Document], figures: Figures
+) -> None:
+    with daemon_on(mongo_uri, explorer, **STORM) as daemon:
+        wait_for_indexes(explorer)
+        locked = falling_due(explorer, count, within_seconds=2)
+        others = falling_due(explorer, LOCKED_SECONDS - 2, within_seconds=LOCKED_SECONDS - 2)
+        ids = {"_id": {"$in": [pool.pool_id for pool in locked]}}
+        with mongo.start_session() as session, session.start_transaction():
+            explorer.pools.update_many(ids, {"$set": {"x_note": 1}}, session=session)
+            wait_until(
+                lambda: not any(explorer.next_action(each) == 3 for each in ids_of(others)),
+                within_seconds=LOCKED_SECONDS + 20,
+                what="the others to be gone",
+            )
+            assert set(explorer.next_actions(ids_of(locked))) == {3}
+            session.abort_transaction()
+        freed_at = time.monotonic()
+        wait_until(lambda: explorer.running() == 0, within_seconds=30, what="what was locked to be gone")
+        freed_seconds = time.monotonic() - freed_at
+        assert daemon.said("pool_quarantined") == []
+    violations = ledger.violations()
+    late = max(lateness(explorer, others))
+    figures.record(
+        29,
+        "pools that another transaction keeps locked",
+        trials=count,
+        violations=violations,
+        figure=f"others late by at most {late:.2f} s; the locked ones gone {freed_seconds:.1f} s after they were freed",
+    )
+    assert violations == []
+    assert late <= OTHERS_SECONDS
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.faults)])
+def test_30_a_stop_is_noticed_while_batches_conflict(
+    count: int, explorer: Explorer, mongo_uri: str, mongo: MongoClient[Document], figures: Figures
+) -> None:
+    with (
+        daemon_on(mongo_uri, explorer, **STORM) as daemon,
+        mongo.start_session() as session,
+        session.start_transaction(),
+    ):
+        wait_for_indexes(explorer)
+        locked = falling_due(explorer, count, within_seconds=1)
+        ids = {"_id": {"$in": [pool.pool_id for pool in locked]}}
+        explorer.pools.update_many(ids, {"$set": {"x_note": 1}}, session=session)
+        wait_until(lambda: daemon.said("pool_locked"), within_seconds=30, what="a pool to be found locked")
+        asked_at = time.monotonic()
+        daemon.stop()
+        stopped_after = time.monotonic() - asked_at
+        assert daemon.said("lease_released")
+        session.abort_transaction()
+    figures.record(
+        30,
+        "a stop while batches conflict",
+        trials=count,
+        violations=0,
+        figure=f"stopped after {stopped_after:.1f} s, the lease released",
+    )
+    assert stopped_after <= 5
