@@ -21,14 +21,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Take the options of the fault suite: only here, above its folder, does pytest hear of them in time."""
     faults = parser.getgroup("faults", "the fault suite, see tests/faults/conftest.py")
     faults.addoption("--soak-seconds", type=int, default=600, help="how long the soak lasts (default: 600)")
+    parser.addoption(
+        "--mongod", type=Path, metavar="PROGRAM", help="run on this mongod (default: the installed wheel's)"
+    )
     faults.addoption("--faults-table", metavar="PATH", help="write the table of the faults there too, as Markdown")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mongod(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
+async def mongod(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> AsyncIterator[EmbeddedMongod]:
     # Test commands give fail points to the tests of faults. The loop of this fixture rests while tests run on theirs.
     options = ["--setParameter=enableTestCommands=1"]
-    async with EmbeddedMongod(folder=tmp_path_factory.mktemp("mongod"), options=options) as server:
+    folder, program = tmp_path_factory.mktemp("mongod"), pytestconfig.getoption("--mongod")
+    async with EmbeddedMongod(folder=folder, mongod=program, options=options) as server:
         yield server
 
 

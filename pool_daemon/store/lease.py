@@ -196,4 +196,5 @@ def _unchanged(seen: Sighting) -> dict[str, Any]:
     """Return the query for the very document that was seen; if there was none, one that no document matches."""
     if seen.document is None:
         return {"term": {"$in": []}}
-    return {"$expr": {"$eq": ["$$ROOT", {"$literal": seen.document}]}}
+    # Servers before 6.0 fail to optimize a plain $eq of the whole document.
+    return {"$expr": {"$eq": [{"$cmp": ["$$ROOT", {"$literal": seen.document}]}, 0]}}
