@@ -34,6 +34,9 @@ from pool_daemon.store.store import Store
 HEED_SECONDS: Final = 0.25
 """How soon a stop is noticed while the nodes are spared."""
 
+FULL_SCAN_SECONDS: Final = 60.0
+"""So long a full scan takes up what falls due meanwhile, though another one is wanted already."""
+
 LONGEST_LOCK_WAIT_SECONDS: Final = 4
 """A pool that another writer keeps locked is tried again this often at least. The first wait is a second."""
 
@@ -161,6 +164,7 @@ class ExpiryPass:
         self._evidence = expirer.evidence
         self._taken: list[Work] = []
         self._until = 0
+        self._began_at = expirer.clock.monotonic()
         self._running: set[asyncio.Task[None]] = set()
         self._failed: list[Batch] = []
 
@@ -246,7 +250,8 @@ class ExpiryPass:
     async def _take_more(self) -> None:
         """Take up what has fallen due or was asked for since, once a second.
 
-        Not while a full scan is wanted: that is for the pass after this one, which must not be put off.
+        Once a full scan is wanted, that is for the pass after this one, which must not be put off; but a full scan that
+        is under way may last for a while, and takes up what falls due for so long at least.
         """
         now = math.floor(self._expirer.clock.now())
         # The gate knows whether this very reading of the clock can be trusted; after an await it speaks of another.
@@ -254,7 +259,10 @@ class ExpiryPass:
             await self._take(self._agenda.take_more(now, after=self._until), now)
 
     def _takes_more(self) -> bool:
-        return self._gate.closed_by() is None and not self._agenda.rescan_wanted
+        if self._gate.closed_by() is not None:
+            return False
+        lasts = self._expirer.clock.monotonic() - self._began_at < FULL_SCAN_SECONDS
+        return not self._agenda.rescan_wanted or (self._taken[0].after is None and lasts)
 
     def _seconds_to_fresh(self) -> float | None:
         """Return how long it is until something else can have fallen due; None if that is not taken up any more."""

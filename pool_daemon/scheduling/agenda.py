@@ -18,6 +18,10 @@ from typing import Any, Final, NamedTuple
 LONG_AGO: Final = 0
 """Says of a pool that nothing new made it due."""
 
+MOST_CHANGES: Final = 20_000
+"""Changed pools, and changed workloads, that are kept by id. Where more change before a pass takes them, as when a
+backup is restored, a full scan finds them, a page at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -90,7 +94,7 @@ class Agenda:
 
     def look_again(self, pool_id: int, *, at: int) -> None:
         """Ask for a look at a pool that somebody changed at the unix second `at`; of two wishes the earlier stands."""
-        self._wish(pool_id, _Wish(at, since=at, written=True))
+        self._wish_if_few(pool_id, _Wish(at, since=at, written=True))
 
     def look_again_at_all(self, wishes: Mapping[int, int]) -> None:
         """Ask for a look at each pool that comes to it at its unix second with nobody's doing."""
@@ -105,7 +109,7 @@ class Agenda:
 
     def look_at_missed(self, pool_id: int, *, at: int) -> None:
         """Ask for a look at a pool that a pass should have settled: since none has, somebody wrote it empty."""
-        self._wish(pool_id, _Wish(at, since=LONG_AGO, written=True))
+        self._wish_if_few(pool_id, _Wish(at, since=LONG_AGO, written=True))
 
     def awaits(self, pool_id: int | None) -> bool:
         """Tell whether a look at a pool is asked for: it has run empty, and something of it lasts longer.
@@ -117,6 +121,9 @@ class Agenda:
     def look_at_workloads(self, workload_ids: Iterable[Any]) -> None:
         """Ask for a look at the pools, yet unknown, of some workloads that were deployed."""
         self._workload_ids.update(workload_ids)
+        if len(self._workload_ids) > MOST_CHANGES:
+            self._workload_ids.clear()
+            self._rescan_wanted = True
 
     def next_at(self) -> int | None:
         """Return the unix second of the earliest look that was asked for by id."""
@@ -188,6 +195,12 @@ class Agenda:
         stepped_back = self._watermark is not None and now < self._watermark
         long_ago = self._rescanned_at is not None and not 0 <= now - self._rescanned_at < self._rescan_seconds
         return stepped_back or long_ago
+
+    def _wish_if_few(self, pool_id: int, wish: _Wish) -> None:
+        if len(self._wishes) < MOST_CHANGES or pool_id in self._wishes:
+            self._wish(pool_id, wish)
+        else:
+            self._rescan_wanted = True
 
     def _wish(self, pool_id: int, wish: _Wish) -> None:
         known = self._wishes.get(pool_id, wish)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_daemon.scheduling.agenda import LONG_AGO, Agenda
+from pool_daemon.scheduling.agenda import LONG_AGO, MOST_CHANGES, Agenda
 
 
 def test_the_first_pass_looks_at_everything_overdue() -> None:
@@ -190,3 +190,22 @@ def test_any_pool_is_awaited_while_a_pass_is_at_work_and_afterwards_only_those_a
     agenda.look_again_at_all({7: 200})
     assert agenda.awaits(7)
     assert not agenda.awaits(8)
+
+
+def test_where_very_many_pools_change_a_full_scan_takes_their_place() -> None:
+    agenda = Agenda()
+    agenda.take(1)
+    agenda.finished(1)
+    for pool_id in range(2 * MOST_CHANGES):
+        agenda.look_again(pool_id, at=1)
+    assert agenda.rescan_wanted
+    assert len(agenda.take(1).asked_for) == MOST_CHANGES
+
+
+def test_where_very_many_workloads_change_a_full_scan_takes_their_place() -> None:
+    agenda = Agenda()
+    agenda.take(1)
+    agenda.finished(1)
+    agenda.look_at_workloads(range(MOST_CHANGES + 1))
+    assert agenda.rescan_wanted
+    assert not agenda.take(1).workload_ids

@@ -152,13 +152,25 @@ async def test_a_pool_that_is_asked_for_and_not_due_costs_no_transaction(scene: 
     assert scene.grid.attempts == []
 
 
-async def test_a_full_scan_is_not_put_off_by_what_falls_due(scene: Scene) -> None:
-    scene.grid.add(1, empty_at=NOW)
+async def test_a_long_full_scan_takes_up_what_falls_due_though_another_is_wanted(scene: Scene) -> None:
+    scene.grid.add(2000, empty_at=NOW)
     (fresh,) = scene.grid.add(1, empty_at=NOW + 1)
     scene.pass_time_when_settling(1, scene.agenda.rescan)
     await scene.expirer.run_pass(NOW)
-    assert fresh not in scene.grid.settled
+    assert fresh in scene.grid.settled
     assert scene.agenda.take(NOW + 1).after is None
+
+
+async def test_a_full_scan_is_not_put_off_by_what_falls_due(scene: Scene) -> None:
+    await scene.expirer.run_pass(NOW)
+    scene.clock.pass_time(1)
+    (due,) = scene.grid.add(1, empty_at=NOW + 1)
+    (fresh,) = scene.grid.add(1, empty_at=NOW + 2)
+    scene.pass_time_when_settling(1, scene.agenda.rescan)
+    await scene.expirer.run_pass(NOW + 1)
+    assert scene.grid.settled == [due]
+    assert scene.agenda.take(NOW + 2).after is None
+    assert fresh not in scene.grid.settled
 
 
 @pytest.mark.parametrize("reading", range(2, 12))
