@@ -7,6 +7,7 @@ from pool_daemon import __version__
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.expiry_pass import Expirer
 from pool_daemon.guards.brake import Brake
+from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import Reconciler
 from pool_daemon.reconcile.scans import OrderScan, PoolScan
@@ -101,13 +102,17 @@ class Parts:
         )
         self.gate = Gates([self.stop, self.clock_guard, *([self.leadership] if self._leased else [])])
         self.brake = Brake(
-            holds=HoldStore(database=self.database, identity=self._identity, dry_run=self._dry_run),
+            held=HeldPools(
+                holds=HoldStore(database=self.database, identity=self._identity, dry_run=self._dry_run),
+                impact=ImpactReader(database=self.database),
+                pools=PoolStore(database=self.database),
+                clock=clock,
+                observer=self.observer,
+                queue=self,
+            ),
             impact=ImpactReader(database=self.database),
-            pools=PoolStore(database=self.database),
             settings=self.live.view(lambda now: now.brake),
             clock=clock,
-            observer=self.observer,
-            queue=self,
         )
         self.quarantine = Quarantine(
             store=QuarantineStore(database=self.database, dry_run=self._dry_run),

@@ -23,109 +23,54 @@ status` shows that: it groups what is held by owner, with pools and workloads, a
 """
 
 import asyncio
-import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Collection, Sequence
+from typing import Final
 
 import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.guards.held_pools import Gate, HeldPools
 from pool_daemon.guards.unexpected import Census, Kind, Lost, Notes, counted, pools_of
 from pool_daemon.settings import sections
-from pool_daemon.store.holds import FIRST, Hold, HoldStore, State
-from pool_daemon.store.impact import AffectedPool, ImpactReader
-from pool_daemon.store.pools import DuePool, PoolStore
+from pool_daemon.store.holds import State
+from pool_daemon.store.impact import ImpactReader
+from pool_daemon.store.pools import DuePool
 
 LOOK_SECONDS: Final = 2.0
 """How soon an operator's release is noticed; while nothing is held nothing is read."""
-
-PAGE: Final = 2000
-"""Holds reviewed at once in each state: a tenth of a second of the server's, and as many pools as are settled soon."""
 
 MOST_ALLOWED: Final = 10_000
 """Pools that were allowed and not settled, remembered so that their next try is not unexpected."""
 
 LATE: Final = (Kind.PAST, Kind.OVERDUE)
 
-TELL_SECONDS: Final = 30.0
-"""How often at most it is logged that more is held."""
-
-REMEDY: Final = "look at `pool-daemon brake status`, then `pool-daemon brake release`"
-
 log = structlog.get_logger("pool_daemon.brake")
 
 
-class Gate(Protocol):
-    """What says whether this daemon acts."""
-
-    def closed_by(self) -> str | None:
-        """Return what closes the gate at this moment; None while it is open."""
-
-
-class BrakeObserver(Protocol):
-    """Is told what is held."""
-
-    def held(self, reason: str, *, detail: str, pools: int) -> None:
-        """Note in one word what holds pools back, in a few more what ends it, and how many pools that are."""
-
-    def released(self, reason: str) -> None:
-        """Note that nothing is held back any more."""
-
-
-class Queue(Protocol):
-    """Takes what is to be checked again."""
-
-    def look_at_everything(self) -> None:
-        """Have a full scan follow."""
-
-    def try_again(self, wishes: Mapping[int, int]) -> None:
-        """Have each pool checked at its unix second."""
-
-
 class Brake:
-    """Decides which due pools may be settled, batch by batch, and looks after those that are held.
+    """Decides which due pools may be settled, batch by batch.
 
-    In a dry run of the `holds` nothing is written, and what would be held is said.
+    `notes` are to be told what other writers do. In a dry run what would be held is said, and nothing written.
     """
 
-    def __init__(
-        self,
-        *,
-        holds: HoldStore,
-        impact: ImpactReader,
-        pools: PoolStore,
-        settings: sections.Brake,
-        clock: Clock,
-        observer: BrakeObserver,
-        queue: Queue,
-    ) -> None:
-        self._holds = holds
+    def __init__(self, *, held: HeldPools, impact: ImpactReader, settings: sections.Brake, clock: Clock) -> None:
+        self._held = held
         self._impact = impact
-        self._pools = pools
         self._settings = settings
         self._clock = clock
-        self._observer = observer
-        self._queue = queue
-        self.held = 0
         self.notes = Notes(settings)
         self._lost = Lost()
         self._in_flight: dict[int, tuple[Kind, int] | None] = {}
         self._allowed: dict[int, None] = {}
-        self._holding = True  # until the database says that it is not so
-        self._held_now: Counter[str] = Counter()
-        self._held_reason = ""
-        self._told_at = -math.inf
-        self._walks = dict.fromkeys(State, FIRST)
-        # What follows is that of a pass.
         self._passing = False
-        self._watermark: int | None = None
         self._since = 0
+        self._watermark: int | None = None
         self._near_reason: str | None = None
         self._near_judged = 0
         self._past_waiting = 0
-        self._overdue_reason: str | None = None
+        self._late_reason: str | None = None
         self._budget = 0
         self._counting: Census | None = None
         self._counted: Census | None = None
@@ -152,7 +97,7 @@ class Brake:
         """
         if not self._settings.enabled:
             return list(pools)
-        holds = await self._holds.of(pools) if self._holding else {}
+        holds = await self._held.of(pools)
         allowed: list[DuePool] = []
         unexpected: dict[Kind, list[DuePool]] = {kind: [] for kind in Kind}
         for pool in pools:
@@ -191,12 +136,12 @@ class Brake:
             del self._allowed[next(iter(self._allowed))]
         self._in_flight.clear()
         self._passing = False
-        self._log_held()
+        self._held.log()
         if self._counting:
             self._counted = self._counting
         if self._waiting:
             self._waiting = False
-            self._queue.look_at_everything()
+            self._held.queue.look_at_everything()
 
     async def run(self, gate: Gate) -> None:
         """Look after what is held for ever."""
@@ -213,14 +158,27 @@ class Brake:
         With the gate closed all of that is left alone, and only how much there is of it is told. Raises
         StoreUnavailableError or StoreRefusedError.
         """
-        if not self._settings.enabled:
-            self._observer.released("brake")  # switched off while it held something
-            return
-        if self._holding:
-            for state in State:
-                await self._review(state, gate)
-            await self._refresh()
-        self._log_held()
+        if self._settings.enabled:
+            await self._held.look(gate)
+        else:
+            self._held.let_go()
+
+    async def _begin(self, after: int | None, now: int) -> None:
+        """Begin a pass; a full scan acts on the count of the one before, or counts what is overdue."""
+        self._since = now + 1 if self.notes.since is None else self.notes.since
+        self._budget, self._counting, found = 0, None, None
+        if after is None:
+            await self._held.refresh()
+            found, self._counted = self._counted, None
+        elif not self._held.dry_run:  # which changes nothing, so that every full scan finds the same again
+            self._watermark = after
+        census = self._unexpected(*LATE) + (found or Census())
+        self._late_reason = await self._excess(census, now, held=self._held.count)
+        if found is not None:
+            self._budget = found.total()
+        elif after is None and self._late_reason is None:
+            self._counting = Census()
+        self._passing = True
 
     def _kind(self, pool: DuePool, *, full_scan: bool) -> Kind | None:
         """Return why a pool that is due is unexpected; None if it is not."""
@@ -237,23 +195,6 @@ class Brake:
         in_flight = Counter(unexpected for unexpected in self._in_flight.values() if unexpected is not None)
         found = self._lost.census(self._clock.monotonic()) + in_flight
         return Census({key: number for key, number in found.items() if key[0] in kinds})
-
-    async def _begin(self, after: int | None, now: int) -> None:
-        """Begin a pass; a full scan acts on the count of the one before, or counts what is overdue."""
-        self._since = now + 1 if self.notes.since is None else self.notes.since
-        self._budget, self._counting, found = 0, None, None
-        if after is None:
-            await self._refresh()
-            found, self._counted = self._counted, None
-        elif not self._holds.dry_run:  # which changes nothing, so that every full scan finds the same again
-            self._watermark = after
-        census = self._unexpected(*LATE) + (found or Census())
-        self._overdue_reason = await self._excess(census, now, held=self.held)
-        if found is not None:
-            self._budget = found.total()
-        elif after is None and self._overdue_reason is None:
-            self._counting = Census()
-        self._passing = True
 
     async def _judge_ends(self, near: Sequence[int], now: int) -> None:
         """Count the pools that were written near their end, which has come; anew once they are notably more."""
@@ -286,10 +227,10 @@ class Brake:
         """Allow pools that are overdue while they are few or counted, hold them if they are too many, else wait."""
         if not pools:
             return []
-        if self._overdue_reason is not None:
-            return await self._hold(pools, self._overdue_reason, now)
+        if self._late_reason is not None:
+            return await self._hold(pools, self._late_reason, now)
         if not full_scan:
-            room = self._settings.min_pools - counted(self._unexpected(*LATE), self._settings) - self.held
+            room = self._settings.min_pools - counted(self._unexpected(*LATE), self._settings) - self._held.count
             if max(len(pools), self._past_waiting) <= room:
                 return self._allow(pools, kind)
             self._waiting = True
@@ -311,68 +252,7 @@ class Brake:
 
     async def _hold(self, pools: Sequence[DuePool], reason: str, now: int) -> list[DuePool]:
         """Hold the pools that would lose something; return the others."""
-        if not pools:
-            return []
-        affected = await self._impact.of([pool.pool_id for pool in pools], now=now)
-        await self._holds.hold(affected, reason=reason, at=now)
-        held = {pool.pool_id for pool in affected}
+        held = await self._held.hold([pool.pool_id for pool in pools], reason, now)
         for pool_id in held:
             self.notes.forget(pool_id)
-        self._note_held(affected, reason)
         return self._allow([pool for pool in pools if pool.pool_id not in held])
-
-    def _note_held(self, pools: Sequence[AffectedPool], reason: str) -> None:
-        if not pools:
-            return
-        self._holding = True
-        self.held += len(pools)
-        self._held_now += Counter(pools=len(pools), workloads=sum(pool.workloads for pool in pools))
-        self._held_reason = reason
-        self._tell()
-
-    def _log_held(self) -> None:
-        """Tell what passes have held since that was told."""
-        now = self._clock.monotonic()
-        if self._held_now and now - self._told_at >= TELL_SECONDS:
-            event = "brake_would_hold" if self._holds.dry_run else "brake_held"
-            log.error(event, **self._held_now, reason=self._held_reason, remedy=REMEDY)
-            self._held_now.clear()
-            self._told_at = now
-
-    async def _next_page(self, state: State) -> list[Hold]:
-        """Return the next of the holds in that state, beginning anew behind the last."""
-        page = await self._holds.page(behind=self._walks[state], state=state, limit=PAGE)
-        self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
-        return page
-
-    async def _review(self, state: State, gate: Gate) -> None:
-        """Drop those holds of a page in that state that hold nothing any more, and have what was released settled."""
-        now = math.floor(self._clock.now())
-        # The gate speaks of this very reading. By a wrong one nothing released may be due, and all would be dropped.
-        if gate.closed_by() is not None:
-            return
-        holds = await self._next_page(state)
-        due = {pool.pool_id: pool for pool in await self._pools.due_among([hold.pool_id for hold in holds], until=now)}
-        still = {hold.pool_id for hold in holds if hold.pool_id in due and hold.concerns(due[hold.pool_id])}
-        if state is State.RELEASED and still:
-            still = {pool.pool_id for pool in await self._impact.of(sorted(still), now=now)}
-            log.info("brake_released", pools=len(still))
-            self._queue.try_again(dict.fromkeys(still, now))
-        await self._holds.drop(hold for hold in holds if hold.pool_id not in still)
-
-    async def _refresh(self) -> None:
-        """Learn how many pools are held, by this daemon or another, and whether anything is left to look after."""
-        if not self._holding or (self._holds.dry_run and self.held):
-            return
-        before = self.held
-        held, released = [await self._holds.count(state) for state in State]
-        if before == self.held:  # else something was held meanwhile
-            self.held, self._holding = held, bool(held or released)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self.held:
-            detail = f"pools held: {self.held}; see `pool-daemon brake status`"
-            self._observer.held("brake", detail=detail, pools=self.held)
-        else:
-            self._observer.released("brake")

@@ -17,6 +17,7 @@ from virtual_clock import VirtualClock
 from pool_daemon.errors import StoreError
 from pool_daemon.expiry.expiry_pass import Expirer, PassReport
 from pool_daemon.guards.brake import Brake
+from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.gate import Gates
 from pool_daemon.scheduling.quarantine import Quarantine
@@ -81,14 +82,20 @@ class Scene:
         self.told = Told()
         self.agenda = Agenda()
         self.holds = HoldStore(database=self.database, identity="me", dry_run=dry_run)
-        self.brake = Brake(
+        impact = ImpactReader(database=self.database)
+        self.held_pools = HeldPools(
             holds=self.holds,
-            impact=ImpactReader(database=self.database),
+            impact=impact,
             pools=PoolStore(database=self.database),
-            settings=sections.Brake(**{"max_share": 0.2, "min_pools": FEW, "per_owner": 2, **settings}),
             clock=self.clock,
             observer=self.told,
             queue=self,
+        )
+        self.brake = Brake(
+            held=self.held_pools,
+            impact=impact,
+            settings=sections.Brake(**{"max_share": 0.2, "min_pools": FEW, "per_owner": 2, **settings}),
+            clock=self.clock,
         )
         observer = Observer(identity="me", version="0", clock=self.clock)
         quarantine = Quarantine(
@@ -330,7 +337,7 @@ async def test_what_is_held_is_held_after_a_restart_and_by_a_daemon_that_takes_o
     scene.start()
     assert await scene.run_passes() == 0
     assert scene.held() == set(ids(pools))
-    assert scene.brake.held == len(pools)
+    assert scene.held_pools.count == len(pools)
 
 
 async def test_released_pools_go_at_once_however_many_and_the_last_of_them_ends_the_looking(
@@ -431,9 +438,10 @@ async def test_a_dry_run_says_what_would_be_held_and_writes_nothing(scene: Scene
     scene.start(dry_run=True)
     with capture_logs() as logs:
         assert await scene.run_passes() == 0
+        assert await scene.full_scan() == 0
     assert scene.documents.count_documents({}) == 0
     assert [line["pools"] for line in logs if line["event"] == "brake_would_hold"] == [len(pools)]
-    assert scene.brake.held == len(pools)
+    assert scene.held_pools.count == len(pools)
 
 
 async def test_a_brake_that_is_off_lets_everything_go(scene: Scene) -> None:

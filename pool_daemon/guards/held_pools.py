@@ -1,0 +1,152 @@
+"""The pools that are held: said while there are any, and reviewed until an operator or a top-up lets them go."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from pool_daemon.clock import Clock
+from pool_daemon.store.holds import FIRST, Hold, HoldStore, State
+from pool_daemon.store.impact import ImpactReader
+from pool_daemon.store.pools import DuePool, PoolStore
+
+PAGE: Final = 2000
+"""Holds reviewed at once in each state: a tenth of a second of the server's, and as many pools as are settled soon."""
+
+TELL_SECONDS: Final = 30.0
+"""How often at most it is logged that more is held."""
+
+REMEDY: Final = "look at `pool-daemon brake status`, then `pool-daemon brake release`"
+
+log = structlog.get_logger("pool_daemon.brake")
+
+
+class Gate(Protocol):
+    """What says whether this daemon acts."""
+
+    def closed_by(self) -> str | None:
+        """Return what closes the gate at this moment; None while it is open."""
+
+
+class BrakeObserver(Protocol):
+    """Is told what is held."""
+
+    def held(self, reason: str, *, detail: str, pools: int) -> None:
+        """Note in one word what holds pools back, in a few more what ends it, and how many pools that are."""
+
+    def released(self, reason: str) -> None:
+        """Note that nothing is held back any more."""
+
+
+class Queue(Protocol):
+    """Takes what is to be checked again."""
+
+    def look_at_everything(self) -> None:
+        """Have a full scan follow."""
+
+    def try_again(self, wishes: Mapping[int, int]) -> None:
+        """Have each pool checked at its unix second."""
+
+
+class HeldPools:
+    """Holds pools, `count` of them as far as is known, and looks after them page by page.
+
+    Nothing is kept in memory of a single one. Every method that is awaited raises StoreUnavailableError or
+    StoreRefusedError.
+    """
+
+    def __init__(
+        self,
+        *,
+        holds: HoldStore,
+        impact: ImpactReader,
+        pools: PoolStore,
+        clock: Clock,
+        observer: BrakeObserver,
+        queue: Queue,
+    ) -> None:
+        self._holds = holds
+        self._impact = impact
+        self._pools = pools
+        self._clock = clock
+        self._observer = observer
+        self.queue = queue
+        self.dry_run = holds.dry_run
+        self.count = 0
+        self._any = True  # until the database says that it is not so
+        self._walks = dict.fromkeys(State, FIRST)
+        self._untold: Counter[str] = Counter()
+        self._reason = ""
+        self._told_at = -math.inf
+
+    async def of(self, pools: Sequence[DuePool]) -> dict[int, Hold]:
+        """Return, by id, the holds that concern some pools that are due; no query while there are none at all."""
+        return await self._holds.of(pools) if self._any and pools else {}
+
+    async def hold(self, pool_ids: Sequence[int], reason: str, now: int) -> set[int]:
+        """Hold those of the pools that would lose something at the unix second `now`; return their ids."""
+        affected = await self._impact.of(pool_ids, now=now) if pool_ids else []
+        await self._holds.hold(affected, reason=reason, at=now)
+        if affected:
+            self._any = True
+            self.count += len(affected)
+            self._untold += Counter(pools=len(affected), workloads=sum(pool.workloads for pool in affected))
+            self._reason = reason
+            self._tell()
+        return {pool.pool_id for pool in affected}
+
+    async def look(self, gate: Gate) -> None:
+        """Notice what was released, and drop holds that stand no more; leave all that alone with the gate closed."""
+        if self._any:
+            for state in State:
+                await self._review(state, gate)
+            await self.refresh()
+        self.log()
+
+    async def refresh(self) -> None:
+        """Learn how many pools are held, by this daemon or another, and whether anything is left to look after."""
+        if not self._any and not self.dry_run:
+            return
+        before = self.count
+        held, released = [await self._holds.count(state) for state in State]
+        if before == self.count:  # else something was held meanwhile
+            self.count, self._any = held, bool(held or released)
+        self._tell()
+
+    def let_go(self) -> None:
+        """Tell that nothing is held back: the brake is off."""
+        self._observer.released("brake")
+
+    def log(self) -> None:
+        """Log what was held since the last such line, unless that was a moment ago."""
+        now = self._clock.monotonic()
+        if self._untold and now - self._told_at >= TELL_SECONDS:
+            event = "brake_would_hold" if self.dry_run else "brake_held"
+            log.error(event, **self._untold, reason=self._reason, remedy=REMEDY)
+            self._untold.clear()
+            self._told_at = now
+
+    async def _review(self, state: State, gate: Gate) -> None:
+        """Drop those holds of the next page that hold nothing any more, and have what was released settled."""
+        now = math.floor(self._clock.now())
+        # The gate speaks of this very reading. By a wrong one nothing released may be due, and all would be dropped.
+        if gate.closed_by() is not None:
+            return
+        page = await self._holds.page(behind=self._walks[state], state=state, limit=PAGE)
+        self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
+        due = {pool.pool_id: pool for pool in await self._pools.due_among([hold.pool_id for hold in page], until=now)}
+        still = {hold.pool_id for hold in page if hold.pool_id in due and hold.concerns(due[hold.pool_id])}
+        if state is State.RELEASED and still:
+            still = {pool.pool_id for pool in await self._impact.of(sorted(still), now=now)}
+            log.info("brake_released", pools=len(still))
+            self.queue.try_again(dict.fromkeys(still, now))
+        await self._holds.drop(hold for hold in page if hold.pool_id not in still)
+
+    def _tell(self) -> None:
+        if self.count:
+            detail = f"pools held: {self.count}; see `pool-daemon brake status`"
+            self._observer.held("brake", detail=detail, pools=self.count)
+        else:
+            self._observer.released("brake")
