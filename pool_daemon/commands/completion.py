@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     for action in _actions(parser):
         if action.type is Path:
             action.complete = shtab.FILE  # type: ignore[attr-defined]  # where shtab looks for it
-        elif action.type is int and not action.option_strings:
+        elif action.type is not None and not action.option_strings:
             action.complete = UNKNOWN  # type: ignore[attr-defined]  # as above
     print(shtab.complete(parser, arguments.shell))
     return ExitCode.OK
