@@ -15,6 +15,9 @@ RECHECK_SECONDS: Final = 300.0
 
 REMEDY: Final = "have an administrator run deploy/mongodb/create-user.js, which makes the indexes, or make it by hand"
 
+USELESS: Final = "there is one of these fields already, but it is hidden, partial, sparse, expiring or has a collation"
+"""Of an index that the server did not build although it reported none to be in the way."""
+
 log = structlog.get_logger("pool_daemon.index_setup")
 
 
@@ -85,6 +88,8 @@ class IndexSetup:
                 problems[index.label] = str(error)
             else:
                 self._built()
+        for index in await self._missing() if missing else ():
+            problems.setdefault(index.label, USELESS)
         self._tell(problems)
 
     def _tell(self, problems: Mapping[str, str]) -> None:

@@ -71,6 +71,9 @@ REASON_CHARACTERS: Final = 200
 DRIVER_ASIDES = re.compile(r", full error: | \(configured timeouts: |, Timeout: [\d.]+s, ")
 """Where an error's own words end and the driver's description of its settings begins."""
 
+BUILD_OF = re.compile(r"^(Index build failed: ).* :: caused by :: ")
+"""Which build of which collection failed, by their UUIDs: longer than the cause behind it."""
+
 PROTOCOL_FIELDS = re.compile(r"\blsid\b|\$clusterTime|\$db\b|\bsignature: ")
 """Signs that a server's message quotes a command, session and signature included; the quotation begins with `{`."""
 
@@ -175,6 +178,7 @@ def _reason(error: BaseException) -> str:
     if not isinstance(error, driver.OperationFailure):
         return DRIVER_ASIDES.split(str(error), maxsplit=1)[0]
     text = _server_reason(error.details or {}) or DRIVER_ASIDES.split(str(error), maxsplit=1)[0]
+    text = BUILD_OF.sub(r"\1", text)
     if match := NOT_AUTHORIZED.match(text):
         return _missing_privilege(*match.groups())
     if NO_USER.match(text):

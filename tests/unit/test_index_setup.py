@@ -23,6 +23,7 @@ class Server:
         self.there: set[Index] = set()
         self.errors: dict[Index, StoreError] = {}
         self.refusal: StoreError | None = None
+        self.hidden: set[Index] = set()
 
     async def missing(self) -> list[Index]:
         if self.refusal:
@@ -33,7 +34,8 @@ class Server:
         await asyncio.sleep(10)
         if index in self.errors:
             raise self.errors[index]
-        self.there.add(index)
+        if index not in self.hidden:
+            self.there.add(index)
 
 
 class Scene:
@@ -81,6 +83,17 @@ async def test_one_that_cannot_be_built_keeps_no_other_from_it_is_told_once_and_
         scene.server.errors.clear()
         await scene.run(RECHECK_SECONDS)
     assert (state(scene.observer), scene.server.there) == ((True, {}), {FIRST, SECOND})
+
+
+@in_virtual_time
+async def test_one_that_is_still_missing_after_its_build_is_told() -> None:
+    scene = Scene()
+    scene.server.hidden.add(FIRST)
+    await scene.run(60)
+    made, missing = state(scene.observer)
+    assert made
+    assert list(missing) == ["pools: a"]
+    assert "hidden" in missing["pools: a"]
 
 
 def _lists(server: Server, error: StoreError) -> None:
