@@ -99,9 +99,10 @@ class Daemon:
                 counted, report = report, await parts.expirer.run_pass(math.floor(parts.clock.now()))
                 report.settled += counted.settled
                 report.decommissioned += counted.decommissioned
-            if not self._dry_run:  # what was left by earlier passes is told, too
+                report.set_aside += counted.set_aside
+            if not self._dry_run:  # what earlier passes have held is told, too
                 await parts.brake.look(parts.gate)
-                await parts.quarantine.look()
+            await parts.quarantine.look()
             return report
         finally:
             parts.database.close()
@@ -111,7 +112,8 @@ class Daemon:
         now = self._parts.observer.status.snapshot
         left = {
             "gate": report.cut_short_by,
-            "held": [hold.detail for hold in now.holds],
+            "held": {hold.reason: hold.detail if hold.pools is None else hold.pools for hold in now.holds},
+            "failure": None if report.failure is None else str(report.failure),
             "failed": report.set_aside,
             "quarantined": now.quarantined,
             "unreadable": now.unreadable,
@@ -143,7 +145,7 @@ class Daemon:
     async def _prepare(self) -> None:
         if not self._dry_run:
             await create_collections(self._parts.database)
-            await self._parts.quarantine.load()
+        await self._parts.quarantine.load()
 
     async def _work(self, telling: Sequence[asyncio.Task[None]], companion: Companion | None) -> None:
         """Run the parts until one ends or the daemon is told to stop; either way the pass under way is finished."""

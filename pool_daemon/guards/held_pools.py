@@ -146,7 +146,7 @@ class HeldPools:
 
     def _tell(self) -> None:
         if self.count:
-            detail = f"pools held: {self.count}; see `pool-daemon brake status`"
+            detail = "; ".join(filter(None, [self._reason, "see `pool-daemon brake status`"]))
             self._observer.held("brake", detail=detail, pools=self.count)
         else:
             self._observer.released("brake")

@@ -40,7 +40,10 @@ log = structlog.get_logger("pool_daemon.quarantine")
 
 
 class QuarantineObserver(Protocol):
-    """Who is told what is in quarantine."""
+    """Who is told which pools fail, and what is in quarantine."""
+
+    def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
+        """Record how many pools fail and are not in quarantine yet, and since when there are any."""
 
     def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
         """Hear how many pools are in quarantine, and some of them, those to be tried next first."""
@@ -247,6 +250,9 @@ class Quarantine:
     def _tell(self) -> None:
         first = heapq.nsmallest(SAMPLE, self._quarantined, key=lambda pool_id: self._failures[pool_id].next_try_at)
         self._observer.quarantine_seen(len(self._quarantined), [self._shown(pool_id) for pool_id in first])
+        failing = self._failures.keys() - self._quarantined
+        since_at = min((self._failures[pool_id].first_failed_at for pool_id in failing), default=None)
+        self._observer.undone_seen("failing", len(failing), since_at)
 
     def _shown(self, pool_id: int) -> snapshot.Quarantined:
         failure = self._failures[pool_id]

@@ -206,7 +206,7 @@ async def test_what_a_start_finds_overdue_is_held_whole_if_it_is_too_much_and_sa
     (line,) = [line for line in logs if line["log_level"] == "error"]
     assert (line["event"], line["pools"], line["workloads"]) == ("brake_held", FEW + 1, FEW + 1)
     assert line["reason"] == "9 pools, 100% of those in use, ended unexpectedly"
-    assert scene.told.text == "brake: pools held: 9; see `pool-daemon brake status`"
+    assert scene.told.text == f"brake: {line['reason']}; see `pool-daemon brake status`"
     document = scene.documents.find_one({"_id": pools[0].pool_id})
     assert document is not None
     assert (document["owner"], document["workloads"]) == (pools[0].document["customer_tid"], 1)

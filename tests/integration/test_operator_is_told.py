@@ -69,6 +69,21 @@ def test_one_pass_names_the_documents_that_it_could_not_read(explorer: Explorer,
     assert left["unreadable"] == 1
 
 
+def test_a_dry_pass_tells_what_is_in_quarantine_and_lets_it_be(explorer: Explorer, mongo_uri: str) -> None:
+    put_into_quarantine(explorer, explorer.buy_expired(CONTAINER).pool_id)
+    daemon = once(mongo_uri, explorer, "--dry-run")
+    assert daemon.said("left_undone")[0]["quarantined"] == 1
+    assert daemon.said("workload_would_be_decommissioned") == []
+
+
+def test_one_pass_that_all_pools_failed_alike_names_the_cause(explorer: Explorer, mongo_uri: str) -> None:
+    explorer.database.create_collection("workqueue", validator={"never": {"$exists": True}})
+    for _ in range(3):
+        explorer.buy_expired(CONTAINER)
+    [left] = once(mongo_uri, explorer).said("left_undone")
+    assert "Document failed validation" in left["failure"]
+
+
 def test_one_pass_that_leaves_nothing_ends_well(explorer: Explorer, mongo_uri: str) -> None:
     explorer.buy_expired(CONTAINER)
     assert once(mongo_uri, explorer, code=0).said("left_undone") == []

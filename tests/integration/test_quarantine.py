@@ -41,6 +41,9 @@ async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database
 
 
 class Deaf:
+    def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
+        """Hear it and forget it."""
+
     def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
         """Hear it and forget it."""
 

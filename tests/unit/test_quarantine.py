@@ -49,6 +49,7 @@ class Scene:
         self.clock = ProcessClock()
         self.looks: dict[int, int] = {}
         self.seen: tuple[int, Sequence[snapshot.Quarantined]] = (0, ())
+        self.failing: tuple[int, float | None] = (0, None)
         self.quarantine = Quarantine(
             store=self.store,
             settings=settings,
@@ -70,6 +71,10 @@ class Scene:
 
     def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
         self.seen = (total, sample)
+
+    def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
+        assert reason == "failing"
+        self.failing = (pools, since_at)
 
     async def fail(self, pool_id: int, error: Exception = POISON, *, times: int = 1) -> list[int]:
         """Let a pool fail, each time as soon as it may be tried again; return the waits in between."""
@@ -284,3 +289,19 @@ def test_a_document_that_makes_no_sense_keeps_nobody_in_quarantine(
         assert scene.tried(7) == [7]
 
     scenario()
+
+
+@in_virtual_time
+async def test_pools_that_fail_are_told_with_since_when_until_they_are_in_quarantine() -> None:
+    scene = Scene()
+    await scene.quarantine.look()
+    assert scene.failing == (0, None)
+    first_failed_at = scene.now
+    await scene.fail(7)
+    await scene.fail(8, times=4)
+    await scene.quarantine.look()
+    assert scene.failing == (2, first_failed_at)
+    await scene.fail(7, times=4)
+    await scene.quarantine.look()
+    assert scene.failing[0] == 1
+    assert scene.seen[0] == 1
