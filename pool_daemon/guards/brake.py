@@ -8,12 +8,13 @@ an ordinary mass expiry holds nothing. What was allowed once is not unexpected a
 when it leaves quarantine, not when it was released. A release is for what was held: a pool that is written again after
 it is judged anew.
 
-**The limit.** The unexpected pools that have lost something lately, are in flight or are held, and the new ones, are
-too many if they exceed both `min_pools`, of which each owner counts for a few at most, and `max_share` of the pools in
-use. Then the new ones are held, and nothing else. Those whose end was near are counted before the first of them is
-settled. Those that are late anyhow, because they are overdue, go at once while they are few; if they are more than
-`min_pools` they wait for a full scan that counts them, and for one that acts on the count: what is found by a full
-scan waits in any case. So no ids are kept of what is held or waits, and memory stays flat.
+**The limit.** The unexpected pools that have lost something lately or are in flight, and the new ones, are too many if
+they exceed both `min_pools`, for which each owner counts for a few at most, and `max_share` of the pools in use. Then
+the new ones are held, and nothing else. Pools whose end was near are counted apart, before the first of them is
+settled, so that a restored backup holds back nobody who buys for minutes. With those that are late anyhow what is held
+counts, too: while a backup waits for an operator, the rest of it does. They go at once while they are few; if they are
+more than `min_pools` they wait for a full scan that counts them, and for one that acts on the count: what a full scan
+finds waits in any case. So no ids are kept of what is held or waits, and memory stays flat.
 
 **What customers can do.** One owner never makes any pool be held, neither those of others nor his own. Somebody with
 more than `min_pools / per_owner` identities (21 by default, and as many pools as exceed the share: a hundred identities

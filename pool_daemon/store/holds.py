@@ -89,14 +89,10 @@ class HoldStore:
 
     async def by_owner(self) -> list[OwnerHolds]:
         """Return who has pools that are held or released: most pools first."""
+        sums = {"pools": {"$sum": 1}, "workloads": {"$sum": "$workloads"}}
         pipeline: list[dict[str, Any]] = [
-            {
-                "$group": {
-                    "_id": {"owner": "$owner", "state": "$state"},
-                    "pools": {"$sum": 1},
-                    "workloads": {"$sum": "$workloads"},
-                }
-            },
+            {"$match": {"state": {"$in": list(State)}}},
+            {"$group": {"_id": {"owner": "$owner", "state": "$state"}, **sums}},
             {"$sort": {"pools": -1, "_id": 1}},
         ]
         with translated("grouping holds"):
