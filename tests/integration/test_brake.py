@@ -260,7 +260,8 @@ async def test_of_a_restore_that_the_stream_tells_no_more_goes_than_a_few_at_any
 
 @pytest.mark.parametrize("at_once", [1, 3, FEW])
 async def test_full_scans_one_after_the_other_let_no_more_of_a_restore_go(scene: Scene, at_once: int) -> None:
-    """Each meets a few pools before the stream has told of them."""
+    """Each meets a few pools before the stream, which was followed for days, has told of them."""
+    scene.brake.notes.since = scene.now - 48 * HOUR
     await scene.run_pass()
     restored = []
     gone = 0
