@@ -37,7 +37,11 @@ def test_47_a_daemon_that_leaves_half_of_its_work_undone_is_not_ready(
     with daemon_on(mongo_uri, explorer, **STORM) as daemon:
         endpoint = Endpoint(daemon)
         endpoint.wait_for("/readyz", 200)
-        assert endpoint.picture()["attention"][0]["short"] == "5 pools in quarantine"
+        wait_until(
+            lambda: [each["short"] for each in endpoint.picture()["attention"]] == ["5 pools in quarantine"],
+            within_seconds=10,
+            what="the quarantine to come first",
+        )
         endpoint.wait_for("/readyz", 503, within_seconds=NOTICE_SECONDS)
         told = next(line for line in endpoint.ask("/readyz")[1].splitlines() if line.startswith("- "))
         assert endpoint.sample("undone_pools", reason="quarantine") == 5
