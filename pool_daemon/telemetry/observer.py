@@ -12,43 +12,36 @@ from pool_daemon.store.horizon import Upcoming
 from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.attention import SETTLED_SECONDS
-from pool_daemon.telemetry.metrics import Metrics
+from pool_daemon.telemetry.hold_observer import HoldObserver
 from pool_daemon.telemetry.snapshot import (
     Clocks,
-    Event,
     FinishedPass,
-    Hold,
     PassOutcome,
-    Quarantined,
     Role,
     StreamState,
-    Undone,
 )
-from pool_daemon.telemetry.status import EVENTS, Status
+from pool_daemon.telemetry.status import EVENTS
 from pool_daemon.telemetry.toll import Toll, recorded_event
 
 AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 
 
-class Observer:
-    """Hears what happens and keeps it: counted in `metrics`, and as it stands now in `status`.
+class Observer(HoldObserver):
+    """Records what happens: counted in `metrics`, and as it stands now in `status`.
 
     In a `dry_run` a batch commits nothing: what it would have decommissioned is an event, and counted nowhere.
 
-    All verbs but `command_finished` belong to the loop's thread. None of them waits, and hearing the same state twice
+    All verbs but `command_finished` belong to the loop's thread. None of them waits, and recording the same state twice
     costs nothing.
     """
 
     def __init__(self, *, identity: str, version: str, clock: Clock, dry_run: bool = False) -> None:
-        self._clock = clock
-        self._dry_run = dry_run
-        self.status = Status(identity=identity, version=version, clock=clock, dry_run=dry_run)
-        self.metrics = Metrics(status=self.status, clock=clock)
+        super().__init__(identity=identity, version=version, clock=clock, dry_run=dry_run)
         self._settled_in_pass = 0
         self._lines_dropped = 0
 
     def beat(self, lag_seconds: float) -> None:
-        """Hear that the loop has come round, so much later than it should."""
+        """Record that the loop has come round, so much later than it should."""
         self.metrics.observe(table.LOOP_LAG, lag_seconds)
         self.status.change(beat_tick=self._clock.monotonic())
 
@@ -63,13 +56,13 @@ class Observer:
         self._note("http", "answers" if problem is None else problem)
 
     def stopping(self) -> None:
-        """Hear that the daemon has been told to stop."""
+        """Record that the daemon has been told to stop."""
         if not self.status.snapshot.stopping:
             self.status.change(stopping=True)
             self._note("stopping", "told to stop")
 
     def command_finished(self, name: str, seconds: float, *, failed: bool) -> None:
-        """Hear of every answer of the database, or that there was none; any thread may call this."""
+        """Count every answer of the database, or that there was none; any thread may call this."""
         self.metrics.observe(table.COMMAND_DURATION, seconds, command=name)
         if failed:
             self.metrics.add(table.COMMAND_ERRORS, command=name)
@@ -77,15 +70,15 @@ class Observer:
             self.status.database_answered()
 
     def indexes_made(self) -> None:
-        """Hear that the indexes are there, or that they never will be because MongoDB refuses to make them."""
+        """Record that the indexes are there, or that they never will be because MongoDB refuses to make them."""
         self.status.change(indexes_made=True)
 
     def indexes_missing(self, missing: Mapping[str, str]) -> None:
-        """Hear which indexes are missing, each with the reason."""
+        """Record which indexes are missing, each with the reason."""
         self.status.change(indexes_missing=MappingProxyType(dict(missing)))
 
     def role_seen(self, role: Role, *, term: int | None = None, leader: str | None = None) -> None:
-        """Hear what this daemon is, in which term it acts, and who acts if it does not."""
+        """Record what this daemon is, in which term it acts, and who acts if it does not."""
         before = self.status.snapshot
         if (role, term, leader) == (before.role, before.term, before.leader):
             return
@@ -98,11 +91,11 @@ class Observer:
             self._note("role", f"{role}: writes nothing")
 
     def lease_held(self, tick: float | None) -> None:
-        """Hear when, by the monotonic clock, the lease was last known to be held by this daemon or another."""
+        """Record when, by the monotonic clock, the lease was last known to be held by this daemon or another."""
         self.status.change(lease_tick=tick)
 
     def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
-        """Hear for when the alarm is armed (unix seconds), and for which pool's end if it is one."""
+        """Record for when the alarm is armed (unix seconds), and for which pool's end if it is one."""
         self.status.change(next_at=at, next_pool_id=pool_id)
 
     def pass_finished(
@@ -124,7 +117,7 @@ class Observer:
             self.status.change(completed_tick=tick, progress_tick=tick, failures=0)
 
     def pass_failed(self, *, seconds: float, reason: str) -> None:
-        """Hear that a pass failed as a whole; another follows."""
+        """Record that a pass failed as a whole; another follows."""
         failures = self.status.snapshot.failures + 1
         self.metrics.add(table.RETRIES, step="pass")
         self._count_pass(FinishedPass(self._clock.now(), seconds, PassOutcome.FAILED, reason=reason))
@@ -132,7 +125,7 @@ class Observer:
         self._note("pass_failed", reason)
 
     def backlog_counted(self, pools: int | None) -> None:
-        """Hear how many pools have fallen due since the last pass that completed; None if that is not for us to say.
+        """Record how many pools have fallen due since the last pass that completed; None if that is not for us to say.
 
         What the pass under way has settled since comes off, and so does what it settles from now on.
         """
@@ -150,7 +143,7 @@ class Observer:
         at: float,
         due_at: Mapping[int, float] = AT_EMPTY,
     ) -> None:
-        """Hear that a batch settled so many pools at the unix instant `at`, and which workloads had to go.
+        """Record that a batch settled so many pools at the unix instant `at`, and which workloads had to go.
 
         `due_at` maps a pool to the instant at which it came to that, if that is not its `empty_at`: another
         resource ran out, or a workload was deployed or a pool rewritten after the end. Lateness counts from there.
@@ -176,64 +169,22 @@ class Observer:
         self.status.note(*toll.last_events(EVENTS))
 
     def batch_halved(self) -> None:
-        """Hear that a batch failed or was too large, and is tried again in halves."""
+        """Record that a batch failed or was too large, and is tried again in halves."""
         self.metrics.add(table.RETRIES, step="batch")
 
     def pool_set_aside(self, pool_id: int, *, reason: str) -> None:
-        """Hear that a pool fails by itself and is tried again later."""
+        """Record that a pool fails by itself and is tried again later."""
         self.metrics.add(table.RETRIES, step="pool")
         self._note("set_aside", reason, pool_id=pool_id)
 
-    def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
-        """Hear how many pools are in quarantine, and some of them, those to be tried next first."""
-        self.status.change(quarantined=total, quarantine=tuple(sample))
-        self.undone_seen("quarantine", total)
-
-    def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
-        """Record how many pools are due and not settled for a reason, 0 if none.
-
-        `since_at` is the unix instant since when there are any; None if that is only known since this was called first.
-        """
-        tick = self._clock.monotonic()
-        undone = {each.reason: each for each in self.status.snapshot.undone}
-        known = undone.pop(reason, None)
-        if pools:
-            since_tick = tick if known is None else known.since_tick
-            if since_at is not None:
-                since_tick = tick - max(0.0, self._clock.now() - since_at)
-            undone[reason] = Undone(reason, pools, since_tick)
-        if pools or known:
-            self.status.change(undone=tuple(undone.values()))
-
     def unreadable(self, kind: str, *, document_id: object, reason: str) -> None:
-        """Hear that a document of a "pool" or a "workload", or a "change", was met first and cannot be read."""
+        """Record that a document of a "pool" or a "workload", or a "change", was met first and cannot be read."""
         self.metrics.add(table.UNREADABLE, kind=kind)
         self.status.change(unreadable=self.status.snapshot.unreadable + 1)
         self._note("unreadable", f"{kind} {shown_id(document_id)}: {reason}")
 
-    def held(self, reason: str, *, detail: str, pools: int | None = None) -> None:
-        """Record in one word why what is due is held back, in a few more what ends it, and how many pools that are."""
-        holds = self.status.snapshot.holds
-        known = next((hold for hold in holds if hold.reason == reason), None)
-        others = tuple(hold for hold in holds if hold is not known)
-        since_at = known.since_at if known else self._clock.now()
-        self.status.change(holds=(*others, Hold(reason, detail, since_at, pools)))
-        self.undone_seen(reason, pools or 0, since_at)
-        if known is None:
-            self.metrics.add(table.HOLDS, reason=reason)
-            self._note("held", f"{reason}: {detail}")
-
-    def released(self, reason: str) -> None:
-        """Hear that this is no reason any more."""
-        holds = self.status.snapshot.holds
-        left = tuple(hold for hold in holds if hold.reason != reason)
-        if left != holds:
-            self.status.change(holds=left)
-            self.undone_seen(reason, 0)
-            self._note("released", reason)
-
     def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
-        """Hear how far this machine's clock is ahead of the database's, and whether that is still good enough."""
+        """Record how far this machine's clock is ahead of the database's, and whether that is still good enough."""
         self.status.change(clocks=Clocks(difference_seconds, agree, self._clock.monotonic()))
 
     def drift_repaired(self, kind: str, *, pool_id: int) -> None:
@@ -257,7 +208,7 @@ class Observer:
             self._note("missing", f"{pools:,} pool{'s' * (pools > 1)} with workloads that have no document")
 
     def stream_opened(self) -> None:
-        """Hear that the change stream is open."""
+        """Record that the change stream is open."""
         stream = self.status.snapshot.stream
         self.status.change(
             stream=replace(
@@ -267,7 +218,7 @@ class Observer:
         self._note("stream", "the change stream is open")
 
     def stream_token_moved(self) -> None:
-        """Hear that the change stream lives."""
+        """Record that the change stream lives."""
         stream = self.status.snapshot.stream
         self.status.change(stream=replace(stream, token_tick=self._clock.monotonic()))
 
@@ -293,11 +244,11 @@ class Observer:
         self._note("settings", "reloaded" if problem is None else f"refused, the old ones stay in force: {problem}")
 
     def upcoming_seen(self, upcoming: Sequence[Upcoming]) -> None:
-        """Hear which pools run empty next, the first one first."""
+        """Record which pools run empty next, the first one first."""
         self.status.change(upcoming=tuple(upcoming))
 
     def expiring_counted(self, expiring: Mapping[str, int]) -> None:
-        """Hear how many pools run empty within each horizon."""
+        """Record how many pools run empty within each horizon."""
         self.status.change(expiring=MappingProxyType(dict(expiring)), expiring_tick=self._clock.monotonic())
 
     def recorded_events_seen(self, pools: Sequence[RecordedPool]) -> None:
@@ -320,6 +271,3 @@ class Observer:
         self.metrics.add(table.PASSES, outcome=finished.outcome)
         self.metrics.observe(table.PASS_DURATION, finished.seconds)
         self.status.finish_pass(finished)
-
-    def _note(self, kind: str, text: str, *, pool_id: int | None = None) -> None:
-        self.status.note(Event(self._clock.now(), kind, text, pool_id))

@@ -5,7 +5,7 @@ from typing import Any
 
 from pool_daemon.telemetry.attention import attentions
 from pool_daemon.telemetry.health import Health, Patience, headline, liveness, readiness, startup
-from pool_daemon.telemetry.snapshot import Hold, Snapshot
+from pool_daemon.telemetry.snapshot import Clocks, Hold, Snapshot, Stream
 
 
 def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dict[str, Any]:
@@ -35,19 +35,8 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "backlog": now.backlog,
         "backlog_age_seconds": _age(now.backlog_tick, tick),
         "database": {"answer_age_seconds": _age(now.database_tick, tick)},
-        "stream": {
-            "state": now.stream.state,
-            "token_age_seconds": _age(now.stream.token_tick, tick),
-            "reopened": now.stream.reopened,
-            "reason": now.stream.reason,
-        },
-        "indexes_missing": dict(now.indexes_missing or {}),
-        "clocks": now.clocks
-        and {
-            "difference_seconds": now.clocks.difference_seconds,
-            "agree": now.clocks.agree,
-            "age_seconds": tick - now.clocks.compared_tick,
-        },
+        "stream": _stream(now.stream, tick),
+        "clocks": _clocks(now.clocks, tick),
         "brake": _hold(next((hold for hold in now.holds if hold.reason == "brake"), None)),
         "holds": [_hold(hold) for hold in now.holds],
         "quarantine": {"pools": now.quarantined, "first": [dataclasses.asdict(pool) for pool in now.quarantine]},
@@ -55,6 +44,25 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "expiring_age_seconds": _age(now.expiring_tick, tick),
         "upcoming": [dataclasses.asdict(pool) for pool in now.upcoming if pool.empty_at > at],
         "events": [dataclasses.asdict(event) for event in reversed(now.events)],
+    }
+
+
+def _stream(stream: Stream, tick: float) -> dict[str, Any]:
+    return {
+        "state": stream.state,
+        "token_age_seconds": _age(stream.token_tick, tick),
+        "reopened": stream.reopened,
+        "reason": stream.reason,
+    }
+
+
+def _clocks(clocks: Clocks | None, tick: float) -> dict[str, Any] | None:
+    if clocks is None:
+        return None
+    return {
+        "difference_seconds": clocks.difference_seconds,
+        "agree": clocks.agree,
+        "age_seconds": tick - clocks.compared_tick,
     }
 
 
