@@ -6,6 +6,7 @@ from typing import Any, Final
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from pool_daemon.plain_text import shown_id
 from pool_daemon.settings import sections
 from pool_daemon.store.cases import Case, Settlement, Unreadable
 from pool_daemon.store.failures import one_line
@@ -68,7 +69,7 @@ class Reports:
 
     def unreadable(self, unreadable: Unreadable) -> None:
         """Tell of a document that is left alone, unless that was told before."""
-        key = (unreadable.kind, repr(unreadable.document_id), unreadable.reason)
+        key = (unreadable.kind, shown_id(unreadable.document_id), unreadable.reason)
         if key in self._told:
             return
         if len(self._told) >= REMEMBERED:
