@@ -106,16 +106,17 @@ async def test_settling_again_finds_nothing_left_to_do(explorer: Explorer, decom
 async def test_a_pool_of_an_old_explorer_is_settled_and_no_field_is_added(
     explorer: Explorer, decommissions: Decommissions, missing: tuple[str, ...]
 ) -> None:
+    moment = now()
     pool = explorer.buy_expired(CONTAINER, **dict.fromkeys(missing, MISSING))
     before = explorer.pools.find_one({"_id": pool.pool_id}) or {}
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=moment)
     assert_decommissioned(explorer, pool.workload_ids)
     after = explorer.pools.find_one({"_id": pool.pool_id}) or {}
     assert list(after) == list(before)
     assert after["cus"] == 0.0
     saved = explorer.bytes_of(explorer.pools, pool.pool_id)
     explorer.deploy(pool.workload_ids[0])
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=moment)
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == saved
 
 

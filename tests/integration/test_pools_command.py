@@ -65,7 +65,7 @@ def test_a_list_fits_the_narrowest_terminal_also_through_a_pipe(pools: Pools, ex
     assert all(line == line.rstrip() for line in (head, first, second))
     assert first.split()[:2] == [str(document["_id"] - 1), "7"]
     assert first.split()[5] == "12"
-    assert second.split() == [str(document["_id"]), "7", "1.5T", "2.5M", "0", "1", "never"]
+    assert second.split() == [str(document["_id"]), "7", "1.5T", "2.5M", "0.5", "1", "never"]
     assert first.endswith(("59 min ago", "60 min ago"))
 
 
