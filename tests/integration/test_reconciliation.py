@@ -429,3 +429,19 @@ async def test_a_removal_within_the_same_second_is_not_taken_for_an_unchanged_po
     swapped = [pool.workload_ids[0], Int64(4711), pool.workload_ids[2]]
     explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"active_workload_ids": swapped}})
     assert not await store.repair(drifted, now=now())
+
+
+async def test_workloads_that_are_alike_are_told_apart_by_their_ids_whatever_type_those_have(
+    explorer: Explorer, store: ReconciliationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciliation, "STATES_KEPT", 2)
+    ids = [Int64(-3), Int64(2**62), 5, 6.0, Int64(7)]
+    like = explorer.new_workload(1, CONTAINER)
+    explorer.workloads.insert_many([like | {"_id": each} for each in ids])
+    explorer.workloads.update_many({"_id": {"$in": [-3, 6]}}, {"$set": {"next_action": 6}})
+    explorer.workloads.update_one({"_id": 7}, {"$set": {"capcity.cpu": 4}})
+    explorer.buy(EVERYTHING, [], active_workload_ids=[Int64(each) for each in ids], active_cu=5.0)
+    (drifted,) = (await look(store)).drifted
+    assert drifted.drift.dropped == (-3, 6)
+    assert drifted.drift.rates.cu == pytest.approx(3.0)
+    assert (await look(store)).drifted == [drifted]
