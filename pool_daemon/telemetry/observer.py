@@ -223,7 +223,7 @@ class Observer(HoldObserver):
         self.status.change(stream=replace(stream, token_tick=self._clock.monotonic()))
 
     def stream_lost(self, cause: table.StreamEnd, *, reason: str) -> None:
-        """Hear, in one word and in some more, what ended the change stream or kept it from opening."""
+        """Record, in one word and in some more, what ended the change stream or kept it from opening."""
         stream = self.status.snapshot.stream
         self.metrics.add(table.STREAM_REOPENINGS, cause=cause)
         self.status.change(

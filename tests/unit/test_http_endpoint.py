@@ -17,7 +17,7 @@ from pool_daemon.errors import ConfigurationError
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.endpoint.connection import HEAD_BYTES
 from pool_daemon.telemetry.endpoint.message import Request, Response
-from pool_daemon.telemetry.endpoint.server import MOST_CONNECTIONS
+from pool_daemon.telemetry.endpoint.server import MOST_CONNECTIONS, _most_connections
 from pool_daemon.telemetry.observer import Observer
 
 PATHS = ("/", "/metrics", "/livez", "/readyz", "/startupz", "/statusz")
@@ -334,6 +334,11 @@ def test_a_port_that_is_taken_is_a_matter_of_configuration(server: Server, obser
 def test_an_address_of_another_machine_is_a_matter_of_configuration(observer: Observer, host: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"http\.host: {host}: this machine cannot listen there"):
         Server(host=host, port=0, respond=routes_of(observer).respond).start()
+
+
+@pytest.mark.parametrize(("descriptors", "connections"), [(-1, 32), (1024, 32), (64, 16), (49, 1), (26, 1)])
+def test_clients_leave_the_database_its_file_descriptors(descriptors: int, connections: int) -> None:
+    assert _most_connections(descriptors) == connections
 
 
 def test_ipv6_is_served_too(observer: Observer) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import resource
 import selectors
 import socket
 import threading
@@ -19,6 +20,9 @@ from pool_daemon.telemetry.endpoint.message import Request, Response
 MOST_CONNECTIONS: Final = 32
 """A scraper, probes and some pages need a handful. When all are taken the oldest is closed: who means well has long
 been answered, and who holds connections open locks nobody out."""
+
+RESERVED_DESCRIPTORS: Final = 48
+"""File descriptors that clients never get, where the process may open few: the database needs them."""
 
 PATIENCE_SECONDS: Final = 5.0
 """How long a client may take to say what it wants, and to read the answer."""
@@ -56,6 +60,7 @@ class Server:
         self._respond = respond
         self._patience_seconds = patience_seconds
         self._connections: dict[socket.socket, Connection] = {}
+        self._most_connections = _most_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._on_problem = on_problem
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -145,7 +150,7 @@ class Server:
         except OSError:
             time.sleep(PAUSE_SECONDS)
             return
-        if len(self._connections) >= MOST_CONNECTIONS:
+        if len(self._connections) >= self._most_connections:
             self._drop(next(iter(self._connections)))
         self._connections[client] = Connection(
             client=client, respond=self._respond, patience_seconds=self._patience_seconds
@@ -164,6 +169,13 @@ class Server:
     def _until_next_deadline(self) -> float | None:
         ticks = [connection.deadline_tick for connection in self._connections.values()]
         return max(0.0, min(ticks) - time.monotonic()) if ticks else None
+
+
+def _most_connections(descriptors: int) -> int:
+    """Return how many clients may be connected at once in a process that may open so many files."""
+    if descriptors == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(1, min(MOST_CONNECTIONS, descriptors - RESERVED_DESCRIPTORS))
 
 
 def _listen(host: str, port: int) -> socket.socket:
