@@ -164,7 +164,7 @@ async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settle
     assert explorer.next_actions(poison.workload_ids) == [3]
     aside = [entry for entry in logs if entry["event"] == "pool_set_aside"]
     assert [entry["pool"] for entry in aside] == [poison.pool_id]
-    assert report.next_at == moment + aside[0]["retry_seconds"]
+    assert 0 <= report.next_at - moment - aside[0]["retry_seconds"] <= now() - moment
 
     explorer.database.command("collMod", "workqueue", validator={})
     await asyncio.to_thread(wait_for_instant, report.next_at)
