@@ -86,7 +86,9 @@ class Notes:
 
     At most `MOST_NOTES` are kept, each for twice `notice_seconds`. What is forgotten before it was judged moves the
     instant since which the stream counts as followed behind the end of that pool: whatever ended before is overdue
-    beyond what was known. So too many writes make the brake suspect more, never less.
+    beyond what was known. So of a restore larger than that nothing goes unsuspected. It never moves behind the write,
+    though, lest many writes make ends suspicious that have stood for long: beyond the bound, pools that were written
+    longest ago, and are yet to end, count as known.
     """
 
     def __init__(self, settings: sections.Brake) -> None:
@@ -109,11 +111,12 @@ class Notes:
             self._notes[pool_id] = _Note(at, empty_at)
         while self._notes:
             oldest = next(iter(self._notes))
-            if len(self._notes) <= MOST_NOTES and self._notes[oldest].at > at - 2 * notice:
+            expired = self._notes[oldest].at <= at - 2 * notice
+            if len(self._notes) <= MOST_NOTES and not expired:
                 break
-            end = self._notes.pop(oldest).end
-            if end is not None:
-                self.note_watching(end + 1)
+            note = self._notes.pop(oldest)
+            if note.end is not None:
+                self.note_watching(min(note.end + 1, at if expired else note.at))
 
     def kind(self, pool: DuePool) -> Kind | None:
         """Return what its last write makes of a pool that is due; None if nothing."""

@@ -121,6 +121,7 @@ def test_34_a_restore_collection_by_collection_lets_no_more_go_than_a_few_at_any
     chance.shuffle(backup)
     explorer.create([topped_up_since(pool) for pool in backup])
     with daemon_on(mongo_uri, explorer, **RESTLESS) as daemon:
+        daemon.wait_for_log(lambda record: record["event"] == "acting", within_seconds=30, what="it to act")
         ledger.settle()
         explorer.pools.drop()
         pause_seconds = seconds / 20

@@ -71,6 +71,15 @@ def test_beyond_the_bound_the_oldest_is_forgotten_and_what_ended_by_then_counts_
     assert kind_of(notes, NOW - 900, pool_id=3) is Kind.PAST
 
 
+def test_beyond_the_bound_no_end_that_is_yet_to_come_becomes_suspicious(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unexpected, "MOST_NOTES", 1)
+    notes.note_write(1, NOW + 300, NOW)
+    notes.note_write(2, NOW - 3600, NOW + 5)
+    assert notes.since == NOW
+
+
 def test_a_note_that_nobody_judged_is_forgotten_after_twice_the_notice_and_its_end_counts_as_unknown(
     notes: Notes,
 ) -> None:
