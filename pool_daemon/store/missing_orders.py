@@ -20,8 +20,9 @@ from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.documents import RAW
 from pool_daemon.store.failures import translated
-from pool_daemon.store.paging import PAGE, number_only, pages
+from pool_daemon.store.paging import PAGE, pages
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.projections import number_only
 from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore
 
 DELETE: Final = int(NextAction.DELETE)

@@ -17,9 +17,9 @@ from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.cloud_units import FREE_TYPES, UNIT_FIELDS, cloud_units
+from pool_daemon.capacity.cloud_units import FREE_TYPES, cloud_units
 from pool_daemon.capacity.drift import Drift, PoolComparison, WorkloadState, is_deleted, repaired
-from pool_daemon.capacity.pool import FIELDS, Pool
+from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.verdict import judge
 from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
@@ -27,8 +27,9 @@ from pool_daemon.store.client import Database
 from pool_daemon.store.documents import RAW, changed_fields, decoded, document_id, pool_from_document, unchanged
 from pool_daemon.store.failures import translated
 from pool_daemon.store.missing_orders import MissingOrders
-from pool_daemon.store.paging import PAGE, number_only, pages
+from pool_daemon.store.paging import PAGE, pages
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.projections import ARRAYS, IDS, NUMBERS, OVERDUE_FIELDS, WORKLOAD_FIELDS, pool_fields
 from pool_daemon.store.workloads import DEPLOYED, WORKLOADS
 
 BEGINNING: Final = -math.inf
@@ -63,49 +64,8 @@ PAUSE_SECONDS: Final = 0.0005
 thread, which gets its turn within 5 ms while this one computes, and at once while it sleeps. Ten queries in a row, as
 in a pass, take 17 ms beside a scan with this pause, and 50 ms without."""
 
-ARRAYS: Final = ("node_ids", "active_workload_ids")
-
-NUMBERS: Final = tuple(name for name, _, _ in FIELDS if name not in ARRAYS)
-
-IDS: Final = {"$cond": [{"$isArray": "$active_workload_ids"}, "$active_workload_ids", []]}
-
 TEXTS_ONLY: Final = {"$not": {"$elemMatch": {"$not": {"$type": "string"}}}}
 """Node ids that can be read: a pool with others is left as it is. They are not read here; the server looks at them."""
-
-SUBDOCUMENT_BYTES: Final = 1024
-"""The longest sub-document that units are computed from; a sound one has a tenth of that."""
-
-
-def _unless_array(name: str, array: Any) -> dict[str, Any]:
-    """Return the expression of a field that is `array` where it is one, else what makes it missing, null or wrong."""
-    kind = {"$type": f"${name}"}
-    absent = {"$cond": [{"$in": [kind, ["missing", "null"]]}, f"${name}", kind]}
-    return {"$cond": [{"$isArray": f"${name}"}, array, absent]}
-
-
-def _pool_fields(start: int, count: int) -> dict[str, Any]:
-    ids = {"$map": {"input": {"$slice": ["$active_workload_ids", start, count]}, "in": number_only("$this")}}
-    return {name: number_only(name) for name in NUMBERS} | {
-        "node_ids": _unless_array("node_ids", []),
-        "active_workload_ids": _unless_array("active_workload_ids", ids),
-        "listed": {"$size": IDS},
-    }
-
-
-def _unit_field(name: str) -> dict[str, Any]:
-    if name not in ("capcity", "custom_size"):
-        return number_only(name)
-    is_small = {"$lte": [{"$bsonSize": {"value": f"${name}"}}, SUBDOCUMENT_BYTES]}
-    return {"$cond": [is_small, f"${name}", "$$REMOVE"]}
-
-
-WORKLOAD_FIELDS: Final[Mapping[str, Any]] = {
-    "next_action": number_only("next_action"),
-    **{name: _unit_field(name) for name in UNIT_FIELDS},
-}
-"""All that is read of a listed workload."""
-
-OVERDUE_FIELDS: Final[Mapping[str, Any]] = {**WORKLOAD_FIELDS, "_id": 0, "pool_id": number_only("pool_id")}
 
 UNKNOWN: Final = WorkloadState(deleted=False, units=None)
 """What a document says that cannot be read."""
@@ -235,7 +195,7 @@ class ReconciliationStore:
             {"$match": query},
             {"$sort": {"_id": 1}},
             {"$limit": limit},
-            {"$project": _pool_fields(start, count)},
+            {"$project": pool_fields(start, count)},
         ]
         with translated("reading pools to reconcile"):
             return await self._pools.aggregate(pipeline, batchSize=limit + 1).to_list(None)
