@@ -50,7 +50,7 @@ def test_42_a_top_up_that_an_election_undoes_is_believed_no_longer_than_the_elec
     trials: int, explorer: Explorer, ledger: Ledger, three: ThreeMembers, figures: Figures
 ) -> None:
     late: list[float] = []
-    with daemon_on(three.uri, explorer, **DEAF):
+    with daemon_on(three.uri, explorer, **DEAF) as daemon:
         ledger.settle()
         for _ in range(trials):
             pool = explorer.buy(Rates(cu=6.5), [CONTAINER])
@@ -67,6 +67,7 @@ def test_42_a_top_up_that_an_election_undoes_is_believed_no_longer_than_the_elec
             explorer.wait_until_gone(pool.workload_ids, within_seconds=RETURN_SECONDS)
             late.append(time.time() - elected_at)
             three.mend()
+        assert len(daemon.said("primary_changed")) >= trials, "each election brings a full scan"
     violations = [f"{seconds:.1f} s" for seconds in late if seconds > 5]
     figures.record(
         42,
