@@ -318,6 +318,16 @@ async def test_what_else_falls_due_goes_its_way_while_others_are_held(scene: Sce
     assert await scene.run_passes() == len(pools)
 
 
+async def test_while_a_backup_waits_for_an_operator_the_rest_of_it_does_too(scene: Scene) -> None:
+    """The rest is of one owner, who alone would count for a few."""
+    scene.buy(FEW + 1)
+    scene.start()
+    await scene.run_passes()
+    rest = scene.buy(FEW, owners=[7] * FEW)
+    assert await scene.full_scan() == 0
+    assert scene.running(rest) == FEW
+
+
 @pytest.mark.parametrize("ago", [10, 30 * 24 * HOUR])
 async def test_pools_with_nothing_to_lose_neither_count_nor_are_held(scene: Scene, ago: int) -> None:
     """Decommissioned already, free of charge, or using only what still lasts: they may stay due for years."""
