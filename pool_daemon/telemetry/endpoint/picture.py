@@ -37,6 +37,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "database": {"answer_age_seconds": _age(now.database_tick, tick)},
         "stream": _stream(now.stream, tick),
         "clocks": _clocks(now.clocks, tick),
+        "indexes_missing": dict(now.indexes_missing or {}),
         "brake": _hold(next((hold for hold in now.holds if hold.reason == "brake"), None)),
         "holds": [_hold(hold) for hold in now.holds],
         "quarantine": {"pools": now.quarantined, "first": [dataclasses.asdict(pool) for pool in now.quarantine]},
