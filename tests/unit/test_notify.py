@@ -116,9 +116,10 @@ def test_a_start_that_waits_for_its_database_is_not_given_up(
         clock.pass_time(0.5)
         pulse.beat(0.0)
     heard = manager.heard()
-    assert {message["STATUS"] for message in heard} == {"waits for: database, indexes, catch-up, stream, clocks, lease"}
+    without = "waits for: database, catch-up, stream, clocks, lease"  # indexes are not waited for for ever
+    assert {message["STATUS"] for message in heard} == {without.replace("database", "database, indexes"), without}
     assert all(int(message["EXTEND_TIMEOUT_USEC"]) == 60_000_000 for message in heard)
-    assert len(heard) == 4
+    assert 4 <= len(heard) <= 5
 
 
 def test_the_start_is_over_once_and_then_only_news_is_told(
