@@ -196,7 +196,6 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
                 },
                 session,
             )
-        database.ask_again_what_it_is()
         yield Stream(database=database, session=session, first=answer["cursor"])
     finally:
         await session.end_session()

@@ -126,7 +126,6 @@ class Database:
         self._stream_client = stream_client or client
         self._sessions = Sessions(client)
         self.name = name
-        self._replicated: bool | None = None
 
     @property
     def motor(self) -> AsyncIOMotorDatabase[Any]:
@@ -159,22 +158,6 @@ class Database:
                 "reaching MongoDB: the server is not primary; name the replica set in the address"
             )
 
-    async def has_transactions(self) -> bool:
-        """Tell whether the deployment has transactions and change streams: a standalone server has neither.
-
-        That is asked again after every transaction that failed, and whenever a change stream opens: a server may be
-        made a member of a replica set, or be started alone for maintenance.
-        """
-        if self._replicated is None:
-            with translated("asking the server what it is"):
-                hello = await self._client.admin.command("hello")
-            self._replicated = "setName" in hello or hello.get("msg") == "isdbgrid"
-        return self._replicated
-
-    def ask_again_what_it_is(self) -> None:
-        """Forget whether there are transactions."""
-        self._replicated = None
-
     async def stream_session(self) -> Session:
         """Start a session for a change stream; the caller ends it."""
         with translated("starting a session"):
@@ -202,7 +185,6 @@ class Database:
                         return await self._attempt(session, body)
                     except (PyMongoError, StoreError) as error:
                         if not _lost_a_race(error):
-                            self.ask_again_what_it_is()
                             raise
                     await asyncio.sleep(random.uniform(0, FIRST_WAIT_SECONDS * 2**attempt))  # noqa: S311 - jitter
                 return await self._attempt(session, body)
