@@ -13,7 +13,6 @@ import structlog
 
 from pool_daemon import __version__
 from pool_daemon.daemon import Daemon
-from pool_daemon.early_stop import let_through
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode, PoolDaemonError
 from pool_daemon.memory import calm_the_collector, keep_one_heap
@@ -93,7 +92,6 @@ async def _serve(settings: Settings, load: Callable[[], Settings], *, once: bool
 
 async def _serve_once(daemon: Daemon, *, dry_run: bool) -> ExitCode:
     """Make one pass, and name what it left; FAILED if it left anything."""
-    let_through()
     report = await daemon.run_once()
     counted = "would_decommission" if dry_run else "decommissioned"
     log.info("pass_completed", **{"settled": report.settled, counted: report.decommissioned})

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -36,6 +37,9 @@ HEED_SECONDS: Final = 0.25
 
 FULL_SCAN_SECONDS: Final = 60.0
 """So long a full scan takes up what falls due meanwhile, though another one is wanted already."""
+
+TRIES_AT_ONCE: Final = 3
+"""So often a pool that another writer was faster at is tried in one pass, each time in its turn."""
 
 LONGEST_LOCK_WAIT_SECONDS: Final = 4
 """A pool that another writer keeps locked is tried again this often at least. The first wait is a second."""
@@ -126,6 +130,10 @@ class Expirer:
             self._locked[pool_id] = tries + 1
         return min(LONGEST_LOCK_WAIT_SECONDS, 1 << min(tries, 8))
 
+    def was_locked(self, pool_id: int) -> bool:
+        """Return whether a pool has waited for a lock and not been settled since."""
+        return pool_id in self._locked
+
     def settled(self, pool_ids: Sequence[int]) -> None:
         """Record that a batch went through: its pools are not locked, and the next may take twice as much."""
         self._halvings = max(0, self._halvings - 1)
@@ -167,6 +175,7 @@ class ExpiryPass:
         self._began_at = expirer.clock.monotonic()
         self._running: set[asyncio.Task[None]] = set()
         self._failed: list[Batch] = []
+        self._conflicts: Counter[int] = Counter()
 
     async def run(self, now: int) -> int:
         """Settle everything due; return the unix second up to which that was taken up, as time goes on meanwhile."""
@@ -301,7 +310,7 @@ class ExpiryPass:
             if len(batch.pools) > 1:
                 self._split(batch)
             else:
-                self._set_aside_locked(batch)
+                self._meet_again(batch)
         except StoreOverloadError as error:
             if not self._split(batch):
                 self._evidence.failed(batch.pools[0].pool_id, error)
@@ -349,13 +358,18 @@ class ExpiryPass:
         self._agenda.look_again_at_all(settlement.look_again)
         self._expirer.reports.settlement(settlement, at=self._expirer.clock.now(), seconds=seconds)
 
-    def _set_aside_locked(self, batch: Batch) -> None:
-        """Leave a pool that another writer has locked for a later second, so that it keeps nobody waiting."""
-        (pool,) = batch.pools
-        if batch.after is not None:  # what of it went already is not found again
-            batch = replace(batch, after=None)
-        at = math.floor(self._expirer.clock.now()) + self._expirer.lock_wait_seconds(pool.pool_id)
-        self._agenda.try_again({pool.pool_id: at})
+    def _meet_again(self, batch: Batch) -> None:
+        """Try a pool that another writer was faster at a few times more, in its turn; then it waits for a second.
+
+        A writer who commits is out of the way by then. One who does not must keep nobody waiting.
+        """
+        pool_id = batch.pools[0].pool_id
+        self._conflicts[pool_id] += 1
+        if self._conflicts[pool_id] < TRIES_AT_ONCE and not self._expirer.was_locked(pool_id):
+            self._batches.add(batch)
+            return
+        at = math.floor(self._expirer.clock.now()) + self._expirer.lock_wait_seconds(pool_id)
+        self._agenda.try_again({pool_id: at})
 
     async def _isolate(self) -> bool:
         """Find out whom the batches that failed are to blame on, once nothing else waits; False if none has failed.
