@@ -231,7 +231,8 @@ class Brake:
         if self._late_reason is not None:
             return await self._hold(pools, self._late_reason, now)
         if not full_scan:
-            room = self._settings.min_pools - counted(self._unexpected(*LATE), self._settings) - self._held.count
+            taken = counted(self._unexpected(*LATE), self._settings) + self._held.count + self._budget
+            room = self._settings.min_pools - taken
             if max(len(pools), self._past_waiting) <= room:
                 return self._allow(pools, kind)
             self._waiting = True

@@ -26,7 +26,7 @@ MOST_WORKLOADS: Final = 2000
 """Workloads that one transaction takes unless the caller says less: three times as many documents are written, some six
 megabytes of the server's log of operations, far below the 16 at which it cuts a transaction into pieces."""
 
-MOST_BYTES: Final = 6 * 2**20
+MOST_BYTES: Final = 16 * 2**20
 """Bytes of workload documents that one transaction copies unless the caller says less, or one document if that is
 longer. More than a full batch of ordinary documents, and little enough for a daemon of 512 MiB."""
 

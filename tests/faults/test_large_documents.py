@@ -23,6 +23,7 @@ MB = 1000 * KB
 LIMIT_BYTES = 512 * 2**20
 MOST_RSS_MB = 160
 GONE_SECONDS = 60
+"""Alone on the machine; where other tests run beside this one, twice as much is waited."""
 OTHERS = 10
 OTHERS_SECONDS = 2.0
 DRAIN_SECONDS = 20
@@ -147,7 +148,7 @@ def test_26_the_length_of_documents_costs_neither_memory_nor_time(
     began_at = time.time()
     run.until(
         lambda: not running(explorer, [large, *others]),
-        within_seconds=AHEAD_SECONDS + max(GONE_SECONDS, OTHERS),
+        within_seconds=AHEAD_SECONDS + 2 * GONE_SECONDS,
         what="all to be gone",
     )
     took = time.time() - began_at

@@ -273,6 +273,20 @@ async def test_full_scans_one_after_the_other_let_no_more_of_a_restore_go(scene:
     assert len(scene.held()) == len(restored) - gone
 
 
+async def test_what_the_stream_tells_takes_no_room_that_a_full_scan_has_counted_for_others(scene: Scene) -> None:
+    """A backup comes back while one full scan has counted the first of it, and the next one is about to act on that."""
+    scene.brake.notes.since = scene.now - 48 * HOUR
+    await scene.run_pass()
+    counted = scene.buy(FEW - 2)
+    scene.agenda.rescan()
+    gone = (await scene.run_pass()).decommissioned
+    told = scene.buy(FEW - 2)
+    scene.write(told)
+    gone += await scene.run_passes()
+    assert gone <= FEW
+    assert len(scene.held()) == len(counted) + len(told) - gone
+
+
 async def test_a_restore_of_the_workloads_alone_is_one_too(scene: Scene) -> None:
     pools = scene.buy(10 * FEW, ended_ago=-5)
     scene.clock.pass_time(10)
