@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from arithmetic_model import Document
 from daemon_process import DaemonProcess
-from deadline import wait_until
+from deadline import wait_for_instant, wait_until
 from explorer import Explorer, Purchase
 from faults.daemons import STORM, daemon_on
 from faults.figures import Figures
@@ -154,7 +154,8 @@ def test_30_a_stop_is_noticed_while_batches_conflict(
         locked = falling_due(explorer, count, within_seconds=1)
         ids = {"_id": {"$in": [pool.pool_id for pool in locked]}}
         explorer.pools.update_many(ids, {"$set": {"x_note": 1}}, session=session)
-        wait_until(lambda: daemon.said("pool_locked"), within_seconds=30, what="a pool to be found locked")
+        wait_for_instant(max(pool.empty_at for pool in locked) + 2)
+        assert explorer.running() == count
         asked_at = time.monotonic()
         daemon.stop()
         stopped_after = time.monotonic() - asked_at

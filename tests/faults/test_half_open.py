@@ -17,7 +17,6 @@ from ledger import Ledger
 
 QUICK = {"DATABASE__TIMEOUT_SECONDS": "2", "DATABASE__SERVER_SELECTION_SECONDS": "1"}
 
-MORE_THAN_A_PAGE = 1001
 """Pools of which the daemon does not read all at once, so that its cursor stays open."""
 
 LATEST_SECONDS = 30
@@ -119,50 +118,6 @@ def test_17_connections_that_are_half_open_in_a_storm_are_given_up(
         trials=trials,
         violations=violations,
         figure=f"all was done within {max(late):.1f} s of its end (time-out 1 s)",
-    )
-    assert violations == []
-
-
-@pytest.mark.faults
-def test_17_cursors_whose_end_is_never_confirmed_do_not_pile_up(
-    explorer: Explorer, ledger: Ledger, network: Proxy, figures: Figures
-) -> None:
-    """Nothing depends on the answer to killCursors; waiting for it for ever takes one of the driver's threads each.
-
-    Every pass leaves a cursor behind: it looks for the next pool to run empty that can be read, and the first cannot.
-    """
-    trials = 15
-    late: list[float] = []
-    unconfirmed: list[Command] = []
-
-    def judge(command: Command) -> Fate:
-        if command.name != "killCursors":
-            return Fate.PASS
-        unconfirmed.append(command)
-        return Fate.SWALLOW_REPLY
-
-    explorer.buy(Rates(cu=YEAR_SECONDS), [CONTAINER], active_cu="much")
-    explorer.create([explorer.draft(Rates(cu=2 * YEAR_SECONDS), [CONTAINER]) for _ in range(MORE_THAN_A_PAGE)])
-    with daemon_on(network.uri, explorer, **IMPATIENT):
-        ledger.settle()
-        network.judge_commands(judge)
-        for trial in range(trials):
-            began_at = time.monotonic()
-            explorer.wait_until_gone(ids_of(overdue(explorer, 1)), within_seconds=LATEST_SECONDS)
-            late.append(time.monotonic() - began_at)
-            wait_until(
-                lambda: len(unconfirmed) > trial,  # noqa: B023  # called in this round only
-                within_seconds=LATEST_SECONDS,
-                what="the end of a cursor",
-            )
-        network.heal()
-    violations = ledger.violations()
-    figures.record(
-        17,
-        "answers to killCursors vanish",
-        trials=len(unconfirmed),
-        violations=violations,
-        figure=f"acted on within {max(late):.1f} s",
     )
     assert violations == []
 
