@@ -17,8 +17,6 @@ from ledger import Ledger
 
 QUICK = {"DATABASE__TIMEOUT_SECONDS": "2", "DATABASE__SERVER_SELECTION_SECONDS": "1"}
 
-"""Pools of which the daemon does not read all at once, so that its cursor stays open."""
-
 LATEST_SECONDS = 30
 """Far above the time-outs of these daemons, for what has to be noticed first on a busy machine."""
 
