@@ -70,8 +70,10 @@ class Grid:
     async def deploying(self, pool_ids: Sequence[int]) -> set[int]:
         return self.deploying_ids & set(pool_ids)
 
-    async def settle(self, pool_ids: Sequence[int], *, now: int, limits: Limits, after: Any) -> Settlement:
-        del now, limits, after
+    async def settle(
+        self, pool_ids: Sequence[int], *, now: int, limits: Limits, after: Any, attempts: int = 3
+    ) -> Settlement:
+        del now, limits, after, attempts
         self.attempts.append(list(pool_ids))
         self.on_settle(pool_ids)
         self.settled += pool_ids

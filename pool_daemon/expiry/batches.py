@@ -35,7 +35,7 @@ class Batch:
     """Pools to be settled together as of the unix second `now`, and why they are checked.
 
     So much of them goes in one transaction as `limits` allow. A single pool of which only a part fitted is continued
-    behind the workload id `after`.
+    behind the workload id `after`. Once another writer was faster it is `contested`, and tried once at a time.
     """
 
     pools: Sequence[DuePool]
@@ -43,6 +43,7 @@ class Batch:
     limits: Limits
     origin: Origin
     after: Any = None
+    contested: bool = False
 
     @property
     def pool_ids(self) -> list[int]:

@@ -27,6 +27,7 @@ from pool_daemon.scheduling.restraints import Origin, Restraints
 from pool_daemon.scheduling.throttle import Throttle
 from pool_daemon.settings import sections
 from pool_daemon.store.cases import Limits, Settlement
+from pool_daemon.store.client import TRANSACTION_ATTEMPTS
 from pool_daemon.store.decommissions import MOST_BYTES
 from pool_daemon.store.failures import one_line, timed_out
 from pool_daemon.store.pools import DuePool
@@ -308,9 +309,9 @@ class ExpiryPass:
             await self._settle_whole(batch)
         except StoreConflictError:
             if len(batch.pools) > 1:
-                self._split(batch)
+                self._split(replace(batch, contested=True))
             else:
-                self._meet_again(batch)
+                self._meet_again(replace(batch, contested=True))
         except StoreOverloadError as error:
             if not self._split(batch):
                 self._evidence.failed(batch.pools[0].pool_id, error)
@@ -335,7 +336,11 @@ class ExpiryPass:
     async def _settle_whole(self, batch: Batch) -> None:
         began_at = self._expirer.clock.monotonic()
         settlement = await self._expirer.store.decommissions.settle(
-            batch.pool_ids, now=batch.now, limits=batch.limits, after=batch.after
+            batch.pool_ids,
+            now=batch.now,
+            limits=batch.limits,
+            after=batch.after,
+            attempts=1 if batch.contested else TRANSACTION_ATTEMPTS,
         )
         self._note(settlement, seconds=self._expirer.clock.monotonic() - began_at)
         unfinished = set(settlement.left_over)

@@ -171,16 +171,16 @@ class Database:
                 command, session=session, codec_options=LENIENT
             )
 
-    async def transact(self, body: Callable[[Session], Awaitable[T]]) -> T:
+    async def transact(self, body: Callable[[Session], Awaitable[T]], *, attempts: int = TRANSACTION_ATTEMPTS) -> T:
         """Run `body` in a transaction: a snapshot to read from, a majority commit, all of it or nothing.
 
-        Begun anew when another writer was faster, with a short random wait that grows. Raises what `body` raises,
-        StoreConflictError when every attempt lost, or StoreUnavailableError; in the last case the transaction may
-        have been committed.
+        Begun anew when another writer was faster, so many `attempts` in all, with a short random wait that grows.
+        Raises what `body` raises, StoreConflictError when every attempt lost, or StoreUnavailableError; in the last
+        case the transaction may have been committed.
         """
         with translated("committing a batch"), self._renewing():
             async with self._sessions.lend() as session:
-                for attempt in range(1, TRANSACTION_ATTEMPTS):
+                for attempt in range(1, attempts):
                     try:
                         return await self._attempt(session, body)
                     except (PyMongoError, StoreError) as error:

@@ -12,7 +12,7 @@ from pool_daemon.capacity.workload import NextAction
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreConflictError, StoreError
 from pool_daemon.store.cases import Case, CaseReader, Limits, Settlement
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import TRANSACTION_ATTEMPTS, Database, Session
 from pool_daemon.store.documents import changed_fields, pool_to_document, protecting_steps
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.failures import is_duplicate, translated
@@ -60,14 +60,15 @@ class Decommissions:
         due_by: int | None = None,
         limits: Limits = Limits(MOST_WORKLOADS, MOST_BYTES),  # noqa: B008 - it is frozen
         after: Any = None,
+        attempts: int = TRANSACTION_ATTEMPTS,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission what uses their exhausted resources.
 
         A pool is due if its `empty_at` is at most `due_by` (unix seconds; `now` if None) at the moment of commit;
         the others are left alone. What does not fit in the limits is left over; `after` continues a single pool behind
-        that workload id. Raises StoreConflictError, at once, if another writer has written any of it and not committed
-        yet; StoreUnavailableError, in which case it may have been committed: settling again is safe, for what is done
-        is not found again.
+        that workload id. Raises StoreConflictError, after so many `attempts` of milliseconds, if another writer has
+        written any of it and not committed yet; StoreUnavailableError, in which case it may have been committed:
+        settling again is safe, for what is done is not found again.
         """
         read = partial(
             self._reader.read,
@@ -88,24 +89,24 @@ class Decommissions:
             return settlement
 
         try:
-            return await self._transact(partial(decide_and_write, large=False))
+            return await self._transact(partial(decide_and_write, large=False), attempts)
         except _LargeDocumentsError:
             async with self._copying_large:
-                return await self._transact(partial(decide_and_write, large=True))
+                return await self._transact(partial(decide_and_write, large=True), attempts)
 
-    async def _transact(self, decide_and_write: Any) -> Settlement:
+    async def _transact(self, decide_and_write: Any, attempts: int) -> Settlement:
         """Decide and write in one transaction.
 
         Orders are inserted, as if there could be none yet; only if there is one, all is done again with a look for
         each. A duplicate that remains is no older order, and no matter of who was faster.
         """
         try:
-            return await self._database.transact(partial(decide_and_write, anew=True))
+            return await self._database.transact(partial(decide_and_write, anew=True), attempts=attempts)
         except StoreConflictError as error:
             if not is_duplicate(error):
                 raise
         try:
-            return await self._database.transact(partial(decide_and_write, anew=False))
+            return await self._database.transact(partial(decide_and_write, anew=False), attempts=attempts)
         except StoreConflictError as error:
             if not is_duplicate(error):
                 raise
