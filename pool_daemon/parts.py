@@ -5,7 +5,7 @@ from typing import Any
 
 from pool_daemon import __version__
 from pool_daemon.clock import SystemClock
-from pool_daemon.expiry.expiry_pass import Expirer
+from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.guards.brake import Brake
 from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.reconcile.findings import Findings

@@ -78,7 +78,11 @@ class DaemonProcess:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
-        """Ask the daemon to stop, as systemd and Kubernetes do, and hold it to exit code 0."""
+        """Ask the daemon to stop, as systemd and Kubernetes do, and hold it to exit code 0.
+
+        Not before its first word: until then it is an interpreter that starts, which any signal ends.
+        """
+        self.wait_for_first_word(within_seconds=STOP_SECONDS)
         self.process.terminate()
         self.wait_for_exit()
 

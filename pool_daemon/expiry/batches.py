@@ -2,17 +2,19 @@
 
 All that is due is read once, longest due first, and that alone makes a pass complete. Lanes beside it only decide who
 waits for whom: what was asked for by id, what has fallen due since, the rest of a pool too large for one transaction,
-and every other owner's pools behind those of a heavy one. The lanes take turns, a batch each.
+pools that were locked lately, and every other owner's pools behind those of a heavy one. The lanes take turns, a batch
+each.
 """
 
+import math
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from pool_daemon.scheduling.restraints import Origin
 from pool_daemon.store.cases import Limits
+from pool_daemon.store.client import TRANSACTION_ATTEMPTS
 from pool_daemon.store.pools import DuePool, PoolResult
 from pool_daemon.store.store import Store
 
@@ -26,24 +28,28 @@ HEAVY_SHARE: Final = 0.2
 MOST_HEAVY_OWNERS: Final = 8
 """So many owners are overtaken in one pass at most: each costs the server a scan of what is due."""
 
+PIECES: Final = 8
+"""A batch that conflicts or fails is cut into so many pieces: more at once find one pool among two thousand in four
+rounds, and fewer rounds are less waiting for the pools that share the batch."""
+
 MOST_OVERTAKING: Final = 10_000
 """Pools that overtake the heavy owners at most. Their ids are kept until the pass ends, so this bounds its memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pools to be settled together as of the unix second `now`, and why they are checked.
+    """Pools to be settled together as of the unix second `now`, by one transaction that is begun `attempts` times.
 
-    So much of them goes in one transaction as `limits` allow. A single pool of which only a part fitted is continued
-    behind the workload id `after`. Once another writer was faster it is `contested`, and tried once at a time.
+    So much of them goes in it as `limits` allow. A single pool of which only a part fitted is continued behind the
+    workload id `after`. `full_scan` says that the pools were found by a full scan.
     """
 
     pools: Sequence[DuePool]
     now: int
     limits: Limits
-    origin: Origin
+    full_scan: bool = False
     after: Any = None
-    contested: bool = False
+    attempts: int = TRANSACTION_ATTEMPTS
 
     @property
     def pool_ids(self) -> list[int]:
@@ -51,10 +57,11 @@ class Batch:
         return [pool.pool_id for pool in self.pools]
 
     def split(self) -> "list[Batch]":
-        """Return the halves of a batch; of a single pool a batch with half the limits, or none if it has the least."""
+        """Return the batch in pieces of several pools, or of one with half the limits; none if it has the least."""
         if len(self.pools) > 1:
-            middle = len(self.pools) // 2
-            return [replace(self, pools=self.pools[:middle]), replace(self, pools=self.pools[middle:])]
+            size = math.ceil(len(self.pools) / PIECES)
+            starts = range(0, len(self.pools), size)
+            return [replace(self, pools=self.pools[start : start + size]) for start in starts]
         if self.limits.workloads <= 1:
             return []
         return [replace(self, limits=Limits(self.limits.workloads // 2, self.limits.size // 2))]
@@ -114,15 +121,13 @@ class Batches:
         self._growing = FIRST_WORKLOADS
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
 
-    def add_work(self, by_id: Mapping[Origin, Sequence[DuePool]], *, after: int | None, now: int) -> None:
-        """Open a lane for each group of pools that are due and were asked for by id, and one for what ran empty.
+    def add_work(self, pools: Sequence[DuePool], *, alone: Sequence[DuePool], after: int | None, now: int) -> None:
+        """Open a lane for pools that are due and were asked for by id, and one for what ran empty.
 
-        The last is read from the store, from the unix second `after` on; all that is overdue if that is None.
+        Those that go `alone` are a batch each, begun once. What ran empty is read from the store, from the unix second
+        `after` on; all that is overdue if that is None.
         """
-        lanes = [
-            *(self._by_id(pools, now, origin) for origin, pools in by_id.items() if pools),
-            self._due(after, now, _Overtaking()),
-        ]
+        lanes = [self._by_id(pools, now), self._one_by_one(alone, now), self._due(after, now, _Overtaking())]
         if self._in_order:
             self._lanes.extend(lanes)
         else:
@@ -158,15 +163,19 @@ class Batches:
         else:
             self._lanes.append(lane)
 
-    async def _by_id(self, pools: Sequence[DuePool], now: int, origin: Origin) -> AsyncGenerator[Batch, None]:
-        for batch in self._cut(pools, now, origin):
+    async def _by_id(self, pools: Sequence[DuePool], now: int) -> AsyncGenerator[Batch, None]:
+        for batch in self._cut(pools, now, full_scan=False):
             yield batch
+
+    async def _one_by_one(self, pools: Sequence[DuePool], now: int) -> AsyncGenerator[Batch, None]:
+        for pool in pools:
+            yield Batch([pool], now, self._limits(), attempts=1)
 
     async def _due(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
         """Yield everything that ran empty in (after, now], longest due first; heavy owners are overtaken meanwhile."""
         async with aclosing(self._waiting(after, now, overtaking)) as pages:
             async for pools in pages:
-                for batch in self._cut(overtaking.hand_out(pools), now, _origin(after)):
+                for batch in self._cut(overtaking.hand_out(pools), now, full_scan=after is None):
                     yield batch
 
     async def _besides(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
@@ -175,7 +184,7 @@ class Batches:
         async with aclosing(self._waiting(after, now, overtaking, besides=sorted(overtaking.owners))) as pages:
             async for pools in pages:
                 overtaking.pool_ids.update(pool.pool_id for pool in pools)
-                for batch in self._cut(pools, now, _origin(after)):
+                for batch in self._cut(pools, now, full_scan=after is None):
                     yield batch
                 left -= len(pools)
                 if left <= 0:
@@ -207,24 +216,24 @@ class Batches:
             overtaking.owners |= heavy
             self._lanes.appendleft(self._besides(after, now, overtaking))
 
-    def _cut(self, pools: Iterable[DuePool], now: int, origin: Origin) -> Iterator[Batch]:
+    def _cut(self, pools: Iterable[DuePool], now: int, *, full_scan: bool) -> Iterator[Batch]:
         """Cut pools into batches of as many workloads as are to be settled at once, but a pool at least."""
         batch: list[DuePool] = []
         workloads = 0
         for pool in pools:
             if batch and workloads + pool.weight > self._budget():
-                yield self._batch(batch, now, origin)
+                yield self._batch(batch, now, full_scan=full_scan)
                 batch, workloads = [], 0
             batch.append(pool)
             workloads += pool.weight
         if batch:
-            yield self._batch(batch, now, origin)
+            yield self._batch(batch, now, full_scan=full_scan)
 
-    def _batch(self, pools: Sequence[DuePool], now: int, origin: Origin) -> Batch:
+    def _batch(self, pools: Sequence[DuePool], now: int, *, full_scan: bool) -> Batch:
         """Return a batch; several pools may hold a few workloads more than their documents said, so there is room."""
         budget, limits = self._budget(), self._limits()
         self._growing = budget * 2
-        return Batch(pools, now, limits if len(pools) > 1 else replace(limits, workloads=budget), origin)
+        return Batch(pools, now, limits if len(pools) > 1 else replace(limits, workloads=budget), full_scan)
 
     def _budget(self) -> int:
         return min(self._growing, self._limits().workloads)
@@ -238,11 +247,6 @@ def heavy_owners(pools: Sequence[DuePool], *, at_least: int) -> set[int]:
             workloads[pool.owner] += pool.weight
     total = sum(pool.weight for pool in pools)
     return {owner for owner, number in workloads.items() if total > at_least and number > total * HEAVY_SHARE}
-
-
-def _origin(after: int | None) -> Origin:
-    """Return why pools are checked that ran empty after a unix second, or at any time."""
-    return Origin.OVERDUE if after is None else Origin.DUE
 
 
 async def _alone(batch: Batch) -> AsyncGenerator[Batch, None]:

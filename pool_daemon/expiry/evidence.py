@@ -4,7 +4,7 @@ A server that refuses one document refuses it with the same words as one that re
 does not tell, a pool is blamed only if others could be settled; where all that was tried failed alike, nobody is.
 """
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Final
 
 from pool_daemon.errors import PoolDaemonError, Scope, StoreError
@@ -53,9 +53,9 @@ class Evidence:
         return self._successes > self._successes_before
 
     @property
-    def failures(self) -> int:
-        """How many pools failed in this pass."""
-        return len(self._failures)
+    def failures(self) -> Mapping[int, Exception]:
+        """The pools that failed in this pass, each with its error."""
+        return self._failures
 
     def common_cause(self) -> Exception | None:
         """Return the error that all have in common which failed and are above suspicion; None if there is no such.
@@ -71,10 +71,6 @@ class Evidence:
             if len(self._suspects) > REMEMBERED:
                 del self._suspects[next(iter(self._suspects))]
         return self._failures[innocent[0]]
-
-    def blamed(self) -> dict[int, Exception]:
-        """Return the pools that failed in this pass by their own fault, each with its error."""
-        return self._failures
 
     def _is_a_mishap(self, pool_ids: Sequence[int]) -> bool:
         """Return whether a single pool met an error that is not the database's: a value that nobody thought of."""

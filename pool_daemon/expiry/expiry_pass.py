@@ -3,8 +3,6 @@
 import asyncio
 import math
 import random
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -21,14 +19,12 @@ from pool_daemon.errors import (
 )
 from pool_daemon.expiry.batches import Batch, Batches
 from pool_daemon.expiry.evidence import SAMPLE, Evidence
+from pool_daemon.expiry.locked_pools import LockedPools
+from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.scheduling.agenda import Agenda, Work
 from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import Origin, Restraints
-from pool_daemon.scheduling.throttle import Throttle
-from pool_daemon.settings import sections
-from pool_daemon.store.cases import Limits, Settlement
-from pool_daemon.store.client import TRANSACTION_ATTEMPTS
-from pool_daemon.store.decommissions import MOST_BYTES
+from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.store.cases import Settlement
 from pool_daemon.store.failures import one_line, timed_out
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.store import Store
@@ -38,18 +34,6 @@ HEED_SECONDS: Final = 0.25
 
 FULL_SCAN_SECONDS: Final = 60.0
 """So long a full scan takes up what falls due meanwhile, though another one is wanted already."""
-
-TRIES_AT_ONCE: Final = 3
-"""So often a pool that another writer was faster at is tried in one pass, each time in its turn."""
-
-LONGEST_LOCK_WAIT_SECONDS: Final = 4
-"""A pool that another writer keeps locked is tried again this often at least. The first wait is a second."""
-
-LOCKS_REMEMBERED: Final = 10_000
-"""Locked pools whose tries are counted; one more waits a second each time."""
-
-MOST_HALVINGS: Final = 11
-"""So often the batches are halved at most if the server takes too long for them: 2,000 workloads become one."""
 
 log = structlog.get_logger("pool_daemon.expirer")
 
@@ -72,116 +56,51 @@ class PassReport:
     failure: CommonCauseError | None = None
 
 
-class Expirer:
-    """Runs passes over what is due, one after the other.
+@dataclass(frozen=True, slots=True)
+class PassContext:
+    """What all passes share."""
 
-    The settings say how many transactions are in flight at once, how much one takes, and how many orders a second may
-    be given. A gate of the restraints that closes lets a running pass finish the batches in flight and return.
-    """
-
-    def __init__(
-        self,
-        *,
-        store: Store,
-        agenda: Agenda,
-        restraints: Restraints,
-        reports: Reports,
-        clock: Clock,
-        settings: sections.Expiry,
-    ) -> None:
-        self.store = store
-        self.agenda = agenda
-        self.restraints = restraints
-        self.reports = reports
-        self.clock = clock
-        self.throttle = Throttle(clock=clock, settings=settings)
-        self.evidence = Evidence(is_blamed=restraints.quarantine.knows)
-        self._halvings = 0
-        self._locked: dict[int, int] = {}
-
-    def limits(self) -> Limits:
-        """Return how much one batch may take: less while the server takes too long for as much as that."""
-        return Limits(max(1, self.throttle.batch_workloads >> self._halvings), MOST_BYTES >> self._halvings)
-
-    def took_too_long(self) -> None:
-        """Have batches take half as much."""
-        self._halvings = min(MOST_HALVINGS, self._halvings + 1)
-
-    async def run_pass(self, now: int) -> PassReport:
-        """Settle everything due at the unix second `now`, then find out what falls due next.
-
-        With a gate closed nothing is settled and the agenda forgotten, to be made up for by a full scan when the gate
-        opens; but the next deadline is found: a standby keeps warm. Raises StoreUnavailableError or StoreRefusedError;
-        what was not settled stays on the agenda.
-        """
-        report = PassReport(cut_short_by=self.restraints.gate.closed_by())
-        if report.cut_short_by is None:
-            now = await ExpiryPass(self, report).run(now)
-        else:
-            self.agenda.forget()
-        await self._find_next(now, report)
-        return report
-
-    def lock_wait_seconds(self, pool_id: int) -> int:
-        """Return how long a locked pool waits, longer each time; and tell of it the first time."""
-        tries = self._locked.pop(pool_id, 0)
-        if not tries:
-            self.reports.locked(pool_id)
-        if len(self._locked) < LOCKS_REMEMBERED:
-            self._locked[pool_id] = tries + 1
-        return min(LONGEST_LOCK_WAIT_SECONDS, 1 << min(tries, 8))
-
-    def was_locked(self, pool_id: int) -> bool:
-        """Return whether a pool has waited for a lock and not been settled since."""
-        return pool_id in self._locked
-
-    def settled(self, pool_ids: Sequence[int]) -> None:
-        """Record that a batch went through: its pools are not locked, and the next may take twice as much."""
-        self._halvings = max(0, self._halvings - 1)
-        if self._locked:
-            for pool_id in pool_ids:
-                self._locked.pop(pool_id, None)
-
-    async def _find_next(self, now: int, report: PassReport) -> None:
-        """Find the next deadline; after a pass that failed only what is yet to fall due, for the rest waits anyway."""
-        report.next_at = self.agenda.next_at() if report.failure is None else None
-        following = await self.store.pools.next_deadline(now)
-        if following is not None and (report.next_at is None or following.empty_at <= report.next_at):
-            report.next_at = following.empty_at
-            report.next_pool_id = following.pool_id
+    store: Store
+    agenda: Agenda
+    restraints: Restraints
+    reports: Reports
+    clock: Clock
+    throttle: Throttle
+    evidence: Evidence
+    locked: LockedPools
 
 
 class ExpiryPass:
-    """One pass of an expirer, which writes into `report` what it comes to.
+    """One pass, which writes into `report` what it comes to.
 
     Its state belongs to it alone: what it took off the agenda, the batches in flight, and those that failed. At every
     await the world may change: a batch is decided and written within one transaction, and whatever is added to the
     agenda meanwhile is taken up within a second, or by the pass after.
     """
 
-    def __init__(self, expirer: Expirer, report: PassReport) -> None:
-        self._expirer = expirer
+    def __init__(self, context: PassContext, report: PassReport) -> None:
+        self._context = context
         self._report = report
-        self._agenda = expirer.agenda
-        self._gate = expirer.restraints.gate
+        self._agenda = context.agenda
+        self._gate = context.restraints.gate
         self._batches = Batches(
-            store=expirer.store,
-            limits=expirer.limits,
-            in_order=expirer.throttle.engaged,
-            on_unreadable=expirer.reports.unreadable_pools,
+            store=context.store,
+            limits=lambda: context.throttle.limits,
+            in_order=context.throttle.enabled,
+            on_unreadable=context.reports.unreadable_pools,
         )
-        self._evidence = expirer.evidence
+        self._evidence = context.evidence
         self._taken: list[Work] = []
         self._until = 0
-        self._began_at = expirer.clock.monotonic()
+        self._began_at = context.clock.monotonic()
         self._running: set[asyncio.Task[None]] = set()
         self._failed: list[Batch] = []
-        self._conflicts: Counter[int] = Counter()
 
     async def run(self, now: int) -> int:
         """Settle everything due; return the unix second up to which that was taken up, as time goes on meanwhile."""
-        self._expirer.reports.begin()
+        self._context.reports.begin()
         self._evidence.begin_pass()
+        self._context.locked.begin_pass()
         finished = False
         try:
             await self._take(self._agenda.take(now), now)
@@ -208,22 +127,25 @@ class ExpiryPass:
         self._until = now
         if work.after is None:
             await self._report_unreadable_deadlines()
-        self._expirer.reports.asked_for(work.asked_for)
-        written = set(work.written)
+        self._context.reports.asked_for(work.asked_for)
+        pool_ids = set(work.asked_for)
         if work.workload_ids:
-            written.update(await self._expirer.store.workloads.pools_of(list(work.workload_ids)))
-        pools = await self._expirer.store.pools.due_among(work.asked_for.keys() | written, until=now)
-        await self._expirer.restraints.brake.inspect(work.after, now)
-        by_id = {
-            Origin.WRITTEN: [pool for pool in pools if pool.pool_id in written],
-            Origin.DUE: [pool for pool in pools if pool.pool_id not in written],
-        }
-        self._batches.add_work(by_id, after=work.after, now=now)
+            pool_ids.update(await self._context.store.workloads.pools_of(list(work.workload_ids)))
+        pools = await self._context.store.pools.due_among(pool_ids, until=now)
+        await self._context.restraints.brake.inspect(work.after, now)
+        locked = self._context.locked
+        locked.forget(pool_ids - {pool.pool_id for pool in pools})
+        self._batches.add_work(
+            [pool for pool in pools if pool.pool_id not in locked],
+            alone=[pool for pool in pools if pool.pool_id in locked],
+            after=work.after,
+            now=now,
+        )
 
     async def _report_unreadable_deadlines(self) -> None:
         """Tell which pools will never be found due; if that cannot be found out now, what is due comes first."""
         try:
-            self._expirer.reports.unreadable_pools(await self._expirer.store.pools.unreadable_deadlines())
+            self._context.reports.unreadable_pools(await self._context.store.pools.unreadable_deadlines())
         except StoreError as error:
             if error.scope is not Scope.UNKNOWN:
                 raise
@@ -247,7 +169,7 @@ class ExpiryPass:
                     return
         finally:
             results = await asyncio.gather(*self._running, return_exceptions=True)
-            self._expirer.restraints.brake.passed()
+            self._context.restraints.brake.passed()
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -263,7 +185,7 @@ class ExpiryPass:
         Once a full scan is wanted, that is for the pass after this one, which must not be put off; but a full scan that
         is under way may last for a while, and takes up what falls due for so long at least.
         """
-        now = math.floor(self._expirer.clock.now())
+        now = math.floor(self._context.clock.now())
         # The gate knows whether this very reading of the clock can be trusted; after an await it speaks of another.
         if now > self._until and self._takes_more():
             await self._take(self._agenda.take_more(now, after=self._until), now)
@@ -271,19 +193,19 @@ class ExpiryPass:
     def _takes_more(self) -> bool:
         if self._gate.closed_by() is not None:
             return False
-        lasts = self._expirer.clock.monotonic() - self._began_at < FULL_SCAN_SECONDS
+        lasts = self._context.clock.monotonic() - self._began_at < FULL_SCAN_SECONDS
         return not self._agenda.rescan_wanted or (self._taken[0].after is None and lasts)
 
     def _seconds_to_fresh(self) -> float | None:
         """Return how long it is until something else can have fallen due; None if that is not taken up any more."""
-        return max(0.0, self._until + 1 - self._expirer.clock.now()) if self._takes_more() else None
+        return max(0.0, self._until + 1 - self._context.clock.now()) if self._takes_more() else None
 
     async def _start(self, batch: Batch) -> None:
         """Start to settle a batch as soon as there is room for it, unless a gate closes before."""
-        while len(self._running) >= self._expirer.throttle.concurrency:
+        while len(self._running) >= self._context.throttle.concurrency:
             await self._wait()
         await self._spare_the_nodes()
-        allowed = await self._expirer.restraints.sift(batch.pools, batch.origin, now=batch.now)
+        allowed = await self._context.restraints.filter_allowed(batch.pools, now=batch.now, full_scan=batch.full_scan)
         if allowed and self._goes_on():
             settling = self._settle(replace(batch, pools=allowed))
             self._running.add(asyncio.create_task(settling, name="settle"))
@@ -291,7 +213,7 @@ class ExpiryPass:
     async def _spare_the_nodes(self) -> None:
         """Wait until more orders may be given, or a gate closes."""
         while True:
-            wait_seconds = self._expirer.throttle.wait_seconds()
+            wait_seconds = self._context.throttle.wait_seconds()
             if not wait_seconds or self._gate.closed_by() is not None:
                 return
             await asyncio.sleep(min(wait_seconds, HEED_SECONDS))
@@ -308,17 +230,18 @@ class ExpiryPass:
         try:
             await self._settle_whole(batch)
         except StoreConflictError:
+            once = replace(batch, attempts=1)
             if len(batch.pools) > 1:
-                self._split(replace(batch, contested=True))
+                self._split(once)
             else:
-                self._meet_again(replace(batch, contested=True))
+                self._wait_for_lock(once)
         except StoreOverloadError as error:
             if not self._split(batch):
                 self._evidence.failed(batch.pools[0].pool_id, error)
         except Exception as error:  # whatever is wrong with one pool must not stop the others
             if isinstance(error, PoolDaemonError) and error.scope in {Scope.DATABASE, Scope.OPERATOR}:
                 if timed_out(error):
-                    self._expirer.took_too_long()
+                    self._context.throttle.took_too_long()
                 raise
             if len(batch.pools) > 1:
                 self._failed.append(batch)
@@ -329,20 +252,20 @@ class ExpiryPass:
         """Have a batch tried again in smaller pieces, each in its turn; False if it is as small as can be."""
         pieces = batch.split()
         if pieces:
-            self._expirer.reports.halved()
+            self._context.reports.halved()
         self._batches.add(*pieces)
         return bool(pieces)
 
     async def _settle_whole(self, batch: Batch) -> None:
-        began_at = self._expirer.clock.monotonic()
-        settlement = await self._expirer.store.decommissions.settle(
+        began_at = self._context.clock.monotonic()
+        settlement = await self._context.store.decommissions.settle(
             batch.pool_ids,
             now=batch.now,
             limits=batch.limits,
             after=batch.after,
-            attempts=1 if batch.contested else TRANSACTION_ATTEMPTS,
+            attempts=batch.attempts,
         )
-        self._note(settlement, seconds=self._expirer.clock.monotonic() - began_at)
+        self._note(settlement, seconds=self._context.clock.monotonic() - began_at)
         unfinished = set(settlement.left_over)
         if settlement.left_over:
             self._batches.add(batch.of(unfinished))
@@ -351,30 +274,28 @@ class ExpiryPass:
             self._batches.add(batch.rest(settlement.rest.pool_id, settlement.rest.after))
         settled = [pool_id for pool_id in batch.pool_ids if pool_id not in unfinished]
         lost = settlement.lost_something
-        self._expirer.settled(batch.pool_ids)
+        self._context.throttle.went_through()
+        now = math.floor(self._context.clock.now())
+        self._agenda.try_again(self._context.locked.settled(batch.pool_ids, now=now))
         self._evidence.succeeded(lost)
-        self._expirer.restraints.brake.settled(settled, lost=lost, now=batch.now)
-        await self._expirer.restraints.quarantine.settled(settled)
+        self._context.restraints.brake.settled(settled, lost=lost, now=batch.now)
+        await self._context.restraints.quarantine.settled(settled)
 
     def _note(self, settlement: Settlement, *, seconds: float) -> None:
         self._report.settled += len(settlement.cases)
         self._report.decommissioned += len(settlement.decommissioned)
-        self._expirer.throttle.gave(len(settlement.decommissioned))
+        self._context.throttle.record(len(settlement.decommissioned))
         self._agenda.look_again_at_all(settlement.look_again)
-        self._expirer.reports.settlement(settlement, at=self._expirer.clock.now(), seconds=seconds)
+        self._context.reports.settlement(settlement, at=self._context.clock.now(), seconds=seconds)
 
-    def _meet_again(self, batch: Batch) -> None:
-        """Try a pool that another writer was faster at a few times more, in its turn; then it waits for a second.
-
-        A writer who commits is out of the way by then. One who does not must keep nobody waiting.
-        """
+    def _wait_for_lock(self, batch: Batch) -> None:
+        """Try a pool that another writer was faster at again, in its turn or later."""
         pool_id = batch.pools[0].pool_id
-        self._conflicts[pool_id] += 1
-        if self._conflicts[pool_id] < TRIES_AT_ONCE and not self._expirer.was_locked(pool_id):
+        wait_seconds = self._context.locked.wait_seconds(pool_id)
+        if wait_seconds:
+            self._agenda.try_again({pool_id: math.floor(self._context.clock.now()) + wait_seconds})
+        else:
             self._batches.add(batch)
-            return
-        at = math.floor(self._expirer.clock.now()) + self._expirer.lock_wait_seconds(pool_id)
-        self._agenda.try_again({pool_id: at})
 
     async def _isolate(self) -> bool:
         """Find out whom the batches that failed are to blame on, once nothing else waits; False if none has failed.
@@ -387,7 +308,7 @@ class ExpiryPass:
         if self._evidence.has_success:
             batch = self._failed.pop()
             self._batches.add(*(batch.split() if len(batch.pools) > 1 else [batch]))
-        elif self._evidence.failures >= SAMPLE and self._evidence.common_cause() is not None:
+        elif len(self._evidence.failures) >= SAMPLE and self._evidence.common_cause() is not None:
             self._failed.clear()
         else:
             self._batches.add(self._drawn())
@@ -411,8 +332,8 @@ class ExpiryPass:
         if cause is not None:
             self._report.failure = CommonCauseError(one_line(cause))
             return
-        now = math.floor(self._expirer.clock.now())
-        for pool_id, error in self._evidence.blamed().items():
+        now = math.floor(self._context.clock.now())
+        for pool_id, error in self._evidence.failures.items():
             self._report.set_aside += 1
-            retry_at = await self._expirer.restraints.quarantine.failed(pool_id, error, now)
-            self._expirer.reports.set_aside(pool_id, error, retry_seconds=retry_at - now)
+            retry_at = await self._context.restraints.quarantine.failed(pool_id, error, now)
+            self._context.reports.set_aside(pool_id, error, retry_seconds=retry_at - now)

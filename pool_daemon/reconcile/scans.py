@@ -12,8 +12,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import NotFiniteError, StoreError, StoreUnavailableError, UnreadableDocumentError
+from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.reconcile.findings import Findings
-from pool_daemon.scheduling.throttle import Throttle
 from pool_daemon.settings.sections import Reconcile
 from pool_daemon.store.cases import Unreadable
 from pool_daemon.store.missing_orders import MissingOrders
@@ -119,7 +119,7 @@ class OrderScan:
                 yield Step(wait_seconds=wait_seconds)
             if self._clock.monotonic() >= until:
                 break
-            self._throttle.gave(1)  # before the write, which may take long: a pass is not to take the same moment
+            self._throttle.record(1)  # before the write, which may take long: a pass is not to take the same moment
             self._confirmations.forget(workload_id)
             await self._restore(workload_id)
             yield Step()

@@ -64,7 +64,7 @@ class _Failure:
 class Quarantine:
     """Counts the tries of each pool that fails, and keeps those that fail too often apart.
 
-    All of it lives in memory, where a batch is sifted without a query; what is in quarantine is in the database too,
+    All of it lives in memory, where a batch is filtered without a query; what is in quarantine is in the database too,
     which a restart reads and an operator looks at. A write that fails is made up for later. `identity` says there who
     found out; `look_again` is asked for a look whenever a pool is to be tried again.
     """
@@ -127,7 +127,7 @@ class Quarantine:
             log.debug("quarantine_unread", reason=str(error))
         self._tell()
 
-    def sift(self, pools: Iterable[DuePool]) -> list[DuePool]:
+    def filter_allowed(self, pools: Iterable[DuePool]) -> list[DuePool]:
         """Return the pools that may be tried now; for the others a look at their next try is asked for."""
         now = self._clock.now()
         tried, waiting = [], {}

@@ -2,24 +2,11 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 from pool_daemon.scheduling.gate import Gate
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.store.pools import DuePool
-
-
-class Origin(StrEnum):
-    """Why a pool is looked at: that says whether anybody could know of it before.
-
-    It has just fallen due, or is asked for again (`due`); it was found by a look at everything overdue (`overdue`); or
-    somebody else has written it (`written`).
-    """
-
-    DUE = "due"
-    OVERDUE = "overdue"
-    WRITTEN = "written"
 
 
 class PoolBrake(Protocol):
@@ -46,7 +33,6 @@ class Restraints:
     brake: PoolBrake
     quarantine: Quarantine
 
-    async def sift(self, pools: Sequence[DuePool], origin: Origin, *, now: int) -> list[DuePool]:
+    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
         """Return those of some pools that nothing holds back at the unix second `now`."""
-        tried = self.quarantine.sift(pools)
-        return await self.brake.filter_allowed(tried, now=now, full_scan=origin is Origin.OVERDUE)
+        return await self.brake.filter_allowed(self.quarantine.filter_allowed(pools), now=now, full_scan=full_scan)

@@ -8,7 +8,8 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
-from pool_daemon.expiry.expiry_pass import Expirer, PassReport
+from pool_daemon.expiry.expirer import Expirer
+from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.scheduling.alarm import Alarm
 from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.scheduling.gate import STOPPING

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from virtual_clock import VirtualClock
 
 from pool_daemon.errors import StoreError
-from pool_daemon.expiry.expiry_pass import Expirer, PassReport
+from pool_daemon.expiry.expirer import Expirer
+from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.guards.brake import Brake
 from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.scheduling.agenda import Agenda

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
-from pool_daemon.expiry.expiry_pass import Expirer
+from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reports import Reports

@@ -30,7 +30,7 @@ POISON = StoreError("poison")
 
 def tried(quarantine: Quarantine, *pool_ids: int) -> list[int]:
     """Return which of some pools the quarantine lets pass."""
-    return [pool.pool_id for pool in quarantine.sift(DuePool(pool_id) for pool_id in pool_ids)]
+    return [pool.pool_id for pool in quarantine.filter_allowed(DuePool(pool_id) for pool_id in pool_ids)]
 
 
 @pytest_asyncio.fixture

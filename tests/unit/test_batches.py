@@ -1,13 +1,12 @@
 """In which batches, and in which order, what is due is handed out."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import pytest_asyncio
 from grid_in_memory import Grid
 
 from pool_daemon.expiry.batches import Batch, Batches
-from pool_daemon.scheduling.restraints import Origin
 from pool_daemon.store.cases import Limits
 from pool_daemon.store.pools import DuePool
 
@@ -32,14 +31,15 @@ class Scene:
     def begin(
         self,
         *,
-        by_id: Mapping[Origin, Sequence[DuePool]] | None = None,
+        by_id: Sequence[DuePool] = (),
+        alone: Sequence[DuePool] = (),
         after: int | None = None,
         in_order: bool = False,
     ) -> None:
         self.batches = Batches(
             store=self._grid.store, limits=lambda: self.limits, in_order=in_order, on_unreadable=lambda _: None
         )
-        self.batches.add_work(by_id or {}, after=after, now=NOW)
+        self.batches.add_work(by_id, alone=alone, after=after, now=NOW)
 
     async def next(self) -> Batch:
         batch = await self.batches.take()
@@ -160,12 +160,23 @@ async def test_in_order_the_halves_of_a_batch_keep_theirs(scene: Scene, grid: Gr
     assert handed_out(await scene.rest()) == crowd
 
 
-async def test_a_batch_says_why_its_pools_are_checked(scene: Scene, grid: Grid) -> None:
+async def test_a_batch_says_whether_a_full_scan_found_its_pools(scene: Scene, grid: Grid) -> None:
     (overdue,) = grid.add(1, empty_at=NOW)
     scene.begin()
-    assert [batch.origin for batch in await scene.rest()] == [Origin.OVERDUE]
-    scene.begin(after=NOW - 1, by_id={Origin.WRITTEN: [grid.pools[overdue]], Origin.DUE: []})
-    assert [batch.origin for batch in await scene.rest()] == [Origin.WRITTEN, Origin.DUE]
+    assert [batch.full_scan for batch in await scene.rest()] == [True]
+    scene.begin(after=NOW - 1, by_id=[grid.pools[overdue]])
+    assert [batch.full_scan for batch in await scene.rest()] == [False, False]
+
+
+async def test_pools_that_go_alone_are_begun_once_and_take_turns_with_the_others(scene: Scene, grid: Grid) -> None:
+    locked = [grid.pools[pool_id] for pool_id in grid.add(20, empty_at=NOW - 9)]
+    others = grid.add(5, empty_at=NOW, owner=2)
+    scene.begin(after=NOW - 1, alone=locked)
+    batches = await scene.rest()
+    assert [(batch.pool_ids, batch.attempts) for batch in batches if batch.pool_ids != others] == [
+        ([pool.pool_id], 1) for pool in locked
+    ]
+    assert position(batches, others[0]) <= 1
 
 
 async def test_a_pool_that_has_overtaken_and_runs_empty_again_is_handed_out_again(scene: Scene, grid: Grid) -> None:
@@ -176,7 +187,7 @@ async def test_a_pool_that_has_overtaken_and_runs_empty_again_is_handed_out_agai
     while alone not in handed_out(batches):
         batches.append(await scene.next())
     grid.move(alone, empty_at=NOW + 1)
-    scene.batches.add_work({}, after=NOW, now=NOW + 1)
+    scene.batches.add_work([], alone=[], after=NOW, now=NOW + 1)
     assert alone in handed_out(await scene.rest())
 
 
@@ -202,9 +213,11 @@ async def test_pools_that_overtake_in_a_full_scan_have_something_to_be_done_abou
 
 
 def test_a_batch_is_split_into_pools_and_a_pool_into_workloads() -> None:
-    pools = [DuePool(pool_id) for pool_id in range(5)]
-    batch = Batch(pools, NOW, Limits(4, BYTES), Origin.DUE)
-    assert [half.pool_ids for half in batch.split()] == [[0, 1], [2, 3, 4]]
+    pools = [DuePool(pool_id) for pool_id in range(20)]
+    batch = Batch(pools, NOW, Limits(4, BYTES))
+    pieces = [piece.pool_ids for piece in batch.split()]
+    assert [len(piece) for piece in pieces] == [3, 3, 3, 3, 3, 3, 2]
+    assert [pool_id for piece in pieces for pool_id in piece] == batch.pool_ids
     alone = batch.of({3})
     assert [piece.limits for piece in alone.split()] == [Limits(2, BYTES // 2)]
     assert alone.split()[0].split()[0].split() == []

@@ -17,7 +17,7 @@ from pool_daemon.errors import (
     StoreUnavailableError,
     UnreadableDocumentError,
 )
-from pool_daemon.expiry.expiry_pass import Expirer
+from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.scheduling.agenda import Agenda
 from pool_daemon.scheduling.quarantine import Quarantine
 from pool_daemon.scheduling.reports import Reports
@@ -369,11 +369,11 @@ class TestWhatIsTooMuchForTheServer:
         for _ in range(10):
             with pytest.raises(StoreUnavailableError):
                 await scene.expirer.run_pass(NOW)
-            if scene.expirer.limits().workloads < 20:
+            if scene.expirer.throttle.limits.workloads < 20:
                 break
-        assert scene.expirer.limits().workloads < 20
+        assert scene.expirer.throttle.limits.workloads < 20
         before = len(scene.grid.settled)
         scene.grid.on_settle = lambda _: None
         await scene.expirer.run_pass(NOW)
         assert len(scene.grid.settled) == before + 1000
-        assert scene.expirer.limits().workloads == 500
+        assert scene.expirer.throttle.limits.workloads == 500

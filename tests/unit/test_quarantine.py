@@ -64,7 +64,7 @@ class Scene:
         return int(self.clock.now())
 
     def tried(self, *pool_ids: int) -> list[int]:
-        return [pool.pool_id for pool in self.quarantine.sift(DuePool(pool_id) for pool_id in pool_ids)]
+        return [pool.pool_id for pool in self.quarantine.filter_allowed(DuePool(pool_id) for pool_id in pool_ids)]
 
     def _look_again(self, wishes: Mapping[int, int]) -> None:
         self.looks.update(wishes)

@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 from virtual_time import ProcessClock, in_virtual_time
 
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError, UnreadableDocumentError
+from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import PAUSE_SECONDS, Reconciler
 from pool_daemon.reconcile.scans import RESTORE_SECONDS, OrderScan, PoolScan
-from pool_daemon.scheduling.throttle import Throttle
 from pool_daemon.settings.live import LiveSettings
 from pool_daemon.settings.sections import Expiry, Reconcile, Settings
 from pool_daemon.store.cases import Unreadable
@@ -324,7 +324,7 @@ async def test_an_order_waits_for_those_that_a_pass_has_given() -> None:
     scene.store.orders.missing = [5]
     await scene.reconciler.run_round()
     await asyncio.sleep(CONFIRM_SECONDS + 1)
-    scene.throttle.gave(20)
+    scene.throttle.record(20)
     with taking(5.0):
         await scene.reconciler.run_round()
     assert scene.store.orders.restored == [5]

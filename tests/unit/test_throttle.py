@@ -1,7 +1,7 @@
 import pytest
 from virtual_clock import VirtualClock
 
-from pool_daemon.scheduling.throttle import Throttle
+from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.settings.sections import Expiry
 
 
@@ -18,30 +18,30 @@ def throttle_of(clock: VirtualClock, orders_per_second: float) -> Throttle:
 
 def test_without_a_rate_nothing_waits(clock: VirtualClock) -> None:
     throttle = throttle_of(clock, 0)
-    throttle.gave(1_000_000)
-    assert (throttle.engaged, throttle.wait_seconds(), throttle.batch_workloads) == (False, 0, 500)
+    throttle.record(1_000_000)
+    assert (throttle.enabled, throttle.wait_seconds(), throttle.batch_workloads) == (False, 0, 500)
 
 
 def test_whoever_gives_orders_pays_with_the_time_they_take(clock: VirtualClock) -> None:
     throttle = throttle_of(clock, 20)
     assert throttle.wait_seconds() == 0
-    throttle.gave(30)
+    throttle.record(30)
     assert throttle.wait_seconds() == pytest.approx(1.5)
     clock.pass_time(1.0)
-    throttle.gave(10)
+    throttle.record(10)
     assert throttle.wait_seconds() == pytest.approx(1.0)
 
 
 def test_idle_time_is_not_saved_up(clock: VirtualClock) -> None:
     throttle = throttle_of(clock, 20)
     clock.pass_time(3600)
-    throttle.gave(20)
+    throttle.record(20)
     assert throttle.wait_seconds() == pytest.approx(1.0)
 
 
 def test_a_wall_clock_that_steps_changes_nothing(clock: VirtualClock) -> None:
     throttle = throttle_of(clock, 20)
-    throttle.gave(20)
+    throttle.record(20)
     clock.step(3600)
     assert throttle.wait_seconds() == pytest.approx(1.0)
 

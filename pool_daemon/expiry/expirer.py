@@ -1,0 +1,69 @@
+"""Runs passes over what is due, one after the other, and finds what falls due next."""
+
+from pool_daemon.clock import Clock
+from pool_daemon.expiry.evidence import Evidence
+from pool_daemon.expiry.expiry_pass import ExpiryPass, PassContext, PassReport
+from pool_daemon.expiry.locked_pools import LockedPools
+from pool_daemon.expiry.throttle import Throttle
+from pool_daemon.scheduling.agenda import Agenda
+from pool_daemon.scheduling.reports import Reports
+from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.settings import sections
+from pool_daemon.store.store import Store
+
+
+class Expirer:
+    """Runs passes over what is due.
+
+    The settings say how many transactions are in flight at once, how much one takes, and how many orders a second may
+    be given. A gate of the restraints that closes lets a running pass finish the batches in flight and return.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        agenda: Agenda,
+        restraints: Restraints,
+        reports: Reports,
+        clock: Clock,
+        settings: sections.Expiry,
+    ) -> None:
+        self.throttle = Throttle(clock=clock, settings=settings)
+        self.evidence = Evidence(is_blamed=restraints.quarantine.knows)
+        self._store = store
+        self._agenda = agenda
+        self._gate = restraints.gate
+        self._context = PassContext(
+            store=store,
+            agenda=agenda,
+            restraints=restraints,
+            reports=reports,
+            clock=clock,
+            throttle=self.throttle,
+            evidence=self.evidence,
+            locked=LockedPools(reports),
+        )
+
+    async def run_pass(self, now: int) -> PassReport:
+        """Settle everything due at the unix second `now`, then find out what falls due next.
+
+        With a gate closed nothing is settled and the agenda forgotten, to be made up for by a full scan when the gate
+        opens; but the next deadline is found: a standby keeps warm. Raises StoreUnavailableError or StoreRefusedError;
+        what was not settled stays on the agenda.
+        """
+        report = PassReport(cut_short_by=self._gate.closed_by())
+        if report.cut_short_by is None:
+            now = await ExpiryPass(self._context, report).run(now)
+        else:
+            self._agenda.forget()
+        await self._find_next(now, report)
+        return report
+
+    async def _find_next(self, now: int, report: PassReport) -> None:
+        """Find the next deadline; after a pass that failed only what is yet to fall due, for the rest waits anyway."""
+        report.next_at = self._agenda.next_at() if report.failure is None else None
+        following = await self._store.pools.next_deadline(now)
+        if following is not None and (report.next_at is None or following.empty_at <= report.next_at):
+            report.next_at = following.empty_at
+            report.next_pool_id = following.pool_id
