@@ -105,7 +105,7 @@ def lateness(explorer: Explorer, pools: list[Purchase]) -> list[float]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.faults)])
 def test_29_what_another_transaction_has_locked_delays_nobody_else(
     count: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, mongo: MongoClient[Document], figures: Figures
 ) -> None:
