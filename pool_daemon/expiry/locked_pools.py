@@ -70,9 +70,9 @@ class LockedPools:
 
         Once in four seconds at most: locks come and go all the time where many write.
         """
-        if not self._waits or all([self._waits.pop(pool_id, None) is None for pool_id in pool_ids]):
-            return {}
-        if now - self._hurried_at < LONGEST_WAIT_SECONDS:
+        before = len(self._waits)
+        self.forget(pool_ids)
+        if len(self._waits) == before or now - self._hurried_at < LONGEST_WAIT_SECONDS:
             return {}
         self._hurried_at = now
         return dict.fromkeys(self._waits, now)
