@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from faults.figures import PROPERTY, Figure, table_of
+from faults.figures import PROPERTY, Figure, table_of, write_rows
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
@@ -24,7 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mongod", type=Path, metavar="PROGRAM", help="run on this mongod (default: the installed wheel's)"
     )
-    faults.addoption("--faults-table", metavar="PATH", help="write the table of the faults there too, as Markdown")
+    faults.addoption(
+        "--faults-table",
+        type=Path,
+        metavar="FILE",
+        help="write the rows into the table of this Markdown file, too; tests/faults/README.md is the published one",
+    )
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -71,4 +76,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("faults")
         terminalreporter.write_line(table_of(faults))
         if path := config.getoption("--faults-table"):
-            Path(path).write_text(table_of(faults) + "\n", encoding="utf-8")
+            write_rows(path, faults)

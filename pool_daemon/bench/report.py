@@ -47,6 +47,26 @@ def as_json(results: Sequence[Result], *, circumstances: Mapping[str, Any]) -> d
     }
 
 
+def as_markdown(results: Sequence[Result], *, circumstances: Mapping[str, Any]) -> str:
+    """Return the table as pool_daemon/bench/README.md shows it, below the circumstances."""
+    minutes = sum(result.seconds for result in results) / 60
+    where = f"MongoDB {circumstances['mongodb']}, {circumstances['cores']} cores"
+    lines = [
+        f"pool-daemon {circumstances['version']}, {where}, {minutes:.0f} minutes.",
+        "",
+        "| work | figure | to reach | measured | |",
+        "| -- | -- | --: | --: | -- |",
+    ]
+    for result in results:
+        work = f"{result.row.work} (`{result.row.name}`)"
+        if result.failure is not None:
+            lines.append(f"| {work} | could not be measured: {result.failure} | | | **not reached** |")
+        for number, figure in enumerate(result.figures):
+            mark = {True: "reached", False: "**not reached**", None: ""}[figure.reached]
+            lines.append(f"| {'' if number else work} | {figure.name} | {figure.bound} | {figure.shown} | {mark} |")
+    return "\n".join(lines)
+
+
 def _lines(result: Result) -> list[tuple[RenderableType, ...]]:
     work = Text(f"{result.row.work} [{result.row.name}]")
     if result.failure is not None:

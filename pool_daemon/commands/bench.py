@@ -18,11 +18,12 @@ from rich.console import Console
 from pool_daemon import __version__
 from pool_daemon.bench.benchmark import results
 from pool_daemon.bench.programme import full, quick
-from pool_daemon.bench.report import as_json, report
+from pool_daemon.bench.report import as_json, as_markdown, report
 from pool_daemon.bench.stage import Stage
 from pool_daemon.commands import add_config_argument
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ConfigurationError, ExitCode
+from pool_daemon.generated_table import read_table, write_table
 from pool_daemon.settings import load_settings
 
 EXAMPLES: Final = (
@@ -43,7 +44,7 @@ refresh its list of sessions, by commands that count like the daemon's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `--quick`, `--only`, `--json`, `--database`, `--mongod` and `--config`."""
+    """Declare `--quick`, `--only`, `--json`, `--markdown`, `--database`, `--mongod` and `--config`."""
     names = [row.name for row in full()]
     parser.add_argument("--quick", action="store_true", help="everything smaller: two minutes instead of twenty")
     parser.add_argument(
@@ -54,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"measure this row alone; may be given again. One of {', '.join(names)}",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write the table into this Markdown file, too; pool_daemon/bench/README.md is the published one",
+    )
     parser.add_argument(
         "--database",
         metavar="NAME",
@@ -66,6 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Measure, print the table, and return OK only if every figure was reached."""
+    if arguments.markdown is not None:  # a file that cannot be written is refused before anything is measured
+        write_table(arguments.markdown, read_table(arguments.markdown))
     rows = [row for row in (quick() if arguments.quick else full()) if row.name in (arguments.only or [row.name])]
     with (
         _ended_by_sigterm(),
@@ -80,6 +89,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         print(json.dumps(as_json(measured, circumstances=circumstances), indent=2, ensure_ascii=False))
     else:
         _console().print(report(measured))
+    if arguments.markdown is not None:
+        write_table(arguments.markdown, as_markdown(measured, circumstances=circumstances))
     return ExitCode.OK if all(result.reached for result in measured) else ExitCode.FAILED
 
 

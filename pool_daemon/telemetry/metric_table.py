@@ -1,15 +1,18 @@
-"""Every metric of the daemon, in one table: the registry, the verbs and the README are made of these rows.
+"""Every metric of the daemon, in one table: the registry, the verbs and the documentation are made of these rows.
 
 Counters and histograms are moved by what happens. A gauge is read from the snapshot at the moment of a scrape, so
 that an age grows even while the loop stands still. A gauge that has nothing to tell yet has no sample at all.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Final, Literal, get_args
 
 from pool_daemon.capacity.verdict import Resource
 from pool_daemon.capacity.workload import WorkloadType
+from pool_daemon.generated_table import write_table
 from pool_daemon.telemetry.attention import undone_pools
 from pool_daemon.telemetry.snapshot import PassOutcome, Role, Snapshot, StreamState
 
@@ -267,7 +270,7 @@ TABLE: Final = tuple(row for row in tuple(globals().values()) if isinstance(row,
 
 
 def as_markdown() -> str:
-    """Return the table as the README shows it."""
+    """Return the table as deploy/prometheus/README.md shows it."""
     lines = ["| Metric | Kind | Labels | What it tells |", "|---|---|---|---|"]
     lines += [f"| `{row.full_name}` | {row.kind} | {_labels(row)} | {row.about} |" for row in TABLE]
     return "\n".join(lines) + "\n"
@@ -281,3 +284,7 @@ def _labels(row: Metric) -> str:
 
 def _age(since: float | None, tick: float) -> float | None:
     return None if since is None else tick - since
+
+
+if __name__ == "__main__":
+    write_table(Path(sys.argv[1]), as_markdown())

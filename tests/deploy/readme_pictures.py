@@ -1,4 +1,4 @@
-"""Takes the README's pictures of the page of a daemon at work: `python tests/deploy/readme_pictures.py .readme`."""
+"""Takes the README's pictures of the page of a daemon at work: `python tests/deploy/readme_pictures.py .github`."""
 
 import asyncio
 import itertools
@@ -45,7 +45,7 @@ def port_of(daemon: DaemonProcess) -> int:
 def take(browser: Browser, port: int, folder: Path) -> None:
     """Take one picture of the page by day and one by night."""
     for scheme in ("light", "dark"):
-        browser.show(width=1240, height=960, scheme=scheme)
+        browser.show(width=1180, height=780, scheme=scheme)
         browser.go(f"http://127.0.0.1:{port}/")
         browser.wait_for("document.querySelectorAll('#timeline .dot').length > 10")
         browser.screenshot(folder / f"page-{scheme}.png")

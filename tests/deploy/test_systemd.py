@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from deadline import wait_until
-from deploy.files import DEPLOY, PROJECT, README, commands, free_port, run
+from deploy.files import DEPLOY, PROJECT, README, RUNBOOK, commands, free_port, run
 from deploy.machine import Machine, why_none_boots
 from deploy.service import DROP_IN, Service
 from explorer import CONTAINER, FREE, Explorer
@@ -220,7 +220,7 @@ def test_an_operator_reaches_the_database_of_the_service(service: Service, explo
     assert str(pool.pool_id) in service.command("pools", "list", database_name=explorer.database.name)
 
 
-def test_what_the_readme_says_to_look_at_is_there_to_be_seen(
+def test_what_the_runbook_says_to_look_at_is_there_to_be_seen(
     machine: Machine, service: Service, explorer: Explorer
 ) -> None:
     service.override()
@@ -229,7 +229,7 @@ def test_what_the_readme_says_to_look_at_is_there_to_be_seen(
     _expect_expiry(explorer)
 
     status, picture, health, complaints = (
-        machine.run("bash", "-c", command) for command in commands("### See that it works", README)
+        machine.run("bash", "-c", command) for command in commands("## Look first", RUNBOOK)
     )
 
     assert "active (running)" in status

@@ -1,7 +1,10 @@
 """What the faults did to the invariants: a row for each fault, printed as one table at the end of the run."""
 
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from pathlib import Path
 from typing import NamedTuple
+
+from pool_daemon.generated_table import read_table, write_table
 
 PROPERTY = "fault"
 """The name under which a row travels with the report of its test."""
@@ -40,6 +43,20 @@ def table_of(rows: Iterable[Figure]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     heading, *body = [_line(line, widths) for line in lines]
     return "\n".join([heading, _line(tuple("-" * width for width in widths), widths), *body])
+
+
+def write_rows(path: Path, rows: Iterable[Figure]) -> None:
+    """Write the rows into the table of a Markdown file; rows of faults that were not injected now stay as they are."""
+    measured = list(rows)
+    numbers = {row.number for row in measured}
+    kept = [row for row in _rows_of(read_table(path)) if row.number not in numbers]
+    write_table(path, table_of([*kept, *measured]))
+
+
+def _rows_of(table: str) -> Iterator[Figure]:
+    for line in table.splitlines()[2:]:
+        number, fault, trials, violations, figure = (cell.strip() for cell in line.strip("|").split("|"))
+        yield Figure(int(number), fault, int(trials.replace(",", "")), int(violations.replace(",", "")), figure)
 
 
 def _cells(row: Figure) -> tuple[str, ...]:

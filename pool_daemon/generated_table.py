@@ -1,0 +1,31 @@
+"""Tables that a command writes into a Markdown file, between two marks, beside prose that is written by hand."""
+
+from pathlib import Path
+from typing import Final
+
+from pool_daemon.errors import ConfigurationError
+
+BEGIN: Final = "<!-- generated: begin -->\n"
+END: Final = "<!-- generated: end -->\n"
+
+
+def write_table(path: Path, table: str) -> None:
+    """Replace what stands between the marks of a file; a file that is not there yet is made, with the table alone.
+
+    Raises ConfigurationError if the file has no marks or cannot be written: what stands in it is not overwritten.
+    """
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else BEGIN + END
+        before, begin, rest = text.partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise ConfigurationError(f"{path}: has no lines {BEGIN.strip()!r} and {END.strip()!r} to write between")
+        path.write_text(f"{before}{BEGIN}\n{table.strip()}\n\n{END}{after}", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_table(path: Path) -> str:
+    """Return what stands between the marks of a file; nothing if it has none, or is not there."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return text.partition(BEGIN)[2].partition(END)[0].strip()

