@@ -8,11 +8,11 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from pool_daemon.backoff import Backoff
 from pool_daemon.errors import ConfigurationError, PartDiedError, StoreError, StoreRefusedError
 from pool_daemon.expiry.expiry_pass import PassReport
+from pool_daemon.guards.gate import StopGate
 from pool_daemon.parts import Parts
-from pool_daemon.scheduling.backoff import Backoff
-from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.store.changes import require_stream
 from pool_daemon.store.setup import create_collections
@@ -95,7 +95,7 @@ class Daemon:
             await self._prepare()
             await parts.clock_guard.check()
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
-            if parts.agenda.rescan_wanted:  # for the brake, which acts on its count
+            if parts.queue.full_scan_requested:  # for the brake, which acts on its count
                 counted, report = report, await parts.expirer.run_pass(math.floor(parts.clock.now()))
                 report.settled += counted.settled
                 report.decommissioned += counted.decommissioned
@@ -150,36 +150,36 @@ class Daemon:
     async def _work(self, telling: Sequence[asyncio.Task[None]], companion: Companion | None) -> None:
         """Run the parts until one ends or the daemon is told to stop; either way the pass under way is finished."""
         parts = self._parts
-        parts.alarm.start()
+        parts.timer.start()
         everlasting = parts.everlasting()
         if companion is not None:
             everlasting["embedded mongod"] = companion()
         tasks = [asyncio.create_task(work, name=name) for name, work in everlasting.items()]
         stopped = asyncio.create_task(self._stop.stopped.wait(), name="stop")
         await self._watching()
-        rounds = asyncio.create_task(parts.rounds.run(), name="rounds")
+        loop = asyncio.create_task(parts.loop.run(self._stop.stopped), name="loop")
         try:
-            await asyncio.wait({*tasks, *telling, rounds, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            died = [] if stopped.done() else [task for task in (*tasks, *telling, rounds) if task.done()]
-            await self._drain(rounds)
+            await asyncio.wait({*tasks, *telling, loop, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            died = [] if stopped.done() else [task for task in (*tasks, *telling, loop) if task.done()]
+            await self._drain(loop)
         finally:
-            parts.alarm.stop()
-            await _cancelled(*tasks, rounds, stopped)
+            parts.timer.stop()
+            await _cancelled(*tasks, loop, stopped)
         if died:
             error = _error_of(died[0])
             reason = "no reason given" if error is None else str(error) or type(error).__name__
             raise PartDiedError(f"{died[0].get_name()} ended by itself: {reason}") from error
 
-    async def _drain(self, rounds: asyncio.Task[None]) -> None:
+    async def _drain(self, loop: asyncio.Task[None]) -> None:
         """Let the pass under way finish, then hand the lease over."""
         parts = self._parts
         self._stop.close()
-        parts.alarm.wake()
+        parts.queue.ring()
         parts.observer.stopping()
         parts.notifier.stopping()
         log.info("stopping", drain_seconds=self._drain_seconds)
-        await asyncio.wait({rounds}, timeout=self._drain_seconds)
-        if not rounds.done():  # the lease is left to expire: the pass may still be committing
+        await asyncio.wait({loop}, timeout=self._drain_seconds)
+        if not loop.done():  # the lease is left to expire: the pass may still be committing
             raise PartDiedError("the pass under way took longer than expiry.drain_seconds and was cut off")
         await parts.leadership.release()
 

@@ -6,22 +6,21 @@ from typing import Any
 from pool_daemon import __version__
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.expirer import Expirer
+from pool_daemon.expiry.loop import ExpiryLoop
+from pool_daemon.expiry.timer import Timer
+from pool_daemon.expiry.watcher import Watcher
+from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.brake import Brake
+from pool_daemon.guards.clock_guard import ClockGuard
+from pool_daemon.guards.gate import Gates, StopGate
+from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.held_pools import HeldPools
+from pool_daemon.guards.leadership import DryRun, Leadership
+from pool_daemon.guards.quarantine import Quarantine
+from pool_daemon.index_setup import IndexSetup
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import Reconciler
 from pool_daemon.reconcile.scans import OrderScan, PoolScan
-from pool_daemon.scheduling.agenda import Agenda
-from pool_daemon.scheduling.alarm import Alarm
-from pool_daemon.scheduling.clock_guard import ClockGuard
-from pool_daemon.scheduling.gate import Gates, StopGate
-from pool_daemon.scheduling.index_setup import IndexSetup
-from pool_daemon.scheduling.leadership import DryRun, Leadership
-from pool_daemon.scheduling.quarantine import Quarantine
-from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import Restraints
-from pool_daemon.scheduling.rounds import Rounds
-from pool_daemon.scheduling.watcher import Watcher
 from pool_daemon.settings import Settings
 from pool_daemon.settings.live import LiveSettings
 from pool_daemon.store.changes import open_stream
@@ -46,6 +45,7 @@ from pool_daemon.telemetry.heartbeat import Heartbeat
 from pool_daemon.telemetry.notify import Notifier
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.outlook import Outlook
+from pool_daemon.telemetry.reports import Reports
 
 
 class Parts:
@@ -74,30 +74,30 @@ class Parts:
             server_selection_seconds=settings.database.server_selection_seconds,
             listeners=[CommandLog(self.observer.command_finished), self.primaries],
         )
-        self.agenda = Agenda(rescan_seconds=settings.expiry.rescan_seconds)
-        self.alarm = Alarm(clock=self.clock, safety_seconds=settings.expiry.safety_seconds)
-        self._make_restraints()
+        self.queue = WorkQueue()
+        self.timer = Timer()
+        self._make_guards()
         self.reports = Reports(
             observer=self.observer,
             settings=self.live.view(lambda now: now.log),
             dry_run=dry_run,
             term=lambda: self.leadership.term,
         )
-        self._make_scheduling()
+        self._make_expiry()
         self._make_telemetry()
 
-    def _make_restraints(self) -> None:
+    def _make_guards(self) -> None:
         settings, clock = self._settings, self.clock
         self.leadership = Leadership(
             store=LeaseStore(database=self.database, identity=self._identity, seconds=settings.lease.seconds),
             clock=clock,
-            on_acquired=self.look_at_everything,
+            on_acquired=self.queue.request_full_scan,
         )
         self.clock_guard = ClockGuard(
             read_server_clock=ServerClock(database=self.database).now,
             clock=clock,
             settings=self.live.view(lambda now: now.clock),
-            opened=self.look_at_everything,
+            opened=self.queue.request_full_scan,
             observer=self.observer,
         )
         self.gate = Gates([self.stop, self.clock_guard, *([self.leadership] if self._leased else [])])
@@ -123,12 +123,11 @@ class Parts:
             observer=self.observer,
         )
 
-    def _make_scheduling(self) -> None:
+    def _make_expiry(self) -> None:
         clock = self.clock
         self.watcher = Watcher(
             open_stream=lambda token: open_stream(self.database, token=token),
-            agenda=self.agenda,
-            alarm=self.alarm,
+            queue=self.queue,
             clock=clock,
             settings=self.live.view(lambda now: now.stream),
             observer=self.observer,
@@ -141,20 +140,25 @@ class Parts:
                 identity=self._identity,
                 dry_run=self._dry_run,
             ),
-            agenda=self.agenda,
-            restraints=Restraints(gate=self.gate, brake=self.brake, quarantine=self.quarantine),
+            queue=self.queue,
+            guards=Guards(gate=self.gate, brake=self.brake, quarantine=self.quarantine),
             reports=self.reports,
             clock=clock,
             settings=self.live.view(lambda now: now.expiry),
         )
-        self.rounds = Rounds(
-            expirer=self.expirer, alarm=self.alarm, clock=clock, stop=self.stop.stopped, observer=self.observer
+        self.loop = ExpiryLoop(
+            expirer=self.expirer,
+            queue=self.queue,
+            timer=self.timer,
+            clock=clock,
+            settings=self._settings.expiry,
+            observer=self.observer,
         )
         self.reconciler = self._reconciler()
         self.index_setup = IndexSetup(
             missing=lambda: missing_indexes(self.database),
             build=lambda index: build_index(self.database, index),
-            built=self.look_at_everything,
+            built=self.queue.request_full_scan,
             observer=self.observer,
         )
 
@@ -178,7 +182,7 @@ class Parts:
                     findings=findings,
                     clock=self.clock,
                     settings=settings,
-                    looked_past=lambda: self.agenda.looked_past,
+                    looked_past=lambda: self.queue.settled_through,
                 ),
             ],
             findings=findings,
@@ -217,7 +221,7 @@ class Parts:
             recent_events=RecentEvents(database=self.database),
             observer=self.observer,
             clock=self.clock,
-            watermark=lambda: self.agenda.watermark,
+            watermark=lambda: self.queue.watermark,
         )
 
     def patience(self) -> Patience:
@@ -230,7 +234,7 @@ class Parts:
         )
 
     def everlasting(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Name what has to run for as long as the daemon does, beside the rounds; to be awaited each."""
+        """Name what has to run for as long as the daemon does, beside the loop; to be awaited each."""
         self.primaries.follow(self.watcher.primary_changed)
         tasks = {
             "watcher": self.watcher.run(),
@@ -252,18 +256,13 @@ class Parts:
         return tasks
 
     def look_at_everything(self) -> None:
-        """Have everything overdue looked at now."""
-        self.agenda.rescan()
-        self.alarm.wake()
+        """Have a full scan follow."""
+        self.queue.request_full_scan()
 
-    def try_again(self, wishes: Mapping[int, int]) -> None:
-        """Have each pool, which is due already, looked at by its unix second; the alarm hears of the first of them."""
-        self.agenda.try_again(wishes)
-        if wishes:
-            self.alarm.expect(min(wishes.values()))
+    def try_again(self, pools: Mapping[int, int]) -> None:
+        """Have each pool, which is due already, tried at its unix second."""
+        self.queue.add_all(pools, cause=Cause.RETRY)
 
     def look_at_missed(self, pool_id: int) -> None:
-        """Have a pool that was missed looked at now."""
-        now = int(self.clock.now())
-        self.agenda.look_at_missed(pool_id, at=now)
-        self.alarm.expect(now)
+        """Have a pool checked now that was missed."""
+        self.queue.add(pool_id, at=int(self.clock.now()), cause=Cause.MISSED)

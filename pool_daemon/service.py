@@ -15,8 +15,8 @@ from pool_daemon import __version__
 from pool_daemon.daemon import Daemon
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode, PoolDaemonError
+from pool_daemon.guards.gate import StopGate
 from pool_daemon.memory import calm_the_collector, keep_one_heap
-from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.signals import reload_signal, stop_signals
 from pool_daemon.store.address import read_address

@@ -10,7 +10,7 @@ import sys
 import structlog
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.scheduling.leadership import Leadership
+from pool_daemon.guards.leadership import Leadership
 from pool_daemon.store.client import connect
 from pool_daemon.store.lease import LeaseStore
 

@@ -9,7 +9,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.commands import add_config_argument
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
-from pool_daemon.scheduling.clock_guard import Comparison, Verdict, compare
+from pool_daemon.guards.clock_guard import Comparison, Verdict, compare
 from pool_daemon.settings import load_settings
 from pool_daemon.store.server_clock import ServerClock
 

@@ -2,42 +2,42 @@
 
 from pool_daemon.clock import Clock
 from pool_daemon.expiry.evidence import Evidence
-from pool_daemon.expiry.expiry_pass import ExpiryPass, PassContext, PassReport
+from pool_daemon.expiry.expiry_pass import ExpiryPass, PassContext, PassReport, due_by_id
 from pool_daemon.expiry.locked_pools import LockedPools
 from pool_daemon.expiry.throttle import Throttle
-from pool_daemon.scheduling.agenda import Agenda
-from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.expiry.work_queue import WorkQueue
+from pool_daemon.guards.guards import Guards
 from pool_daemon.settings import sections
 from pool_daemon.store.store import Store
+from pool_daemon.telemetry.reports import Reports
 
 
 class Expirer:
     """Runs passes over what is due.
 
     The settings say how many transactions are in flight at once, how much one takes, and how many orders a second may
-    be given. A gate of the restraints that closes lets a running pass finish the batches in flight and return.
+    be given. A gate that closes lets a running pass finish the batches in flight and return.
     """
 
     def __init__(
         self,
         *,
         store: Store,
-        agenda: Agenda,
-        restraints: Restraints,
+        queue: WorkQueue,
+        guards: Guards,
         reports: Reports,
         clock: Clock,
         settings: sections.Expiry,
     ) -> None:
         self.throttle = Throttle(clock=clock, settings=settings)
-        self.evidence = Evidence(is_blamed=restraints.quarantine.knows)
+        self.evidence = Evidence(is_blamed=guards.quarantine.knows)
         self._store = store
-        self._agenda = agenda
-        self._gate = restraints.gate
+        self._queue = queue
+        self._gate = guards.gate
         self._context = PassContext(
             store=store,
-            agenda=agenda,
-            restraints=restraints,
+            queue=queue,
+            guards=guards,
             reports=reports,
             clock=clock,
             throttle=self.throttle,
@@ -45,24 +45,42 @@ class Expirer:
             locked=LockedPools(reports),
         )
 
+    async def any_due(self, now: int) -> bool:
+        """Return whether any pool to be checked by id is due at the unix second `now`; drop those that are not.
+
+        So a deployment into a pool that lasts costs one indexed read and no pass. With a gate closed nothing is due.
+        Raises StoreUnavailableError or StoreRefusedError; nothing is dropped then.
+        """
+        if self._gate.closed_by() is not None:
+            self._queue.clear()
+            return False
+        work = self._queue.take_more(now, after=self._queue.watermark)
+        due = True
+        try:
+            due = bool(await due_by_id(self._store, work, now=now))
+        finally:
+            if due:
+                self._queue.put_back(work)
+        return due
+
     async def run_pass(self, now: int) -> PassReport:
         """Settle everything due at the unix second `now`, then find out what falls due next.
 
-        With a gate closed nothing is settled and the agenda forgotten, to be made up for by a full scan when the gate
+        With a gate closed nothing is settled and the queue cleared, to be made up for by a full scan when the gate
         opens; but the next deadline is found: a standby keeps warm. Raises StoreUnavailableError or StoreRefusedError;
-        what was not settled stays on the agenda.
+        what was not settled stays in the queue.
         """
         report = PassReport(cut_short_by=self._gate.closed_by())
         if report.cut_short_by is None:
             now = await ExpiryPass(self._context, report).run(now)
         else:
-            self._agenda.forget()
+            self._queue.clear()
         await self._find_next(now, report)
         return report
 
     async def _find_next(self, now: int, report: PassReport) -> None:
         """Find the next deadline; after a pass that failed only what is yet to fall due, for the rest waits anyway."""
-        report.next_at = self._agenda.next_at() if report.failure is None else None
+        report.next_at = self._queue.next_at() if report.failure is None else None
         following = await self._store.pools.next_deadline(now)
         if following is not None and (report.next_at is None or following.empty_at <= report.next_at):
             report.next_at = following.empty_at

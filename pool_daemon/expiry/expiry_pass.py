@@ -21,13 +21,13 @@ from pool_daemon.expiry.batches import Batch, Batches
 from pool_daemon.expiry.evidence import SAMPLE, Evidence
 from pool_daemon.expiry.locked_pools import LockedPools
 from pool_daemon.expiry.throttle import Throttle
-from pool_daemon.scheduling.agenda import Agenda, Work
-from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.expiry.work_queue import Cause, Work, WorkQueue
+from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.failures import one_line, timed_out
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.store import Store
+from pool_daemon.telemetry.reports import Reports
 
 HEED_SECONDS: Final = 0.25
 """How soon a stop is noticed while the nodes are spared."""
@@ -61,8 +61,8 @@ class PassContext:
     """What all passes share."""
 
     store: Store
-    agenda: Agenda
-    restraints: Restraints
+    queue: WorkQueue
+    guards: Guards
     reports: Reports
     clock: Clock
     throttle: Throttle
@@ -73,16 +73,16 @@ class PassContext:
 class ExpiryPass:
     """One pass, which writes into `report` what it comes to.
 
-    Its state belongs to it alone: what it took off the agenda, the batches in flight, and those that failed. At every
+    Its state belongs to it alone: what it took off the queue, the batches in flight, and those that failed. At every
     await the world may change: a batch is decided and written within one transaction, and whatever is added to the
-    agenda meanwhile is taken up within a second, or by the pass after.
+    queue meanwhile is taken up within a second, or by the pass after.
     """
 
     def __init__(self, context: PassContext, report: PassReport) -> None:
         self._context = context
         self._report = report
-        self._agenda = context.agenda
-        self._gate = context.restraints.gate
+        self._queue = context.queue
+        self._gate = context.guards.gate
         self._batches = Batches(
             store=context.store,
             limits=lambda: context.throttle.limits,
@@ -103,23 +103,18 @@ class ExpiryPass:
         self._context.locked.begin_pass()
         finished = False
         try:
-            await self._take(self._agenda.take(now), now)
+            await self._take(self._queue.take(now), now)
             await self._settle_all()
             await self._blame()
             finished = self._report.cut_short_by is None and self._report.failure is None
         finally:
             if finished:
-                self._finish(now)
+                self._queue.done(self._until)
             else:
                 for work in self._taken:
-                    self._agenda.put_back(work)
+                    self._queue.put_back(work)
             await self._batches.close()
         return self._until
-
-    def _finish(self, began_at: int) -> None:
-        self._agenda.finished(self._until)
-        if self._taken[0].after is None:
-            self._agenda.rescanned(began_at)
 
     async def _take(self, work: Work, now: int) -> None:
         """Take up some work; the brake inspects it before any of it is settled."""
@@ -127,14 +122,11 @@ class ExpiryPass:
         self._until = now
         if work.after is None:
             await self._report_unreadable_deadlines()
-        self._context.reports.asked_for(work.asked_for)
-        pool_ids = set(work.asked_for)
-        if work.workload_ids:
-            pool_ids.update(await self._context.store.workloads.pools_of(list(work.workload_ids)))
-        pools = await self._context.store.pools.due_among(pool_ids, until=now)
-        await self._context.restraints.brake.inspect(work.after, now)
+        self._context.reports.due_since(work.by_id)
+        pools = await due_by_id(self._context.store, work, now=now)
+        await self._context.guards.brake.inspect(work.after, now)
         locked = self._context.locked
-        locked.forget(pool_ids - {pool.pool_id for pool in pools})
+        locked.forget(work.by_id.keys() - {pool.pool_id for pool in pools})
         self._batches.add_work(
             [pool for pool in pools if pool.pool_id not in locked],
             alone=[pool for pool in pools if pool.pool_id in locked],
@@ -169,7 +161,7 @@ class ExpiryPass:
                     return
         finally:
             results = await asyncio.gather(*self._running, return_exceptions=True)
-            self._context.restraints.brake.passed()
+            self._context.guards.brake.passed()
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -188,13 +180,13 @@ class ExpiryPass:
         now = math.floor(self._context.clock.now())
         # The gate knows whether this very reading of the clock can be trusted; after an await it speaks of another.
         if now > self._until and self._takes_more():
-            await self._take(self._agenda.take_more(now, after=self._until), now)
+            await self._take(self._queue.take_more(now, after=self._until), now)
 
     def _takes_more(self) -> bool:
         if self._gate.closed_by() is not None:
             return False
         lasts = self._context.clock.monotonic() - self._began_at < FULL_SCAN_SECONDS
-        return not self._agenda.rescan_wanted or (self._taken[0].after is None and lasts)
+        return not self._queue.full_scan_requested or (self._taken[0].after is None and lasts)
 
     def _seconds_to_fresh(self) -> float | None:
         """Return how long it is until something else can have fallen due; None if that is not taken up any more."""
@@ -205,7 +197,7 @@ class ExpiryPass:
         while len(self._running) >= self._context.throttle.concurrency:
             await self._wait()
         await self._spare_the_nodes()
-        allowed = await self._context.restraints.filter_allowed(batch.pools, now=batch.now, full_scan=batch.full_scan)
+        allowed = await self._context.guards.filter_allowed(batch.pools, now=batch.now, full_scan=batch.full_scan)
         if allowed and self._goes_on():
             settling = self._settle(replace(batch, pools=allowed))
             self._running.add(asyncio.create_task(settling, name="settle"))
@@ -276,16 +268,16 @@ class ExpiryPass:
         lost = settlement.lost_something
         self._context.throttle.went_through()
         now = math.floor(self._context.clock.now())
-        self._agenda.try_again(self._context.locked.settled(batch.pool_ids, now=now))
+        self._queue.add_all(self._context.locked.settled(batch.pool_ids, now=now), cause=Cause.RETRY)
         self._evidence.succeeded(lost)
-        self._context.restraints.brake.settled(settled, lost=lost, now=batch.now)
-        await self._context.restraints.quarantine.settled(settled)
+        self._context.guards.brake.settled(settled, lost=lost, now=batch.now)
+        await self._context.guards.quarantine.settled(settled)
 
     def _note(self, settlement: Settlement, *, seconds: float) -> None:
         self._report.settled += len(settlement.cases)
         self._report.decommissioned += len(settlement.decommissioned)
         self._context.throttle.record(len(settlement.decommissioned))
-        self._agenda.look_again_at_all(settlement.look_again)
+        self._queue.add_all(settlement.look_again, cause=Cause.RESOURCE_ENDS)
         self._context.reports.settlement(settlement, at=self._context.clock.now(), seconds=seconds)
 
     def _wait_for_lock(self, batch: Batch) -> None:
@@ -293,7 +285,8 @@ class ExpiryPass:
         pool_id = batch.pools[0].pool_id
         wait_seconds = self._context.locked.wait_seconds(pool_id)
         if wait_seconds:
-            self._agenda.try_again({pool_id: math.floor(self._context.clock.now()) + wait_seconds})
+            at = math.floor(self._context.clock.now()) + wait_seconds
+            self._queue.add(pool_id, at=at, cause=Cause.RETRY)
         else:
             self._batches.add(batch)
 
@@ -335,5 +328,16 @@ class ExpiryPass:
         now = math.floor(self._context.clock.now())
         for pool_id, error in self._evidence.failures.items():
             self._report.set_aside += 1
-            retry_at = await self._context.restraints.quarantine.failed(pool_id, error, now)
+            retry_at = await self._context.guards.quarantine.failed(pool_id, error, now)
             self._context.reports.set_aside(pool_id, error, retry_seconds=retry_at - now)
+
+
+async def due_by_id(store: Store, work: Work, *, now: int) -> list[DuePool]:
+    """Return the pools to be checked by id that are due at the unix second `now`, before any transaction.
+
+    Raises StoreUnavailableError or StoreRefusedError.
+    """
+    pool_ids = set(work.by_id)
+    if work.workload_ids:
+        pool_ids.update(await store.workloads.pools_of(list(work.workload_ids)))
+    return await store.pools.due_among(pool_ids, until=now)

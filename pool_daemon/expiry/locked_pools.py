@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from pool_daemon.scheduling.reports import Reports
+from pool_daemon.telemetry.reports import Reports
 
 TRIES_AT_ONCE: Final = 3
 """So often a pool that another writer was faster at is tried in one pass, each time in its turn: a writer who commits

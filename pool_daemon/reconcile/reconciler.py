@@ -8,12 +8,12 @@ from typing import Final
 
 import structlog
 
+from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.guards.gate import Gate
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.scans import Scan
-from pool_daemon.scheduling.backoff import Backoff
-from pool_daemon.scheduling.gate import Gate
 from pool_daemon.settings.sections import Reconcile
 
 PAUSE_SECONDS: Final = 1.0

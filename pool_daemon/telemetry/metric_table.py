@@ -110,7 +110,7 @@ TERM = Gauge(
 )
 ARMED = Gauge(
     name="armed_deadline_timestamp_seconds",
-    about="Unix time that the alarm is armed for; no sample while nothing is known to fall due.",
+    about="Unix time that the timer is armed for; no sample while nothing is known to fall due.",
     read=lambda now, _: now.next_at,
 )
 PASS_AGE = Gauge(

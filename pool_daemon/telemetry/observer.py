@@ -94,9 +94,9 @@ class Observer(HoldObserver):
         """Record when, by the monotonic clock, the lease was last known to be held by this daemon or another."""
         self.status.change(lease_tick=tick)
 
-    def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
-        """Record for when the alarm is armed (unix seconds), and for which pool's end if it is one."""
-        self.status.change(next_at=at, next_pool_id=pool_id)
+    def armed(self, at: float | None, *, pool_id: int | None = None, timers: Mapping[str, float] | None = None) -> None:
+        """Record what the timer is armed for (unix seconds), which pool's end that is, and when each job rings next."""
+        self.status.change(next_at=at, next_pool_id=pool_id, timers=dict(timers or {}))
 
     def pass_finished(
         self,

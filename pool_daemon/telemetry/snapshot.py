@@ -132,7 +132,8 @@ class Snapshot:
     there.
     `completed_tick` is when a pass last came to its end, held by a gate or not, `progress_tick` when one did or
     committed a batch, `failures` how many passes have failed since. `lease_tick` is when the lease was last known to be
-    held, by this daemon or another. `next_at` and `next_pool_id` are what the alarm is armed for. `settled` holds the
+    held, by this daemon or another. `next_at` and `next_pool_id` are what the timer is armed for, `timers` when
+    each of its jobs rings next. `settled` holds the
     numbers of pools that lost workloads in the last minutes, each with its tick. `passes` holds, oldest first, the last
     that did anything or failed. None means not known yet.
     """
@@ -156,6 +157,7 @@ class Snapshot:
 
     next_at: float | None = None
     next_pool_id: int | None = None
+    timers: Mapping[str, float] = field(default_factory=dict)
     completed_tick: float | None = None
     progress_tick: float | None = None
     failures: int = 0

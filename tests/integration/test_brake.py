@@ -17,13 +17,12 @@ from virtual_clock import VirtualClock
 from pool_daemon.errors import StoreError
 from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.expiry_pass import PassReport
+from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.brake import Brake
+from pool_daemon.guards.gate import Gates
+from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.held_pools import HeldPools
-from pool_daemon.scheduling.agenda import Agenda
-from pool_daemon.scheduling.gate import Gates
-from pool_daemon.scheduling.quarantine import Quarantine
-from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import sections
 from pool_daemon.store.client import connect
 from pool_daemon.store.holds import HoldStore
@@ -33,6 +32,7 @@ from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.store.store import Store
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.reports import Reports
 
 Client = MongoClient[dict[str, Any]]
 
@@ -81,7 +81,7 @@ class Scene:
         """Start a daemon anew, with a change stream that begins now."""
         self.clock = VirtualClock(time.time())
         self.told = Told()
-        self.agenda = Agenda()
+        self.queue = WorkQueue()
         self.holds = HoldStore(database=self.database, identity="me", dry_run=dry_run)
         impact = ImpactReader(database=self.database)
         self.held_pools = HeldPools(
@@ -109,8 +109,8 @@ class Scene:
         )
         self.expirer = Expirer(
             store=Store(database=self.database, clock=self.clock, identity="me", dry_run=dry_run),
-            agenda=self.agenda,
-            restraints=Restraints(gate=Gates(), brake=self.brake, quarantine=quarantine),
+            queue=self.queue,
+            guards=Guards(gate=Gates(), brake=self.brake, quarantine=quarantine),
             reports=Reports(observer=observer, settings=sections.Log()),
             clock=self.clock,
             settings=sections.Expiry(batch_workloads=20),
@@ -122,10 +122,10 @@ class Scene:
         return int(self.clock.now())
 
     def look_at_everything(self) -> None:
-        self.agenda.rescan()
+        self.queue.request_full_scan()
 
     def try_again(self, wishes: Mapping[int, int]) -> None:
-        self.agenda.try_again(wishes)
+        self.queue.add_all(wishes, cause=Cause.RETRY)
 
     def buy(
         self, number: int, *kinds: Kind, ended_ago: int = HOUR, owners: Iterable[int] | None = None, **fields: Any
@@ -153,7 +153,7 @@ class Scene:
         for pool in pools:
             self.brake.notes.note_write(pool.pool_id, pool.empty_at, self.now - ago)
             if pool.empty_at <= self.now:
-                self.agenda.look_again(pool.pool_id, at=self.now)
+                self.queue.add(pool.pool_id, at=self.now, cause=Cause.CHANGED)
 
     async def run_pass(self) -> PassReport:
         return await self.expirer.run_pass(self.now)
@@ -162,13 +162,13 @@ class Scene:
         """Run passes until none is asked for; return how many workloads were decommissioned."""
         number = (await self.run_pass()).decommissioned
         for _ in range(10):
-            if not self.agenda.rescan_wanted:
+            if not self.queue.full_scan_requested:
                 return number
             number += (await self.run_pass()).decommissioned
         raise AssertionError("the brake asks for one full scan after the other")
 
     async def full_scan(self) -> int:
-        self.agenda.rescan()
+        self.queue.request_full_scan()
         return await self.run_passes()
 
     async def release(self, pools: Sequence[Purchase]) -> None:
@@ -279,7 +279,7 @@ async def test_what_the_stream_tells_takes_no_room_that_a_full_scan_has_counted_
     scene.brake.notes.since = scene.now - 48 * HOUR
     await scene.run_pass()
     counted = scene.buy(FEW - 2)
-    scene.agenda.rescan()
+    scene.queue.request_full_scan()
     gone = (await scene.run_pass()).decommissioned
     told = scene.buy(FEW - 2)
     scene.write(told)
@@ -296,7 +296,7 @@ async def test_a_restore_of_the_workloads_alone_is_one_too(scene: Scene) -> None
     for pool in pools:
         scene.explorer.workloads.update_many({"pool_id": pool.pool_id}, {"$set": {"next_action": 3}})
         scene.brake.notes.note_write(pool.pool_id, None, scene.now)
-        scene.agenda.look_again(pool.pool_id, at=scene.now)
+        scene.queue.add(pool.pool_id, at=scene.now, cause=Cause.CHANGED)
     gone = await scene.run_passes()
     assert gone <= FEW
     assert len(scene.held()) == len(pools) - gone
@@ -459,7 +459,7 @@ async def test_a_pass_that_could_not_count_lets_nothing_go(scene: Scene, mongo: 
     scene.start()
     with fail_point(mongo, "aggregate", "find", mode={"skip": 6}, errorCode=50), pytest.raises(StoreError):
         await scene.run_pass()
-    scene.agenda.rescan()
+    scene.queue.request_full_scan()
     assert await scene.run_passes() == 0
     assert scene.held() == set(ids(pools))
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 from pool_daemon.cli import main
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import ExitCode, StoreUnavailableError
-from pool_daemon.scheduling.clock_guard import compare
+from pool_daemon.guards.clock_guard import compare
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.server_clock import ServerClock
 

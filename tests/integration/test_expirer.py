@@ -20,16 +20,16 @@ from structlog.testing import capture_logs
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.expiry.expirer import Expirer
-from pool_daemon.scheduling.agenda import Agenda
-from pool_daemon.scheduling.quarantine import Quarantine
-from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.expiry.work_queue import Cause, WorkQueue
+from pool_daemon.guards.guards import Guards
+from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings.sections import Expiry, Log, Retry
 from pool_daemon.store.client import connect
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.store.store import Store
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.reports import Reports
 
 Client = MongoClient[dict[str, Any]]
 
@@ -40,8 +40,8 @@ def explorer(mongo: Client, database_name: str) -> Explorer:
 
 
 @pytest.fixture
-def agenda() -> Agenda:
-    return Agenda()
+def queue() -> WorkQueue:
+    return WorkQueue()
 
 
 class Latch:
@@ -66,7 +66,7 @@ def expiry() -> SimpleNamespace:
 
 @pytest_asyncio.fixture
 async def expirer(
-    mongo_uri: str, database_name: str, agenda: Agenda, latch: Latch, expiry: SimpleNamespace
+    mongo_uri: str, database_name: str, queue: WorkQueue, latch: Latch, expiry: SimpleNamespace
 ) -> AsyncIterator[Expirer]:
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
     await create_collections(database)
@@ -78,13 +78,13 @@ async def expirer(
         settings=Retry(),
         clock=clock,
         identity="me",
-        look_again=agenda.try_again,
+        look_again=lambda pools: queue.add_all(pools, cause=Cause.RETRY),
         observer=observer,
     )
     yield Expirer(
         store=Store(database=database, clock=clock, identity="me"),
-        agenda=agenda,
-        restraints=Restraints(gate=latch, brake=NoBrake(), quarantine=quarantine),
+        queue=queue,
+        guards=Guards(gate=latch, brake=NoBrake(), quarantine=quarantine),
         reports=Reports(observer=observer, settings=Log()),
         clock=clock,
         settings=expiry,
@@ -126,12 +126,12 @@ async def test_a_pool_with_more_workloads_than_a_batch_holds_is_emptied_in_one_p
 
 
 async def test_with_a_gate_closed_nothing_that_is_due_keeps_the_daemon_awake_and_all_of_it_is_done_when_it_opens(
-    explorer: Explorer, expirer: Expirer, agenda: Agenda, latch: Latch
+    explorer: Explorer, expirer: Expirer, queue: WorkQueue, latch: Latch
 ) -> None:
     await expirer.run_pass(now())
     latch.reason = "standby"
     pool = explorer.buy_expired(CONTAINER)
-    agenda.look_again(pool.pool_id, at=pool.empty_at)
+    queue.add(pool.pool_id, at=pool.empty_at, cause=Cause.CHANGED)
     report = await expirer.run_pass(now())
     assert (report.settled, report.next_at) == (0, None)
     latch.reason = None
@@ -174,7 +174,7 @@ async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settle
 
 
 async def test_unreadable_documents_are_told_once_and_left_as_they_are(
-    explorer: Explorer, expirer: Expirer, agenda: Agenda
+    explorer: Explorer, expirer: Expirer, queue: WorkQueue
 ) -> None:
     good = explorer.buy_expired(CONTAINER)
     strange = explorer.buy_expired(CONTAINER, cus="many")
@@ -183,7 +183,7 @@ async def test_unreadable_documents_are_told_once_and_left_as_they_are(
     explorer.workloads.insert_one(unknown)
     with capture_logs() as logs:
         for moment in (now(), now() + 1):
-            agenda.rescan()
+            queue.request_full_scan()
             await expirer.run_pass(moment)
     told = [
         (entry["event"], entry.get("pool", entry.get("workload"))) for entry in logs if "unreadable" in entry["event"]
@@ -213,10 +213,10 @@ async def test_a_pool_that_was_set_aside_is_late_from_its_end_and_not_from_its_n
 
 
 async def test_an_outage_fails_the_pass_blames_no_pool_and_loses_nothing(
-    explorer: Explorer, mongo: Client, expirer: Expirer, agenda: Agenda
+    explorer: Explorer, mongo: Client, expirer: Expirer, queue: WorkQueue
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
-    agenda.look_again(pool.pool_id, at=now())
+    queue.add(pool.pool_id, at=now(), cause=Cause.CHANGED)
     with (
         fail_point(mongo, "find", "aggregate", mode="alwaysOn", closeConnection=True),
         capture_logs() as logs,
@@ -260,13 +260,13 @@ async def test_a_gate_that_closes_in_the_middle_of_a_pass_ends_it_between_batche
 
 
 async def test_the_pools_of_newly_deployed_workloads_are_looked_at(
-    explorer: Explorer, expirer: Expirer, agenda: Agenda
+    explorer: Explorer, expirer: Expirer, queue: WorkQueue
 ) -> None:
     pool = explorer.buy_expired(CONTAINER, VOLUME, next_action=1)
     await expirer.run_pass(now())
     for workload in pool.workload_ids:
         explorer.deploy(workload)
-    agenda.look_at_workloads([pool.workload_ids[0]])
+    queue.add_workloads([pool.workload_ids[0]])
     await expirer.run_pass(now())
     assert explorer.next_actions(pool.workload_ids) == [4, 4]
 

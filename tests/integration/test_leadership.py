@@ -20,7 +20,7 @@ from pymongo import MongoClient
 from replica_set import EmbeddedReplicaSet
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.scheduling.leadership import Leadership
+from pool_daemon.guards.leadership import Leadership
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.lease import LEASE, LeaseStore
 

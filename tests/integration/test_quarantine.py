@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from pool_daemon.cli import main
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import ExitCode, StoreError
-from pool_daemon.scheduling.quarantine import Quarantine
+from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import sections
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.pools import DuePool

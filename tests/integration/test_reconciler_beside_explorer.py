@@ -25,10 +25,10 @@ from pymongo import MongoClient
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.throttle import Throttle
+from pool_daemon.guards.gate import Gates
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import Reconciler
 from pool_daemon.reconcile.scans import OrderScan, PoolScan
-from pool_daemon.scheduling.gate import Gates
 from pool_daemon.settings.sections import Expiry, Reconcile
 from pool_daemon.store.client import connect
 from pool_daemon.store.reconciliation import ReconciliationStore

@@ -11,8 +11,8 @@ from endpoint import Endpoint
 from explorer import CONTAINER, Explorer
 from pymongo import MongoClient
 
+from pool_daemon.guards.gate import StopGate
 from pool_daemon.parts import Parts
-from pool_daemon.scheduling.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.settings.sections import Database, Expiry, Stream
 from pool_daemon.telemetry.health import Patience

@@ -10,7 +10,7 @@ from pymongo import MongoClient
 
 from pool_daemon.daemon import Daemon
 from pool_daemon.errors import PartDiedError
-from pool_daemon.scheduling.gate import StopGate
+from pool_daemon.guards.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.settings.sections import Database, Http
 

@@ -1,4 +1,4 @@
-"""The watcher on a real change stream: what wakes the alarm, what does not, and what every ending leads to."""
+"""The watcher on a real change stream: what rings, what does not, and what every ending leads to."""
 
 import asyncio
 import time
@@ -17,10 +17,9 @@ from pymongo import MongoClient
 from structlog.testing import capture_logs
 
 from pool_daemon.clock import SystemClock
+from pool_daemon.expiry.watcher import Watcher
+from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.unexpected import Kind, Notes
-from pool_daemon.scheduling.agenda import Agenda
-from pool_daemon.scheduling.alarm import Alarm
-from pool_daemon.scheduling.watcher import Watcher
 from pool_daemon.settings import Stream, sections
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
@@ -33,25 +32,23 @@ PATIENCE_SECONDS = 10.0
 
 
 class Watched:
-    """A running watcher, its agenda, and an alarm armed for a deadline an hour from now."""
+    """A running watcher, and its queue armed for a deadline an hour from now."""
 
-    def __init__(self, *, alarm: Alarm, agenda: Agenda, watcher: Watcher, notes: Notes) -> None:
+    def __init__(self, *, queue: WorkQueue, watcher: Watcher, notes: Notes) -> None:
         self.notes = notes
-        self.alarm = alarm
-        self.agenda = agenda
+        self.queue = queue
         self.watcher = watcher
         self.deadline = time.time() + 3600
 
     def arm(self, *, pool_id: int | None = None) -> None:
-        """Take everything off the agenda and wait anew."""
-        self.alarm.disarm()
-        self.agenda.take(int(time.time()) + 1)
-        self.agenda.finished(int(time.time()))
-        self.alarm.arm(self.deadline, pool_id=pool_id)
+        """Take everything out of the queue and wait anew."""
+        self.queue.disarm()
+        self.queue.take(int(time.time()) + 1)
+        self.queue.done(int(time.time()))
+        self.queue.arm(self.deadline, pool_id=pool_id)
 
     async def rings(self) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await self.alarm.wait()
+        assert await self.queue.wait(within_seconds=PATIENCE_SECONDS)
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
@@ -73,14 +70,11 @@ def explorer(mongo: Client, database_name: str) -> Explorer:
 @pytest_asyncio.fixture
 async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
     database = connect(uri=mongo_uri, name=explorer.database.name, timeout_seconds=5)
-    agenda = Agenda()
-    alarm = Alarm(clock=SystemClock(), safety_seconds=3600)
-    alarm.start()
+    queue = WorkQueue()
     notes = Notes(sections.Brake())
     watcher = Watcher(
         open_stream=lambda token: open_stream(database, token=token),
-        agenda=agenda,
-        alarm=alarm,
+        queue=queue,
         clock=SystemClock(),
         settings=Stream(),
         observer=Observer(identity="me", version="0", clock=SystemClock()),
@@ -89,12 +83,11 @@ async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
     task = asyncio.create_task(watcher.run(), name="watcher")
     async with asyncio.timeout(PATIENCE_SECONDS):
         await watcher.watching.wait()
-    watched = Watched(alarm=alarm, agenda=agenda, watcher=watcher, notes=notes)
+    watched = Watched(queue=queue, watcher=watcher, notes=notes)
     watched.arm()
     yield watched
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    alarm.stop()
     database.close()
 
 
@@ -110,7 +103,7 @@ async def test_a_new_pool_that_ends_before_the_deadline_wakes(watched: Watched, 
     await watched.rings()
 
 
-async def test_a_top_up_of_the_pool_that_the_alarm_is_armed_for_wakes(watched: Watched, explorer: Explorer) -> None:
+async def test_a_top_up_of_the_pool_that_the_timer_is_armed_for_wakes(watched: Watched, explorer: Explorer) -> None:
     pool = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [CONTAINER])
     await watched.rings()  # the workload came to be deployed
     watched.arm(pool_id=pool.pool_id)
@@ -118,17 +111,17 @@ async def test_a_top_up_of_the_pool_that_the_alarm_is_armed_for_wakes(watched: W
     await watched.rings()
 
 
-async def test_the_removal_of_the_pool_that_the_alarm_is_armed_for_wakes(watched: Watched, explorer: Explorer) -> None:
+async def test_the_removal_of_the_pool_that_the_timer_is_armed_for_wakes(watched: Watched, explorer: Explorer) -> None:
     pool = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [FREE[0]])
     watched.arm(pool_id=pool.pool_id)
     explorer.pools.delete_one({"_id": pool.pool_id})
     await watched.rings()
 
 
-async def test_a_pool_that_is_due_at_once_is_put_on_the_agenda(watched: Watched, explorer: Explorer) -> None:
+async def test_a_pool_that_is_due_at_once_is_put_into_the_queue(watched: Watched, explorer: Explorer) -> None:
     pool = explorer.buy_expired(CONTAINER)
     await watched.rings()
-    assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
+    assert watched.queue.take(int(time.time())).by_id.keys() == {pool.pool_id}
 
 
 async def test_every_write_that_gives_a_pool_a_near_or_past_end_is_noted_and_since_when_none_is_missed(
@@ -154,13 +147,13 @@ async def test_amounts_that_change_while_the_end_stays_matter_only_to_a_pool_tha
 ) -> None:
     waiting, other = (explorer.buy(Rates(10, 1e6), [CONTAINER]) for _ in range(2))
     marker = explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.agenda.awaits(marker.pool_id), "all that was bought to be heard of")
+    await until(lambda: watched.queue.has_pending(marker.pool_id), "all that was bought to be heard of")
     watched.arm()
-    watched.agenda.look_again_at_all({waiting.pool_id: int(time.time()) + 3600})
+    watched.queue.add_all({waiting.pool_id: int(time.time()) + 7200}, cause=Cause.RESOURCE_ENDS)
     for pool in (other, waiting):
         explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"sus": 7.0}})
     await watched.rings()
-    assert watched.agenda.take(int(time.time()) + 1).written == {waiting.pool_id}
+    assert watched.queue.take(int(time.time()) + 1).by_id.keys() == {waiting.pool_id}
 
 
 async def test_amounts_that_change_in_somebodys_transaction_matter_as_any_other(
@@ -168,13 +161,13 @@ async def test_amounts_that_change_in_somebodys_transaction_matter_as_any_other(
 ) -> None:
     pool = explorer.buy(Rates(10, 1e6), [CONTAINER])
     marker = explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.agenda.awaits(marker.pool_id), "all that was bought to be heard of")
+    await until(lambda: watched.queue.has_pending(marker.pool_id), "all that was bought to be heard of")
     watched.arm()
-    watched.agenda.look_again_at_all({pool.pool_id: int(time.time()) + 3600})
+    watched.queue.add_all({pool.pool_id: int(time.time()) + 7200}, cause=Cause.RESOURCE_ENDS)
     with mongo.start_session() as session, session.start_transaction():
         explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"sus": 0.0}}, session=session)
     await watched.rings()
-    assert watched.agenda.take(int(time.time()) + 1).written == {pool.pool_id}
+    assert watched.queue.take(int(time.time()) + 1).by_id.keys() == {pool.pool_id}
 
 
 async def test_a_synced_pool_saved_in_a_transaction_as_the_daemon_does_wakes_nobody(
@@ -182,26 +175,26 @@ async def test_a_synced_pool_saved_in_a_transaction_as_the_daemon_does_wakes_nob
 ) -> None:
     pool = explorer.buy(Rates(10, 1e6), [CONTAINER])
     marker = explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.agenda.awaits(marker.pool_id), "all that was bought to be heard of")
+    await until(lambda: watched.queue.has_pending(marker.pool_id), "all that was bought to be heard of")
     watched.arm()
-    watched.agenda.look_again_at_all({pool.pool_id: int(time.time()) + 3600})
+    watched.queue.add_all({pool.pool_id: int(time.time()) + 7200}, cause=Cause.RESOURCE_ENDS)
     with mongo.start_session() as session, session.start_transaction():
         synced = {"cus": 0.0, "sus": 9e5, "last_updated": int(time.time()) + 7}
         explorer.pools.update_one({"_id": pool.pool_id}, {"$set": synced}, session=session)
     explorer.pools.update_one({"_id": marker.pool_id}, {"$set": {"active_cu": 3.0}})
     await watched.rings()
-    assert watched.agenda.take(int(time.time()) + 1).written == {marker.pool_id}
+    assert watched.queue.take(int(time.time()) + 1).by_id.keys() == {marker.pool_id}
 
 
-async def test_a_workload_moved_to_another_pool_puts_that_pool_on_the_agenda(
+async def test_a_workload_moved_to_another_pool_puts_that_pool_into_the_queue(
     watched: Watched, explorer: Explorer
 ) -> None:
     lasting, empty = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [CONTAINER]), explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.agenda.awaits(empty.pool_id), "all that was bought to be heard of")
+    await until(lambda: watched.queue.has_pending(empty.pool_id), "all that was bought to be heard of")
     watched.arm()
     explorer.workloads.update_one({"_id": lasting.workload_ids[0]}, {"$set": {"pool_id": Int64(empty.pool_id)}})
     await watched.rings()
-    assert watched.agenda.take(int(time.time()) + 1).written == {empty.pool_id}
+    assert watched.queue.take(int(time.time()) + 1).by_id.keys() == {empty.pool_id}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +212,7 @@ async def test_a_workload_is_noticed_whatever_its_id_is(
     with capture_logs() as logs:
         explorer.workloads.update_one({"next_action": 2}, {"$set": {"next_action": 3}})
         await watched.rings()
-    work = watched.agenda.take(int(time.time()) + 1)
+    work = watched.queue.take(int(time.time()) + 1)
     assert work.after is None or list(work.workload_ids) == [workload_id]
     assert (work.after is None) == ("change_not_understood" in events(logs))
     await noticed_afterwards(watched, explorer)
@@ -235,7 +228,7 @@ async def test_an_event_that_makes_no_sense_is_told_once_a_batch_and_followed_by
         watched.watcher._observe_all([event, event])
         await watched.rings()
     assert [(entry["event"], entry["changes"]) for entry in logs] == [("change_not_understood", 2)]
-    assert watched.agenda.take(int(time.time()) + 1).after is None
+    assert watched.queue.take(int(time.time()) + 1).after is None
     await noticed_afterwards(watched, explorer)
 
 
@@ -243,19 +236,19 @@ async def noticed_afterwards(watched: Watched, explorer: Explorer) -> None:
     """Hold the watcher to going on as ever."""
     watched.arm()
     pool = explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.agenda.awaits(pool.pool_id), "the next change")
+    await until(lambda: watched.queue.has_pending(pool.pool_id), "the next change")
 
 
-async def test_a_pool_whose_id_is_a_whole_double_is_put_on_the_agenda_as_any_other(
+async def test_a_pool_whose_id_is_a_whole_double_is_put_into_the_queue_as_any_other(
     watched: Watched, explorer: Explorer
 ) -> None:
     explorer.pools.insert_one({"_id": 77.0, "empty_at": int(time.time()) - 5})
     await watched.rings()
-    (pool_id,) = watched.agenda.take(int(time.time())).asked_for
+    (pool_id,) = watched.queue.take(int(time.time())).by_id
     assert (pool_id, type(pool_id)) == (77, int)
 
 
-async def test_a_workload_added_to_an_expired_pool_puts_the_pool_on_the_agenda(
+async def test_a_workload_added_to_an_expired_pool_puts_the_pool_into_the_queue(
     watched: Watched, explorer: Explorer
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
@@ -263,15 +256,15 @@ async def test_a_workload_added_to_an_expired_pool_puts_the_pool_on_the_agenda(
     watched.arm()
     explorer.workloads.insert_one(explorer.new_workload(pool.pool_id, CONTAINER))
     await watched.rings()
-    assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
+    assert watched.queue.take(int(time.time())).by_id.keys() == {pool.pool_id}
 
 
-async def test_a_workload_that_comes_to_be_deployed_is_put_on_the_agenda(watched: Watched, explorer: Explorer) -> None:
+async def test_a_workload_that_comes_to_be_deployed_is_put_into_the_queue(watched: Watched, explorer: Explorer) -> None:
     workload = explorer.new_workload(404, CONTAINER, next_action=1)
     explorer.workloads.insert_one(workload)
     explorer.deploy(workload["_id"])
     await watched.rings()
-    assert watched.agenda.take(int(time.time())).workload_ids == {workload["_id"]}
+    assert watched.queue.take(int(time.time())).workload_ids == {workload["_id"]}
 
 
 async def test_what_cannot_move_the_deadline_wakes_nobody(watched: Watched, explorer: Explorer) -> None:
@@ -294,8 +287,8 @@ async def test_what_cannot_move_the_deadline_wakes_nobody(watched: Watched, expl
         behind = passing.resume_token["_data"]
     explorer.database["elsewhere"].insert_one({})  # the token passes a change only when there is another behind it
     await until(lambda: (watched.watcher._token or {}).get("_data", "") > behind, "the daemon's stream to come as far")
-    assert not watched.alarm._event.is_set()
-    assert watched.agenda.take(int(time.time()) + 1).asked_for == {}
+    assert not await watched.queue.wait(within_seconds=0)
+    assert watched.queue.take(int(time.time()) + 1).by_id == {}
 
 
 async def test_a_date_that_python_cannot_hold_does_not_end_the_stream(watched: Watched, explorer: Explorer) -> None:
@@ -305,14 +298,14 @@ async def test_a_date_that_python_cannot_hold_does_not_end_the_stream(watched: W
         watched.arm()
         pool = explorer.buy_expired(CONTAINER)
         await watched.rings()
-    assert watched.agenda.take(int(time.time())).asked_for.keys() == {pool.pool_id}
+    assert watched.queue.take(int(time.time())).by_id.keys() == {pool.pool_id}
     assert "stream_lost" not in events(logs)
 
 
 async def test_a_dropped_collection_asks_for_a_look_at_everything(watched: Watched, explorer: Explorer) -> None:
     explorer.pools.drop()
     await watched.rings()
-    assert watched.agenda.take(int(time.time())).after is None
+    assert watched.queue.take(int(time.time())).after is None
 
 
 @pytest.mark.parametrize("name", ["capacity-pools", "workload"])
@@ -322,7 +315,7 @@ async def test_a_collection_renamed_into_place_asks_for_a_look_at_everything(
     explorer.database["restored"].insert_one({"_id": 1})
     explorer.database["restored"].rename(name, dropTarget=True)
     await watched.rings()
-    assert watched.agenda.take(int(time.time())).after is None
+    assert watched.queue.take(int(time.time())).after is None
 
 
 async def test_a_dropped_database_ends_the_stream_and_a_new_one_is_opened(watched: Watched, explorer: Explorer) -> None:
@@ -342,9 +335,9 @@ async def test_a_killed_cursor_is_resumed_and_misses_nothing(
     with fail_point(mongo, "getMore", errorCode=43), capture_logs() as logs:
         await until(lambda: times_entered(mongo) > before, "the cursor to be killed")
         pool = explorer.buy_expired(CONTAINER)
-        while pool.pool_id not in watched.agenda.take(int(time.time())).asked_for:
+        while pool.pool_id not in watched.queue.take(int(time.time())).by_id:
             await watched.rings()
-            watched.alarm.disarm()
+            watched.queue.disarm()
     assert [entry["resumed"] for entry in logs if entry["event"] == "stream_opened"] == [True]
 
 
@@ -355,7 +348,7 @@ async def test_a_token_that_is_dead_is_dropped_and_everything_is_looked_at(
     with fail_point(mongo, "getMore", errorCode=code), capture_logs() as logs:
         await watched.rings()
     assert [entry["resumed"] for entry in logs if entry["event"] == "stream_opened"] == [False]
-    assert watched.agenda.take(int(time.time())).after is None
+    assert watched.queue.take(int(time.time())).after is None
 
 
 @pytest.mark.usefixtures("watched")
@@ -373,7 +366,7 @@ async def test_a_server_without_streams_or_a_right_taken_away_is_an_outage_and_n
             await until(lambda: events(logs).count("stream_lost") >= 3, "the stream to be tried again and again")
             pool = explorer.buy_expired(CONTAINER)
         await until(lambda: "stream_opened" in events(logs), "the stream to be opened again")
-        await until(lambda: watched.agenda.awaits(pool.pool_id), "what was written meanwhile to be noticed")
+        await until(lambda: watched.queue.has_pending(pool.pool_id), "what was written meanwhile to be noticed")
     lost = [entry for entry in logs if entry["event"] == "stream_lost"]
     assert {entry["cause"] for entry in lost} == {cause}
     assert all(("create-user.js" in entry["reason"]) == (cause == "refused") for entry in lost)

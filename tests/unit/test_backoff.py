@@ -1,4 +1,4 @@
-from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.backoff import Backoff
 
 
 def test_the_waits_double_up_to_the_longest_and_never_fall_below_half_of_it() -> None:

@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 from virtual_clock import VirtualClock
 
 from pool_daemon.errors import StoreUnavailableError
-from pool_daemon.scheduling.clock_guard import ClockGuard, Comparison, Verdict
+from pool_daemon.guards.clock_guard import ClockGuard, Comparison, Verdict
 from pool_daemon.settings import sections
 
 NOW = 1_700_000_000.0

@@ -18,12 +18,12 @@ from pool_daemon.errors import (
     UnreadableDocumentError,
 )
 from pool_daemon.expiry.expirer import Expirer
-from pool_daemon.scheduling.agenda import Agenda
-from pool_daemon.scheduling.quarantine import Quarantine
-from pool_daemon.scheduling.reports import Reports
-from pool_daemon.scheduling.restraints import Restraints
+from pool_daemon.expiry.work_queue import Cause, WorkQueue
+from pool_daemon.guards.guards import Guards
+from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings.sections import Expiry, Log, Retry
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.reports import Reports
 
 NOW = 1_800_000_000
 
@@ -69,7 +69,7 @@ class Scene:
     def __init__(self) -> None:
         self.grid = Grid()
         self.clock = VirtualClock(NOW + 0.25)
-        self.agenda = Agenda()
+        self.queue = WorkQueue()
         self.latch = Latch()
         self.brake = Inspector()
         observer = Observer(identity="me", version="0", clock=self.clock)
@@ -78,13 +78,13 @@ class Scene:
             settings=Retry(),
             clock=self.clock,
             identity="me",
-            look_again=self.agenda.try_again,
+            look_again=lambda pools: self.queue.add_all(pools, cause=Cause.RETRY),
             observer=observer,
         )
         self.expirer = Expirer(
             store=self.grid.store,
-            agenda=self.agenda,
-            restraints=Restraints(gate=self.latch, brake=self.brake, quarantine=self.quarantine),
+            queue=self.queue,
+            guards=Guards(gate=self.latch, brake=self.brake, quarantine=self.quarantine),
             reports=Reports(observer=observer, settings=Log()),
             clock=self.clock,
             settings=Expiry(),
@@ -131,7 +131,7 @@ async def test_what_falls_due_meanwhile_is_taken_up_and_the_brake_has_seen_it(sc
     await scene.expirer.run_pass(NOW)
     assert fresh in scene.grid.settled
     assert scene.brake.inspected == [(None, NOW), (NOW, NOW + 1)]
-    assert scene.agenda.watermark == NOW + 1
+    assert scene.queue.watermark == NOW + 1
 
 
 async def test_what_is_asked_for_meanwhile_is_taken_up_wherever_it_stands(scene: Scene) -> None:
@@ -139,26 +139,67 @@ async def test_what_is_asked_for_meanwhile_is_taken_up_wherever_it_stands(scene:
     below, of_workload = scene.grid.add(2, empty_at=NOW - 500)
     await scene.expirer.run_pass(NOW)
     scene.grid.settled.clear()
-    scene.agenda.look_again(below, at=NOW)
-    scene.agenda.look_at_workloads([of_workload * 100])
+    scene.queue.add(below, at=NOW, cause=Cause.CHANGED)
+    scene.queue.add_workloads([of_workload * 100])
     await scene.expirer.run_pass(NOW)
     assert scene.grid.settled == [below, of_workload]
 
 
 async def test_a_pool_that_is_asked_for_and_not_due_costs_no_transaction(scene: Scene) -> None:
     (lasting,) = scene.grid.add(1, empty_at=NOW + 500)
-    scene.agenda.look_again(lasting, at=NOW)
+    scene.queue.add(lasting, at=NOW, cause=Cause.CHANGED)
     await scene.expirer.run_pass(NOW)
     assert scene.grid.attempts == []
+
+
+class TestPoolsAddedById:
+    async def test_they_are_due_or_dropped(self, scene: Scene) -> None:
+        (lasting,) = scene.grid.add(1, empty_at=NOW + 500)
+        scene.queue.add(lasting, at=NOW, cause=Cause.CHANGED)
+        scene.queue.add_workloads([lasting * 100])
+        assert not await scene.expirer.any_due(NOW)
+        assert scene.queue.next_at() is None
+        assert not scene.queue.take(NOW).workload_ids
+
+    @pytest.mark.parametrize("by_workload", [False, True])
+    async def test_one_that_is_due_is_left_to_the_pass(self, scene: Scene, *, by_workload: bool) -> None:
+        await scene.expirer.run_pass(NOW)
+        (due,) = scene.grid.add(1, empty_at=NOW - 500)
+        if by_workload:
+            scene.queue.add_workloads([due * 100])
+        else:
+            scene.queue.add(due, at=NOW, cause=Cause.CHANGED)
+        assert await scene.expirer.any_due(NOW)
+        await scene.expirer.run_pass(NOW)
+        assert scene.grid.settled == [due]
+
+    async def test_they_are_kept_if_that_cannot_be_read(self, scene: Scene) -> None:
+        scene.queue.add(7, at=NOW, cause=Cause.CHANGED)
+
+        async def away(*_: object, **__: object) -> list[object]:
+            raise StoreUnavailableError("away")
+
+        scene.grid.due_among = away  # type: ignore[assignment,method-assign]
+        with pytest.raises(StoreUnavailableError):
+            await scene.expirer.any_due(NOW)
+        assert scene.queue.next_at() == NOW
+
+    async def test_a_closed_gate_drops_them_for_a_full_scan(self, scene: Scene) -> None:
+        await scene.expirer.run_pass(NOW)
+        scene.queue.add(7, at=NOW, cause=Cause.CHANGED)
+        scene.latch.reason = "standby"
+        assert not await scene.expirer.any_due(NOW)
+        assert scene.queue.next_at() is None
+        assert scene.queue.full_scan_requested
 
 
 async def test_a_long_full_scan_takes_up_what_falls_due_though_another_is_wanted(scene: Scene) -> None:
     scene.grid.add(2000, empty_at=NOW)
     (fresh,) = scene.grid.add(1, empty_at=NOW + 1)
-    scene.pass_time_when_settling(1, scene.agenda.rescan)
+    scene.pass_time_when_settling(1, scene.queue.request_full_scan)
     await scene.expirer.run_pass(NOW)
     assert fresh in scene.grid.settled
-    assert scene.agenda.take(NOW + 1).after is None
+    assert scene.queue.take(NOW + 1).after is None
 
 
 async def test_a_full_scan_is_not_put_off_by_what_falls_due(scene: Scene) -> None:
@@ -166,10 +207,10 @@ async def test_a_full_scan_is_not_put_off_by_what_falls_due(scene: Scene) -> Non
     scene.clock.pass_time(1)
     (due,) = scene.grid.add(1, empty_at=NOW + 1)
     (fresh,) = scene.grid.add(1, empty_at=NOW + 2)
-    scene.pass_time_when_settling(1, scene.agenda.rescan)
+    scene.pass_time_when_settling(1, scene.queue.request_full_scan)
     await scene.expirer.run_pass(NOW + 1)
     assert scene.grid.settled == [due]
-    assert scene.agenda.take(NOW + 2).after is None
+    assert scene.queue.take(NOW + 2).after is None
     assert fresh not in scene.grid.settled
 
 
@@ -185,16 +226,16 @@ async def test_a_gate_that_closes_for_a_moment_leaves_nothing_out(scene: Scene, 
 
 async def test_a_pass_that_is_cut_short_puts_everything_back(scene: Scene) -> None:
     scene.grid.add(2000, empty_at=NOW)
-    scene.agenda.look_again(7000, at=NOW)
+    scene.queue.add(7000, at=NOW, cause=Cause.CHANGED)
 
     def on_settle(_: Sequence[int]) -> None:
         scene.latch.reason = "stopping"
 
     scene.grid.on_settle = on_settle
     await scene.expirer.run_pass(NOW)
-    work = scene.agenda.take(NOW)
+    work = scene.queue.take(NOW)
     assert work.after is None
-    assert work.asked_for.keys() == {7000}
+    assert work.by_id.keys() == {7000}
 
 
 async def test_a_closed_gate_settles_nothing_and_knows_the_next_deadline(scene: Scene) -> None:

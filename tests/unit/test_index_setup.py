@@ -9,7 +9,7 @@ from telemetry_scene import new_observer
 from virtual_time import in_virtual_time
 
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError
-from pool_daemon.scheduling.index_setup import RECHECK_SECONDS, IndexSetup
+from pool_daemon.index_setup import RECHECK_SECONDS, IndexSetup
 from pool_daemon.store.setup import Index
 from pool_daemon.telemetry.observer import Observer
 

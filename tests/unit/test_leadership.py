@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from virtual_time import Halting, ProcessClock, in_virtual_time
 
 from pool_daemon.errors import StoreRefusedError, StoreUnavailableError
-from pool_daemon.scheduling.leadership import Leadership
+from pool_daemon.guards.leadership import Leadership
 from pool_daemon.store.lease import TERMS, Sighting
 
 SECONDS = 15.0

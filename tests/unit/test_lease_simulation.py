@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lease_in_memory import NEVER_SECONDS, LeaseInMemory, LeaseServer, Trip
 from virtual_time import Halting, ProcessClock, in_virtual_time
 
-from pool_daemon.scheduling.leadership import Leadership
+from pool_daemon.guards.leadership import Leadership
 
 SECONDS = 15.0
 TROUBLE_SECONDS = 100.0

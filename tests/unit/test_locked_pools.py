@@ -3,9 +3,9 @@ from collections import Counter
 from virtual_clock import VirtualClock
 
 from pool_daemon.expiry.locked_pools import FEW, LONGEST_WAIT_SECONDS, TRIES_AT_ONCE, TRIES_PER_SECOND, LockedPools
-from pool_daemon.scheduling.reports import Reports
 from pool_daemon.settings.sections import Log
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.reports import Reports
 
 NOW = 1_800_000_000
 

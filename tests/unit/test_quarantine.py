@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from virtual_time import ProcessClock, in_virtual_time
 
 from pool_daemon.errors import StoreError, StoreUnavailableError
-from pool_daemon.scheduling import quarantine as module
-from pool_daemon.scheduling.quarantine import Quarantine
+from pool_daemon.guards import quarantine as module
+from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import sections
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore

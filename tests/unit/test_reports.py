@@ -5,10 +5,10 @@ from structlog.testing import capture_logs
 from telemetry_scene import gone, new_observer
 
 from pool_daemon.capacity.pool import new_pool
-from pool_daemon.scheduling.reports import Reports
 from pool_daemon.settings.sections import Log
 from pool_daemon.store.cases import Case, Settlement, Unreadable
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.reports import Reports
 
 EMPTY_AT = 1_800_000_000
 POOL_ID = 17
@@ -45,7 +45,7 @@ def settlement_of(*workload_ids: int) -> Settlement:
 def test_lateness_counts_from_the_end_of_the_pool_or_from_what_came_after_it(
     observer: Observer, reports: Reports, asked_for: dict[int, int], late_seconds: float
 ) -> None:
-    reports.asked_for(asked_for)
+    reports.due_since(asked_for)
     with capture_logs() as lines:
         reports.settlement(settlement_of(1), at=EMPTY_AT + 10, seconds=0.1)
 
@@ -54,7 +54,7 @@ def test_lateness_counts_from_the_end_of_the_pool_or_from_what_came_after_it(
 
 
 def test_what_was_asked_for_in_the_pass_before_counts_no_more(reports: Reports) -> None:
-    reports.asked_for({POOL_ID: EMPTY_AT + 7})
+    reports.due_since({POOL_ID: EMPTY_AT + 7})
     reports.begin()
     with capture_logs() as lines:
         reports.settlement(settlement_of(1), at=EMPTY_AT + 10, seconds=0.1)

@@ -28,6 +28,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "started": _health(startup(now, tick)),
         "ready": _health(readiness(now, tick, patience)),
         "next": {"at": now.next_at, "pool_id": now.next_pool_id},
+        "timers": dict(now.timers),
         "last_pass": now.last_pass and dataclasses.asdict(now.last_pass),
         "passes": [dataclasses.asdict(finished) for finished in now.passes],
         "completed_pass_age_seconds": _age(now.completed_tick, tick),

@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 import structlog
 
+from pool_daemon.backoff import Backoff
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError
-from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.store.setup import Index
 
 RECHECK_SECONDS: Final = 300.0

@@ -42,12 +42,12 @@ class Reports:
         self._told: dict[Hashable, None] = {}
         self._due_at: dict[int, int] = {}
 
-    def asked_for(self, pools: Mapping[int, int]) -> None:
-        """Hear at which unix second some pools came to what is to be done: lateness counts from there."""
+    def due_since(self, pools: Mapping[int, int]) -> None:
+        """Record since when (unix seconds) some pools have been due: lateness counts from there."""
         self._due_at |= pools
 
     def begin(self) -> None:
-        """Forget what was asked for in the pass before."""
+        """Begin a pass: forget since when the pools of the one before have been due."""
         self._due_at = {}
 
     def settlement(self, settlement: Settlement, *, at: float, seconds: float) -> None:

@@ -1,11 +1,11 @@
-"""What keeps a pass from settling everything that is due."""
+"""What may forbid a pass to settle something: everything, many pools at once, or one."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pool_daemon.scheduling.gate import Gate
-from pool_daemon.scheduling.quarantine import Quarantine
+from pool_daemon.guards.gate import Gate
+from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.store.pools import DuePool
 
 
@@ -26,7 +26,7 @@ class PoolBrake(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Restraints:
+class Guards:
     """What may hold back everything (`gate`), many pools at once (`brake`), or a pool that fails (`quarantine`)."""
 
     gate: Gate

@@ -26,9 +26,9 @@ from typing import Final
 
 import structlog
 
+from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import PoolDaemonError
-from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.store.lease import TERMS, LeaseStore, Sighting
 
 TRUST: Final = 0.8

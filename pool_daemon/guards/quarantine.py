@@ -11,9 +11,9 @@ from typing import Final, Protocol
 
 import structlog
 
+from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
-from pool_daemon.scheduling.backoff import Backoff
 from pool_daemon.settings import sections
 from pool_daemon.store.failures import one_line
 from pool_daemon.store.pools import DuePool

@@ -1,4 +1,4 @@
-"""The watcher turns changes into wakes and nothing else: it reads no pool and decides only whether to wake."""
+"""The watcher turns changes into entries of the work queue and nothing else: it reads no pool."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -7,11 +7,10 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError, StreamTokenError
-from pool_daemon.scheduling.agenda import Agenda
-from pool_daemon.scheduling.alarm import Alarm
-from pool_daemon.scheduling.backoff import Backoff
+from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.settings import sections
 from pool_daemon.store.changes import Change, Stream, Subject, change_of
 from pool_daemon.telemetry.metric_table import StreamEnd
@@ -40,7 +39,7 @@ class WriteNotes(Protocol):
 
 
 class Watcher:
-    """Keeps a change stream open and wakes the alarm when a deadline may have moved.
+    """Keeps a change stream open and tells the work queue what may have become due or moved.
 
     `open_stream` opens the stream behind a token, or now. `notes` are told of every write.
     """
@@ -49,16 +48,14 @@ class Watcher:
         self,
         *,
         open_stream: OpenStream,
-        agenda: Agenda,
-        alarm: Alarm,
+        queue: WorkQueue,
         clock: Clock,
         settings: sections.Stream,
         observer: Observer,
         notes: WriteNotes,
     ) -> None:
         self._open_stream = open_stream
-        self._agenda = agenda
-        self._alarm = alarm
+        self._queue = queue
         self._clock = clock
         self._settings = settings
         self._observer = observer
@@ -90,7 +87,7 @@ class Watcher:
     def primary_changed(self) -> None:
         """Request a full scan: an election may have undone what was read, and no change tells of that."""
         log.info("primary_changed")
-        self._look_at_everything()
+        self._queue.request_full_scan()
 
     async def _watch(self, backoff: Backoff) -> None:
         resumed = self._token is not None
@@ -99,9 +96,9 @@ class Watcher:
             self._observer.stream_opened()
             if not resumed:
                 self._notes.note_watching(int(self._clock.now()))
-                self._agenda.rescan()
+                self._queue.request_full_scan()
             self._token_moved_at = self._clock.monotonic()
-            self._alarm.wake()
+            self._queue.ring()
             self.watching.set()
             async for batch in stream:
                 self._observe_all(batch.events)
@@ -123,15 +120,11 @@ class Watcher:
         if problems:
             log.warning("change_not_understood", changes=len(problems), reason=problems[0])
             self._observer.unreadable("change", document_id="of the stream", reason=problems[0])
-            self._look_at_everything()
-
-    def _look_at_everything(self) -> None:
-        self._agenda.rescan()
-        self._alarm.wake()
+            self._queue.request_full_scan()
 
     def _observe(self, change: Change) -> None:
         if change.subject is Subject.COLLECTION:
-            self._look_at_everything()
+            self._queue.request_full_scan()
         elif change.subject is Subject.WORKLOAD:
             self._observe_workload(change)
         else:
@@ -140,25 +133,23 @@ class Watcher:
     def _observe_workload(self, change: Change) -> None:
         """Have the pool of a workload that was deployed or moved looked at: no write to the pool itself tells of it."""
         if change.pool_id is None:
-            self._agenda.look_at_workloads([change.subject_id])
+            self._queue.add_workloads([change.subject_id])
         else:
             self._notes.note_write(change.pool_id, None, change.at)
-            self._agenda.look_again(change.pool_id, at=int(self._clock.now()))
-        self._alarm.wake()
+            self._queue.add(change.pool_id, at=int(self._clock.now()), cause=Cause.CHANGED)
 
     def _observe_pool(self, change: Change) -> None:
         now = self._clock.now()
-        if change.subject_id is not None and change.subject_id == self._alarm.pool_id:
-            self._alarm.wake()
+        if change.subject_id is not None and change.subject_id == self._queue.pool_id:
+            self._queue.ring()
         if change.subject_id is not None and not change.removed and not change.amounts_only:
             self._notes.note_write(change.subject_id, change.empty_at, change.at)
-        if change.removed or (change.amounts_only and not self._agenda.awaits(change.subject_id)):
+        if change.removed or (change.amounts_only and not self._queue.has_pending(change.subject_id)):
             return
         if change.empty_at is not None and change.empty_at > now:
-            self._alarm.expect(change.empty_at)
+            self._queue.expect(change.empty_at)
         elif change.subject_id is not None:
-            self._agenda.look_again(change.subject_id, at=int(now))
-            self._alarm.wake()
+            self._queue.add(change.subject_id, at=int(now), cause=Cause.CHANGED)
 
     def _token_moved(self, token: Mapping[str, Any]) -> bool:
         """Note how far the stream has come: only a token that moves is a sign of life, an answer alone is none.

@@ -1,0 +1,154 @@
+"""The daemon's loop: wait, pass, arm; whatever happens in a pass, it ends in an armed timer."""
+
+import asyncio
+import math
+from typing import Final
+
+import structlog
+
+from pool_daemon.backoff import Backoff
+from pool_daemon.clock import Clock
+from pool_daemon.errors import StoreError
+from pool_daemon.expiry.expirer import Expirer
+from pool_daemon.expiry.expiry_pass import PassReport
+from pool_daemon.expiry.timer import Timer
+from pool_daemon.expiry.work_queue import WorkQueue
+from pool_daemon.guards.gate import STOPPING
+from pool_daemon.settings import sections
+from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import PassOutcome
+
+NOT_YET: Final = "not begun"
+"""What keeps the daemon from acting before its first pass, so that this one says whether it acts."""
+
+LONGEST_RETRY_SECONDS: Final = 5.0
+"""A pass that failed is repeated this often at least: soon after the cure all is to be done."""
+
+LATE_SECONDS: Final = 0.25
+"""So long after a ring was due the wait ends by itself. Far above what the scheduler takes on a busy machine, so that
+it only ever speaks when the scheduler is dead, and far below what a farmer would notice."""
+
+log = structlog.get_logger("pool_daemon.loop")
+
+
+class ExpiryLoop:
+    """Runs pass after pass until `stop` is set; the setter rings the queue too."""
+
+    def __init__(
+        self,
+        *,
+        expirer: Expirer,
+        queue: WorkQueue,
+        timer: Timer,
+        clock: Clock,
+        settings: sections.Expiry,
+        observer: Observer,
+    ) -> None:
+        self._expirer = expirer
+        self._queue = queue
+        self._timer = timer
+        self._clock = clock
+        self._longest_sleep_seconds = settings.safety_seconds
+        self._observer = observer
+        self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
+        self._cut_short_by: str | None = NOT_YET
+        self._next: tuple[float | None, int | None] = (None, None)
+        timer.every("longest sleep", seconds=settings.safety_seconds, ring=queue.ring)
+        timer.every("full scan", seconds=settings.rescan_seconds, ring=queue.request_full_scan)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Pass whenever something rings, until `stop` is set."""
+        while not stop.is_set():
+            await self._round()
+            await self._wait()
+
+    async def _round(self) -> None:
+        """Make a pass, unless pools were added by id and none of them is due; then arm the timer."""
+        is_stale = self._queue.disarm()
+        began_at = self._clock.monotonic()
+        try:
+            if is_stale or await self._expirer.any_due(math.floor(self._clock.now())):
+                await self._pass(began_at)
+            else:
+                self._come_back_by(self._queue.next_at())
+        except StoreError as error:
+            self._next = (self._failed(error, seconds=self._clock.monotonic() - began_at), None)
+        except Exception as error:  # noqa: BLE001 - a bug in one pass must not leave the timer unarmed
+            self._next = (self._failed(error, seconds=self._clock.monotonic() - began_at), None)
+        finally:
+            self._arm()
+
+    async def _pass(self, began_at: float) -> None:
+        report = await self._expirer.run_pass(math.floor(self._clock.now()))
+        self._next = (report.next_at, report.next_pool_id)
+        seconds = self._clock.monotonic() - began_at
+        if report.failure is None:
+            self._passed(report, seconds=seconds)
+            return
+        retry_at = self._failed(report.failure, seconds=seconds)
+        self._come_back_by(retry_at)
+
+    def _come_back_by(self, instant: float | None) -> None:
+        deadline = self._next[0]
+        if instant is not None and (deadline is None or instant < deadline):
+            self._next = (instant, None)
+
+    def _arm(self) -> None:
+        deadline, pool_id = self._next
+        self._queue.arm(deadline, pool_id=pool_id)
+        deadline, pool_id = self._queue.deadline, self._queue.pool_id
+        self._timer.at("deadline", deadline, now=self._clock.now(), ring=self._queue.ring)
+        self._observer.armed(deadline, pool_id=pool_id, timers=self._timer.next_runs())
+        log.debug("armed", pool=pool_id, at=deadline)
+
+    async def _wait(self) -> None:
+        """Wait for a ring; if none comes in time the scheduler has died, and another takes its place."""
+        deadline, now = self._queue.deadline, self._clock.now()
+        until_deadline = math.inf if deadline is None else max(0.0, deadline - now)
+        if await self._queue.wait(within_seconds=min(self._longest_sleep_seconds, until_deadline) + LATE_SECONDS):
+            return
+        self._queue.ring()
+        if until_deadline > self._longest_sleep_seconds or self._clock.now() >= now + until_deadline:
+            log.warning("alarm_overslept", deadline=deadline)
+            self._timer.restart()
+
+    def _passed(self, report: PassReport, *, seconds: float) -> None:
+        self._backoff.reset()
+        if report.cut_short_by != self._cut_short_by:
+            self._cut_short_by = report.cut_short_by
+            log.info("acting" if report.cut_short_by is None else "not_acting", reason=report.cut_short_by)
+        if report.settled or report.set_aside:
+            counted = "would_decommission" if self._observer.status.snapshot.dry_run else "decommissioned"
+            log.info(
+                "pass_completed",
+                settled=report.settled,
+                **{counted: report.decommissioned},
+                seconds=round(seconds, 3),
+            )
+        self._observer.pass_finished(
+            seconds=seconds,
+            settled=report.settled,
+            decommissioned=report.decommissioned,
+            set_aside=report.set_aside,
+            outcome=_outcome(report),
+            reason=report.cut_short_by,
+        )
+
+    def _failed(self, error: Exception, *, seconds: float) -> float:
+        """Tell that a pass failed; return when to try again (unix seconds)."""
+        wait_seconds = self._backoff.next_seconds()
+        log.error(
+            "pass_failed",
+            reason=str(error),
+            retry_seconds=round(wait_seconds, 3),
+            exc_info=None if isinstance(error, StoreError) else error,
+        )
+        self._observer.pass_failed(seconds=seconds, reason=str(error))
+        return self._clock.now() + wait_seconds
+
+
+def _outcome(report: PassReport) -> PassOutcome:
+    """Return how a pass that did not fail has ended."""
+    if report.cut_short_by is None:
+        return PassOutcome.COMPLETED
+    return PassOutcome.STOPPED if report.cut_short_by == STOPPING else PassOutcome.HELD

@@ -1,0 +1,63 @@
+"""The dates and intervals of the daemon, each a named job of APScheduler that rings and does nothing else.
+
+So the known weaknesses of APScheduler (a late job dropped, a dead scheduler that still says it runs, a wall clock that
+jumps) can delay a ring, and whoever waits for one bounds that by a monotonic time-out and has the timer restarted.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+Ring = Callable[[], None]
+
+FARTHEST_SECONDS: Final = 86_400
+"""A date beyond this is not set: a date of centuries ahead can be no job, and no wait is that long."""
+
+
+class Timer:
+    """Rings at dates and in intervals; nothing rings before `start` and after `stop`."""
+
+    def __init__(self) -> None:
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._intervals: dict[str, tuple[float, Ring]] = {}
+
+    def every(self, name: str, *, seconds: float, ring: Ring) -> None:
+        """Ring in an interval, from the start on. To be called before it."""
+        self._intervals[name] = (seconds, ring)
+
+    def at(self, name: str, instant: float | None, *, now: float, ring: Ring) -> None:
+        """Ring at an instant (unix seconds), in place of the one set before; None only takes that back."""
+        if self._scheduler.get_job(name):
+            self._scheduler.remove_job(name)
+        if instant is not None and instant - now <= FARTHEST_SECONDS:
+            self._add(name, "date", ring, run_date=datetime.fromtimestamp(instant, UTC))
+
+    def start(self) -> None:
+        """Start the scheduler with its intervals."""
+        self._scheduler.start()
+        for name, (seconds, ring) in self._intervals.items():
+            self._add(name, "interval", ring, seconds=seconds)
+
+    def stop(self) -> None:
+        """Stop the scheduler."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+
+    def restart(self) -> None:
+        """Replace a scheduler that has died; a date has to be set again."""
+        self.stop()
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self.start()
+
+    def next_runs(self) -> dict[str, float]:
+        """Return when each job rings next, in unix seconds."""
+        jobs = self._scheduler.get_jobs()
+        return {job.id: job.next_run_time.timestamp() for job in jobs if job.next_run_time is not None}
+
+    def _add(self, name: str, trigger: str, ring: Ring, **when: Any) -> None:
+        async def job() -> None:  # a coroutine runs on the loop; a function would run in a thread
+            ring()
+
+        self._scheduler.add_job(job, trigger, id=name, misfire_grace_time=None, coalesce=True, **when)
