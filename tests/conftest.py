@@ -1,5 +1,6 @@
 """One real mongod for the whole run, and a database of its own for every test that asks for one."""
 
+import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,13 @@ from pool_daemon.embedded import EmbeddedMongod
 
 # Started in the background, as CI may start them, the tests ignore SIGINT, and so would every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The processes that tests start run this folder's package, not an installed copy that an edit has not reached; for the
+# tests themselves `pythonpath` in pyproject.toml sees to that.
+FOLDER = str(Path(__file__).parent.parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    dict.fromkeys([FOLDER, *os.environ.get("PYTHONPATH", FOLDER).split(os.pathsep)])
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
