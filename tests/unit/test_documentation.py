@@ -65,6 +65,13 @@ def test_every_file_and_folder_of_the_project_that_is_named_exists(document: Pat
     assert [name for name in names if name != BUILT and not any((root / name).exists() for root in roots)] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_no_line_of_a_drawing_has_a_semicolon_which_would_end_its_statement(document: Path) -> None:
+    drawings = re.findall(r"^```mermaid\n(.*?)^```", _text(document), re.DOTALL | re.MULTILINE)
+
+    assert [line for drawing in drawings for line in drawing.splitlines() if ";" in line] == []
+
+
 @pytest.mark.parametrize("document", PRESENT, ids=named)
 def test_every_setting_named_is_one(document: Path) -> None:
     settings = re.findall(rf"`({'|'.join(SECTIONS)})\.(?!py`)(\w+)", _text(document))
