@@ -6,14 +6,13 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
 
 from pool_daemon import __version__
 from pool_daemon.daemon import Daemon
-from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.embedded import EmbeddedMongod, default_folder
 from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode, PoolDaemonError
 from pool_daemon.guards.gate import StopGate
 from pool_daemon.memory import calm_the_collector, keep_one_heap
@@ -106,14 +105,6 @@ def process_identity() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
 
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder for the daemon's own mongod: systemd's state directory, else the user's."""
-    if systemd := environ.get("STATE_DIRECTORY"):
-        return Path(systemd.split(":")[0]) / "mongod"
-    home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(home) / "pool-daemon" / "mongod"
-
-
 class _MongoDB(NamedTuple):
     """The address of a MongoDB, and if it is our own, what awaits its end."""
 
@@ -130,7 +121,7 @@ async def _mongodb(settings: Settings) -> AsyncIterator[_MongoDB]:
             log.warning("address_options_ignored", options=ignored, reason="the daemon sets them itself")
         yield _MongoDB(uri)
         return
-    folder = settings.embedded.folder or state_folder(os.environ)
+    folder = settings.embedded.folder or default_folder(os.environ)
     mongod = EmbeddedMongod(folder=folder, port=settings.embedded.port, mongod=settings.embedded.mongod)
     try:
         await mongod.start()

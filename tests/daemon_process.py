@@ -21,18 +21,19 @@ STOP_SECONDS = 30
 
 
 class DaemonProcess:
-    """One `pool-daemon run`; a context manager that kills what is left of it.
+    """One `pool-daemon run`; a context manager that kills what is left of it. Without `uri` it has a mongod of its own.
 
     Its log is read by a thread as it comes, so that the daemon never waits for a reader.
     """
 
     program: ClassVar[Sequence[str]] = ("-m", "pool_daemon", "run")
 
-    def __init__(self, *arguments: str, uri: str, database_name: str, **settings: str) -> None:
+    def __init__(self, *arguments: str, uri: str | None, database_name: str, **settings: str) -> None:
         self.records: list[Record] = []
         self.unreadable_lines: list[str] = []
         self._arguments = arguments
-        self._environment = environment(DATABASE__URI=uri, DATABASE__NAME=database_name, **settings)
+        address = {} if uri is None else {"DATABASE__URI": uri}
+        self._environment = environment(DATABASE__NAME=database_name, **address, **settings)
         self._process: subprocess.Popen[str] | None = None
         self._reader = threading.Thread(target=self._read_log, name="log of the daemon", daemon=True)
 
@@ -141,7 +142,7 @@ class DaemonProcess:
 
 
 @contextmanager
-def running_daemon(*arguments: str, uri: str, database_name: str, **settings: str) -> Iterator[DaemonProcess]:
+def running_daemon(*arguments: str, uri: str | None, database_name: str, **settings: str) -> Iterator[DaemonProcess]:
     """Run a daemon that must stop in order at the end, having logged nothing but JSON."""
     with DaemonProcess(*arguments, uri=uri, database_name=database_name, **settings) as daemon:
         yield daemon

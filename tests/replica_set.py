@@ -1,18 +1,24 @@
 """A replica set of three on one machine, whose members a test may kill, freeze and bring back."""
 
 import asyncio
+import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from addresses import as_stranger, through
 from pymongo import AsyncMongoClient
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.embedded.access import KEY_FILE, PASSWORD_FILE, Access
+from pool_daemon.embedded.process import MongodProcess
 
 NAME = "pool-daemon-three"
 SETTINGS = {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 500}
@@ -46,21 +52,28 @@ class BreakableMongod(EmbeddedMongod):
             self._run.send(signal.SIGCONT)
 
 
+class _Member(BreakableMongod):
+    """A mongod that waits for others to make a set of it and them, which knows its users."""
+
+    async def _until_ready(self, process: MongodProcess) -> None:
+        await process.until(process.listening)
+
+
 class EmbeddedReplicaSet:
     """Three members that elect a new primary in a second or two; an async context manager for one event loop."""
 
     def __init__(self, *, folder: Path) -> None:
-        # With replica_set=None no member initiates a set of its own.
         options = [f"--replSet={NAME}", "--setParameter=enableTestCommands=1"]
         folders = [folder / f"member-{number}" for number in range(3)]
-        self.members = [BreakableMongod(folder=it, replica_set=None, options=options) for it in folders]
+        self.members = [_Member(folder=it, replica_set=None, options=options) for it in folders]
+        self._access = _shared_access(folders)
         self._clients: list[AsyncMongoClient[dict[str, Any]]] = []
 
     @property
     def uri(self) -> str:
         """Where clients connect to the whole set."""
-        hosts = ",".join(f"127.0.0.1:{member.port}" for member in self.members)
-        return f"mongodb://{hosts}/?replicaSet={NAME}"
+        ports = [member.port for member in self.members]
+        return through(self.members[0].uri, *ports, options=f"replicaSet={NAME}")
 
     async def start(self) -> None:
         """Start the members, initiate their set, and return once it has a primary and two secondaries."""
@@ -70,7 +83,12 @@ class EmbeddedReplicaSet:
         self._clients = [_direct_client(member) for member in self.members]
         hosts = [{"_id": i, "host": f"127.0.0.1:{member.port}"} for i, member in enumerate(self.members)]
         config = {"_id": NAME, "members": hosts, "settings": SETTINGS}
-        await self._clients[0].admin.command("replSetInitiate", config)
+        async with self._access.as_server(str(hosts[0]["host"])) as server:
+            await server.admin.command("replSetInitiate", config)
+        primary = await self.primary()
+        async with self._access.as_server(f"127.0.0.1:{primary.port}") as server:
+            await _agreed(partial(self._access.admit, server), on="a user")
+            await server.admin.command("appendOplogNote", 1, data={}, writeConcern={"w": 3})  # all know the user
         await self.complete()
 
     async def stop(self) -> None:
@@ -134,9 +152,19 @@ class EmbeddedReplicaSet:
         return await asyncio.gather(*(_hello(client) for client in self._clients))
 
 
+def _shared_access(folders: Sequence[Path]) -> Access:
+    """Give all members the secrets of the first: they must know each other."""
+    for folder in folders:
+        folder.mkdir(mode=0o700)
+    access = Access.prepare(folders[0])
+    for folder, name in product(folders[1:], (KEY_FILE, PASSWORD_FILE)):
+        shutil.copy(folders[0] / name, folder)
+    return access
+
+
 def _direct_client(member: BreakableMongod) -> AsyncMongoClient[dict[str, Any]]:
     return AsyncMongoClient(
-        member.uri,
+        as_stranger(member.uri),  # hello is answered before there is a user
         connectTimeoutMS=ANSWER_MILLISECONDS,
         socketTimeoutMS=ANSWER_MILLISECONDS,
         serverSelectionTimeoutMS=ANSWER_MILLISECONDS,

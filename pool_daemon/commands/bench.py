@@ -21,8 +21,9 @@ from pool_daemon.bench.programme import full, quick
 from pool_daemon.bench.report import as_json, as_markdown, report
 from pool_daemon.bench.stage import Stage
 from pool_daemon.commands import add_config_argument
+from pool_daemon.commands.connection import address
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.errors import ConfigurationError, ExitCode
+from pool_daemon.errors import ExitCode
 from pool_daemon.generated_table import read_table, write_table
 from pool_daemon.settings import load_settings
 
@@ -98,10 +99,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 def _server(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str]]:
     """Give the address of the server to measure on, and the name of the database."""
     if arguments.database is not None:
-        uri = load_settings(arguments.config).database.uri
-        if uri is None:
-            raise ConfigurationError("database.uri: not set, so there is no server that --database could be on")
-        yield uri.get_secret_value(), arguments.database
+        yield address(load_settings(arguments.config)), arguments.database
         return
     with asyncio.Runner() as runner:
         mongod = EmbeddedMongod(folder=folder / "mongod", mongod=arguments.mongod, options=SERVER_OPTIONS)

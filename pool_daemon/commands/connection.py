@@ -1,11 +1,13 @@
 """The database connection of a command that looks, does one thing, and ends."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
 from typing import Final
 
+from pool_daemon.embedded import address_of_running, default_folder
 from pool_daemon.errors import ConfigurationError
 from pool_daemon.plain_text import escaped
 from pool_daemon.settings import Settings
@@ -19,16 +21,12 @@ SILENT_SECONDS: Final = 2.0
 
 @contextmanager
 def connection(settings: Settings) -> Iterator[Database]:
-    """Give the configured database; the connection is made by the first use and closed at the end.
+    """Give the database that a daemon with these settings works on; it is connected by the first use.
 
     As long as the database has not answered at all, standard error says after a while what is waited for.
-    Raises ConfigurationError if no database is configured.
+    Raises ConfigurationError if there is no such database.
     """
-    if settings.database.uri is None:
-        raise ConfigurationError(
-            "database.uri: not set; name the MongoDB to look at. A daemon on its own mongod logs the port it listens on"
-        )
-    uri = settings.database.uri.get_secret_value()
+    uri = address(settings)
     waiting = Timer(SILENT_SECONDS, _say_what_is_waited_for, [uri])
     waiting.daemon = True
 
@@ -49,6 +47,28 @@ def connection(settings: Settings) -> Iterator[Database]:
     finally:
         waiting.cancel()
         database.close()
+
+
+def address(settings: Settings) -> str:
+    """Return the configured address, else that of the daemon's own mongod while one runs in its folder.
+
+    Raises ConfigurationError if none runs there, or if the folder is another user's.
+    """
+    if settings.database.uri is not None:
+        return settings.database.uri.get_secret_value()
+    folder = settings.embedded.folder or default_folder(os.environ)
+    try:
+        running = address_of_running(folder)
+    except OSError as error:
+        raise ConfigurationError(
+            f"embedded.folder: {folder} cannot be read ({error.strerror}): run this as the user that the daemon runs as"
+        ) from error
+    if running is None:
+        raise ConfigurationError(
+            f"database.uri: not set, and no daemon runs a mongod of its own in {folder}: "
+            "name the MongoDB to look at, or start the daemon"
+        )
+    return running
 
 
 def _say_what_is_waited_for(uri: str) -> None:

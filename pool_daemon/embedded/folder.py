@@ -1,9 +1,11 @@
-"""The folder of a mongod: its data, its lock and its log."""
+"""The folder of a mongod: its data, its lock, its log and its secrets."""
 
 import fcntl
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pool_daemon.embedded.access import Access
 from pool_daemon.errors import EmbeddedError
 
 LOCK = "mongod.lock"
@@ -12,18 +14,31 @@ LOCK = "mongod.lock"
 LOG = "mongod.log"
 PREVIOUS_LOG = "mongod.previous.log"
 
+OWNER_ONLY = 0o700
 
-def claim(folder: Path) -> None:
-    """Make the folder, for its owner alone, and begin a new log; the one of the start before is kept beside it.
+
+def default_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder of the daemon's own mongod: in systemd's state directory, else in the user's."""
+    if systemd := environ.get("STATE_DIRECTORY"):
+        return Path(systemd.split(":")[0]) / "mongod"
+    home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "pool-daemon" / "mongod"
+
+
+def claim(folder: Path) -> Access:
+    """Make the folder, for its owner alone, with its secrets, and begin a new log; the previous one is kept beside it.
 
     Raises EmbeddedError if another mongod uses it or it cannot be written. Nothing is claimed for long:
     mongod itself takes the lock, and ends with DBPathInUse should another have been faster.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o777 != OWNER_ONLY:
+            folder.chmod(OWNER_ONLY)
         with (folder / LOCK).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _begin_log(folder)
+            return Access.prepare(folder)
     except BlockingIOError:
         raise in_use(folder) from None
     except OSError as error:

@@ -7,10 +7,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from pymongo import AsyncMongoClient
-
+from pool_daemon.embedded.access import Access
 from pool_daemon.embedded.binary import find_mongod
 from pool_daemon.embedded.diagnosis import PortInUseError
 from pool_daemon.embedded.folder import claim
@@ -29,13 +28,11 @@ FRUGAL_OPTIONS = (
 FREE_PORTS_TRIED = 5
 """A port that was free may be taken before mongod takes it; as often in a row it is no accident."""
 
-SELECTION_MILLISECONDS = 1000
-"""How long a question to mongod waits before the next look at whether it still runs."""
-
 
 class EmbeddedMongod:
     """A mongod on the loopback address, with its data in a folder that outlives it; an async context manager.
 
+    It asks for a password, which `uri` has and the folder keeps; without it nobody learns more than that it is there.
     With `replica_set` it is the primary of a set of one and has transactions and change streams; with None
     it stands alone. `port` 0 takes any free port, and the same one again after a stop where possible.
     `options` are further options of mongod, in the form ``--name=value``; they win over FRUGAL_OPTIONS.
@@ -60,6 +57,7 @@ class EmbeddedMongod:
         self._options = options
         self._start_seconds = start_seconds
         self._process: MongodProcess | None = None
+        self._access: Access | None = None
 
     @property
     def port(self) -> int:
@@ -73,9 +71,9 @@ class EmbeddedMongod:
 
     @property
     def uri(self) -> str:
-        """Where clients connect, without a database's name; EmbeddedError before the first start."""
+        """Where clients connect, with user and password, without a database; EmbeddedError before the first start."""
         query = f"replicaSet={self._replica_set}" if self._replica_set else "directConnection=true"
-        return f"mongodb://127.0.0.1:{self.port}/?{query}"
+        return self._entry.uri(port=self.port, query=query)
 
     async def start(self) -> None:
         """Run mongod and return once it takes writes.
@@ -84,17 +82,13 @@ class EmbeddedMongod:
         is taken, or it is not ready within `start_seconds`. Failed or cancelled, it leaves no process.
         """
         binary = find_mongod(self._mongod)
-        claim(self._folder)
-        *ports, last = self._ports()
-        for port in ports:
-            with suppress(PortInUseError):
-                self._process = await self._serve(binary, port)
-                return
-        self._process = await self._serve(binary, last)
+        self._access = claim(self._folder)
+        self._process = await self._serve_somewhere(binary)
 
     async def stop(self) -> None:
         """End mongod cleanly, or by force if it does not end; nothing happens if it is not running."""
         if self._process is not None:
+            self._entry.withdraw()
             await self._process.stop()
 
     async def wait(self) -> None:
@@ -116,6 +110,19 @@ class EmbeddedMongod:
             raise EmbeddedError(f"the mongod of {self._folder} has not been started")
         return self._process
 
+    @property
+    def _entry(self) -> Access:
+        if self._access is None:
+            raise EmbeddedError(f"the mongod of {self._folder} has not been started")
+        return self._access
+
+    async def _serve_somewhere(self, binary: Path) -> MongodProcess:
+        *ports, last = self._ports()
+        for port in ports:
+            with suppress(PortInUseError):
+                return await self._serve(binary, port)
+        return await self._serve(binary, last)
+
     async def _serve(self, binary: Path, port: int) -> MongodProcess:
         options = self._all_options()
         process = await MongodProcess.launch(binary=binary, folder=self._folder, port=port, options=options)
@@ -132,18 +139,17 @@ class EmbeddedMongod:
 
     async def _until_ready(self, process: MongodProcess) -> None:
         await process.until(process.listening)
-        if self._replica_set is None:
-            return
         host = f"127.0.0.1:{process.port}"
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            host, directConnection=True, serverSelectionTimeoutMS=SELECTION_MILLISECONDS
-        )
-        async with client:
-            await process.until(partial(step_up, client, host=host, replica_set=self._replica_set))
+        async with self._entry.as_server(host) as client:
+            if self._replica_set is not None:
+                await process.until(partial(step_up, client, host=host, replica_set=self._replica_set))
+            await process.until(partial(self._entry.admit, client))
+        self._entry.publish(process.port)
 
     def _all_options(self) -> list[str]:
         given = {_name(option) for option in self._options}
-        options = [option for option in FRUGAL_OPTIONS if _name(option) not in given]
+        own = (*FRUGAL_OPTIONS, *self._entry.options)
+        options = [option for option in own if _name(option) not in given]
         if self._replica_set is not None:
             options.append(f"--replSet={self._replica_set}")
         return [*options, *self._options]

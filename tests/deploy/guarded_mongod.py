@@ -1,12 +1,11 @@
 """A mongod that lets nobody in without a password, and in it the daemon's user as the shipped script makes it."""
 
-import base64
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from addresses import as_user
 from arithmetic_model import Document
 from deploy.files import DEPLOY, run
 from pymongo import MongoClient
@@ -18,20 +17,10 @@ NAME = "explorer"
 PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long as one module of tests
 
 
-def member(folder: Path) -> EmbeddedMongod:
-    """Make the server as a member of a replica set."""
-    key_file = folder / "key"
-    key_file.write_bytes(base64.b64encode(os.urandom(300)))
-    key_file.chmod(0o600)
-    return EmbeddedMongod(folder=folder / "data", options=["--auth", f"--keyFile={key_file}"])
-
-
 @contextmanager
 def administered(server: EmbeddedMongod) -> Iterator[MongoClient[Document]]:
-    """Be the first user of that server, who may do everything, and create the daemon's as its script does."""
-    with MongoClient[Document](server.uri) as stranger:
-        stranger.admin.command("createUser", "admin", pwd=PASSWORD, roles=["root"])
-    with MongoClient[Document](server.uri, username="admin", password=PASSWORD) as admin:
+    """Be the user of that server who may do everything, and create the daemon's as its script does."""
+    with MongoClient[Document](server.uri) as admin:
         for database, command in script_commands():
             admin[database].command(command)
         assert admin[NAME].command("usersInfo", "pool-daemon")["users"]
@@ -40,7 +29,7 @@ def administered(server: EmbeddedMongod) -> Iterator[MongoClient[Document]]:
 
 def daemons_uri(server: EmbeddedMongod) -> str:
     """Return where the daemon finds that server, with its own user and password."""
-    return server.uri.replace("//", f"//pool-daemon:{PASSWORD}@") + f"&authSource={NAME}"
+    return as_user(server.uri, "pool-daemon", PASSWORD, database=NAME)
 
 
 def script_commands(

@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+from addresses import as_user
 from arithmetic_model import Document, Rates
 from bson import json_util
 from daemon_process import DaemonProcess, environment, running_daemon
 from deadline import wait_until
 from deploy.files import PROJECT
-from deploy.guarded_mongod import NAME, PASSWORD, administered, daemons_uri, member, script_commands
+from deploy.guarded_mongod import NAME, PASSWORD, administered, daemons_uri, script_commands
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, Explorer
 from ledger import DELETE, Ledger
 from pymongo import MongoClient
@@ -47,7 +48,7 @@ MAY = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
-    async with member(tmp_path_factory.mktemp("guarded")) as server:
+    async with EmbeddedMongod(folder=tmp_path_factory.mktemp("guarded")) as server:
         yield server
 
 
@@ -123,7 +124,7 @@ def without_streams(admin: MongoClient[Document]) -> Iterator[str]:
 def test_without_the_right_to_a_change_stream_the_start_is_refused_with_the_remedy(
     guarded: EmbeddedMongod, without_streams: str
 ) -> None:
-    uri = guarded.uri.replace("//", f"//{without_streams}:{without_streams}@") + f"&authSource={NAME}"
+    uri = as_user(guarded.uri, without_streams, without_streams, database=NAME)
     with DaemonProcess(uri=uri, database_name=NAME, HTTP__PORT="0") as daemon:
         daemon.wait_for_exit(code=ExitCode.NOT_ALLOWED)
     assert "create-user.js" in "\n".join(daemon.log_lines())
@@ -135,7 +136,7 @@ def test_the_right_to_a_change_stream_lost_under_a_running_daemon_is_an_outage_u
     everywhere = {"db": NAME, "collection": ""}
     grant = [{"resource": everywhere, "actions": ["changeStream"]}]
     admin[NAME].command("grantPrivilegesToRole", without_streams, privileges=grant)
-    uri = guarded.uri.replace("//", f"//{without_streams}:{without_streams}@") + f"&authSource={NAME}"
+    uri = as_user(guarded.uri, without_streams, without_streams, database=NAME)
     with running_daemon(uri=uri, database_name=NAME, HTTP__PORT="0") as daemon:
         daemon.wait_for_log(lambda record: record["event"] == "stream_opened", within_seconds=15, what="the stream")
         admin[NAME].command("revokePrivilegesFromRole", without_streams, privileges=grant)

@@ -119,7 +119,7 @@ def test_a_real_prometheus_fires_when_the_stream_is_cut_and_calms_down_when_it_i
 ) -> None:
     port = free_port()
     with (
-        Proxy(port=mongod.port) as network,
+        Proxy(uri=mongod.uri) as network,
         running_daemon(uri=network.uri, database_name=explorer.database.name, HTTP__PORT=str(port)) as daemon,
         PrometheusServer(config=_hasty_config(tmp_path, port), folder=tmp_path) as prometheus,
     ):

@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from addresses import as_user
 from arithmetic_model import Document
 from daemon_process import DaemonProcess, environment
 from explorer import CONTAINER, Explorer
@@ -24,7 +25,7 @@ def uri(mongo_uri: str, mongo: MongoClient[Document], explorer: Explorer) -> Ite
     """Where the daemon finds MongoDB, as a user of its own with that password."""
     name = explorer.database.name
     mongo[name].command("createUser", "teller", pwd=PASSWORD, roles=["readWrite"])
-    yield mongo_uri.replace("//", f"//teller:{PASSWORD}@") + f"&authSource={name}"
+    yield as_user(mongo_uri, "teller", PASSWORD, database=name)
     mongo[name].command("dropUser", "teller")
 
 

@@ -1,6 +1,6 @@
 """A network of the suite's own between a daemon and its MongoDB: it cuts, slows, silences and loses on demand.
 
-    with Proxy(port=mongod.port) as network, running_daemon(uri=network.uri, database_name=...):
+    with Proxy(uri=mongod.uri) as network, running_daemon(uri=network.uri, database_name=...):
         network.refuse()                             # nobody listens any more, and what was open is reset
         network.heal()                               # all is well again
         network.cut()                                # what is open is reset, what is new passes
@@ -25,7 +25,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import bson
+from addresses import through
 from bson.codec_options import CodecOptions, DatetimeConversion
+from pymongo.uri_parser import parse_uri
 
 HEADER = struct.Struct("<iiii")  # length, request id, id of the request that is answered, kind of message
 OP_MSG = 2013
@@ -67,14 +69,15 @@ JudgeCommands = Callable[[Command], Fate]
 
 
 class Proxy:
-    """Relays 127.0.0.1 to a mongod's `port`, from a thread of its own; a context manager.
+    """Relays 127.0.0.1 to the mongod at `uri`, from a thread of its own; a context manager.
 
     Its methods are called from the test's thread and have taken effect when they return, for every message that
     comes after.
     """
 
-    def __init__(self, *, port: int) -> None:
-        self._target = port
+    def __init__(self, *, uri: str) -> None:
+        self._target_uri = uri
+        ((_, self._target),) = parse_uri(uri)["nodelist"]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._server: asyncio.Server | None = None
@@ -89,7 +92,12 @@ class Proxy:
     @property
     def uri(self) -> str:
         """Where a daemon connects."""
-        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+        return through(self._target_uri, self.port, options="directConnection=true")
+
+    @property
+    def direct_uri(self) -> str:
+        """Where a daemon connects that this network is not between."""
+        return through(self._target_uri, self._target, options="directConnection=true")
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+from addresses import through
 from arithmetic_model import Rates
 from explorer import CONTAINER, Explorer
 from faults.daemons import STORM, daemon_on
@@ -25,7 +26,7 @@ async def test_43_a_router_that_goes_away_tears_the_stream_once(
     cursors: dict[int, Router] = {}
     async with AsyncExitStack() as stack:
         routers = [await stack.enter_async_context(Router(port=mongod.port, cursors=cursors)) for _ in range(3)]
-        uri = "mongodb://" + ",".join(f"127.0.0.1:{router.port}" for router in routers)
+        uri = through(mongod.uri, *(router.port for router in routers))
         with daemon_on(uri, explorer, **STORM) as daemon:
             await asyncio.to_thread(ledger.settle)
             pools = [explorer.draft(Rates(cu=5.5 + number % 5), [CONTAINER]) for number in range(count)]

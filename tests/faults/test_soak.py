@@ -56,11 +56,10 @@ def test_25_in_a_soak_nothing_is_lost_early_or_leaked(
     seconds, seed = pytestconfig.getoption("soak_seconds"), chance.getrandbits(32)
     chance.seed(seed)
     name = explorer.database.name
-    direct_uri = "mongodb://{}:{}/?directConnection=true".format(*explorer.database.client.address)
     with (
         transactions_expiring(explorer.database.client, after_seconds=2),
         StallingDaemon(uri=network.uri, database_name=name, **SETTINGS) as watched,
-        Relief(uri=direct_uri, database_name=name, settings=SETTINGS) as other,
+        Relief(uri=network.direct_uri, database_name=name, settings=SETTINGS) as other,
         ThreadPoolExecutor(WALKERS + 1) as background,
     ):
         wait_for_stream(watched, 1)

@@ -252,7 +252,7 @@ class TestServing:
             with connect(server) as client:
                 parsed = client.admin.command("getCmdLineOpts")["parsed"]
         assert parsed["storage"]["wiredTiger"]["engineConfig"]["cacheSizeGB"] == 0.5
-        assert parsed["setParameter"] == {"diagnosticDataCollectionEnabled": "true"}
+        assert parsed["setParameter"]["diagnosticDataCollectionEnabled"] == "true"
         assert parsed["systemLog"]["quiet"] is True
 
 

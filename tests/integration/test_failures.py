@@ -1,15 +1,12 @@
 """What a real server answers, and what is told of it."""
 
-import base64
-import os
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
+from addresses import as_stranger, as_user
 from arithmetic_model import Document
 from pymongo import MongoClient, UpdateOne
 
-from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import StoreError, StoreRefusedError
 from pool_daemon.store.client import Database, Session, connect
 from pool_daemon.store.failures import translated
@@ -18,25 +15,12 @@ PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long 
 REMEDY = "run deploy/mongodb/create-user.js"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
-    """Run a server that asks for a password."""
-    folder = tmp_path_factory.mktemp("guarded")
-    key_file = folder / "key"
-    key_file.write_bytes(base64.b64encode(os.urandom(300)))
-    key_file.chmod(0o600)
-    async with EmbeddedMongod(folder=folder / "data", options=["--auth", f"--keyFile={key_file}"]) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def reader_uri(guarded: EmbeddedMongod) -> str:
-    """Where a user connects who may read and no more."""
-    with MongoClient[Document](guarded.uri) as stranger:
-        stranger.admin.command("createUser", "admin", pwd=PASSWORD, roles=["root"])
-    with MongoClient[Document](guarded.uri, username="admin", password=PASSWORD) as admin:
-        admin.t.command("createUser", "reader", pwd=PASSWORD, roles=["read"])
-    return guarded.uri.replace("//", f"//reader:{PASSWORD}@")
+@pytest.fixture
+def reader_uri(mongo: MongoClient[Document], mongo_uri: str, database_name: str) -> Iterator[str]:
+    """Where a user connects who may read that database and no more."""
+    mongo[database_name].command("createUser", "reader", pwd=PASSWORD, roles=["read"])
+    yield as_user(mongo_uri, "reader", PASSWORD, database=database_name)
+    mongo[database_name].command("dropUser", "reader")
 
 
 async def refusal(database: Database) -> str:
@@ -60,8 +44,8 @@ async def test_a_validator_is_named_as_the_cause(
     database.close()
 
 
-async def test_a_missing_privilege_is_named_without_the_command(reader_uri: str) -> None:
-    database = connect(uri=f"{reader_uri}&authSource=t", name="t")
+async def test_a_missing_privilege_is_named_without_the_command(reader_uri: str, database_name: str) -> None:
+    database = connect(uri=reader_uri, name=database_name)
     assert await refusal(database) == f"committing a batch: not authorized to update workqueue: {REMEDY}"
     refused = f"^reading: not authorized to read user: {REMEDY}$"
     with pytest.raises(StoreRefusedError, match=refused), translated("reading"):
@@ -70,14 +54,13 @@ async def test_a_missing_privilege_is_named_without_the_command(reader_uri: str)
 
 
 async def test_a_user_sought_in_the_wrong_place_is_a_question_of_authsource(reader_uri: str) -> None:
-    database = connect(uri=reader_uri, name="t")
+    database = connect(uri=reader_uri.partition("&authSource")[0], name="t")
     with pytest.raises(StoreRefusedError, match=r"Authentication failed: is authSource right\?$"):
         await database.ping()
     database.close()
 
 
-async def test_an_address_without_a_user_is_told_so(guarded: EmbeddedMongod, reader_uri: str) -> None:
-    assert reader_uri  # before there is any user, nobody needs one
-    database = connect(uri=guarded.uri, name="t")
+async def test_an_address_without_a_user_is_told_so(mongo_uri: str) -> None:
+    database = connect(uri=as_stranger(mongo_uri), name="t")
     assert "MongoDB requires authentication: name a user in database.uri" in await refusal(database)
     database.close()

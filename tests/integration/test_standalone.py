@@ -105,7 +105,7 @@ async def test_a_secondary_to_which_an_address_leads_directly_is_not_taken_for_a
     async with EmbeddedReplicaSet(folder=tmp_path) as members:
         primary = await members.primary()
         for member in members.members:
-            database = connect(uri=f"mongodb://127.0.0.1:{member.port}/?directConnection=true", name="t")
+            database = connect(uri=member.uri, name="t")
             if member is primary:
                 await database.ping()
             else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
+from addresses import through
 from arithmetic_model import Document
 from pymongo import MongoClient
 from replica_set import EmbeddedReplicaSet
@@ -30,9 +31,9 @@ async def routers(mongod: EmbeddedMongod) -> AsyncIterator[list[Router]]:
 
 
 @pytest_asyncio.fixture
-async def database(routers: list[Router], database_name: str) -> AsyncIterator[Database]:
-    hosts = ",".join(f"127.0.0.1:{router.port}" for router in routers)
-    database = connect(uri=f"mongodb://{hosts}", name=database_name, timeout_seconds=5)
+async def database(mongo_uri: str, routers: list[Router], database_name: str) -> AsyncIterator[Database]:
+    uri = through(mongo_uri, *(router.port for router in routers))
+    database = connect(uri=uri, name=database_name, timeout_seconds=5)
     yield database
     database.close()
 

@@ -24,8 +24,8 @@ class Embedded(Section):
     folder: UsablePath | None = Field(
         default=None,
         examples=["/var/lib/pool-daemon/mongodb"],
-        description="Folder that keeps its data across restarts. Without it, `mongod` in systemd's state "
-        "folder, else ~/.local/state/pool-daemon/mongod.",
+        description="Folder that keeps its data and its password, for its owner alone. Without it, "
+        "`mongod` in systemd's state folder, else ~/.local/state/pool-daemon/mongod.",
     )
     port: int = Field(
         default=0,
