@@ -18,5 +18,5 @@ class NoBrake:
     def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
         """Forget it."""
 
-    def passed(self) -> None:
+    def passed(self, *, complete: bool) -> None:
         """Forget it."""

@@ -149,6 +149,7 @@ class ExpiryPass:
         When one fails, those in flight are finished first. They are never cancelled: a transaction cut off in the
         middle would hold its pools until the server gives up.
         """
+        complete = False
         try:
             while self._goes_on():
                 await self._take_more()
@@ -158,10 +159,11 @@ class ExpiryPass:
                 elif self._running:
                     await self._wait(within_seconds=self._seconds_to_fresh())
                 elif not await self._isolate():
-                    return
+                    complete = True
+                    break
         finally:
             results = await asyncio.gather(*self._running, return_exceptions=True)
-            self._context.guards.brake.passed()
+            self._context.guards.brake.passed(complete=complete)
         for result in results:
             if isinstance(result, BaseException):
                 raise result

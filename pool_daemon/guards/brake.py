@@ -5,16 +5,21 @@ it when that end was past or within `notice_seconds`, or it is found overdue alt
 it (a start, a gap, a full scan beyond what earlier passes have settled). A pool whose end stood in the database for
 longer is never held, however many end with it. A standby follows the stream, too, so that a take-over in the middle of
 an ordinary mass expiry holds nothing. What was allowed once is not unexpected again: not when it is tried again, not
-when it leaves quarantine, not when it was released. A release is for what was held: a pool that is written again after
-it is judged anew.
+when it leaves quarantine, not when it was released; but a pool that is written after that is judged anew.
 
-**The limit.** The unexpected pools that have lost something lately or are in flight, and the new ones, are too many if
-they exceed both `min_pools`, for which each owner counts for a few at most, and `max_share` of the pools in use. Then
-the new ones are held, and nothing else. Pools whose end was near are counted apart, before the first of them is
-settled, so that a restored backup holds back nobody who buys for minutes. With those that are late anyhow what is held
-counts, too: while a backup waits for an operator, the rest of it does. They go at once while they are few; if they are
-more than `min_pools` they wait for a full scan that counts them, and for one that acts on the count: what a full scan
-finds waits in any case. So no ids are kept of what is held or waits, and memory stays flat.
+**The limit.** Unexpected pools are too many if those in flight, those that have lost something lately and the new ones
+together exceed both `min_pools`, for which each owner counts for a few at most, and `max_share` of the pools in use.
+Then the new ones are held, and nothing else.
+
+**The decision** is made on all new ones before the first of them is settled.
+
+- Ends that were *near* when they were written are known from the change stream, and counted as soon as they have come:
+  who buys for minutes waits for nobody.
+- What is *late* (written past its end, or found overdue) may come in pieces, so it waits for full scans. Each counts by
+  kind and owner what it leaves waiting; the next one holds all that is late, or lets go exactly what was counted. What
+  is held counts, too: while a backup waits for an operator, the rest of it does.
+
+Only those numbers are kept, and no ids of what is held or waits, so that memory stays flat.
 
 **What customers can do.** One owner never makes any pool be held, neither those of others nor his own. Somebody with
 more than `min_pools / per_owner` identities (21 by default, and as many pools as exceed the share: a hundred identities
@@ -24,7 +29,8 @@ status` shows that: it groups what is held by owner, with pools and workloads, a
 """
 
 import asyncio
-from collections import Counter
+import math
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -32,18 +38,16 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
-from pool_daemon.guards.held_pools import Gate, HeldPools
-from pool_daemon.guards.unexpected import Census, Kind, Lost, Notes, counted, pools_of
+from pool_daemon.guards.gate import Gate
+from pool_daemon.guards.held_pools import HeldPools
+from pool_daemon.guards.unexpected import Census, Kind, Notes, UnexpectedExpirations, measure
 from pool_daemon.settings import sections
-from pool_daemon.store.holds import State
-from pool_daemon.store.impact import ImpactReader
+from pool_daemon.store.holds import Hold, State
+from pool_daemon.store.impact import AffectedPool, ImpactReader
 from pool_daemon.store.pools import DuePool
 
 LOOK_SECONDS: Final = 2.0
 """How soon an operator's release is noticed; while nothing is held nothing is read."""
-
-MOST_ALLOWED: Final = 10_000
-"""Pools that were allowed and not settled, remembered so that their next try is not unexpected."""
 
 LATE: Final = (Kind.PAST, Kind.OVERDUE)
 
@@ -53,29 +57,22 @@ log = structlog.get_logger("pool_daemon.brake")
 class Brake:
     """Decides which due pools may be settled, batch by batch.
 
-    `notes` are to be told what other writers do. In a dry run what would be held is said, and nothing written.
+    `notes` are to be told what other writers do. In a dry run what would be held is said, and nothing written. One pass
+    runs at a time. When it begins it is decided why pools of a kind are held (`_reasons`) and which late ones may go
+    (`_cleared`); `_waiting` is what it leaves waiting, for the next pass to judge.
     """
 
     def __init__(self, *, held: HeldPools, impact: ImpactReader, settings: sections.Brake, clock: Clock) -> None:
+        self.notes = Notes(settings)
         self._held = held
         self._impact = impact
         self._settings = settings
-        self._clock = clock
-        self.notes = Notes(settings)
-        self._lost = Lost()
-        self._in_flight: dict[int, tuple[Kind, int] | None] = {}
-        self._allowed: dict[int, None] = {}
-        self._passing = False
-        self._since = 0
-        self._watermark: int | None = None
-        self._near_reason: str | None = None
-        self._near_judged = 0
-        self._past_waiting = 0
-        self._late_reason: str | None = None
-        self._budget = 0
-        self._counting: Census | None = None
-        self._counted: Census | None = None
-        self._waiting = False
+        self._expirations = UnexpectedExpirations(clock)
+        self._in_pass = False
+        self._reasons: dict[Kind, str | None] = dict.fromkeys(Kind)
+        self._cleared = Census()
+        self._waiting = Census()
+        self._scan_wanted = False
 
     async def inspect(self, after: int | None, now: int) -> None:
         """Decide what to hold in a pass over the unix seconds (after, now], a full scan if `after` is None.
@@ -85,63 +82,47 @@ class Brake:
         """
         if not self._settings.enabled:
             return
-        if not self._passing:
-            await self._begin(after, now)
-        near, self._past_waiting = self.notes.due(now)
-        await self._judge_ends(near, now)
+        if not self._in_pass:
+            await self._judge_late(after, now)
+        if self._reasons[Kind.NEAR] is None:
+            self._reasons[Kind.NEAR] = await self._judge_near(now)
+        self._in_pass = True
 
     async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
         """Return the pools that may be settled as of the unix second `now`; they are in flight then.
 
-        No query while nothing is held, and no more is unexpected than a few. Raises StoreUnavailableError or
-        StoreRefusedError.
+        No query while nothing is held, and nothing is late. Raises StoreUnavailableError or StoreRefusedError.
         """
         if not self._settings.enabled:
             return list(pools)
         holds = await self._held.of(pools)
         allowed: list[DuePool] = []
-        unexpected: dict[Kind, list[DuePool]] = {kind: [] for kind in Kind}
+        doubtful: list[tuple[DuePool, Kind]] = []
         for pool in pools:
             hold = holds.get(pool.pool_id)
             if hold is not None and hold.state is State.HELD:
                 self.notes.forget(pool.pool_id)
                 continue
-            kind = self._kind(pool, full_scan=full_scan)
-            released = hold is not None and not self.notes.written_after(pool.pool_id, hold.held_at)
-            if kind is None or released or pool.pool_id in self._in_flight:
-                allowed += self._allow([pool])
+            kind = self._kind(pool, hold, full_scan=full_scan)
+            if kind is None or (kind is Kind.NEAR and self._reasons[kind] is None):
+                allowed.append(self._allow(pool, kind))
             else:
-                unexpected[kind].append(pool)
-        allowed += await self._judge_near(unexpected[Kind.NEAR], now)
-        for kind in LATE:
-            allowed += await self._judge_late(unexpected[kind], kind, now, full_scan=full_scan)
-        return allowed
+                doubtful.append((pool, kind))
+        return allowed + await self._filter_doubtful(doubtful, now, full_scan=full_scan)
 
     def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
         """Note that some pools are in flight no more, and which pools have lost something."""
         del now
-        for pool_id in lost:
-            unexpected = self._in_flight.get(pool_id)
-            if unexpected is not None:
-                self._lost.add(*unexpected, at=self._clock.monotonic())
-                self._in_flight[pool_id] = None
-        for pool_id in pool_ids:
-            self._in_flight.pop(pool_id, None)
-            self._allowed.pop(pool_id, None)
+        self._expirations.settled(pool_ids, lost=lost)
 
-    def passed(self) -> None:
-        """Note that a pass is over: nothing is in flight; what failed may be tried again."""
-        for pool_id in self._in_flight:
-            self._allowed[pool_id] = None
-        while len(self._allowed) > MOST_ALLOWED:
-            del self._allowed[next(iter(self._allowed))]
-        self._in_flight.clear()
-        self._passing = False
+    def passed(self, *, complete: bool) -> None:
+        """Note that a pass is over; what one has counted that is not `complete` says nothing."""
+        self._in_pass = False
         self._held.log()
-        if self._counting:
-            self._counted = self._counting
-        if self._waiting:
-            self._waiting = False
+        if not complete:
+            self._waiting.clear()
+        if self._scan_wanted:
+            self._scan_wanted = False
             self._held.queue.look_at_everything()
 
     async def run(self, gate: Gate) -> None:
@@ -154,107 +135,84 @@ class Brake:
                 log.debug("holds_read_failed", reason=str(error))
 
     async def look(self, gate: Gate) -> None:
-        """Notice what was released, and forget holds that stand no more; no query while nothing is held.
+        """Notice what was released, and forget holds that stand no more; with the brake off, nothing is held.
 
-        With the gate closed all of that is left alone, and only how much there is of it is told. Raises
-        StoreUnavailableError or StoreRefusedError.
+        Raises StoreUnavailableError or StoreRefusedError.
         """
         if self._settings.enabled:
             await self._held.look(gate)
         else:
             self._held.let_go()
 
-    async def _begin(self, after: int | None, now: int) -> None:
-        """Begin a pass; a full scan acts on the count of the one before, or counts what is overdue."""
-        self._since = now + 1 if self.notes.since is None else self.notes.since
-        self._budget, self._counting, found = 0, None, None
+    async def _judge_late(self, after: int | None, now: int) -> None:
+        """Judge what the last full scan has left waiting: it is held now, or may go."""
+        self._cleared, self._waiting = self._waiting, Census()
         if after is None:
             await self._held.refresh()
-            found, self._counted = self._counted, None
-        elif not self._held.dry_run:  # which changes nothing, so that every full scan finds the same again
-            self._watermark = after
-        census = self._unexpected(*LATE) + (found or Census())
-        self._late_reason = await self._excess(census, now, held=self._held.count)
-        if found is not None:
-            self._budget = found.total()
-        elif after is None and self._late_reason is None:
-            self._counting = Census()
-        self._passing = True
+        elif not self._held.dry_run:  # which settles nothing, so that every full scan finds the same again
+            self.notes.settled_through = after
+        reason = await self._excess(self._expirations.census(*LATE) + self._cleared, now, held=self._held.count)
+        self._reasons = {Kind.NEAR: None, Kind.PAST: reason, Kind.OVERDUE: reason}
 
-    def _kind(self, pool: DuePool, *, full_scan: bool) -> Kind | None:
-        """Return why a pool that is due is unexpected; None if it is not."""
-        kind = self.notes.kind(pool)
-        if kind is not None:
-            return kind
-        if pool.pool_id in self._allowed or (pool.synced and not full_scan):
-            return None  # tried again; or another of its resources has run out
-        passed_over = self._watermark is not None and pool.empty_at <= self._watermark
-        return Kind.OVERDUE if passed_over or pool.empty_at < self._since else None
-
-    def _unexpected(self, *kinds: Kind) -> Census:
-        """Return the unexpected pools of some kinds that have lost something lately, or are in flight."""
-        in_flight = Counter(unexpected for unexpected in self._in_flight.values() if unexpected is not None)
-        found = self._lost.census(self._clock.monotonic()) + in_flight
-        return Census({key: number for key, number in found.items() if key[0] in kinds})
-
-    async def _judge_ends(self, near: Sequence[int], now: int) -> None:
-        """Count the pools that were written near their end, which has come; anew once they are notably more."""
-        census = self._unexpected(Kind.NEAR)
-        number, few = len(near) + census.total(), self._settings.min_pools
-        if number <= few:
-            self._near_reason, self._near_judged = None, 0
-        elif number > self._near_judged + few * bool(self._near_judged):
-            owners = await self._impact.owners(near, now=now)
-            census.update({(Kind.NEAR, each): owners[each] for each in owners})
-            self._near_reason = await self._excess(census, now)
-            self._near_judged = number
+    async def _judge_near(self, now: int) -> str | None:
+        """Return the reason to hold the pools that were written near their end, which has come; None if they go."""
+        near, census = self.notes.near(now), self._expirations.census(Kind.NEAR)
+        if len(near) + census.total() <= self._settings.min_pools:
+            return None
+        owners = await self._impact.owners(near, now=now)
+        census.update({(Kind.NEAR, owner): number for owner, number in owners.items()})
+        return await self._excess(census, now)
 
     async def _excess(self, census: Census, now: int, *, held: int = 0) -> str | None:
         """Return the reason to hold the new ones of some unexpected pools; None if they are not too many."""
-        if counted(census, self._settings) + held <= self._settings.min_pools:
+        number, pools = (each + held for each in measure(census, self._settings))
+        if number <= self._settings.min_pools:
             return None
-        pools = pools_of(census, self._settings) + held
-        share = pools / (pools + await self._impact.count_lasting(now=now))
-        if share <= self._settings.max_share:
+        share = self._settings.max_share
+        enough = math.ceil(pools * (1 - share) / max(share, 1e-6))
+        in_use = pools + await self._impact.count_lasting(now=now, most=enough)
+        if pools <= share * in_use:
             return None
-        return f"{pools} pools, {share:.0%} of those in use, ended unexpectedly"
+        return f"{pools} pools, {pools / in_use:.0%} of those in use, ended unexpectedly"
 
-    async def _judge_near(self, pools: Sequence[DuePool], now: int) -> list[DuePool]:
-        if self._near_reason is None:
-            return self._allow(pools, Kind.NEAR)
-        return await self._hold(pools, self._near_reason, now)
+    def _kind(self, pool: DuePool, hold: Hold | None, *, full_scan: bool) -> Kind | None:
+        """Return why a pool that is due is unexpected; None if it is not, or was allowed or released before."""
+        if hold is not None and not self.notes.written_after(pool.pool_id, hold.held_at):
+            return None
+        kind = self.notes.kind_of_written(pool)
+        if kind is not None:
+            return kind
+        if self._expirations.is_allowed(pool.pool_id) or (pool.synced and not full_scan):
+            return None  # tried again; or another of its resources has run out
+        return self.notes.kind_of_overdue(pool)
 
-    async def _judge_late(self, pools: Sequence[DuePool], kind: Kind, now: int, *, full_scan: bool) -> list[DuePool]:
-        """Allow pools that are overdue while they are few or counted, hold them if they are too many, else wait."""
-        if not pools:
-            return []
-        if self._late_reason is not None:
-            return await self._hold(pools, self._late_reason, now)
-        if not full_scan:
-            taken = counted(self._unexpected(*LATE), self._settings) + self._held.count + self._budget
-            room = self._settings.min_pools - taken
-            if max(len(pools), self._past_waiting) <= room:
-                return self._allow(pools, kind)
-            self._waiting = True
-            return []
-        affected = {pool.pool_id for pool in await self._impact.of([pool.pool_id for pool in pools], now=now)}
-        losing = [pool for pool in pools if pool.pool_id in affected]
-        going, waiting = losing[: self._budget], losing[self._budget :]
-        self._budget -= len(going)
-        self._waiting = self._waiting or bool(waiting)
-        if self._counting is not None:
-            self._counting += Counter((kind, pool.owner or 0) for pool in waiting)
-        return [*self._allow(going, kind), *self._allow([pool for pool in pools if pool.pool_id not in affected])]
+    async def _filter_doubtful(
+        self, doubtful: Sequence[tuple[DuePool, Kind]], now: int, *, full_scan: bool
+    ) -> list[DuePool]:
+        """Allow what loses nothing or is cleared; hold the others of a kind that is too many, or leave them waiting."""
+        impact = await self._impact.of([pool.pool_id for pool, _ in doubtful], now=now)
+        allowed: list[DuePool] = []
+        held: dict[str, list[AffectedPool]] = defaultdict(list)
+        for pool, kind in doubtful:
+            key, reason = (kind, pool.owner or 0), self._reasons[kind]
+            if pool.pool_id not in impact:
+                allowed.append(self._allow(pool))
+            elif reason is not None:
+                held[reason].append(impact[pool.pool_id])
+            elif self._cleared[key] > 0:
+                self._cleared[key] -= 1
+                allowed.append(self._allow(pool, kind))
+            else:
+                self._scan_wanted = True
+                self._waiting[key] += full_scan
+        for reason, pools in held.items():
+            await self._held.hold(pools, reason, now)
+            pool_ids = [each.pool_id for each in pools]
+            self._expirations.settled(pool_ids)
+            self.notes.forget(*pool_ids)
+        return allowed
 
-    def _allow(self, pools: Sequence[DuePool], kind: Kind | None = None) -> list[DuePool]:
-        for pool in pools:
-            self._in_flight.setdefault(pool.pool_id, None if kind is None else (kind, pool.owner or 0))
-            self.notes.forget(pool.pool_id)
-        return list(pools)
-
-    async def _hold(self, pools: Sequence[DuePool], reason: str, now: int) -> list[DuePool]:
-        """Hold the pools that would lose something; return the others."""
-        held = await self._held.hold([pool.pool_id for pool in pools], reason, now)
-        for pool_id in held:
-            self.notes.forget(pool_id)
-        return self._allow([pool for pool in pools if pool.pool_id not in held])
+    def _allow(self, pool: DuePool, kind: Kind | None = None) -> DuePool:
+        self._expirations.mark_in_flight(pool.pool_id, None if kind is None else (kind, pool.owner or 0))
+        self.notes.forget(pool.pool_id)
+        return pool

@@ -21,8 +21,8 @@ class PoolBrake(Protocol):
     def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
         """Note that some pools are in flight no more, and which pools have lost something."""
 
-    def passed(self) -> None:
-        """Note that a pass is over: nothing is in flight."""
+    def passed(self, *, complete: bool) -> None:
+        """Note that a pass is over; `complete` says whether it has met everything that was due."""
 
 
 @dataclass(frozen=True, slots=True)

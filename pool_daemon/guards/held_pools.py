@@ -8,8 +8,9 @@ from typing import Final, Protocol
 import structlog
 
 from pool_daemon.clock import Clock
+from pool_daemon.guards.gate import Gate
 from pool_daemon.store.holds import FIRST, Hold, HoldStore, State
-from pool_daemon.store.impact import ImpactReader
+from pool_daemon.store.impact import AffectedPool, ImpactReader
 from pool_daemon.store.pools import DuePool, PoolStore
 
 PAGE: Final = 2000
@@ -21,13 +22,6 @@ TELL_SECONDS: Final = 30.0
 REMEDY: Final = "look at `pool-daemon brake status`, then `pool-daemon brake release`"
 
 log = structlog.get_logger("pool_daemon.brake")
-
-
-class Gate(Protocol):
-    """What says whether this daemon acts."""
-
-    def closed_by(self) -> str | None:
-        """Return what closes the gate at this moment; None while it is open."""
 
 
 class BrakeObserver(Protocol):
@@ -51,7 +45,7 @@ class Queue(Protocol):
 
 
 class HeldPools:
-    """Holds pools, `count` of them as far as is known, and looks after them page by page.
+    """Holds pools, `count` of them as far as is known, and reviews them page by page.
 
     Nothing is kept in memory of a single one. Every method that is awaited raises StoreUnavailableError or
     StoreRefusedError.
@@ -75,7 +69,7 @@ class HeldPools:
         self.queue = queue
         self.dry_run = holds.dry_run
         self.count = 0
-        self._any = True  # until the database says that it is not so
+        self._any = True  # held or released, until the database says that there is none
         self._walks = dict.fromkeys(State, FIRST)
         self._untold: Counter[str] = Counter()
         self._reason = ""
@@ -85,35 +79,32 @@ class HeldPools:
         """Return, by id, the holds that concern some pools that are due; no query while there are none at all."""
         return await self._holds.of(pools) if self._any and pools else {}
 
-    async def hold(self, pool_ids: Sequence[int], reason: str, now: int) -> set[int]:
-        """Hold those of the pools that would lose something at the unix second `now`; return their ids."""
-        affected = await self._impact.of(pool_ids, now=now) if pool_ids else []
-        await self._holds.hold(affected, reason=reason, at=now)
-        if affected:
-            self._any = True
-            self.count += len(affected)
-            self._untold += Counter(pools=len(affected), workloads=sum(pool.workloads for pool in affected))
-            self._reason = reason
-            self._tell()
-        return {pool.pool_id for pool in affected}
-
-    async def look(self, gate: Gate) -> None:
-        """Notice what was released, and drop holds that stand no more; leave all that alone with the gate closed."""
-        if self._any:
-            for state in State:
-                await self._review(state, gate)
-            await self.refresh()
-        self.log()
+    async def hold(self, pools: Sequence[AffectedPool], reason: str, now: int) -> None:
+        """Hold pools as of the unix second `now`, in one write."""
+        await self._holds.hold(pools, reason=reason, at=now)
+        self._any = True
+        self.count += len(pools)
+        self._untold.update(pools=len(pools), workloads=sum(pool.workloads for pool in pools))
+        self._reason = reason
+        self._tell()
 
     async def refresh(self) -> None:
-        """Learn how many pools are held, by this daemon or another, and whether anything is left to look after."""
-        if not self._any and not self.dry_run:
-            return
+        """Learn how many pools are held, by this daemon or another."""
         before = self.count
         held, released = [await self._holds.count(state) for state in State]
         if before == self.count:  # else something was held meanwhile
             self.count, self._any = held, bool(held or released)
         self._tell()
+
+    async def look(self, gate: Gate) -> None:
+        """Have what was released settled, and drop holds that stand no more; no query while there are none.
+
+        With the gate closed all of that is left alone, and only how much there is of it is told.
+        """
+        if self._any:
+            await self._review(gate)
+            await self.refresh()
+        self.log()
 
     def let_go(self) -> None:
         """Tell that nothing is held back: the brake is off."""
@@ -128,21 +119,26 @@ class HeldPools:
             self._untold.clear()
             self._told_at = now
 
-    async def _review(self, state: State, gate: Gate) -> None:
-        """Drop those holds of the next page that hold nothing any more, and have what was released settled."""
+    async def _review(self, gate: Gate) -> None:
+        """Review the next page of holds in each state."""
         now = math.floor(self._clock.now())
-        # The gate speaks of this very reading. By a wrong one nothing released may be due, and all would be dropped.
+        # The gate speaks of this very reading. By a wrong one nothing held may be due, and all would be dropped.
         if gate.closed_by() is not None:
             return
-        page = await self._holds.page(behind=self._walks[state], state=state, limit=PAGE)
-        self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
-        due = {pool.pool_id: pool for pool in await self._pools.due_among([hold.pool_id for hold in page], until=now)}
-        still = {hold.pool_id for hold in page if hold.pool_id in due and hold.concerns(due[hold.pool_id])}
-        if state is State.RELEASED and still:
-            still = {pool.pool_id for pool in await self._impact.of(sorted(still), now=now)}
-            log.info("brake_released", pools=len(still))
-            self.queue.try_again(dict.fromkeys(still, now))
-        await self._holds.drop(hold for hold in page if hold.pool_id not in still)
+        holds: list[Hold] = []
+        for state in State:
+            page = await self._holds.page(behind=self._walks[state], state=state, limit=PAGE)
+            self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
+            holds += page
+        due = {pool.pool_id: pool for pool in await self._pools.due_among([hold.pool_id for hold in holds], until=now)}
+        stands = {hold for hold in holds if hold.pool_id in due and hold.concerns(due[hold.pool_id])}
+        released = {hold for hold in stands if hold.state is State.RELEASED}
+        going = await self._impact.of([hold.pool_id for hold in released], now=now)
+        if going:
+            log.info("brake_released", pools=len(going))
+            self.queue.try_again(dict.fromkeys(going, now))
+        done = {hold for hold in released if hold.pool_id not in going}
+        await self._holds.drop(hold for hold in holds if hold not in stands or hold in done)
 
     def _tell(self) -> None:
         if self.count:

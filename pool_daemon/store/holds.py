@@ -1,18 +1,19 @@
 """The pools that the brake holds: kept in the database, so that no restart lets them go and an operator can."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from bson import Int64
-from pymongo import DeleteOne, UpdateOne
+from pymongo import DeleteOne, ReplaceOne
 
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.arithmetic import EARLIEST
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.client import Collection, Database
+from pool_daemon.store.client import Collection as MongoCollection
+from pool_daemon.store.client import Database
 from pool_daemon.store.failures import translated
 from pool_daemon.store.impact import AffectedPool
 from pool_daemon.store.pools import DuePool
@@ -24,8 +25,6 @@ FIRST: Final = EARLIEST
 
 BATCH: Final = 1000
 """Documents a round trip."""
-
-Query = Mapping[str, Any]
 
 
 class State(StrEnum):
@@ -78,7 +77,7 @@ class HoldStore:
     """
 
     def __init__(self, *, database: Database, identity: str, dry_run: bool = False) -> None:
-        self._holds: Collection = database.collection(BRAKE)
+        self._holds: MongoCollection = database.collection(BRAKE)
         self._identity = identity
         self.dry_run = dry_run
 
@@ -106,12 +105,10 @@ class HoldStore:
         self, *, behind: int = FIRST, state: State | None = None, owner: int | None = None, limit: int = BATCH
     ) -> list[Hold]:
         """Return the next holds behind a pool's id, in the order of the ids; of one state or owner, or all."""
-        query: dict[str, Any] = {"_id": {"$gt": Int64(behind)}}
-        query |= {} if state is None else {"state": state}
-        query |= {} if owner is None else {"owner": owner}
+        wanted = {"state": state, "owner": owner}
+        query = {"_id": {"$gt": Int64(behind)}} | {name: each for name, each in wanted.items() if each is not None}
         with translated("reading holds"):
-            documents = await self._holds.find(query, sort=[("_id", 1)], limit=limit).to_list(limit)
-        return _readable(documents)
+            return _readable(await self._holds.find(query, sort=[("_id", 1)], limit=limit).to_list(limit))
 
     async def all(self, *, state: State | None = None, owner: int | None = None) -> AsyncGenerator[list[Hold], None]:
         """Stream the holds by id, in pages."""
@@ -120,40 +117,32 @@ class HoldStore:
             yield page
             behind = page[-1].pool_id
 
-    async def of(self, pools: Sequence[DuePool]) -> dict[int, Hold]:
+    async def of(self, pools: Iterable[DuePool]) -> dict[int, Hold]:
         """Return, by id, the holds that still concern some pools that are due."""
         by_id = {pool.pool_id: pool for pool in pools}
         with translated("reading holds"):
-            documents = await self._holds.find(_ids(by_id)).to_list(None)
-        return {hold.pool_id: hold for hold in _readable(documents) if hold.concerns(by_id[hold.pool_id])}
+            holds = _readable(await self._holds.find(_ids(by_id)).to_list(None))
+        return {hold.pool_id: hold for hold in holds if hold.concerns(by_id[hold.pool_id])}
 
-    async def hold(self, pools: Sequence[AffectedPool], *, reason: str, at: int) -> None:
-        """Hold pools, whatever was there of them: a release is for what was held before, not for what is held now."""
+    async def hold(self, pools: Collection[AffectedPool], *, reason: str, at: int) -> None:
+        """Hold pools in one write. It replaces a release, which was for what was held before."""
         if not pools or self.dry_run:
             return
-        held = {
-            "state": State.HELD,
-            "reason": reason,
-            "held_at": datetime.fromtimestamp(at, UTC),
-            "by": self._identity,
-        }
-        ends = [
-            UpdateOne(
+        held = {"state": State.HELD, "reason": reason, "held_at": datetime.fromtimestamp(at, UTC), "by": self._identity}
+        writes = [
+            ReplaceOne(
                 {"_id": Int64(pool.pool_id)},
-                {
-                    "$set": held | {"empty_at": Int64(pool.empty_at), "owner": pool.owner, "workloads": pool.workloads},
-                    "$unset": {"released_at": "", "released_by": ""},
-                },
+                held | {"empty_at": Int64(pool.empty_at), "owner": pool.owner, "workloads": pool.workloads},
                 upsert=True,
             )
             for pool in pools
         ]
         with translated("holding pools"):
-            await self._holds.bulk_write(ends, ordered=False)
+            await self._holds.bulk_write(writes, ordered=False)
 
     async def release(self, pool_ids: Sequence[int], *, at: float) -> list[int]:
         """Release those of the pools that are held, and return them."""
-        held: Query = {**_ids(pool_ids), "state": State.HELD}
+        held = {**_ids(pool_ids), "state": State.HELD}
         released = {
             "state": State.RELEASED,
             "released_at": datetime.fromtimestamp(at, UTC),
@@ -179,27 +168,29 @@ def _ids(pool_ids: Iterable[int]) -> dict[str, Any]:
     return {"_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}}
 
 
-def _state(document: Query) -> State:
+def _state(document: Mapping[str, Any]) -> State:
     return State.RELEASED if document.get("state") == State.RELEASED else State.HELD
 
 
-def _readable(documents: Iterable[Query]) -> list[Hold]:
-    return [hold for document in documents if (hold := _hold(document)) is not None]
-
-
-def _hold(document: Query) -> Hold | None:
-    """Read a hold; a document that makes no sense holds nothing."""
-    held_at, owner, workloads = (document.get(name) for name in ("held_at", "owner", "workloads"))
-    try:
-        return Hold(
-            pool_id=fields.whole(document, "_id", UnreadableDocumentError),
-            state=_state(document),
-            reason=str(document.get("reason")),
-            empty_at=fields.whole(document, "empty_at", UnreadableDocumentError),
-            held_at=int(held_at.timestamp()) if isinstance(held_at, datetime) else 0,
-            by=str(document.get("by")),
-            owner=owner if isinstance(owner, int) else None,
-            workloads=workloads if isinstance(workloads, int) else 0,
+def _readable(documents: Iterable[Mapping[str, Any]]) -> list[Hold]:
+    """Read holds; a document that makes no sense holds nothing."""
+    holds = []
+    for document in documents:
+        held_at, owner, workloads = (document.get(name) for name in ("held_at", "owner", "workloads"))
+        try:
+            pool_id, empty_at = (fields.whole(document, name, UnreadableDocumentError) for name in ("_id", "empty_at"))
+        except UnreadableDocumentError:
+            continue
+        holds.append(
+            Hold(
+                pool_id=pool_id,
+                state=_state(document),
+                reason=str(document.get("reason")),
+                empty_at=empty_at,
+                held_at=int(held_at.timestamp()) if isinstance(held_at, datetime) else 0,
+                by=str(document.get("by")),
+                owner=owner if isinstance(owner, int) else None,
+                workloads=workloads if isinstance(workloads, int) else 0,
+            )
         )
-    except UnreadableDocumentError:
-        return None
+    return holds

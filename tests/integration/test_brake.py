@@ -24,6 +24,8 @@ from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import sections
+from pool_daemon.store import impact
+from pool_daemon.store.cases import Limits
 from pool_daemon.store.client import connect
 from pool_daemon.store.holds import HoldStore
 from pool_daemon.store.impact import ImpactReader
@@ -83,10 +85,10 @@ class Scene:
         self.told = Told()
         self.queue = WorkQueue()
         self.holds = HoldStore(database=self.database, identity="me", dry_run=dry_run)
-        impact = ImpactReader(database=self.database)
+        self.impact = ImpactReader(database=self.database)
         self.held_pools = HeldPools(
             holds=self.holds,
-            impact=impact,
+            impact=self.impact,
             pools=PoolStore(database=self.database),
             clock=self.clock,
             observer=self.told,
@@ -94,7 +96,7 @@ class Scene:
         )
         self.brake = Brake(
             held=self.held_pools,
-            impact=impact,
+            impact=self.impact,
             settings=sections.Brake(**{"max_share": 0.2, "min_pools": FEW, "per_owner": 2, **settings}),
             clock=self.clock,
         )
@@ -288,6 +290,36 @@ async def test_what_the_stream_tells_takes_no_room_that_a_full_scan_has_counted_
     assert len(scene.held()) == len(counted) + len(told) - gone
 
 
+async def test_what_turns_up_behind_what_was_settled_is_a_restore_even_of_one_owner(scene: Scene) -> None:
+    """A full scan meets it before the stream tells of it; he cannot have arranged that."""
+    await scene.run_pass()
+    pools = scene.buy(10 * FEW, owners=[7] * 10 * FEW)
+    assert await scene.full_scan() == 0
+    assert scene.held() == set(ids(pools))
+
+
+async def test_a_count_that_was_cut_short_lets_nothing_go(scene: Scene) -> None:
+    pools = scene.buy(FEW)
+    due = await PoolStore(database=scene.database).due_among(ids(pools), until=scene.now)
+    scene.start()
+    allowed = []
+    for complete in (False, True, True):
+        await scene.brake.inspect(None, scene.now)
+        allowed.append(len(await scene.brake.filter_allowed(due, now=scene.now, full_scan=True)))
+        scene.brake.passed(complete=complete)
+    assert allowed == [0, 0, len(pools)]
+
+
+async def test_what_was_counted_as_overdue_does_not_go_as_written_past_its_end(scene: Scene) -> None:
+    """The stream tells of a restore after a full scan has counted it as what one owner has let end."""
+    pools = scene.buy(10 * FEW, owners=[7] * 10 * FEW)
+    scene.start()
+    await scene.run_pass()
+    scene.write(pools)
+    assert await scene.run_passes() == 0
+    assert scene.held() == set(ids(pools))
+
+
 async def test_a_restore_of_the_workloads_alone_is_one_too(scene: Scene) -> None:
     pools = scene.buy(10 * FEW, ended_ago=-5)
     scene.clock.pass_time(10)
@@ -308,6 +340,36 @@ async def test_a_bulk_edit_that_brings_many_ends_forward_is_held_before_the_firs
     scene.clock.pass_time(60)
     assert await scene.run_passes() == 0
     assert scene.held() == set(ids(pools))
+
+
+async def test_the_last_of_a_bulk_edit_is_held_though_they_alone_would_be_few(scene: Scene) -> None:
+    pools = scene.buy(2 * FEW, ended_ago=-30)
+    scene.write(pools)
+    scene.clock.pass_time(30)
+    due = await PoolStore(database=scene.database).due_among(ids(pools), until=scene.now)
+    for seconds, batch in enumerate((due[:FEW], due[FEW:])):
+        await scene.brake.inspect(scene.now + seconds - 1, scene.now + seconds)
+        assert await scene.brake.filter_allowed(batch, now=scene.now, full_scan=False) == []
+    assert scene.held() == set(ids(pools))
+
+
+async def test_pools_that_are_written_when_their_workloads_are_gone_make_no_others_be_held(scene: Scene) -> None:
+    """After a mass expiry the explorer takes the workloads out of the pools one after the other."""
+    emptied = scene.buy(10 * FEW, CONTAINER, CONTAINER, ended_ago=0, next_action=4)
+    purchases = scene.buy(FEW, ended_ago=0)
+    scene.write([*emptied, *purchases])
+    assert await scene.run_passes() == len(purchases)
+    assert scene.held() == set()
+
+
+async def test_a_hold_says_how_many_workloads_go_however_many_portions_they_are_read_in(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(impact, "PORTION", Limits(workloads=2, size=1))
+    pools = scene.buy(FEW + 1, *[CONTAINER] * 5, VOLUME)
+    scene.start()
+    assert await scene.run_passes() == 0
+    assert [document["workloads"] for document in scene.documents.find()] == [5] * len(pools)
 
 
 async def test_one_owner_has_nothing_held_whatever_he_does(scene: Scene) -> None:
@@ -363,6 +425,17 @@ async def test_what_is_held_is_held_after_a_restart_and_by_a_daemon_that_takes_o
     scene.start()
     assert await scene.run_passes() == 0
     assert scene.held() == set(ids(pools))
+    assert scene.held_pools.count == len(pools)
+
+
+async def test_a_daemon_that_stood_by_knows_what_the_leader_has_held(scene: Scene) -> None:
+    """So few that they would go, if they were found overdue."""
+    await scene.brake.look(scene.gate)
+    pools = scene.buy(FEW // 2)
+    affected = await scene.impact.of(ids(pools), now=scene.now)
+    leader = HoldStore(database=scene.database, identity="the leader")
+    await leader.hold(affected.values(), reason="a backup", at=scene.now)
+    assert await scene.full_scan() == 0
     assert scene.held_pools.count == len(pools)
 
 

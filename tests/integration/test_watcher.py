@@ -136,7 +136,7 @@ async def test_every_write_that_gives_a_pool_a_near_or_past_end_is_noted_and_sin
     ends = {pool.pool_id: pool.empty_at for pool in (past, near, far)} | {restored.pool_id: int(time.time()) - 7200}
 
     def noted() -> list[Kind | None]:
-        return [watched.notes.kind(DuePool(pool_id, empty_at=end)) for pool_id, end in ends.items()]
+        return [watched.notes.kind_of_written(DuePool(pool_id, empty_at=end)) for pool_id, end in ends.items()]
 
     await until(lambda: noted() == [Kind.PAST, Kind.NEAR, None, Kind.PAST], "the writes to be noted")
     assert watched.notes.since == began_at

@@ -1,9 +1,10 @@
 """Which pools are unexpected by what was written, how they are counted by owner, and for how long."""
 
 import pytest
+from virtual_clock import VirtualClock
 
 from pool_daemon.guards import unexpected
-from pool_daemon.guards.unexpected import Census, Kind, Lost, Notes, counted, pools_of
+from pool_daemon.guards.unexpected import Census, Kind, Notes, UnexpectedExpirations, measure
 from pool_daemon.settings import sections
 from pool_daemon.store.pools import DuePool
 
@@ -18,7 +19,7 @@ def notes() -> Notes:
 
 
 def kind_of(notes: Notes, empty_at: int, *, pool_id: int = 1) -> Kind | None:
-    return notes.kind(DuePool(pool_id, empty_at=empty_at))
+    return notes.kind_of_written(DuePool(pool_id, empty_at=empty_at))
 
 
 @pytest.mark.parametrize(
@@ -50,11 +51,11 @@ def test_a_pool_that_is_topped_up_or_judged_is_forgotten(notes: Notes) -> None:
     assert kind_of(notes, NOW) is kind_of(notes, NOW, pool_id=2) is None
 
 
-def test_pools_that_end_near_their_write_are_due_then_and_those_written_past_it_at_once(notes: Notes) -> None:
+def test_pools_that_end_near_their_write_are_counted_once_that_end_has_come(notes: Notes) -> None:
     notes.note_write(1, NOW + 30, NOW)
     notes.note_write(2, NOW - 3600, NOW)
-    assert notes.due(NOW + 29) == ([], 1)
-    assert notes.due(NOW + 30) == ([1], 1)
+    assert notes.near(NOW + 29) == []
+    assert notes.near(NOW + 30) == [1]
 
 
 def test_beyond_the_bound_the_oldest_is_forgotten_and_what_ended_by_then_counts_as_unknown(
@@ -96,21 +97,103 @@ def test_the_stream_counts_as_followed_since_it_was_last_opened_anew(notes: Note
     assert notes.since == NOW + 60
 
 
+@pytest.mark.parametrize(
+    ("end", "synced", "kind"),
+    [
+        (NOW - 61, False, Kind.PAST),
+        (NOW - 61, True, Kind.OVERDUE),
+        (NOW - 60, False, Kind.OVERDUE),
+        (NOW, False, Kind.OVERDUE),
+        (NOW + 1, False, None),
+    ],
+)
+def test_what_turns_up_behind_what_was_settled_is_unexpected_and_long_behind_it_was_written_since(
+    notes: Notes,
+    end: int,
+    synced: bool,  # noqa: FBT001 - a row of the table
+    kind: Kind | None,
+) -> None:
+    notes.note_watching(NOW - 7200)
+    notes.settled_through = NOW
+    assert notes.kind_of_overdue(DuePool(1, empty_at=end, synced=synced)) is kind
+
+
+def test_what_ended_before_the_stream_was_followed_is_overdue(notes: Notes) -> None:
+    assert notes.kind_of_overdue(DuePool(1, empty_at=NOW)) is Kind.OVERDUE
+    notes.note_watching(NOW)
+    assert notes.kind_of_overdue(DuePool(1, empty_at=NOW - 1)) is Kind.OVERDUE
+    assert notes.kind_of_overdue(DuePool(1, empty_at=NOW)) is None
+
+
 def test_one_owner_counts_for_a_few_of_what_customers_can_arrange_and_in_full_of_what_they_cannot() -> None:
     census = Census({(Kind.NEAR, 1): 1000, (Kind.NEAR, 2): 3, (Kind.OVERDUE, 1): 1000, (Kind.PAST, 1): 1000})
-    assert counted(census, SETTINGS) == 5 + 3 + 25 + 1000
-    assert pools_of(census, SETTINGS) == 5 + 3 + 1000 + 1000
+    assert measure(census, SETTINGS) == (5 + 3 + 25 + 1000, 5 + 3 + 1000 + 1000)
 
 
 def test_no_single_owner_exceeds_the_number_by_what_he_can_arrange() -> None:
     census = Census({(Kind.NEAR, 1): 10**6, (Kind.OVERDUE, 1): 10**6})
-    assert counted(census, SETTINGS) <= SETTINGS.min_pools
+    assert measure(census, SETTINGS)[0] <= SETTINGS.min_pools
 
 
-def test_what_a_backup_brings_counts_for_a_day_and_what_purchases_bring_for_twenty_minutes() -> None:
-    lost = Lost()
-    for kind in Kind:
-        lost.add(kind, 1, at=0)
-    assert lost.census(1199).total() == 3
-    assert lost.census(1200) == Census({(Kind.PAST, 1): 1, (Kind.OVERDUE, 1): 1})
-    assert lost.census(86_400) == Census()
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock(NOW)
+
+
+@pytest.fixture
+def expirations(clock: VirtualClock) -> UnexpectedExpirations:
+    return UnexpectedExpirations(clock)
+
+
+def test_what_a_backup_brings_counts_for_a_day_and_what_purchases_bring_for_twenty_minutes(
+    expirations: UnexpectedExpirations, clock: VirtualClock
+) -> None:
+    for pool_id, kind in enumerate(Kind):
+        expirations.mark_in_flight(pool_id, (kind, 1))
+    expirations.settled(range(3), lost=range(3))
+    clock.pass_time(1199)
+    assert expirations.census(*Kind).total() == 3
+    clock.pass_time(1)
+    assert expirations.census(*Kind) == Census({(Kind.PAST, 1): 1, (Kind.OVERDUE, 1): 1})
+    clock.pass_time(86_400 - 1200)
+    assert expirations.census(*Kind) == Census()
+
+
+def test_a_pool_counts_from_when_it_is_allowed_and_no_longer_once_it_was_settled_and_lost_nothing(
+    expirations: UnexpectedExpirations,
+) -> None:
+    expirations.mark_in_flight(1, (Kind.PAST, 7))
+    expirations.mark_in_flight(2)
+    assert expirations.census(*Kind) == Census({(Kind.PAST, 7): 1})
+    assert expirations.census(Kind.NEAR) == Census()
+    expirations.settled([1, 2])
+    assert expirations.census(*Kind) == Census()
+    assert not expirations.is_allowed(1)
+
+
+def test_a_pool_that_is_settled_in_portions_counts_once(expirations: UnexpectedExpirations) -> None:
+    expirations.mark_in_flight(1, (Kind.PAST, 7))
+    for done in ([], [], [1]):
+        expirations.mark_in_flight(1)
+        expirations.settled(done, lost=[1])
+    assert expirations.census(*Kind) == Census({(Kind.PAST, 7): 1})
+
+
+def test_a_pool_that_failed_stays_allowed_and_counts_for_as_long_as_if_it_had_lost_something(
+    expirations: UnexpectedExpirations, clock: VirtualClock
+) -> None:
+    expirations.mark_in_flight(1, (Kind.NEAR, 7))
+    expirations.mark_in_flight(1)
+    assert expirations.census(*Kind).total() == 1
+    clock.pass_time(1200)
+    assert expirations.census(*Kind).total() == 0
+    assert expirations.is_allowed(1)
+
+
+def test_no_more_pools_are_remembered_as_allowed_than_the_bound(
+    expirations: UnexpectedExpirations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unexpected, "MOST_ALLOWED", 2)
+    for pool_id in (1, 2, 3):
+        expirations.mark_in_flight(pool_id)
+    assert [expirations.is_allowed(pool_id) for pool_id in (1, 2, 3)] == [False, True, True]
