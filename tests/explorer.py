@@ -216,6 +216,12 @@ class Explorer:
         (event,) = self.events.find({"pool_id": purchase.pool_id})
         return event
 
+    def stored(self, collection: Collection[Document], document_id: Any) -> Document:
+        """Read a document that is there."""
+        found = collection.find_one({"_id": document_id})
+        assert found is not None, f"{collection.name} has no {document_id!r}"
+        return found
+
     def bytes_of(self, collection: Collection[Document], document_id: Any) -> bytes | None:
         """Read the very bytes of a document."""
         found = self._raw[collection.name].find_one({"_id": document_id})

@@ -2,15 +2,16 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 from pool_daemon.capacity.pool import Pool, new_pool
 from pool_daemon.capacity.verdict import Resource
 from pool_daemon.store.cases import Case, Decommissioned, Limits, Settlement
-from pool_daemon.store.pools import Deadline, DuePage, DuePool
+from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult
+from pool_daemon.store.rooms import Pools, Rooms, Settler, Workloads
 
 PAGE = 1000
+LIMITS = Limits(PAGE, PAGE)
 
 
 @dataclass
@@ -37,9 +38,9 @@ class Grid:
         self.pools[pool_id] = replace(self.pools[pool_id], empty_at=empty_at)
 
     @property
-    def store(self) -> Any:
+    def store(self) -> Rooms:
         """The grid in the place of a store."""
-        return SimpleNamespace(pools=self, workloads=self, decommissions=self)
+        return GridRooms(pools=self, workloads=self, decommissions=self)
 
     async def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
         due = sorted(
@@ -57,7 +58,7 @@ class Grid:
         found = [self.pools[pool_id] for pool_id in sorted(pool_ids) if pool_id in self.pools]
         return [pool for pool in found if pool.empty_at <= until]
 
-    async def unreadable_deadlines(self) -> list[Any]:
+    async def unreadable_deadlines(self) -> list[PoolResult]:
         return []
 
     async def next_deadline(self, ts: int) -> Deadline | None:
@@ -71,9 +72,16 @@ class Grid:
         return self.deploying_ids & set(pool_ids)
 
     async def settle(
-        self, pool_ids: Sequence[int], *, now: int, limits: Limits, after: Any, attempts: int = 3
+        self,
+        pool_ids: Sequence[int],
+        *,
+        now: int,
+        due_by: int | None = None,
+        limits: Limits = LIMITS,
+        after: Any = None,
+        attempts: int = 3,
     ) -> Settlement:
-        del now, limits, after, attempts
+        del now, due_by, limits, after, attempts
         self.attempts.append(list(pool_ids))
         self.on_settle(pool_ids)
         self.settled += pool_ids
@@ -86,3 +94,12 @@ class Grid:
 
     def _pool(self, pool: DuePool) -> Pool:
         return replace(new_pool(pool.pool_id, pool.owner or 0, 0, None, now=0), empty_at=pool.empty_at)
+
+
+@dataclass(frozen=True, slots=True)
+class GridRooms:
+    """The rooms of a store, all of them one grid."""
+
+    pools: Pools
+    workloads: Workloads
+    decommissions: Settler

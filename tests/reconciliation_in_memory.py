@@ -8,13 +8,13 @@ from typing import Any
 from pool_daemon.capacity.cloud_units import CloudUnits
 from pool_daemon.capacity.drift import Drift
 from pool_daemon.capacity.pool import new_pool
-from pool_daemon.store.missing_orders import MissingOrders, OwedOrders, RestoredOrder
-from pool_daemon.store.reconciliation import DriftedPool, ListedPool, Page, ReconciliationStore
+from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
+from pool_daemon.store.reconciliation import DriftedPool, ListedPool, Page
 
 POOL = new_pool(1, 7, 0, None, now=0)
 
 
-class ReconciliationInMemory(ReconciliationStore):
+class ReconciliationInMemory:
     """Pools 1 to `pools`, of which those in `drift` have drifted by so much.
 
     `overdue` maps pools to the second in which they ran empty, `missing` to how many of their workloads have no
@@ -62,7 +62,7 @@ class ReconciliationInMemory(ReconciliationStore):
         return True
 
 
-class OrdersInMemory(MissingOrders):
+class OrdersInMemory:
     """The workloads in `missing` are owed an order; `restored_at` are the loop's times at which one was restored."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from pool_daemon.store.cases import Limits
 from pool_daemon.store.client import TRANSACTION_ATTEMPTS
 from pool_daemon.store.pools import DuePool, PoolResult
-from pool_daemon.store.store import Store
+from pool_daemon.store.rooms import Rooms
 
 FIRST_WORKLOADS: Final = 50
 """Workloads in the first batch of a pass; each batch after it may take twice as many, up to the setting. The first
@@ -109,7 +109,7 @@ class Batches:
     def __init__(
         self,
         *,
-        store: Store,
+        store: Rooms,
         limits: Callable[[], Limits],
         in_order: bool,
         on_unreadable: Callable[[Iterable[PoolResult]], None],

@@ -26,7 +26,7 @@ from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.failures import one_line, timed_out
 from pool_daemon.store.pools import DuePool
-from pool_daemon.store.store import Store
+from pool_daemon.store.rooms import Rooms
 from pool_daemon.telemetry.reports import Reports
 
 HEED_SECONDS: Final = 0.25
@@ -60,7 +60,7 @@ class PassReport:
 class PassContext:
     """What all passes share."""
 
-    store: Store
+    store: Rooms
     queue: WorkQueue
     guards: Guards
     reports: Reports
@@ -334,7 +334,7 @@ class ExpiryPass:
             self._context.reports.set_aside(pool_id, error, retry_seconds=retry_at - now)
 
 
-async def due_by_id(store: Store, work: Work, *, now: int) -> list[DuePool]:
+async def due_by_id(store: Rooms, work: Work, *, now: int) -> list[DuePool]:
     """Return the pools to be checked by id that are due at the unix second `now`, before any transaction.
 
     Raises StoreUnavailableError or StoreRefusedError.

@@ -29,7 +29,8 @@ import structlog
 from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import PoolDaemonError
-from pool_daemon.store.lease import TERMS, LeaseStore, Sighting
+from pool_daemon.store.lease import TERMS, Sighting
+from pool_daemon.store.rooms import Leases
 
 TRUST: Final = 0.8
 """The part of the lease that its holder trusts; the rest, 3 s of 15, is the margin. The clocks need less: chrony slews
@@ -56,7 +57,7 @@ class Leadership:
     go on counting while the machine sleeps.
     """
 
-    def __init__(self, *, store: LeaseStore, clock: Clock, on_acquired: Callable[[], None]) -> None:
+    def __init__(self, *, store: Leases, clock: Clock, on_acquired: Callable[[], None]) -> None:
         self._store = store
         self._clock = clock
         self._on_acquired = on_acquired

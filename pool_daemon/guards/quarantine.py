@@ -17,7 +17,8 @@ from pool_daemon.errors import StoreError
 from pool_daemon.settings import sections
 from pool_daemon.store.failures import one_line
 from pool_daemon.store.pools import DuePool
-from pool_daemon.store.quarantine import Quarantined, QuarantineStore
+from pool_daemon.store.quarantine import Quarantined
+from pool_daemon.store.rooms import QuarantineRoom
 from pool_daemon.telemetry import snapshot
 
 LOOK_SECONDS: Final = 3.0
@@ -72,7 +73,7 @@ class Quarantine:
     def __init__(
         self,
         *,
-        store: QuarantineStore,
+        store: QuarantineRoom,
         settings: sections.Retry,
         clock: Clock,
         identity: str,

@@ -16,8 +16,8 @@ from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.settings.sections import Reconcile
 from pool_daemon.store.cases import Unreadable
-from pool_daemon.store.missing_orders import MissingOrders
-from pool_daemon.store.reconciliation import BEGINNING, DriftedPool, ReconciliationStore
+from pool_daemon.store.reconciliation import BEGINNING, DriftedPool
+from pool_daemon.store.rooms import Comparison, DeleteOrders
 
 PAGE: Final = 1000
 """Pools a page: enough that the trips to the database do not show, 60 ms of work in slices of two."""
@@ -97,7 +97,7 @@ class OrderScan:
     """
 
     def __init__(
-        self, *, store: MissingOrders, findings: Findings, throttle: Throttle, clock: Clock, settings: Reconcile
+        self, *, store: DeleteOrders, findings: Findings, throttle: Throttle, clock: Clock, settings: Reconcile
     ) -> None:
         self._store = store
         self._findings = findings
@@ -148,7 +148,7 @@ class PoolScan:
     def __init__(
         self,
         *,
-        store: ReconciliationStore,
+        store: Comparison,
         findings: Findings,
         clock: Clock,
         settings: Reconcile,

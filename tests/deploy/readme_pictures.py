@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -60,7 +61,8 @@ async def main(folder: Path) -> None:
 
 def play(uri: str, name: str, folder: Path) -> None:
     """Run the daemon on the database of that name, and the browser beside it."""
-    with MongoClient(uri, tz_aware=True) as client, open_browser() as browser:
+    client: MongoClient[dict[str, Any]] = MongoClient(uri, tz_aware=True)
+    with client, open_browser() as browser:
         stage(Explorer(database=client[name]))
         staged_at = time.time()
         with running_daemon(uri=uri, database_name=name, LEASE__IDENTITY="pool-daemon-0") as daemon:

@@ -107,7 +107,7 @@ def _answers(daemon: DaemonProcess) -> list[str]:
 def _answer(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - the daemon of this test
-            return response.read().decode()
+            return str(response.read(), "utf-8")
     except urllib.error.HTTPError as refusal:  # not ready: that has a text too
         with refusal:
             return refusal.read().decode()

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,7 @@ def test_the_journal_knows_how_urgent_each_line_is(service: Service, explorer: E
     # The database shows what was done before the journal does.
     for line, priority in (("workload_decommissioned", "info..info"), ("pool_unreadable", "warning")):
         wait_until(
-            lambda line=line, priority=priority: line in service.journal(priority=priority),  # type: ignore[misc]
+            partial(_is_in_the_journal, service, line, priority=priority),
             within_seconds=START_SECONDS,
             what=f"{line} among the lines of its priority",
         )
@@ -267,6 +268,10 @@ def _expect_failure(service: Service, *, status: int) -> None:
     wait_until(lambda: service.is_("failed"), within_seconds=START_SECONDS, what="a service that gave up")
     assert service.tells("ExecMainStatus") == str(status)
     assert service.restarts() == 0
+
+
+def _is_in_the_journal(service: Service, line: str, *, priority: str) -> bool:
+    return line in service.journal(priority=priority)
 
 
 def _expect_expiry(explorer: Explorer) -> None:

@@ -55,8 +55,9 @@ class Chronicle:
         self.latest_seconds = max(self.latest_seconds, committed_at - due_at)
 
     def _pool_of(self, change: Change) -> int | None:
+        pool_id: int | None = None
         if change.collection == "capacity-pools":
-            return change.document_id
-        if change.collection == "workload":
-            return self._account.documents["workload"].get(change.document_id, change.fields).get("pool_id")
-        return None
+            pool_id = change.document_id
+        elif change.collection == "workload":
+            pool_id = self._account.documents["workload"].get(change.document_id, change.fields).get("pool_id")
+        return pool_id

@@ -15,6 +15,13 @@ from explorer import CONTAINER, MISSING, VIRTUAL_MACHINE, VOLUME, ZDB, Kind
 Makes = Callable[[random.Random], Any]
 IsFit = Callable[[Any], bool]
 
+
+def nested(depth: int) -> Document:
+    """Return a document in a list in a document, so many times."""
+    innermost: Document = {}
+    return reduce(lambda inner, _: {"a": [inner]}, range(depth), innermost)
+
+
 VALUES: Sequence[Makes] = (
     lambda _: None,
     lambda _: MISSING,
@@ -26,7 +33,7 @@ VALUES: Sequence[Makes] = (
     lambda chance: {"$numberLong": str(chance.randrange(100))},
     lambda chance: [chance.randrange(100) for _ in range(chance.randrange(4))],
     lambda chance: [[3], 3, "3", None][: chance.randrange(1, 5)],
-    lambda chance: reduce(lambda inner, _: {"a": [inner]}, range(chance.randrange(40)), {}),
+    lambda chance: nested(chance.randrange(40)),
     lambda chance: Binary(chance.randbytes(chance.randrange(40)), chance.choice([0, 5, 128])),
     lambda chance: ObjectId(chance.randbytes(12)),
     lambda chance: datetime.fromtimestamp(chance.randrange(2**32), UTC),
@@ -47,6 +54,8 @@ NO_IDS: Sequence[Makes] = (
     lambda chance: datetime.fromtimestamp(chance.randrange(2**32), UTC),
 )
 """What MongoDB takes for an id; the contract says that it is a whole number."""
+
+LITTER_IDS: Sequence[Makes] = (*NO_IDS, lambda chance: Int64(chance.randrange(2**40)))
 
 OWN_FIELDS = (
     *("state", "reason", "empty_at", "held_at", "by"),
@@ -141,7 +150,7 @@ def odd_workload(workload: Document, chance: random.Random) -> Document:
 def litter(chance: random.Random) -> Document:
     """Return a document of the daemon's own that makes no sense."""
     fields = {name: chance.choice(VALUES)(chance) for name in OWN_FIELDS}
-    return with_fields({"_id": chance.choice([*NO_IDS, lambda chance: Int64(chance.randrange(2**40))])(chance)}, fields)
+    return with_fields({"_id": chance.choice(LITTER_IDS)(chance)}, fields)
 
 
 def with_fields(document: Document, fields: Document) -> Document:

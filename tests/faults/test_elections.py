@@ -28,7 +28,8 @@ NOTICE_SECONDS = 20
 @pytest.fixture
 def client(three: ThreeMembers) -> Iterator[MongoClient[Document]]:
     """Connect to the set as the explorer does."""
-    with MongoClient(three.uri, w="majority") as client:
+    client: MongoClient[Document] = MongoClient(three.uri, w="majority")
+    with client:
         yield client
 
 
@@ -63,7 +64,7 @@ def test_42_a_top_up_that_an_election_undoes_is_believed_no_longer_than_the_elec
 
             three.lose(top_up)
             elected_at = time.time()
-            assert explorer.pools.find_one({"_id": pool.pool_id})["empty_at"] == pool.empty_at, "it is undone"  # type: ignore[index]
+            assert explorer.stored(explorer.pools, pool.pool_id)["empty_at"] == pool.empty_at, "it is undone"
             explorer.wait_until_gone(pool.workload_ids, within_seconds=RETURN_SECONDS)
             late.append(time.time() - elected_at)
             three.mend()

@@ -29,7 +29,8 @@ RETURN_SECONDS = 60
 @pytest.fixture
 def client(three: ThreeMembers) -> Iterator[MongoClient[Document]]:
     """Connect to the set as the explorer does."""
-    with MongoClient(three.uri) as client:
+    client: MongoClient[Document] = MongoClient(three.uri)
+    with client:
         yield client
 
 

@@ -126,10 +126,11 @@ def wrong(explorer: Explorer, pools: list[Purchase]) -> list[str]:
 
 def lateness(explorer: Explorer, pools: list[Purchase]) -> float:
     """Return how late the last of some pools went, in seconds."""
-    return max(
+    late: list[float] = [
         event["decommissioned_at"].replace(tzinfo=UTC).timestamp() - event["empty_at"]
         for event in explorer.events.find({"pool_id": {"$in": [pool.pool_id for pool in pools]}})
-    )
+    ]
+    return max(late)
 
 
 @pytest.mark.timeout(500)

@@ -11,6 +11,11 @@ from pymongo.errors import AutoReconnect, NetworkTimeout, ServerSelectionTimeout
 
 Client = MongoClient[dict[str, Any]]
 
+
+def connected(network: Proxy) -> Client:
+    return MongoClient(network.uri)
+
+
 PATIENCE_MILLISECONDS = 400
 
 
@@ -34,17 +39,17 @@ def test_a_refused_network_lets_nothing_through_until_it_is_healed(network: Prox
     with pytest.raises((AutoReconnect, ServerSelectionTimeoutError)):
         client.admin.command("ping")
     network.heal()
-    with MongoClient(network.uri) as fresh:
+    with connected(network) as fresh:
         assert fresh.admin.command("ping")["ok"]
 
 
 def test_a_cut_connection_is_reset_and_a_new_one_passes(network: Proxy) -> None:
-    with MongoClient(network.uri) as client, socket.create_connection(("127.0.0.1", network.port)) as idle:
+    with connected(network) as client, socket.create_connection(("127.0.0.1", network.port)) as idle:
         client.admin.command("ping")
         network.cut()
         with pytest.raises(ConnectionResetError):
             idle.recv(1)
-    with MongoClient(network.uri) as another:
+    with connected(network) as another:
         assert another.admin.command("ping")["ok"]
 
 

@@ -28,6 +28,16 @@ def compiled(folder: Path) -> Path:
     """Compile the library, which takes a C compiler, and return it."""
     library = folder / "wall_clock.so"
     source = Path(__file__).with_name("wall_clock.c")
-    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source]
+    command = [
+        os.environ.get("CC", "cc"),
+        "-shared",
+        "-fPIC",
+        "-O2",
+        "-Wall",
+        "-Werror",
+        "-o",
+        str(library),
+        str(source),
+    ]
     subprocess.run(command, check=True)
     return library

@@ -58,7 +58,8 @@ async def standalone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 @pytest.fixture
 def lone_client(standalone: EmbeddedMongod) -> Iterator[MongoClient[Document]]:
     """Connect to that server."""
-    with MongoClient(standalone.uri) as client:
+    client: MongoClient[Document] = MongoClient(standalone.uri)
+    with client:
         yield client
 
 

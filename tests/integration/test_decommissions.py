@@ -337,7 +337,7 @@ async def test_of_a_large_workload_only_what_is_decided_on_is_read_before_it_goe
     workload = deployed_workload(raw)
     assert workload.size > 2_000_000
     assert workload.order is None
-    assert workload.document["capcity"] == explorer.workloads.find_one({"_id": pool.workload_ids[0]})["capcity"]
+    assert workload.document["capcity"] == explorer.stored(explorer.workloads, pool.workload_ids[0])["capcity"]
 
 
 async def test_a_pool_with_megabytes_of_nodes_and_ids_is_read_without_them(
@@ -346,11 +346,11 @@ async def test_a_pool_with_megabytes_of_nodes_and_ids_is_read_without_them(
     pool = explorer.buy_expired(CONTAINER)
     grown = {"node_ids": ["n" * 1000] * 8000, "active_workload_ids": list(range(10**9, 10**9 + 200_000))}
     explorer.pools.update_one({"_id": pool.pool_id}, {"$set": grown})
-    before = explorer.bytes_of(explorer.pools, pool.pool_id)
+    before = explorer.bytes_by_id("capacity-pools")[pool.pool_id]
     settlement = await decommissions.settle([pool.pool_id], now=now())
     assert settlement.cases[0].as_read.node_ids is None
     assert_decommissioned(explorer, pool.workload_ids)
-    assert len(explorer.bytes_of(explorer.pools, pool.pool_id)) == len(before)
+    assert len(explorer.bytes_by_id("capacity-pools")[pool.pool_id]) == len(before)
 
 
 async def test_an_older_order_of_a_workload_with_a_dollar_sign_is_replaced_too(
@@ -358,7 +358,8 @@ async def test_an_older_order_of_a_workload_with_a_dollar_sign_is_replaced_too(
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
     (workload_id,) = pool.workload_ids
-    document = explorer.workloads.find_one_and_delete({"_id": workload_id})
+    document = explorer.stored(explorer.workloads, workload_id)
+    explorer.workloads.delete_one({"_id": workload_id})
     explorer.workloads.insert_one({**document, "$odd": {"$set": "$literal"}})
     explorer.orders.insert_one({"_id": workload_id, "next_action": 3})
     await decommissions.settle([pool.pool_id], now=now())
@@ -382,10 +383,10 @@ async def test_a_field_that_a_pool_lacks_is_zero_and_stays_missing(
     pool = explorer.buy_expired(CONTAINER)
     lacking = ("ipv4us", "active_ipv4", "sponsor_tid", "sus", "active_su")
     explorer.pools.update_one({"_id": pool.pool_id}, {"$unset": dict.fromkeys(lacking, "")})
-    before = explorer.pools.find_one({"_id": pool.pool_id})
+    before = explorer.stored(explorer.pools, pool.pool_id)
     await decommissions.settle([pool.pool_id], now=now())
     assert_decommissioned(explorer, pool.workload_ids)
-    assert set(explorer.pools.find_one({"_id": pool.pool_id})) == set(before)
+    assert set(explorer.stored(explorer.pools, pool.pool_id)) == set(before)
 
 
 async def test_what_another_transaction_has_written_is_given_up_in_milliseconds(
@@ -408,7 +409,7 @@ async def test_a_duplicate_that_stays_is_no_matter_of_who_was_faster(
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
     explorer.orders.create_index("node_id", unique=True)
-    node_id = explorer.workloads.find_one({"_id": pool.workload_ids[0]})["node_id"]
+    node_id = explorer.stored(explorer.workloads, pool.workload_ids[0])["node_id"]
     explorer.orders.insert_one({"_id": "another", "node_id": node_id})
     with pytest.raises(StoreError) as raised:
         await decommissions.settle([pool.pool_id], now=now())

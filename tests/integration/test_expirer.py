@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,8 @@ from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.quarantine import Quarantine
+from pool_daemon.settings import Settings
+from pool_daemon.settings.live import LiveSettings
 from pool_daemon.settings.sections import Expiry, Log, Retry
 from pool_daemon.store.client import connect
 from pool_daemon.store.quarantine import QuarantineStore
@@ -59,14 +60,14 @@ def latch() -> Latch:
 
 
 @pytest.fixture
-def expiry() -> SimpleNamespace:
-    """Set what a test may change while the expirer lives, as a reload does."""
-    return SimpleNamespace(**Expiry(batch_workloads=20, concurrency=2).model_dump())
+def live() -> LiveSettings:
+    """Hold what a test may change while the expirer lives, as a reload does."""
+    return LiveSettings(Settings(expiry=Expiry(batch_workloads=20, concurrency=2)))
 
 
 @pytest_asyncio.fixture
 async def expirer(
-    mongo_uri: str, database_name: str, queue: WorkQueue, latch: Latch, expiry: SimpleNamespace
+    mongo_uri: str, database_name: str, queue: WorkQueue, latch: Latch, live: LiveSettings
 ) -> AsyncIterator[Expirer]:
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
     await create_collections(database)
@@ -87,7 +88,7 @@ async def expirer(
         guards=Guards(gate=latch, brake=NoBrake(), quarantine=quarantine),
         reports=Reports(observer=observer, settings=Log()),
         clock=clock,
-        settings=expiry,
+        settings=live.view(lambda settings: settings.expiry),
     )
     database.close()
 
@@ -139,9 +140,9 @@ async def test_with_a_gate_closed_nothing_that_is_due_keeps_the_daemon_awake_and
 
 
 async def test_orders_leave_at_the_rate_that_is_set_those_due_longest_first(
-    explorer: Explorer, expirer: Expirer, expiry: SimpleNamespace
+    explorer: Explorer, expirer: Expirer, live: LiveSettings
 ) -> None:
-    expiry.orders_per_second = 20
+    live.replace(Settings(expiry=Expiry(batch_workloads=20, concurrency=2, orders_per_second=20)))
     recent = [explorer.buy_expired(CONTAINER, empty_at=Int64(now() - 60)) for _ in range(20)]
     longest = [explorer.buy_expired(CONTAINER, empty_at=Int64(now() - 120)) for _ in range(20)]
     assert (await expirer.run_pass(now())).decommissioned == 40
@@ -164,6 +165,7 @@ async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settle
     assert explorer.next_actions(poison.workload_ids) == [3]
     aside = [entry for entry in logs if entry["event"] == "pool_set_aside"]
     assert [entry["pool"] for entry in aside] == [poison.pool_id]
+    assert report.next_at is not None
     assert 0 <= report.next_at - moment - aside[0]["retry_seconds"] <= now() - moment
 
     explorer.database.command("collMod", "workqueue", validator={})

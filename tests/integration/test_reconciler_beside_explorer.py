@@ -28,7 +28,7 @@ from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.guards.gate import Gates
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import Reconciler
-from pool_daemon.reconcile.scans import OrderScan, PoolScan
+from pool_daemon.reconcile.scans import OrderScan, PoolScan, Scan
 from pool_daemon.settings.sections import Expiry, Reconcile
 from pool_daemon.store.client import connect
 from pool_daemon.store.reconciliation import ReconciliationStore
@@ -194,7 +194,7 @@ async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_rep
         "settings": Reconcile(pools_per_second=0, confirm_seconds=CONFIRM_SECONDS),
     }
     throttle = Throttle(clock=SystemClock(), settings=Expiry())
-    scans = [
+    scans: list[Scan] = [
         OrderScan(store=store.orders, throttle=throttle, **shared),
         PoolScan(store=store, looked_past=lambda: None, **shared),
     ]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -92,7 +93,8 @@ def test_a_server_that_becomes_standalone_is_an_outage_and_its_return_ends_it(se
         daemon.wait_for_log(lambda record: record["event"] == "lease_acquired", within_seconds=30, what="a leader")
         server.serve(replica_set=None)
         daemon.wait_for_log(_lost_to_a_standalone, within_seconds=40, what="an outage")
-        with MongoClient(server.serve(replica_set="rs0")) as client:
+        client: MongoClient[dict[str, Any]] = MongoClient(server.serve(replica_set="rs0"))
+        with client:
             explorer = Explorer(database=client["t"])
             expired = explorer.buy_expired(CONTAINER)
             wait_until(

@@ -72,8 +72,8 @@ def test_a_standby_is_ready_and_says_for_whom_it_stands_by(mongo_uri: str, datab
 def test_a_daemon_that_cannot_write_the_lease_is_alive_but_not_ready(
     mongo_uri: str, database_name: str, mongo: MongoClient[dict[str, Any]]
 ) -> None:
-    nothing_passes = {"validator": {"never": {"$exists": True}}}
-    mongo[database_name].create_collection(LEASE, **nothing_passes)
+    nothing_passes = {"never": {"$exists": True}}
+    mongo[database_name].create_collection(LEASE, validator=nothing_passes)
     with running_daemon(uri=mongo_uri, database_name=database_name, LEASE__SECONDS="1") as daemon:
         endpoint = Endpoint(daemon)
         wait_until(
@@ -86,7 +86,7 @@ def test_a_daemon_that_cannot_write_the_lease_is_alive_but_not_ready(
         assert endpoint.ask("/livez")[0] == 200
         mongo[database_name].command("collMod", LEASE, validator={})
         endpoint.wait_for("/readyz", 200)
-        mongo[database_name].command("collMod", LEASE, **nothing_passes)
+        mongo[database_name].command("collMod", LEASE, validator=nothing_passes)
         endpoint.wait_for("/readyz", 503, within_seconds=NOTICE_SECONDS)
         assert "nobody is known to have held the lease" in endpoint.ask("/readyz")[1]
 

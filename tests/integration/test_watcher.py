@@ -284,6 +284,7 @@ async def test_what_cannot_move_the_deadline_wakes_nobody(watched: Watched, expl
         while last != {"_id": waiting["_id"]}:
             change = await asyncio.to_thread(passing.next)
             last = change["documentKey"] if change["operationType"] == "update" else None
+        assert passing.resume_token is not None
         behind = passing.resume_token["_data"]
     explorer.database["elsewhere"].insert_one({})  # the token passes a change only when there is another behind it
     await until(lambda: (watched.watcher._token or {}).get("_data", "") > behind, "the daemon's stream to come as far")

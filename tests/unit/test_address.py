@@ -70,7 +70,7 @@ def test_what_keeps_writes_is_ours_in_each_client_that_is_made(uri: str) -> None
         assert client.read_preference == ReadPreference.PRIMARY
         assert client.read_concern == ReadConcern("majority")
         assert client.write_concern == WriteConcern("majority")
-        options = client.options
+        options = client.delegate.options  # motor's own types take it for a method
         assert options.retry_writes
         assert options.retry_reads
         assert options.server_selection_timeout == 3

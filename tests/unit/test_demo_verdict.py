@@ -79,7 +79,7 @@ WAYS_NOT_TO_HOLD: list[tuple[str, PlannedPool, Callable[[Evidence], Evidence]]] 
         lambda good: changed(good, orders=with_field(good.snapshot.orders, 301, next_action=3)),
     ),
     ("workload 301 has 0 records", LEAVING, lambda good: changed(good, records=())),
-    ("workload 301 has 2 records", LEAVING, lambda good: changed(good, records=good.snapshot.records * 2)),
+    ("workload 301 has 2 records", LEAVING, lambda good: changed(good, records=[*good.snapshot.records] * 2)),
     (
         "stopped for second 2",
         LEAVING,

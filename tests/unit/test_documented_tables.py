@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -49,7 +50,7 @@ def test_every_exit_code_is_in_the_table_of_exit_codes() -> None:
 
 
 def test_every_path_is_in_the_table_of_endpoints() -> None:
-    routes = Routes(observer=new_observer(), patience=PATIENCE, clock=VirtualClock(0))
+    routes = Routes(observer=new_observer(), patience=lambda: PATIENCE, clock=VirtualClock(0))
     assert {row[0].strip("`") for row in rows(RUNBOOK, "path")} == set(routes._answers)
 
 
@@ -62,7 +63,7 @@ def test_every_alert_is_in_the_table_of_alerts_with_its_severity() -> None:
 
 
 def test_the_fields_of_a_pool_stand_in_the_order_in_which_they_are_written() -> None:
-    kinds = {fields.number: "double", fields.rate: "double", fields.whole: "int64"}
+    kinds: dict[Any, str] = {fields.number: "double", fields.rate: "double", fields.whole: "int64"}
     kinds |= {fields.texts: "array of strings, or null", fields.wholes: "array of int64, or null"}
     documented = [tuple(row[:2]) for row in rows(DATA, "field")]
     assert documented == [("`_id`", "int64"), *((f"`{name}`", kinds[read]) for name, read, _ in FIELDS)]

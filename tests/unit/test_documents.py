@@ -135,7 +135,7 @@ OLD = {key: GOOD[key] for key in GOOD if key not in {"ipv4us", "active_ipv4", "s
 @pytest.mark.parametrize("field", NUMBERS)
 def test_a_missing_number_is_read_as_zero_and_remembered_as_missing(field: str) -> None:
     pool = pool_from_document({key: GOOD[key] for key in GOOD if key != field})
-    assert (getattr(pool, field), pool.missing) == (0, {field})
+    assert (getattr(pool, field), pool.missing) == (0, frozenset({field}))
     assert type(getattr(pool, field)) is type(getattr(pool_from_document(GOOD), field))
 
 

@@ -218,7 +218,7 @@ def test_a_traceback_in_json_has_frames_and_causes_but_neither_locals_nor_creden
 
 def test_a_traceback_of_a_library_is_as_safe(stream: io.StringIO) -> None:
     for form in ("json", "console"):
-        configure_logs(form, "info", stream)  # type: ignore[arg-type]  # a literal, as mypy cannot see
+        configure_logs(form, "info", stream)
         try:
             fail_with(URI)
         except ValueError:

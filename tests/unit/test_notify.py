@@ -30,7 +30,7 @@ class Manager:
 
     def heard(self) -> list[dict[str, str]]:
         """Take what has arrived, one mapping a message."""
-        messages = []
+        messages: list[dict[str, str]] = []
         while True:
             try:
                 text = self._line.recv(4096).decode()

@@ -13,6 +13,7 @@ from pool_daemon.errors import StoreError, StoreUnavailableError
 from pool_daemon.guards import quarantine as module
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import sections
+from pool_daemon.store.client import Database
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.telemetry import snapshot
@@ -24,7 +25,9 @@ SETTINGS = sections.Retry(tries=5, first_seconds=1, longest_seconds=300, quarant
 class SlowStore(QuarantineStore):
     """A database that is away at first, and then takes its time to write."""
 
-    away = True
+    def __init__(self, *, database: Database, dry_run: bool = False) -> None:
+        super().__init__(database=database, dry_run=dry_run)
+        self.away = True
 
     async def save(self, quarantined: Quarantined) -> None:
         if self.away:
@@ -41,17 +44,17 @@ class Scene:
         *,
         database: MockDatabase | None = None,
         settings: sections.Retry = SETTINGS,
-        store: type[QuarantineStore] = QuarantineStore,
+        is_slow: bool = False,
     ) -> None:
         self.database = database or MockDatabase()
-        self.store = store(database=self.database)
+        self.slow = SlowStore(database=self.database)
         self.documents = self.database.collection("pool-daemon-quarantine")
         self.clock = ProcessClock()
         self.looks: dict[int, int] = {}
         self.seen: tuple[int, Sequence[snapshot.Quarantined]] = (0, ())
         self.failing: tuple[int, float | None] = (0, None)
         self.quarantine = Quarantine(
-            store=self.store,
+            store=self.slow if is_slow else QuarantineStore(database=self.database),
             settings=settings,
             clock=self.clock,
             identity="me",
@@ -153,9 +156,9 @@ async def test_a_pool_that_is_fine_again_starts_anew_and_leaves_the_quarantine()
 
 @in_virtual_time
 async def test_a_late_write_does_not_put_back_a_pool_that_is_fine_again() -> None:
-    scene = Scene(store=SlowStore)
+    scene = Scene(is_slow=True)
     await scene.fail(7, times=5)
-    scene.store.away = False
+    scene.slow.away = False
     looking = asyncio.create_task(scene.quarantine.look())
     await scene.wait(1)
     await scene.quarantine.settled([7])
@@ -167,9 +170,9 @@ async def test_a_late_write_does_not_put_back_a_pool_that_is_fine_again() -> Non
 
 @in_virtual_time
 async def test_two_failures_at_once_are_both_written_down() -> None:
-    scene = Scene(store=SlowStore)
+    scene = Scene(is_slow=True)
     await scene.fail(7, times=5)
-    scene.store.away = False
+    scene.slow.away = False
     looking = asyncio.create_task(scene.quarantine.look())
     await scene.wait(1)
     await scene.quarantine.failed(7, POISON, scene.now)
@@ -295,12 +298,12 @@ def test_a_document_that_makes_no_sense_keeps_nobody_in_quarantine(
 async def test_pools_that_fail_are_told_with_since_when_until_they_are_in_quarantine() -> None:
     scene = Scene()
     await scene.quarantine.look()
-    assert scene.failing == (0, None)
+    assert list(scene.failing) == [0, None]
     first_failed_at = scene.now
     await scene.fail(7)
     await scene.fail(8, times=4)
     await scene.quarantine.look()
-    assert scene.failing == (2, first_failed_at)
+    assert list(scene.failing) == [2, first_failed_at]
     await scene.fail(7, times=4)
     await scene.quarantine.look()
     assert scene.failing[0] == 1

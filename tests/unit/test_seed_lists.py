@@ -24,12 +24,10 @@ class Resolver(resolver.Resolver):
         raise self.error
 
 
-@pytest.fixture(
-    params=[Timeout(), resolver.NXDOMAIN(), resolver.NoNameservers()], ids=lambda error: type(error).__name__
-)
+@pytest.fixture(params=[Timeout, resolver.NXDOMAIN, resolver.NoNameservers])
 def names(request: pytest.FixtureRequest) -> Iterator[Resolver]:
     """Put the process's resolver in its place, as the library offers to."""
-    own, resolver.default_resolver = resolver.default_resolver, Resolver(request.param)
+    own, resolver.default_resolver = resolver.default_resolver, Resolver(request.param())
     yield resolver.default_resolver
     resolver.default_resolver = own
 

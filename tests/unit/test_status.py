@@ -124,15 +124,15 @@ def test_undone_pools_are_counted_since_the_first_and_forgotten_with_the_last(
     observer.undone_seen("failing", 3, clock.now() - 60)
     clock.pass_time(100)
     observer.quarantine_seen(7, [])
-    assert observer.status.snapshot.undone == (
+    assert list(observer.status.snapshot.undone) == [
         Undone("brake", 5, tick),
         Undone("failing", 3, tick - 60),
         Undone("quarantine", 7, tick),
-    )
+    ]
     observer.quarantine_seen(0, [])
     observer.released("brake")
     observer.undone_seen("failing", 0)
-    assert observer.status.snapshot.undone == ()
+    assert list(observer.status.snapshot.undone) == []
 
 
 def test_settled_pools_are_counted_for_ten_minutes(observer: Observer, clock: VirtualClock) -> None:
