@@ -1,7 +1,9 @@
 """The benchmark on paper: a table for people, an object for machines."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -47,24 +49,47 @@ def as_json(results: Sequence[Result], *, circumstances: Mapping[str, Any]) -> d
     }
 
 
-def as_markdown(results: Sequence[Result], *, circumstances: Mapping[str, Any]) -> str:
-    """Return the table as pool_daemon/bench/README.md shows it, below the circumstances."""
+def as_markdown(results: Sequence[Result], *, circumstances: Mapping[str, Any], before: str = "") -> str:
+    """Return the table as pool_daemon/bench/README.md shows it, below the circumstances.
+
+    Rows of the table `before` that were not measured now stay, and then so do its circumstances.
+    """
     minutes = sum(result.seconds for result in results) / 60
     where = f"MongoDB {circumstances['mongodb']}, {circumstances['cores']} cores"
-    lines = [
-        f"pool-daemon {circumstances['version']}, {where}, {minutes:.0f} minutes.",
-        "",
-        "| work | figure | to reach | measured | |",
-        "| -- | -- | --: | --: | -- |",
+    measured = {result.row.name: _markdown_lines(result) for result in results}
+    rows = _rows_of(before) | measured
+    kept = before.partition("\n")[0] if len(rows) > len(measured) else ""
+    return "\n".join(
+        [
+            kept or f"pool-daemon {circumstances['version']}, {where}, {minutes:.0f} minutes.",
+            "",
+            "| work | figure | to reach | measured | |",
+            "| -- | -- | --: | --: | -- |",
+            *chain.from_iterable(rows.values()),
+        ]
+    )
+
+
+def _markdown_lines(result: Result) -> list[str]:
+    work = f"{result.row.work} (`{result.row.name}`)"
+    if result.failure is not None:
+        return [f"| {work} | could not be measured: {result.failure} | | | **not reached** |"]
+    marks = {True: "reached", False: "**not reached**", None: ""}
+    return [
+        f"| {'' if number else work} | {figure.name} | {figure.bound} | {figure.shown} | {marks[figure.reached]} |"
+        for number, figure in enumerate(result.figures)
     ]
-    for result in results:
-        work = f"{result.row.work} (`{result.row.name}`)"
-        if result.failure is not None:
-            lines.append(f"| {work} | could not be measured: {result.failure} | | | **not reached** |")
-        for number, figure in enumerate(result.figures):
-            mark = {True: "reached", False: "**not reached**", None: ""}[figure.reached]
-            lines.append(f"| {'' if number else work} | {figure.name} | {figure.bound} | {figure.shown} | {mark} |")
-    return "\n".join(lines)
+
+
+def _rows_of(table: str) -> dict[str, list[str]]:
+    """Return the lines of a written table by the name of their row."""
+    rows: dict[str, list[str]] = {}
+    for line in table.splitlines():
+        if name := re.match(r"\| [^|]+\(`([^`]+)`\) \|", line):
+            rows[name[1]] = [line]
+        elif rows:
+            rows[next(reversed(rows))].append(line)
+    return rows
 
 
 def _lines(result: Result) -> list[tuple[RenderableType, ...]]:

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--markdown",
         type=Path,
         metavar="FILE",
-        help="write the table into this Markdown file, too; pool_daemon/bench/README.md is the published one",
+        help="write the rows into the table of this file, too; pool_daemon/bench/README.md is the published one",
     )
     parser.add_argument(
         "--database",
@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     else:
         _console().print(report(measured))
     if arguments.markdown is not None:
-        write_table(arguments.markdown, as_markdown(measured, circumstances=circumstances))
+        before = read_table(arguments.markdown)
+        write_table(arguments.markdown, as_markdown(measured, circumstances=circumstances, before=before))
     return ExitCode.OK if all(result.reached for result in measured) else ExitCode.FAILED
 
 

@@ -98,6 +98,16 @@ def test_the_benchmark_s_table_has_every_row_of_a_full_run_and_a_verdict_on_ever
     assert {bool(row[2]) == bool(row[4]) for row in measured} == {True}
 
 
+def test_every_figure_of_the_readme_stands_in_the_benchmark_s_table() -> None:
+    chapter = README.read_text(encoding="utf-8").partition("\n## How good it is\n")[2].partition("\n## ")[0]
+    figures = re.findall(
+        r"\d[\d,.]* (?:ms|MB|%|workloads/s|× (?:one by one|raw limit|without))", chapter.replace("\n ", "")
+    )
+    table = read_table(BENCHMARK)
+    assert len(figures) > 10
+    assert [figure for figure in figures if figure not in table] == []
+
+
 def test_the_faults_table_counts_no_violation_that_the_readme_hides() -> None:
     table = rows(FAULTS, "#") or rows(FAULTS, " #")
     assert len(table) > 40
@@ -105,10 +115,10 @@ def test_the_faults_table_counts_no_violation_that_the_readme_hides() -> None:
 
 
 def test_a_benchmark_is_written_with_what_it_ran_on_and_what_it_did_not_reach() -> None:
-    row = full()[0]
+    row, other = full()[:2]
     figures = [Measured("pace", 3.0, "/s", at_least=4), Measured("size", 2.0, "MB")]
     table = benchmark_table(
-        [Result(row, figures, 60.0), Result(row, (), 60.0, "no room")],
+        [Result(row, figures, 60.0), Result(other, (), 60.0, "no room")],
         circumstances={"version": "1", "mongodb": "6.0.5", "cores": 2},
     )
     assert table.splitlines() == [
@@ -118,7 +128,19 @@ def test_a_benchmark_is_written_with_what_it_ran_on_and_what_it_did_not_reach() 
         "| -- | -- | --: | --: | -- |",
         f"| {row.work} (`{row.name}`) | pace | ≥ 4.00 /s | 3.00 /s | **not reached** |",
         "|  | size |  | 2.00 MB |  |",
-        f"| {row.work} (`{row.name}`) | could not be measured: no room | | | **not reached** |",
+        f"| {other.work} (`{other.name}`) | could not be measured: no room | | | **not reached** |",
+    ]
+
+
+def test_a_benchmark_of_some_rows_keeps_the_others_and_what_those_ran_on() -> None:
+    first, second = full()[:2]
+    results = [Result(row, [Measured("pace", 3.0, "/s"), Measured("size", 2.0, "MB")], 60.0) for row in (first, second)]
+    before = benchmark_table(results, circumstances={"version": "1", "mongodb": "6.0.5", "cores": 2})
+    again = [Result(second, [Measured("pace", 4.0, "/s")], 60.0)]
+    table = benchmark_table(again, circumstances={"version": "2", "mongodb": "7", "cores": 1}, before=before)
+    assert table.splitlines() == [
+        *before.splitlines()[:6],
+        f"| {second.work} (`{second.name}`) | pace |  | 4.00 /s |  |",
     ]
 
 
