@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from pool_daemon.store.cases import Limits
+from pool_daemon.store.cases import Limits, Settlement
 from pool_daemon.store.client import TRANSACTION_ATTEMPTS
 from pool_daemon.store.pools import DuePool, PoolResult
 from pool_daemon.store.rooms import Rooms
@@ -66,13 +66,22 @@ class Batch:
             return []
         return [replace(self, limits=Limits(self.limits.workloads // 2, self.limits.size // 2))]
 
-    def rest(self, pool_id: int, after: Any) -> "Batch":
-        """Return what is left of one of the pools behind the workload id `after`."""
-        return replace(self, pools=[pool for pool in self.pools if pool.pool_id == pool_id], after=after)
-
     def of(self, pool_ids: Collection[int]) -> "Batch":
         """Return the batch with only some of its pools."""
         return replace(self, pools=[pool for pool in self.pools if pool.pool_id in pool_ids])
+
+    def left_by(self, settlement: Settlement, *, most: int) -> "list[Batch]":
+        """Return what a settlement has left of the batch: of one pool the workloads behind those that fitted.
+
+        What does not fit is read all the same. So where documents are large, at most twice as many workloads are read
+        the next time as fitted this time, and where they are not, twice as many as before, up to `most`.
+        """
+        workloads = 2 * (len(settlement.decommissioned) if settlement.is_full else self.limits.workloads)
+        smaller = replace(self, limits=replace(self.limits, workloads=min(max(1, workloads), most)))
+        left = [smaller.of(set(settlement.left_over))] if settlement.left_over else []
+        if settlement.rest is not None:
+            left.append(replace(smaller.of({settlement.rest.pool_id}), after=settlement.rest.after))
+        return left
 
 
 @dataclass(slots=True)

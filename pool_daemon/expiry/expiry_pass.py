@@ -260,12 +260,9 @@ class ExpiryPass:
             attempts=batch.attempts,
         )
         self._note(settlement, seconds=self._context.clock.monotonic() - began_at)
-        unfinished = set(settlement.left_over)
-        if settlement.left_over:
-            self._batches.add(batch.of(unfinished))
-        if settlement.rest is not None:
-            unfinished.add(settlement.rest.pool_id)
-            self._batches.add(batch.rest(settlement.rest.pool_id, settlement.rest.after))
+        left = batch.left_by(settlement, most=self._context.throttle.limits.workloads)
+        self._batches.add(*left)
+        unfinished = {pool_id for each in left for pool_id in each.pool_ids}
         settled = [pool_id for pool_id in batch.pool_ids if pool_id not in unfinished]
         lost = settlement.lost_something
         self._context.throttle.went_through()

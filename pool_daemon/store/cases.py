@@ -99,6 +99,7 @@ class Settlement:
 
     `look_again` maps a pool to the unix second at which another of its resources runs out. `left_over` holds the ids of
     the pools that did not fit into the batch, and are as they were; `rest` says of which pool only a part did.
+    `is_full` says that it was the bytes that did not fit.
     """
 
     cases: Sequence[Case] = ()
@@ -106,6 +107,7 @@ class Settlement:
     look_again: dict[int, int] = field(default_factory=dict)
     left_over: list[int] = field(default_factory=list)
     rest: Rest | None = None
+    is_full: bool = False
 
     @property
     def decommissioned(self) -> list[Decommissioned]:
@@ -247,6 +249,7 @@ def _fitting(cases: list[Case], settlement: Settlement, *, most: int) -> list[Ca
         if taken + size <= most:
             taken += size
             continue
+        settlement.is_full = True
         kept = [*cases[:index], *([] if taken else [_beginning(case, settlement, most)])]
         behind = [each.as_read.pool_id for each in cases[len(kept) :]]
         settlement.left_over = behind + settlement.left_over

@@ -1,13 +1,16 @@
 """In which batches, and in which order, what is due is handed out."""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from grid_in_memory import Grid
 
+from pool_daemon.capacity.pool import new_pool
+from pool_daemon.capacity.verdict import Resource
 from pool_daemon.expiry.batches import Batch, Batches
-from pool_daemon.store.cases import Limits
+from pool_daemon.store.cases import Case, Decommissioned, Limits, Rest, Settlement
 from pool_daemon.store.pools import DuePool
 
 NOW = 1_800_000_000
@@ -99,7 +102,7 @@ async def test_a_large_pool_begins_with_a_small_portion_and_takes_turns_for_the_
     scene.begin()
     first = await scene.next()
     assert (first.pool_ids, first.limits.workloads) == ([large], 50)
-    scene.batches.add(first.rest(large, 77))
+    scene.batches.add(*first.left_by(Settlement(rest=Rest(large, 77)), most=500))
     others = await scene.rest()
     assert others[position(others, large)].after == 77
     assert position(others, small[0]) < position(others, large)
@@ -145,7 +148,7 @@ async def test_in_order_nobody_overtakes_and_a_large_pool_goes_on_first(scene: S
     (late,) = grid.add(1, empty_at=NOW, owner=2)
     scene.begin(in_order=True)
     first = await scene.next()
-    scene.batches.add(first.rest(crowd[0], 77))
+    scene.batches.add(*first.left_by(Settlement(rest=Rest(crowd[0], 77)), most=500))
     batches = await scene.rest()
     assert batches[0].after == 77
     assert handed_out(batches)[-1] == late
@@ -210,6 +213,30 @@ async def test_pools_that_overtake_in_a_full_scan_have_something_to_be_done_abou
     assert position(batches, alone) <= 2
     assert sorted(handed_out(batches)) == [*crowd, alone]
     assert set(handed_out(batches)).isdisjoint(silent)
+
+
+def settled(workloads: int, **left: Any) -> Settlement:
+    """Return a settlement of so many workloads that has left something."""
+    gone = tuple(Decommissioned(number, 1, 1, 1, "node", (Resource.COMPUTE,), NOW) for number in range(workloads))
+    state = new_pool(1, 1, 0, None, now=0)
+    return Settlement(cases=[Case(state, state, gone, (None,) * workloads, (1,) * workloads)], **left)
+
+
+def test_of_large_documents_no_more_are_read_the_next_time_than_are_likely_to_fit() -> None:
+    batch = Batch([DuePool(pool_id) for pool_id in range(20)], NOW, Limits(400, BYTES))
+    (rest,) = batch.left_by(settled(3, rest=Rest(7, 77), is_full=True), most=500)
+    assert (rest.pool_ids, rest.after, rest.limits) == ([7], 77, Limits(6, BYTES))
+    (others,) = batch.left_by(settled(0, left_over=[8, 9], is_full=True), most=500)
+    assert (others.pool_ids, others.after, others.limits.workloads) == ([8, 9], None, 1)
+
+
+def test_where_workloads_are_small_more_of_them_go_each_time() -> None:
+    batch = Batch([DuePool(7)], NOW, Limits(50, BYTES))
+    limits = []
+    for number in range(5):
+        (batch,) = batch.left_by(settled(50, rest=Rest(7, number)), most=500)
+        limits.append(batch.limits.workloads)
+    assert limits == [100, 200, 400, 500, 500]
 
 
 def test_a_batch_is_split_into_pools_and_a_pool_into_workloads() -> None:
