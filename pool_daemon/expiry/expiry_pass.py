@@ -22,12 +22,14 @@ from pool_daemon.expiry.evidence import SAMPLE, Evidence
 from pool_daemon.expiry.locked_pools import LockedPools
 from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import Cause, Work, WorkQueue
+from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.failures import one_line, timed_out
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.rooms import Rooms
 from pool_daemon.telemetry.reports import Reports
+from pool_daemon.telemetry.snapshot import PassOutcome
 
 HEED_SECONDS: Final = 0.25
 """How soon a stop is noticed while the nodes are spared."""
@@ -42,9 +44,9 @@ log = structlog.get_logger("pool_daemon.expirer")
 class PassReport:
     """What one pass came to; instants are unix seconds.
 
-    `next_at` is when the next pass is due, by `next_pool_id` running empty if that is not None. `cut_short_by` says why
-    not everything due was settled: a closed gate's reason, or that the daemon is stopping; None if it was. `failure` is
-    the cause that all pools which were tried have in common; they stay due.
+    `next_at` is when the next pass is due, by `next_pool_id` running empty if that is not None. `cut_short_by` says
+    why a gate closed before everything due was settled; None if none did. `failure` is the cause that all pools which
+    were tried have in common; they stay due.
     """
 
     settled: int = 0
@@ -52,8 +54,21 @@ class PassReport:
     set_aside: int = 0
     next_at: int | None = None
     next_pool_id: int | None = None
-    cut_short_by: str | None = None
+    cut_short_by: Closed | None = None
     failure: CommonCauseError | None = None
+
+    @property
+    def outcome(self) -> PassOutcome:
+        """How the pass ended."""
+        if self.failure is not None:
+            return PassOutcome.FAILED
+        match self.cut_short_by:
+            case None:
+                return PassOutcome.COMPLETED
+            case Closed.STOPPING:
+                return PassOutcome.STOPPED
+            case Closed.STANDBY | Closed.CLOCK_UNKNOWN | Closed.CLOCKS_APART:
+                return PassOutcome.HELD
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,9 @@ from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.expiry.timer import Timer
 from pool_daemon.expiry.work_queue import WorkQueue
-from pool_daemon.guards.gate import STOPPING
+from pool_daemon.guards.gate import Closed
 from pool_daemon.settings import sections
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import PassOutcome
-
-NOT_YET: Final = "not begun"
-"""What keeps the daemon from acting before its first pass, so that this one says whether it acts."""
 
 LONGEST_RETRY_SECONDS: Final = 5.0
 """A pass that failed is repeated this often at least: soon after the cure all is to be done."""
@@ -51,7 +47,7 @@ class ExpiryLoop:
         self._longest_sleep_seconds = settings.safety_seconds
         self._observer = observer
         self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
-        self._cut_short_by: str | None = NOT_YET
+        self._told: tuple[Closed | None] | None = None  # before the first pass nothing is told
         self._next: tuple[float | None, int | None] = (None, None)
         timer.every("longest sleep", seconds=settings.safety_seconds, ring=queue.ring)
         timer.every("full scan", seconds=settings.rescan_seconds, ring=queue.request_full_scan)
@@ -114,8 +110,8 @@ class ExpiryLoop:
 
     def _passed(self, report: PassReport, *, seconds: float) -> None:
         self._backoff.reset()
-        if report.cut_short_by != self._cut_short_by:
-            self._cut_short_by = report.cut_short_by
+        if self._told != (report.cut_short_by,):
+            self._told = (report.cut_short_by,)
             log.info("acting" if report.cut_short_by is None else "not_acting", reason=report.cut_short_by)
         if report.settled or report.set_aside:
             counted = "would_decommission" if self._observer.status.snapshot.dry_run else "decommissioned"
@@ -130,7 +126,7 @@ class ExpiryLoop:
             settled=report.settled,
             decommissioned=report.decommissioned,
             set_aside=report.set_aside,
-            outcome=_outcome(report),
+            outcome=report.outcome,
             reason=report.cut_short_by,
         )
 
@@ -145,10 +141,3 @@ class ExpiryLoop:
         )
         self._observer.pass_failed(seconds=seconds, reason=str(error))
         return self._clock.now() + wait_seconds
-
-
-def _outcome(report: PassReport) -> PassOutcome:
-    """Return how a pass that did not fail has ended."""
-    if report.cut_short_by is None:
-        return PassOutcome.COMPLETED
-    return PassOutcome.STOPPED if report.cut_short_by == STOPPING else PassOutcome.HELD

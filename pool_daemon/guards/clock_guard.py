@@ -11,6 +11,7 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.guards.gate import Closed
 from pool_daemon.settings import sections
 
 RECHECK_SECONDS: Final = 2.0
@@ -118,14 +119,14 @@ class ClockGuard:
         self._warned = False
         self._doubted = asyncio.Event()
 
-    def closed_by(self) -> str | None:
+    def closed_by(self) -> Closed | None:
         """Return why nothing may be done now: the clocks are apart, or were never compared; None if they agree."""
         if self._known is None:
-            return "clock unknown"
+            return Closed.CLOCK_UNKNOWN
         if not self._held and abs(self._difference_now(self._known)) > self._settings.max_difference_seconds:
             self._hold("this machine's clock has stepped", self._difference_now(self._known))
             self._doubted.set()
-        return "clocks apart" if self._held else None
+        return Closed.CLOCKS_APART if self._held else None
 
     async def run(self) -> None:
         """Compare the clocks for ever, at intervals and at once when this machine's was seen to step."""

@@ -2,16 +2,24 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, Protocol
+from enum import StrEnum
+from typing import Protocol
 
-STOPPING: Final = "stopping"
+
+class Closed(StrEnum):
+    """Why a gate is closed."""
+
+    STOPPING = "stopping"
+    STANDBY = "standby"
+    CLOCK_UNKNOWN = "clock unknown"
+    CLOCKS_APART = "clocks apart"
 
 
 class Gate(Protocol):
     """Something that must hold for anything to be decommissioned."""
 
-    def closed_by(self) -> str | None:
-        """Return in one word why nothing may be done now; None if this gate is open."""
+    def closed_by(self) -> Closed | None:
+        """Return why nothing may be done now; None if this gate is open."""
 
 
 class Gates:
@@ -20,7 +28,7 @@ class Gates:
     def __init__(self, gates: Sequence[Gate] = ()) -> None:
         self._gates = gates
 
-    def closed_by(self) -> str | None:
+    def closed_by(self) -> Closed | None:
         """Return why the first closed gate is closed; None if all are open."""
         return next((reason for gate in self._gates if (reason := gate.closed_by()) is not None), None)
 
@@ -35,6 +43,6 @@ class StopGate:
         """Let nothing new begin."""
         self.stopped.set()
 
-    def closed_by(self) -> str | None:
-        """Return "stopping" once closed."""
-        return STOPPING if self.stopped.is_set() else None
+    def closed_by(self) -> Closed | None:
+        """Return that the daemon is stopping, once it is."""
+        return Closed.STOPPING if self.stopped.is_set() else None

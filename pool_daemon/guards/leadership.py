@@ -29,8 +29,10 @@ import structlog
 from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import PoolDaemonError
+from pool_daemon.guards.gate import Closed
 from pool_daemon.store.lease import TERMS, Sighting
 from pool_daemon.store.rooms import Leases
+from pool_daemon.telemetry.snapshot import Role
 
 TRUST: Final = 0.8
 """The part of the lease that its holder trusts; the rest, 3 s of 15, is the margin. The clocks need less: chrony slews
@@ -91,13 +93,18 @@ class Leadership:
         """When, by the monotonic clock, this process last held the lease or saw another renew it; None if never."""
         return self._held_tick
 
-    def closed_by(self) -> str | None:
-        """Return "standby" unless this process holds the lease and may still trust that.
+    @property
+    def role(self) -> Role:
+        """What this daemon is among those of its database."""
+        return Role.LEADER if self.closed_by() is None else Role.STANDBY
+
+    def closed_by(self) -> Closed | None:
+        """Return that it stands by, unless this process holds the lease and may still trust that.
 
         Compares with the clock each time, so a process that stood still finds its trust gone as soon as it goes on.
         """
         trusted = not self._resigned and self._clock.monotonic() < self._trusted_until
-        return None if trusted else "standby"
+        return None if trusted else Closed.STANDBY
 
     async def run(self) -> None:
         """Hold the lease, or stand by for it, until `release`; trouble with the database is waited out.
@@ -240,10 +247,7 @@ class Leadership:
 class DryRun:
     """What a dry run has in the place of leadership: it looks on, whoever acts."""
 
+    role: Role = Role.DRY_RUN
     term: int | None = None
     holder: str | None = None
     held_tick: float | None = None
-
-    def closed_by(self) -> str | None:
-        """Return "dry run"."""
-        return "dry run"

@@ -26,8 +26,9 @@ log = structlog.get_logger("pool_daemon.heartbeat")
 class Leadership(Protocol):
     """Who acts, as far as this daemon knows."""
 
-    def closed_by(self) -> str | None:
-        """Return which other role than the leader's this daemon has now; None if it acts."""
+    @property
+    def role(self) -> Role:
+        """This daemon's role at this moment."""
 
     @property
     def term(self) -> int | None:
@@ -92,7 +93,7 @@ class Heartbeat:
         if who is None:
             self._observer.role_seen(Role.LEADER)
         else:
-            self._observer.role_seen(Role(who.closed_by() or Role.LEADER), term=who.term, leader=who.holder)
+            self._observer.role_seen(who.role, term=who.term, leader=who.holder)
             self._observer.lease_held(who.held_tick)
 
     def _notify(self) -> None:

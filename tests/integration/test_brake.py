@@ -19,7 +19,7 @@ from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.brake import Brake
-from pool_daemon.guards.gate import Gates
+from pool_daemon.guards.gate import Closed, Gates
 from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.guards.quarantine import Quarantine
@@ -62,9 +62,9 @@ class Told:
 class Latch:
     """A gate that a test closes and opens."""
 
-    reason: str | None = None
+    reason: Closed | None = None
 
-    def closed_by(self) -> str | None:
+    def closed_by(self) -> Closed | None:
         return self.reason
 
 
@@ -517,7 +517,7 @@ async def test_holds_and_releases_outlive_a_clock_that_the_gate_does_not_trust(s
     pools = scene.buy(FEW + 1)
     scene.start()
     await scene.run_passes()
-    scene.gate.reason = "clocks"
+    scene.gate.reason = Closed.CLOCKS_APART
     scene.clock.step(-2 * HOUR)
     await scene.release(pools[1:])
     assert scene.documents.count_documents({}) == len(pools)

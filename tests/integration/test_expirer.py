@@ -20,6 +20,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
+from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import Settings
@@ -48,9 +49,9 @@ def queue() -> WorkQueue:
 class Latch:
     """A gate that a test closes and opens."""
 
-    reason: str | None = None
+    reason: Closed | None = None
 
-    def closed_by(self) -> str | None:
+    def closed_by(self) -> Closed | None:
         return self.reason
 
 
@@ -130,7 +131,7 @@ async def test_with_a_gate_closed_nothing_that_is_due_keeps_the_daemon_awake_and
     explorer: Explorer, expirer: Expirer, queue: WorkQueue, latch: Latch
 ) -> None:
     await expirer.run_pass(now())
-    latch.reason = "standby"
+    latch.reason = Closed.STANDBY
     pool = explorer.buy_expired(CONTAINER)
     queue.add(pool.pool_id, at=pool.empty_at, cause=Cause.CHANGED)
     report = await expirer.run_pass(now())
@@ -235,7 +236,7 @@ async def test_a_closed_gate_lets_nothing_happen_loses_nothing_and_keeps_the_dea
 ) -> None:
     pools = [explorer.buy_expired(CONTAINER) for _ in range(5)]
     coming = explorer.buy(Rates(1000, 1e9, 0), [CONTAINER])
-    latch.reason = "standby"
+    latch.reason = Closed.STANDBY
     report = await expirer.run_pass(now())
     assert (report.cut_short_by, report.settled, report.next_pool_id) == ("standby", 0, coming.pool_id)
     assert explorer.next_actions([pool.workload_ids[0] for pool in pools]) == [3] * 5
@@ -253,7 +254,7 @@ async def test_a_gate_that_closes_in_the_middle_of_a_pass_ends_it_between_batche
         await asyncio.to_thread(
             wait_until, lambda: times_entered(mongo) > before, within_seconds=5, what="the first commit"
         )
-        latch.reason = "stopping"
+        latch.reason = Closed.STOPPING
         report = await passing
     assert (report.cut_short_by, report.decommissioned) == ("stopping", 20)
     assert sorted(explorer.next_actions(pool.workload_ids)) == [3] * 40 + [4] * 20

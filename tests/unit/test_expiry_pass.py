@@ -19,6 +19,7 @@ from pool_daemon.errors import (
 )
 from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
+from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings.sections import Expiry, Log, Retry
@@ -33,13 +34,13 @@ NOW = 1_800_000_000
 class Latch:
     """A gate that a test closes; at the reading of the number `glitch_at` it is closed for that once."""
 
-    reason: str | None = None
+    reason: Closed | None = None
     glitch_at: int | None = None
     readings: int = 0
 
-    def closed_by(self) -> str | None:
+    def closed_by(self) -> Closed | None:
         self.readings += 1
-        return "clocks" if self.readings == self.glitch_at else self.reason
+        return Closed.CLOCKS_APART if self.readings == self.glitch_at else self.reason
 
 
 @dataclass
@@ -193,7 +194,7 @@ class TestPoolsAddedById:
     async def test_a_closed_gate_drops_them_for_a_full_scan(self, scene: Scene) -> None:
         await scene.expirer.run_pass(NOW)
         scene.queue.add(7, at=NOW, cause=Cause.CHANGED)
-        scene.latch.reason = "standby"
+        scene.latch.reason = Closed.STANDBY
         assert not await scene.expirer.any_due(NOW)
         assert scene.queue.next_at() is None
         assert scene.queue.full_scan_requested
@@ -235,7 +236,7 @@ async def test_a_pass_that_is_cut_short_puts_everything_back(scene: Scene) -> No
     scene.queue.add(7000, at=NOW, cause=Cause.CHANGED)
 
     def on_settle(_: Sequence[int]) -> None:
-        scene.latch.reason = "stopping"
+        scene.latch.reason = Closed.STOPPING
 
     scene.grid.on_settle = on_settle
     await scene.expirer.run_pass(NOW)
@@ -247,7 +248,7 @@ async def test_a_pass_that_is_cut_short_puts_everything_back(scene: Scene) -> No
 async def test_a_closed_gate_settles_nothing_and_knows_the_next_deadline(scene: Scene) -> None:
     scene.grid.add(1, empty_at=NOW)
     scene.grid.add(1, empty_at=NOW + 60)
-    scene.latch.reason = "standby"
+    scene.latch.reason = Closed.STANDBY
     report = await scene.expirer.run_pass(NOW)
     assert (report.cut_short_by, report.next_at) == ("standby", NOW + 60)
     assert scene.grid.attempts == []
@@ -381,7 +382,7 @@ class TestLockedPools:
 
         def on_settle(_: Sequence[int]) -> None:
             if len(scene.grid.attempts) == 5:
-                scene.latch.reason = "stopping"
+                scene.latch.reason = Closed.STOPPING
             raise StoreConflictError("locked")
 
         scene.grid.on_settle = on_settle

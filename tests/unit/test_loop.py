@@ -12,7 +12,7 @@ from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.expiry.loop import ExpiryLoop
 from pool_daemon.expiry.timer import Timer
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
-from pool_daemon.guards.gate import STOPPING
+from pool_daemon.guards.gate import Closed
 from pool_daemon.settings.sections import Expiry
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import PassOutcome
@@ -191,7 +191,7 @@ class TestPoolsAddedById:
 
 
 async def test_it_says_once_that_a_gate_has_closed_and_once_that_it_has_opened() -> None:
-    closed = PassReport(cut_short_by="standby", next_at=1)
+    closed = PassReport(cut_short_by=Closed.STANDBY, next_at=1)
     opened = PassReport(next_at=1)
     with capture_logs() as logs:
         await run(Passes(closed, closed, opened, opened))
@@ -209,13 +209,14 @@ async def test_the_first_pass_says_that_the_daemon_acts() -> None:
     ("cut_short_by", "outcome"),
     [
         (None, PassOutcome.COMPLETED),
-        ("clocks apart", PassOutcome.HELD),
-        ("standby", PassOutcome.HELD),
-        (STOPPING, PassOutcome.STOPPED),
+        (Closed.CLOCK_UNKNOWN, PassOutcome.HELD),
+        (Closed.CLOCKS_APART, PassOutcome.HELD),
+        (Closed.STANDBY, PassOutcome.HELD),
+        (Closed.STOPPING, PassOutcome.STOPPED),
     ],
 )
 async def test_a_pass_that_a_closed_gate_cut_short_has_not_completed(
-    cut_short_by: str | None, outcome: PassOutcome
+    cut_short_by: Closed | None, outcome: PassOutcome
 ) -> None:
     passes = Passes(PassReport(cut_short_by=cut_short_by, next_at=1))
     await run(passes)

@@ -16,6 +16,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.telemetry.heartbeat import Heartbeat
 from pool_daemon.telemetry.notify import Notifier
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.snapshot import Role
 
 NOW = 1_700_000_000.0
 
@@ -181,10 +182,7 @@ class Lease:
         self.term: int | None = 3
         self.holder: str | None = "me"
         self.held_tick: float | None = 5000.0
-        self.closed: str | None = None
-
-    def closed_by(self) -> str | None:
-        return self.closed
+        self.role = Role.LEADER
 
 
 def test_leadership_that_ends_by_itself_is_seen_with_the_next_beat(observer: Observer, clock: VirtualClock) -> None:
@@ -194,7 +192,7 @@ def test_leadership_that_ends_by_itself_is_seen_with_the_next_beat(observer: Obs
     )
     pulse.beat(0.0)
     assert observer.status.snapshot.role == "leader"
-    lease.closed, lease.term, lease.holder = "standby", None, "other"
+    lease.role, lease.term, lease.holder = Role.STANDBY, None, "other"
     pulse.beat(0.0)
     assert (observer.status.snapshot.role, observer.status.snapshot.leader) == ("standby", "other")
     assert observer.status.snapshot.lease_tick == 5000

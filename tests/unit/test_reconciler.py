@@ -14,6 +14,7 @@ from virtual_time import ProcessClock, in_virtual_time
 
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError, UnreadableDocumentError
 from pool_daemon.expiry.throttle import Throttle
+from pool_daemon.guards.gate import Closed
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import PAUSE_SECONDS, Reconciler
 from pool_daemon.reconcile.scans import RESTORE_SECONDS, OrderScan, PoolScan
@@ -32,7 +33,7 @@ class Scene:
         self.metrics = RecordedMetrics()
         self.unreadable: list[Unreadable] = []
         self.stop = asyncio.Event()
-        self.reason: str | None = None
+        self.reason: Closed | None = None
         self.closes_after = math.inf
         self.live = LiveSettings(Settings())
         self.change(**{"pools_per_second": 0, "confirm_seconds": CONFIRM_SECONDS} | settings)
@@ -61,8 +62,8 @@ class Scene:
         """Replace the settings while the reconciler runs."""
         self.live.replace(Settings(reconcile=Reconcile(**settings)))
 
-    def closed_by(self) -> str | None:
-        return "standby" if len(self.store.repaired) >= self.closes_after else self.reason
+    def closed_by(self) -> Closed | None:
+        return Closed.STANDBY if len(self.store.repaired) >= self.closes_after else self.reason
 
     async def two_rounds(self) -> None:
         """Scan twice, so far apart that what is still wrong is wrong for sure."""
@@ -131,7 +132,7 @@ async def test_told_to_stop_it_ends_at_once_whatever_it_waits_for() -> None:
 
 def closed_scene() -> Scene:
     scene = Scene(pools=1)
-    scene.reason = "standby"
+    scene.reason = Closed.STANDBY
     return scene
 
 
@@ -152,7 +153,7 @@ async def test_while_the_gate_is_closed_it_pauses_and_then_goes_on_where_it_was(
     scanning = asyncio.create_task(scene.reconciler.run_round())
     await asyncio.sleep(4.5)
     seen = list(scene.store.looks)
-    scene.reason = "standby"
+    scene.reason = Closed.STANDBY
     await asyncio.sleep(3600)
     assert scene.store.looks == seen == [0, 10, 20, 30, 40]
     scene.reason = None
@@ -301,7 +302,7 @@ async def test_the_seconds_of_a_round_are_those_of_its_work_and_count_no_waiting
     with capture_logs() as logs:
         scanning = asyncio.create_task(scene.reconciler.run_round())
         await asyncio.sleep(4.5)
-        scene.reason = "standby"
+        scene.reason = Closed.STANDBY
         await asyncio.sleep(3600)
         scene.reason = None
         await scanning
@@ -396,7 +397,7 @@ async def test_a_daemon_that_stands_by_counts_no_missing_documents() -> None:
     scene.store.missing = {7: 2}
     await scene.reconciler.run_round()
     assert scene.metrics.missing == 1
-    scene.reason = "standby"
+    scene.reason = Closed.STANDBY
     running = asyncio.create_task(scene.reconciler.run_round())
     await asyncio.sleep(1)
     assert scene.metrics.missing is None
