@@ -70,11 +70,13 @@ def test_the_fields_of_a_pool_stand_in_the_order_in_which_they_are_written() -> 
 
 
 def test_the_actions_types_and_sizes_of_workloads_are_the_code_s() -> None:
-    table = rows(DATA, "`next_action`")
-    assert [row[1].partition(":")[0] for row in table] == [action.name.lower() for action in NextAction]
-    types = {name.strip() for row in table for name in row[2].split(",") if name}
+    sentence = DATA.read_text(encoding="utf-8").partition("\n`next_action` is ")[2].partition(".")[0]
+    assert re.findall(r"\d \w+", sentence) == [f"{action} {action.name.lower()}" for action in NextAction]
+
+    table = rows(DATA, "`workload_type`")
+    types = {name.strip() for row in table for name in row[0].split(",")}
     assert types == {f"{kind} {kind.name.lower()}" for kind in WorkloadType}
-    free = next(row[2] for row in table if row[3] == "nothing: free")
+    free = next(row[0] for row in table if row[1] == "nothing: free")
     assert {int(name.split()[0]) for name in free.split(",")} == FREE_TYPES
 
     sizes = [cells for row in rows(DATA, "size") for cells in zip(row[::2], row[1::2], strict=True)]
