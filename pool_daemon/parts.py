@@ -1,6 +1,7 @@
 """The parts of a daemon, each made once and handed what it needs."""
 
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from pool_daemon import __version__
@@ -75,7 +76,7 @@ class Parts:
             listeners=[CommandLog(self.observer.command_finished), self.primaries],
         )
         self.queue = WorkQueue()
-        self.timer = Timer()
+        self.timer = Timer(clock=self.clock, on_set=self.observer.timers_set)
         self._make_guards()
         self.reports = Reports(
             observer=self.observer,
@@ -190,6 +191,7 @@ class Parts:
             clock=self.clock,
             stop=self.stop.stopped,
             settings=settings,
+            sleep=partial(self.timer.sleep, "reconciliation"),
         )
 
     def _make_telemetry(self) -> None:
@@ -222,6 +224,7 @@ class Parts:
             observer=self.observer,
             clock=self.clock,
             watermark=lambda: self.queue.watermark,
+            sleep=partial(self.timer.sleep, "forecast"),
         )
 
     def patience(self) -> Patience:

@@ -69,6 +69,7 @@ def _lines(picture: Picture) -> Iterator[Line]:
     for problem in picture["ready"]["problems"]:
         yield "not ready", Text(problem, "red")
     yield "next", _next(picture)
+    yield "timers", _timers(picture)
     yield "last pass", _last_pass(picture)
     yield "stream", _stream(picture["stream"])
     yield "database", _database(picture["database"])
@@ -93,6 +94,12 @@ def _next(picture: Picture) -> Text:
     left = at - picture["at"]
     what = "another look at a pool" if pool_id is None else f"pool {pool_id} runs empty"
     return Text(f"{what} {f'in {span(left)}' if left > 0 else 'now'} ({_date(at)})", "bold")
+
+
+def _timers(picture: Picture) -> Text:
+    """Return when each job of the timer rings next, the first of them first."""
+    jobs = sorted((at, name) for name, at in picture["timers"].items())
+    return Text(", ".join(f"{name} in {span(max(0.0, at - picture['at']))}" for at, name in jobs) or "none yet")
 
 
 def _last_pass(picture: Picture) -> Text:

@@ -93,8 +93,8 @@ class ExpiryLoop:
         deadline, pool_id = self._next
         self._queue.arm(deadline, pool_id=pool_id)
         deadline, pool_id = self._queue.deadline, self._queue.pool_id
-        self._timer.at("deadline", deadline, now=self._clock.now(), ring=self._queue.ring)
-        self._observer.armed(deadline, pool_id=pool_id, timers=self._timer.next_runs())
+        self._timer.at("deadline", deadline, ring=self._queue.ring)
+        self._observer.armed(deadline, pool_id=pool_id)
         log.debug("armed", pool=pool_id, at=deadline)
 
     async def _wait(self) -> None:

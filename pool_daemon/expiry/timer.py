@@ -4,11 +4,15 @@ So the known weaknesses of APScheduler (a late job dropped, a dead scheduler tha
 jumps) can delay a ring, and whoever waits for one bounds that by a monotonic time-out and has the timer restarted.
 """
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from pool_daemon.clock import Clock
 
 Ring = Callable[[], None]
 
@@ -17,9 +21,14 @@ FARTHEST_SECONDS: Final = 86_400
 
 
 class Timer:
-    """Rings at dates and in intervals; nothing rings before `start` and after `stop`."""
+    """Rings at dates and in intervals; nothing rings before `start` and after `stop`.
 
-    def __init__(self) -> None:
+    `on_set` is told when each job rings next, in unix seconds, whenever a date is set.
+    """
+
+    def __init__(self, *, clock: Clock, on_set: Callable[[Mapping[str, float]], None] = lambda _: None) -> None:
+        self._clock = clock
+        self._on_set = on_set
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._intervals: dict[str, tuple[float, Ring]] = {}
 
@@ -27,12 +36,21 @@ class Timer:
         """Ring in an interval, from the start on. To be called before it."""
         self._intervals[name] = (seconds, ring)
 
-    def at(self, name: str, instant: float | None, *, now: float, ring: Ring) -> None:
+    def at(self, name: str, instant: float | None, *, ring: Ring) -> None:
         """Ring at an instant (unix seconds), in place of the one set before; None only takes that back."""
         if self._scheduler.get_job(name):
             self._scheduler.remove_job(name)
-        if instant is not None and instant - now <= FARTHEST_SECONDS:
+        if instant is not None and instant - self._clock.now() <= FARTHEST_SECONDS:
             self._add(name, "date", ring, run_date=datetime.fromtimestamp(instant, UTC))
+        self._on_set(self.next_runs())
+
+    async def sleep(self, name: str, seconds: float) -> None:
+        """Sleep as a job of that name, and no longer than `seconds` of the monotonic clock."""
+        rung = asyncio.Event()
+        self.at(name, self._clock.now() + seconds, ring=rung.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await rung.wait()
 
     def start(self) -> None:
         """Start the scheduler with its intervals."""

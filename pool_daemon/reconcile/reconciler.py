@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -23,7 +23,7 @@ log = structlog.get_logger("pool_daemon.reconciler")
 
 
 class Reconciler:
-    """Runs the scans in turn, then rests, until `stop` is set.
+    """Runs the scans in turn, then sleeps, until `stop` is set.
 
     While the gate is closed it pauses where it is. It holds nothing that must be given back, so it may also be
     cancelled at any moment.
@@ -38,21 +38,29 @@ class Reconciler:
         clock: Clock,
         stop: asyncio.Event,
         settings: Reconcile,
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         self._findings = findings
         self._gate = gate
         self._clock = clock
         self._stop = stop
         self._settings = settings
+        self._sleep = sleep
         self._backoff = Backoff()
         self._scans = scans
         self._active_seconds = 0.0
 
     async def run(self) -> None:
-        """Scan and rest; return soon after `stop` is set."""
+        """Scan and sleep; return soon after `stop` is set."""
         while not self._stop.is_set():
             await self.run_round()
-            await self._rest(self._settings.interval_seconds)
+            sleeping = asyncio.create_task(self._sleep(self._settings.interval_seconds), name="between reconciliations")
+            stopped = asyncio.create_task(self._stop.wait(), name="stop of the reconciliation")
+            try:
+                await asyncio.wait({sleeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+                stopped.cancel()
 
     async def run_round(self) -> None:
         """Run each scan to its end once, however often the database or a gate is in the way."""

@@ -94,9 +94,13 @@ class Observer(HoldObserver):
         """Record when, by the monotonic clock, the lease was last known to be held by this daemon or another."""
         self.status.change(lease_tick=tick)
 
-    def armed(self, at: float | None, *, pool_id: int | None = None, timers: Mapping[str, float] | None = None) -> None:
-        """Record what the timer is armed for (unix seconds), which pool's end that is, and when each job rings next."""
-        self.status.change(next_at=at, next_pool_id=pool_id, timers=dict(timers or {}))
+    def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
+        """Record what the timer is armed for (unix seconds), and which pool's end that is if it is one."""
+        self.status.change(next_at=at, next_pool_id=pool_id)
+
+    def timers_set(self, next_runs: Mapping[str, float]) -> None:
+        """Record when each job of the timer rings next, in unix seconds."""
+        self.status.change(timers=next_runs)
 
     def pass_finished(
         self,

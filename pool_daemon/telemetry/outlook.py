@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 import structlog
 
@@ -47,12 +47,14 @@ class Outlook:
         observer: Observer,
         clock: Clock,
         watermark: Callable[[], int | None],
+        sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         self._horizon = horizon
         self._recent_events = recent_events
         self._observer = observer
         self._clock = clock
         self._watermark = watermark
+        self._sleep = sleep
         self._has_records = False
         self._read_tick: dict[str, float] = {}
 
@@ -63,7 +65,7 @@ class Outlook:
                 await self.look()
             except StoreError as error:
                 log.debug("outlook_unknown", reason=str(error))
-            await asyncio.sleep(1)
+            await self._sleep(1)
 
     async def look(self) -> None:
         """Read what has become old.

@@ -28,8 +28,8 @@ class Passes:
         self.checked = 0
         self.clock = SystemClock()
         self.queue = WorkQueue()
-        self.timer = Timer()
         self.observer = Observer(identity="me", version="0", clock=self.clock)
+        self.timer = Timer(clock=self.clock, on_set=self.observer.timers_set)
         self._outcomes = outcomes
         self._meanwhile = meanwhile
 

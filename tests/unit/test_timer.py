@@ -30,14 +30,14 @@ class Bell:
 
 @pytest_asyncio.fixture
 async def timer() -> AsyncIterator[Timer]:
-    timer = Timer()
+    timer = Timer(clock=SystemClock())
     timer.start()
     yield timer
     timer.stop()
 
 
 def set_deadline(timer: Timer, instant: float | None, bell: Bell) -> None:
-    timer.at("deadline", instant, now=SystemClock().now(), ring=bell.ring)
+    timer.at("deadline", instant, ring=bell.ring)
 
 
 async def test_it_rings_at_the_instant_and_not_before(timer: Timer) -> None:
@@ -69,7 +69,7 @@ async def test_setting_it_again_replaces_it_and_none_takes_it_back(timer: Timer)
 
 
 async def test_intervals_ring_again_and_again_and_each_job_tells_when() -> None:
-    timer, often, seldom = Timer(), Bell(), Bell()
+    timer, often, seldom = Timer(clock=SystemClock()), Bell(), Bell()
     timer.every("often", seconds=0.05, ring=often.ring)
     timer.every("seldom", seconds=600, ring=seldom.ring)
     began_at = SystemClock().now()
@@ -86,7 +86,7 @@ async def test_intervals_ring_again_and_again_and_each_job_tells_when() -> None:
 
 
 async def test_a_scheduler_that_died_is_replaced_with_its_intervals() -> None:
-    timer, bell = Timer(), Bell()
+    timer, bell = Timer(clock=SystemClock()), Bell()
     timer.every("often", seconds=0.05, ring=bell.ring)
     timer.start()
     timer.stop()
@@ -94,3 +94,18 @@ async def test_a_scheduler_that_died_is_replaced_with_its_intervals() -> None:
     timer.restart()
     await bell.rings()
     timer.stop()
+
+
+async def test_a_sleep_is_a_job_that_tells_when_it_ends(timer: Timer) -> None:
+    began_at = SystemClock().now()
+    sleeping = asyncio.create_task(timer.sleep("reconciliation", 0.3))
+    await asyncio.sleep(0)
+    assert 0 <= timer.next_runs()["reconciliation"] - began_at - 0.3 < 0.1
+    await sleeping
+    assert 0.25 < SystemClock().now() - began_at < 1
+
+
+async def test_a_scheduler_that_died_makes_no_sleep_longer(timer: Timer) -> None:
+    timer.stop()
+    async with asyncio.timeout(1):
+        await timer.sleep("reconciliation", 0.1)
