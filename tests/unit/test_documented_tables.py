@@ -71,7 +71,9 @@ def test_the_fields_of_a_pool_stand_in_the_order_in_which_they_are_written() -> 
 
 def test_the_actions_types_and_sizes_of_workloads_are_the_code_s() -> None:
     sentence = DATA.read_text(encoding="utf-8").partition("\n`next_action` is ")[2].partition(".")[0]
-    assert re.findall(r"\d \w+", sentence) == [f"{action} {action.name.lower()}" for action in NextAction]
+    assert re.findall(r"\d \w+", " ".join(sentence.split())) == [
+        f"{action} {action.name.lower()}" for action in NextAction
+    ]
 
     table = rows(DATA, "`workload_type`")
     types = {name.strip() for row in table for name in row[0].split(",")}
