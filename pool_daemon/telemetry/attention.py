@@ -1,4 +1,4 @@
-"""What an operator has to know first: what is due and not done, why, and for how long."""
+"""What an operator needs to know first: which due pools are not settled, why, and for how long."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ from typing import Final
 from pool_daemon.telemetry.snapshot import Role, Snapshot
 
 UNDONE_SECONDS: Final = 120.0
-"""What has been due for longer than that counts as undone: retries, elections and short locks are over by then."""
+"""Pools that have been due for longer count as undone: retries, elections and short locks are over by then."""
 
 SETTLED_SECONDS: Final = 600.0
-"""How far back settled pools are counted against those that are undone."""
+"""The period over which settled pools are compared with undone ones."""
 
 ALONE: Final = 1
-"""So many undone pools say nothing about the daemon: one faulty document must not make it look broken."""
+"""Up to this many undone pools do not count: one faulty document must not make the whole daemon look broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """One thing to know first: `short` for a headline, `detail` with its reason."""
+    """One thing to know first: `short` for the headline, `detail` with its reason."""
 
     short: str
     detail: str
 
 
 def attentions(now: Snapshot) -> Iterator[Attention]:
-    """Yield what keeps due pools from being settled, the most important first."""
+    """Yield what keeps due pools from being settled, most important first."""
     for hold in now.holds:
         held = "held" if hold.pools is None else f"{_pools(hold.pools)} held"
         yield Attention(f"{held} by the {hold.reason}", hold.detail)
@@ -40,12 +40,12 @@ def attentions(now: Snapshot) -> Iterator[Attention]:
 
 
 def undone_pools(now: Snapshot, tick: float) -> dict[str, int]:
-    """Return how many pools are known to be due and not settled for minutes, by why."""
+    """Return, by reason, how many pools have been due and unsettled for longer than UNDONE_SECONDS."""
     return {undone.reason: undone.pools for undone in now.undone if tick - undone.since_tick > UNDONE_SECONDS}
 
 
 def undone_problem(now: Snapshot, tick: float) -> str | None:
-    """Return what is wrong if at least half of what a leader had to do in the last minutes is undone."""
+    """Return the problem if at least half of a leader's due pools of the last minutes are undone, else None."""
     pools = undone_pools(now, tick)
     total = sum(pools.values())
     settled = sum(number for at_tick, number in now.settled if tick - at_tick <= SETTLED_SECONDS)

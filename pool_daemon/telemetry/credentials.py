@@ -1,4 +1,4 @@
-"""What must never be said: whatever would let a reader log in to the database."""
+"""Masks credentials in text: everything with which a reader could log in to the database."""
 
 import re
 from typing import Final
@@ -6,18 +6,18 @@ from typing import Final
 MASK: Final = "********"
 
 PLACEHOLDER: Final = "USER:PASSWORD"
-"""The credentials in our own advice on how an address looks, which hide nobody's."""
+"""The placeholder in our own advice on how to write an address: no real credentials, left unmasked."""
 
-# One slash is enough: an address given where a path belongs has lost the other.
+# One slash is enough: an address given in place of a path has lost the other.
 _SCHEME = re.compile(r"mongodb(?:\+srv)?:/+", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
 _SECRET_OPTIONS = re.compile(r"(tlsCertificateKeyFilePassword=|AWS_SESSION_TOKEN:)[^&,\s]+", re.IGNORECASE)
 
 
 def mask_credentials(text: str) -> str:
-    """Replace users, passwords and secret options in every MongoDB address that the text holds.
+    """Replace users, passwords and secret options in every MongoDB address in a text.
 
-    The time it takes grows no faster than the text: customers decide what stands in a log line.
+    The time is linear in the length of the text: customers decide the content of log lines.
     """
     if "@" in text and _SCHEME.search(text):
         text = _WORD.sub(_masked, text)

@@ -1,7 +1,7 @@
-"""Alive, started, ready: three questions, each a few checks of one snapshot.
+"""Liveness, startup and readiness: three questions, each a few checks of one snapshot.
 
-Liveness asks for the loop alone: a daemon that waits for its database must not be killed for it. Readiness is what
-makes the daemon useful, and a standby is as useful as a leader.
+Liveness covers the event loop only: a daemon that waits for its database must not be killed for it. Readiness says
+whether the daemon does its work, and a standby does its work as much as a leader.
 """
 
 import math
@@ -14,22 +14,22 @@ from pool_daemon.telemetry.attention import attentions, undone_problem
 from pool_daemon.telemetry.snapshot import Role, Snapshot
 
 BEAT_SECONDS: Final = 30.0
-"""A loop that has not come round for so long is stuck: sixty times what it should take, and far above any batch."""
+"""A loop without a beat for this long is stuck: sixty times the interval, and far longer than any batch."""
 
 UNDONE: Final = "undone"
-"""The check that says what is due and not done; the headline tells more of it than its name."""
+"""The check for due pools that are not settled; the headline explains it instead of naming it."""
 
 INDEXES_SECONDS: Final = 60.0
 """How long a start waits for indexes: a build may take hours, or never succeed."""
 
 FAILED_PASSES: Final = 3
-"""So many failures in a row are more than an election or a dropped connection; with the growing waits between them
-they take a second or two."""
+"""More consecutive failures than an election or a dropped connection causes; with the growing waits between them they
+take a second or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One condition, by name, and what is wrong with it; None if nothing is."""
+    """One condition: its name, and its problem or None."""
 
     name: str
     problem: str | None
@@ -48,11 +48,11 @@ class Health:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, a few words each."""
+        """The problems, a few words each."""
         return [check.problem for check in self.checks if check.problem is not None]
 
     def as_text(self) -> str:
-        """Return one line a check, what is wrong marked with a minus; a problem's own line breaks show as text."""
+        """Return one line a check, failed ones marked with a minus; line breaks in a problem are escaped."""
         return "".join(
             f"{'+' if c.problem is None else '-'} {c.name}: {escaped(c.problem or 'ok')}\n" for c in self.checks
         )
@@ -60,7 +60,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long each thing may be silent, in seconds, before the daemon counts as not ready."""
+    """How old each sign of life may be, in seconds, before the daemon counts as not ready."""
 
     database_seconds: float
     stream_seconds: float
@@ -69,13 +69,13 @@ class Patience:
 
     @classmethod
     def of(cls, *, silence_seconds: float, safety_seconds: float, lease_seconds: float | None) -> "Patience":
-        """Derive it from the settings, so that nothing which works as configured ever looks silent.
+        """Derive the limits from the settings, so that nothing that works as configured ever exceeds them.
 
-        An open stream asks the database every second, and an election takes up to twelve; a closed stream is given as
-        long as the database. The watcher itself reopens a stream whose token stands still for `silence_seconds`; only
-        if it does not either is something wrong. Passes come at least every `safety_seconds`. A lease whose holder
-        dies is taken within its length, and no majority of the members renews it; where there is none (`lease_seconds`
-        is None), nobody has to hold it.
+        An open stream asks the database every second, and an election takes up to twelve seconds; a closed stream is
+        given as long as the database. The watcher reopens a stream whose token stands still for `silence_seconds`; only
+        a watcher that fails to is a problem. Passes come at least every `safety_seconds`. A lease whose holder dies is
+        taken over within its length, and renewed only by a majority of the members. Without leases (`lease_seconds` is
+        None) there is no limit.
         """
         return cls(
             database_seconds=15,
@@ -86,7 +86,7 @@ class Patience:
 
 
 def liveness(now: Snapshot, tick: float) -> Health:
-    """Tell at a tick of the monotonic clock whether the event loop still comes round."""
+    """Check, at a tick of the monotonic clock, that the event loop is not stuck."""
     silent = tick - now.beat_tick
     return Health(
         (Check("loop", f"the event loop stands still for {silent:.0f} s" if silent > BEAT_SECONDS else None),)
@@ -94,7 +94,7 @@ def liveness(now: Snapshot, tick: float) -> Health:
 
 
 def startup(now: Snapshot, tick: float) -> Health:
-    """Tell whether the daemon has found what it needs in order to work; indexes it can work without."""
+    """Check that the daemon has found what it needs in order to work; it can work without indexes."""
     building = not now.indexes_made and tick - now.started_tick <= INDEXES_SECONDS
     return Health(
         (
@@ -105,7 +105,7 @@ def startup(now: Snapshot, tick: float) -> Health:
 
 
 def readiness(now: Snapshot, tick: float, patience: Patience) -> Health:
-    """Tell whether the daemon would act in time, or take over in time, if something fell due at this tick."""
+    """Check that the daemon would act in time, or take over in time, if a pool fell due at this tick."""
     return Health(
         (
             Check("running", "is stopping" if now.stopping else None),
@@ -121,7 +121,7 @@ def readiness(now: Snapshot, tick: float, patience: Patience) -> Health:
 
 
 def headline(now: Snapshot, tick: float, patience: Patience) -> str:
-    """Say in one line what the daemon waits for or is about to do; what it says changes only when that does."""
+    """Return one line on what the daemon waits for or is about to do; it changes only when that does."""
     if now.stopping:
         return "stopping"
     waits_for = [
@@ -190,7 +190,7 @@ def _clocks(now: Snapshot) -> str | None:
 
 
 def _lease(now: Snapshot, tick: float, patience: Patience) -> str | None:
-    """Tell what is wrong if nobody acts, this daemon or another: its passes then complete and settle nothing."""
+    """Return the problem if no daemon is known to hold the lease: passes would complete and settle nothing."""
     if patience.lease_seconds == math.inf:
         return None
     if now.lease_tick is None:

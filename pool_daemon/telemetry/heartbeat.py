@@ -1,4 +1,4 @@
-"""The loop's pulse: it proves that the loop comes round, and takes what follows from that to systemd."""
+"""The heartbeat of the event loop: proves that the loop is not stuck, and feeds systemd's watchdog."""
 
 import asyncio
 import math
@@ -15,39 +15,40 @@ from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import Role
 
 TICK_SECONDS: Final = 0.5
-"""Between two beats: often enough to see every stall that could make a pool late, at no measurable cost."""
+"""Interval between beats: short enough to catch every stall that could make a pool late, at no measurable cost."""
 
 EXTENSION_SECONDS: Final = 60.0
-"""What systemd is asked for, again and again, while the start waits for a database: a minute without it is a hang."""
+"""The extension asked of systemd, repeatedly, while the start waits for a database; without one for so long, the start
+hangs."""
 
 log = structlog.get_logger("pool_daemon.heartbeat")
 
 
 class Leadership(Protocol):
-    """Who acts, as far as this daemon knows."""
+    """Who leads, as far as this daemon knows."""
 
     @property
     def role(self) -> Role:
-        """This daemon's role at this moment."""
+        """This daemon's current role."""
 
     @property
     def term(self) -> int | None:
-        """The term in which it acts."""
+        """The term in which this daemon leads."""
 
     @property
     def holder(self) -> str | None:
-        """Who acts."""
+        """The identity of the daemon that leads."""
 
     @property
     def held_tick(self) -> float | None:
-        """The monotonic clock's reading when somebody was last known to be the one that acts; None if never."""
+        """Monotonic time at which any daemon was last known to hold the lease; None if never."""
 
 
 class Heartbeat:
     """Beats until it is cancelled.
 
-    Leadership is looked at with every beat because its end is a matter of time alone: nothing happens that could tell.
-    Without any, this daemon acts whoever else does. `patience` is asked for with every beat too: it follows a reload.
+    Leadership is read with every beat because a lease ends by the passing of time alone: no event reports it. Without
+    leadership, this daemon acts in any case. `patience` is called with every beat, too, so that it follows a reload.
     """
 
     def __init__(
@@ -76,13 +77,13 @@ class Heartbeat:
             self.beat(max(0.0, self._clock.monotonic() - due_tick))
 
     def ready_again(self) -> None:
-        """Tell systemd that a reload is over; not before it has heard that the start is."""
+        """Report to systemd that a reload is over, but not before the end of the start has been reported."""
         if self._ready:
             self._ready = False
             self._notify()
 
     def beat(self, lag_seconds: float) -> None:
-        """Note that the loop has come round, so much later than it should, and tell systemd what it wants to know."""
+        """Record a beat and its lag, and send systemd what is due."""
         self._observer.beat(lag_seconds)
         self._observer.log_lines_dropped(dropped_lines())
         self._see_role()
@@ -109,7 +110,7 @@ class Heartbeat:
             self._alive_tick = tick
 
     def _begin(self, line: str, tick: float, *, started: bool) -> None:
-        """Tell that the start is over, until it is heard; before that, what it waits for."""
+        """Report the end of the start until systemd has received it; before that, what the start waits for."""
         if started:
             self._ready = self._notifier.ready(line)
             self._told = line

@@ -1,4 +1,4 @@
-"""The verbs in which the guards tell what keeps due pools from being settled."""
+"""Records what the guards report: which due pools are kept from being settled, and why."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from pool_daemon.telemetry.status import Status
 
 
 class HoldObserver:
-    """Records what is held, in quarantine, or failing: counted in `metrics`, and as it stands now in `status`.
+    """Records pools on hold, in quarantine, or failing: counted in `metrics`, and as the current state in `status`.
 
     Recording the same state twice costs nothing.
     """
@@ -22,14 +22,14 @@ class HoldObserver:
         self.metrics = Metrics(status=self.status, clock=clock)
 
     def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
-        """Record how many pools are in quarantine, and some of them, those to be tried next first."""
+        """Record how many pools are in quarantine, with a sample ordered by next retry."""
         self.status.change(quarantined=total, quarantine=tuple(sample))
         self.undone_seen("quarantine", total)
 
     def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
-        """Record how many pools are due and not settled for a reason, 0 if none.
+        """Record how many pools are due and not settled for a reason; 0 if none.
 
-        `since_at` is the unix instant since when there are any; None if that is only known since this was called first.
+        `since_at` is the unix instant since which there have been any; None if unknown, then the first call counts.
         """
         tick = self._clock.monotonic()
         undone = {each.reason: each for each in self.status.snapshot.undone}
@@ -43,7 +43,7 @@ class HoldObserver:
             self.status.change(undone=tuple(undone.values()))
 
     def held(self, reason: str, *, detail: str, pools: int | None = None) -> None:
-        """Record in one word why what is due is held back, in a few more what ends it, and how many pools that are."""
+        """Record why due pools are on hold (`reason`, one word), what ends that (`detail`), and how many there are."""
         holds = self.status.snapshot.holds
         known = next((hold for hold in holds if hold.reason == reason), None)
         others = tuple(hold for hold in holds if hold is not known)
@@ -55,7 +55,7 @@ class HoldObserver:
             self._note("held", f"{reason}: {detail}")
 
     def released(self, reason: str) -> None:
-        """Record that this is no reason any more."""
+        """Record that a reason for holding pools no longer applies."""
         holds = self.status.snapshot.holds
         left = tuple(hold for hold in holds if hold.reason != reason)
         if left != holds:

@@ -1,4 +1,4 @@
-"""The end of every log line: a thread writes it, so that a reader who does not read delays nothing but the log."""
+"""The last step of every log line: a thread writes it, so that a slow reader delays only the log."""
 
 import io
 import os
@@ -9,21 +9,21 @@ from collections.abc import Callable
 from typing import Final, TextIO
 
 MOST_BYTES: Final = 4 * 1024 * 1024
-"""Lines kept for a slow reader, half a minute of a storm. One more is dropped and counted."""
+"""Size of the buffer for a slow reader: half a minute of a storm. Lines beyond it are dropped and counted."""
 
 CHUNK_LINES: Final = 500
-"""Lines written at once; so many are lost at most if a write fails."""
+"""Lines written at once; as many are lost at most if a write fails."""
 
 FLUSH_SECONDS: Final = 2.0
-"""How long the end of the process waits for a reader who has stopped reading."""
+"""How long the exit of the process waits for a reader that has stopped reading."""
 
 
 class LogWriter:
-    """Writes lines to the file behind `stream`, in their order; `write` never waits and never fails.
+    """Writes lines in order to the file behind `stream`; `write` never blocks and never fails.
 
-    Lines are dropped, and counted in `dropped`, while too many wait, when a write fails, and where there is nobody to
-    read: standard error was closed when the process began. `on_resumed` is called, in the writer's thread, with how
-    many were dropped once one can be written again. A stream in memory is written to at once.
+    Lines are dropped, and counted in `dropped`, while the buffer is full, when a write fails, and when standard error
+    was closed before the process began. `on_resumed` is called in the writer's thread with the number dropped once a
+    write succeeds again. A stream in memory is written to at once.
     """
 
     def __init__(self, stream: TextIO, *, on_resumed: Callable[[int], None]) -> None:
@@ -39,7 +39,7 @@ class LogWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
-        """Have a line written soon."""
+        """Queue a line for writing."""
         if self._unread:
             self.dropped += 1
             return
@@ -59,7 +59,7 @@ class LogWriter:
             self._changed.notify_all()
 
     def flush(self, within_seconds: float = FLUSH_SECONDS) -> bool:
-        """Wait until every line is written, for a while at most; return whether that is so."""
+        """Wait until every line is written, `within_seconds` at most; return whether that succeeded."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._bytes, within_seconds)
 
@@ -92,7 +92,7 @@ class LogWriter:
 
 
 def _duplicate(stream: TextIO) -> int | None:
-    """Return a descriptor of our own for the stream's file, which nothing else closes or uses again; None without."""
+    """Duplicate the descriptor of the stream's file, so that nothing else closes or reuses it; None if it has none."""
     try:
         stream.flush()
         return os.dup(stream.fileno())
@@ -101,7 +101,7 @@ def _duplicate(stream: TextIO) -> int | None:
 
 
 def _write_all(file: int, chunk: bytes) -> bool:
-    """Write everything, however long the reader takes; return whether that succeeded."""
+    """Write everything, waiting for the reader as long as it takes; return whether that succeeded."""
     rest = memoryview(chunk)
     while rest:
         try:

@@ -1,8 +1,8 @@
-"""Logs: one form for the daemon's own events and for those of the libraries beneath it.
+"""Logs: one format for the daemon's own events and for those of its libraries.
 
 A module of the daemon calls `structlog.get_logger("pool_daemon.NOUN")` and names an event, with key/values:
-`log.info("pool_expired", pool_id=7, workloads=3)`. The daemon's own events go straight to the writer; those of the
-libraries come through the standard library's handlers, which cost four times as much a line.
+`log.info("pool_expired", pool_id=7, workloads=3)`. The daemon's own events go straight to the writer. Those of the
+libraries pass through the standard library's handlers, which cost four times as much a line.
 """
 
 import json
@@ -33,7 +33,7 @@ HANDLER = "pool-daemon"
 LEADING = ("timestamp", "level", "logger", "event")
 
 IDS: Final = frozenset({"pool", "workload", "order", "document"})
-"""Names under which an event tells an id, which may be anything that MongoDB takes for one."""
+"""Fields of an event that hold an id, which may be of any BSON type."""
 
 PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 """The priorities of syslog, as journald reads them between angle brackets."""
@@ -46,23 +46,23 @@ LEVELS: Final = {
     "exception": logging.ERROR,
     "critical": logging.CRITICAL,
 }
-"""How loud each of a logger's methods is."""
+"""The level of each of a logger's methods."""
 
 _TIMESTAMP: Final = TimeStamper(fmt="iso", utc=True)
 
-_encode: Final = json.JSONEncoder().encode  # everything is plain by then
+_encode: Final = json.JSONEncoder().encode  # all values are plain by then
 
 
 class JournalFormatter(ProcessorFormatter):
     """Marks every line with its priority, so that `journalctl -p warning` finds it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's lines, each with its mark."""
+        """Return the record's lines, each with its priority."""
         return _marked(super().format(record), record.levelno)
 
 
 class WriterHandler(logging.Handler):
-    """The libraries' way to the writer."""
+    """Passes the libraries' log records to the writer."""
 
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class WriterHandler(logging.Handler):
         self.writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have a record written."""
+        """Format a record and queue it."""
         try:
             self.writer.write(self.format(record))
         except Exception as error:  # noqa: BLE001 - a library's faulty record must not stop what it tells of
@@ -78,7 +78,7 @@ class WriterHandler(logging.Handler):
 
 
 class Lines:
-    """The end of the chain for one of the daemon's own loggers: hands finished lines to the writer."""
+    """The last processor of the daemon's own loggers: passes finished lines to the writer."""
 
     def __init__(self, name: str, *, writer: LogWriter, journal: bool) -> None:
         self.name = name
@@ -90,7 +90,7 @@ class Lines:
         )
 
     def hears(self, level: int) -> bool:
-        """Tell whether a level is loud enough, which the standard library's logger of the same name decides."""
+        """Return whether a level is enabled, as the standard library's logger of the same name decides."""
         return self._namesake.isEnabledFor(level)
 
     def _write(self, level: int, text: str) -> None:
@@ -98,7 +98,7 @@ class Lines:
 
 
 def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> None:
-    """Send every log record of the process to `stream`, by default standard error; called again, start over.
+    """Send every log record of the process to `stream`, by default standard error; a second call starts over.
 
     `auto` means console on a terminal and JSON lines elsewhere. Python's warnings are logged too.
     """
@@ -128,19 +128,19 @@ def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> No
 
 
 def set_level(level: Level) -> None:
-    """Change what is said from now on; the libraries beneath never say anything below a warning."""
+    """Change the level of the daemon's own events; those of its libraries are never logged below a warning."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger(OURS).setLevel(number)
     logging.getLogger().setLevel(max(number, logging.WARNING))
 
 
 def is_console(form: Form, stream: TextIO | None = None) -> bool:
-    """Return whether logs in that form are for a person at a terminal; `auto` means on a terminal alone."""
+    """Return whether logs in that format are for a person at a terminal; `auto` means on a terminal only."""
     return form == "console" or (form == "auto" and (stream or sys.stderr).isatty())
 
 
 def flush_logs() -> None:
-    """Wait until every line is where its reader finds it; a reader who has stopped reading is given up soon."""
+    """Wait until every line is written, FLUSH_SECONDS at most."""
     for handler in _handlers():
         handler.writer.flush()
 
@@ -164,7 +164,7 @@ def _install(handler: WriterHandler) -> None:
 
 def _tell_dropped(lines: int) -> None:
     structlog.get_logger("pool_daemon.log").warning(
-        "log_lines_dropped", lines=lines, reason="nobody read the log, or its disk was full"
+        "log_lines_dropped", lines=lines, reason="the log's reader was stuck or gone, or its disk was full"
     )
 
 
@@ -210,7 +210,7 @@ def _make_plain(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
 
 
 def _make_printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Escape what would move a terminal's cursor, for a console shows strings as they are; JSON escapes by itself."""
+    """Escape what would move a terminal's cursor: a console prints strings as they are. JSON escapes by itself."""
     return {key: _printable(key, value) for key, value in event.items()}
 
 
@@ -221,9 +221,9 @@ def _printable(key: str, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Reduce a value to what JSON can hold, with no credentials in any of its strings.
+    """Reduce a value to JSON types, with no credentials in any of its strings.
 
-    What most values are is asked first, and by their exact type, since a storm makes thousands of lines a second.
+    The commonest types are tested first, and exactly, since a storm makes thousands of lines a second.
     """
     kind = type(value)
     if kind is int:
@@ -240,7 +240,7 @@ def _plain(value: Any) -> Any:
 
 
 def _goes_to_journal(stream: TextIO) -> bool:
-    """Tell whether journald reads the stream; a child may inherit JOURNAL_STREAM and yet write elsewhere."""
+    """Return whether journald reads the stream; a child may inherit JOURNAL_STREAM and yet write elsewhere."""
     try:
         status = os.fstat(stream.fileno())
     except OSError:  # a stream in memory

@@ -1,7 +1,7 @@
-"""Every metric of the daemon, in one table: the registry, the verbs and the documentation are made of these rows.
+"""All metrics of the daemon in one table, from which registry, observer and documentation are built.
 
-Counters and histograms are moved by what happens. A gauge is read from the snapshot at the moment of a scrape, so
-that an age grows even while the loop stands still. A gauge that has nothing to tell yet has no sample at all.
+Counters and histograms are moved by events. A gauge is read from the snapshot at the moment of a scrape, so that an age
+grows even while the loop is stuck. A gauge without a value has no sample at all.
 """
 
 import sys
@@ -18,7 +18,7 @@ from pool_daemon.telemetry.snapshot import PassOutcome, Role, Snapshot, StreamSt
 
 PREFIX: Final = "pool_daemon_"
 OTHER: Final = "other"
-"""Stands for every value of a label that its row does not name, so that no label can grow without bound."""
+"""Stands for every value of a label that its row does not list, so that no label can grow without bound."""
 
 Reading = Callable[[Snapshot, float], float | Mapping[str, float] | None]
 """Reads a gauge from a snapshot at a tick of the monotonic clock: one number, or one for each value of its label."""
@@ -26,7 +26,7 @@ Reading = Callable[[Snapshot, float], float | Mapping[str, float] | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One row. A label's values are closed: what is not among them counts as "other"."""
+    """One row. The values of a label are closed: a value that is not listed counts as "other"."""
 
     kind: ClassVar[str]
     name: str
@@ -35,20 +35,20 @@ class Metric:
 
     @property
     def full_name(self) -> str:
-        """The name under which Prometheus knows it."""
+        """The name of the metric in Prometheus."""
         return PREFIX + self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter(Metric):
-    """Counts what happened since the start."""
+    """Counts events since the start."""
 
     kind = "counter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram(Metric):
-    """Counts sizes by upper bounds."""
+    """Counts values by upper bounds."""
 
     kind = "histogram"
     buckets: tuple[float, ...]
@@ -56,14 +56,14 @@ class Histogram(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge(Metric):
-    """Tells what is so now; at most one label."""
+    """A current value; at most one label."""
 
     kind = "gauge"
     read: Reading
 
 
 StreamEnd = Literal["invalidated", "stalled", "token_lost", "unavailable", "refused", "error"]
-"""What may end a change stream, or keep it from opening."""
+"""What may end a change stream or keep it from opening."""
 
 RESOURCES: Final = tuple(Resource)
 WORKLOAD_TYPES: Final = tuple(kind.name.lower() for kind in WorkloadType)
@@ -94,23 +94,23 @@ SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000)
 
 BUILD = Gauge(
     name="build_info",
-    about="Always 1; its label tells the version that runs.",
+    about="Always 1; its label is the running version.",
     labels={"version": ()},
     read=lambda now, _: {now.version: 1},
 )
 LEADER = Gauge(
     name="leader",
-    about="1 if this daemon is the one that acts, 0 if it stands by or only looks on.",
+    about="1 if this daemon is the leader, 0 if it is not.",
     read=lambda now, _: float(now.role is Role.LEADER),
 )
 TERM = Gauge(
     name="leader_term",
-    about="Number of the term in which this daemon leads; grows whenever another takes over. No sample on a standby.",
+    about="Number of the term in which this daemon leads; grows with every take-over. No sample on a standby.",
     read=lambda now, _: now.term,
 )
 ARMED = Gauge(
     name="armed_deadline_timestamp_seconds",
-    about="Unix time that the timer is armed for; no sample while nothing is known to fall due.",
+    about="Unix time of the deadline that the timer is armed for; no sample while no deadline is known.",
     read=lambda now, _: now.next_at,
 )
 PASS_AGE = Gauge(
@@ -132,7 +132,7 @@ STREAM_OPEN = Gauge(
 )
 INDEXES_MISSING = Gauge(
     name="indexes_missing",
-    about="Indexes that the daemon needs and that are not there, or being built; without them it reads slowly.",
+    about="Required indexes that are missing or being built; without them reads are slow.",
     read=lambda now, _: None if now.indexes_missing is None else float(len(now.indexes_missing)),
 )
 DATABASE_AGE = Gauge(
@@ -142,40 +142,40 @@ DATABASE_AGE = Gauge(
 )
 CLOCK_DIFFERENCE = Gauge(
     name="clock_difference_seconds",
-    about="How far this machine's clock is ahead of the database's; negative where it is behind.",
+    about="Seconds that this machine's clock is ahead of the database's; negative if it is behind.",
     read=lambda now, _: now.clocks.difference_seconds if now.clocks else None,
 )
 EXPIRING = Gauge(
     name="pools_expiring",
-    about="Pools that run empty within the time that the label tells; counted once a minute, up to 1,000,000.",
+    about="Pools that run empty within the time in the label; counted once a minute, up to 1,000,000.",
     labels={"within": tuple(HORIZONS)},
     read=lambda now, _: now.expiring or None,
 )
 BACKLOG = Gauge(
     name="backlog_pools",
-    about="Pools that have fallen due and were not looked at yet, counted every ten seconds; no sample on a standby.",
+    about="Pools that have fallen due and are not settled yet, counted every ten seconds; no sample on a standby.",
     read=lambda now, _: now.backlog,
 )
 QUARANTINED = Gauge(
     name="quarantined_pools",
-    about="Pools that fail by themselves and are left alone until their next try.",
+    about="Pools in quarantine: they fail by themselves and wait for their next retry.",
     read=lambda now, _: now.quarantined,
 )
 UNDONE = Gauge(
     name="undone_pools",
-    about="Pools that are known to be due and were not settled for more than two minutes, by what keeps them.",
+    about="Pools that have been due and unsettled for more than two minutes, by reason.",
     labels={"reason": ("brake", "failing", "quarantine")},
     read=undone_pools,
 )
 MISSING_WORKLOADS = Gauge(
     name="pools_missing_workloads",
-    about="Pools that list workloads without a document, and are not compared until those are back; no sample on a "
+    about="Pools that list workloads without a document, and are not reconciled until those are back; no sample on a "
     "standby.",
     read=lambda now, _: now.pools_missing_workloads,
 )
 HOLDING = Gauge(
     name="holding",
-    about="1 while the daemon holds back what is due, for the reason that the label tells.",
+    about="1 while due pools are on hold for the reason in the label; no sample otherwise.",
     labels={"reason": ("clock", "brake")},
     read=lambda now, _: dict.fromkeys((hold.reason for hold in now.holds), 1),
 )
@@ -204,18 +204,18 @@ WORKLOADS_DECOMMISSIONED = Counter(
 )
 LATENESS = Histogram(
     name="lateness_seconds",
-    about="From the instant at which a workload had to go, the empty_at of its pool unless it came to that later, "
-    "to the commit of its decommissioning.",
+    about="Delay between the moment a workload was due (normally its pool's empty_at) and the commit that "
+    "decommissioned it.",
     buckets=LATE,
 )
 RETRIES = Counter(
     name="retries_total",
-    about="What was tried again: a whole pass, a batch in halves, or a single pool later.",
+    about="Retries, by what is retried: a whole pass, a batch in halves, or a single pool.",
     labels={"step": ("pass", "batch", "pool")},
 )
 HOLDS = Counter(
     name="holds_total",
-    about="Times the daemon began to hold back what is due, by reason.",
+    about="Times that pools began to be on hold, by reason.",
     labels=HOLDING.labels,
 )
 UNREADABLE = Counter(
@@ -240,7 +240,7 @@ STREAM_REOPENINGS = Counter(
 )
 SETTINGS_RELOADS = Counter(
     name="settings_reloads_total",
-    about="Times that SIGHUP had the settings read again; those refused left the old ones in force.",
+    about="Reloads of the settings by SIGHUP; a refused reload left the old settings in force.",
     labels={"outcome": ("applied", "refused")},
 )
 COMMAND_DURATION = Histogram(
@@ -257,16 +257,16 @@ COMMAND_ERRORS = Counter(
 )
 LOG_LINES_DROPPED = Counter(
     name="log_lines_dropped_total",
-    about="Log lines that were dropped because nobody read them, or because their disk was full.",
+    about="Log lines dropped because their reader was stuck or gone, or their disk was full.",
 )
 LOOP_LAG = Histogram(
     name="event_loop_lag_seconds",
-    about="How much later than due the event loop came round; measured twice a second.",
+    about="Delay of the event loop's heartbeat behind its schedule; measured twice a second.",
     buckets=FAST,
 )
 
 TABLE: Final = tuple(row for row in tuple(globals().values()) if isinstance(row, Metric))
-"""All of the above, in their order."""
+"""All rows above, in their order."""
 
 
 def as_markdown() -> str:

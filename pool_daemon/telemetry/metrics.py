@@ -1,4 +1,4 @@
-"""The metrics as Prometheus reads them: one registry, made of the table's rows."""
+"""The metrics for Prometheus: one registry, built from the rows of the metric table."""
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -37,24 +37,24 @@ class Metrics:
             collector(registry=self.registry)
 
     def add(self, row: Counter, amount: float = 1, **labels: str) -> None:
-        """Count something that happened; every label of the row must be given."""
+        """Increase a counter; every label of the row must be given."""
         counter = self._counters[row.name]
         (counter.labels(**_closed(row, labels)) if labels else counter).inc(amount)
 
     def observe(self, row: Histogram, value: float, **labels: str) -> None:
-        """Count a size; every label of the row must be given."""
+        """Add a value to a histogram; every label of the row must be given."""
         histogram = self._histograms[row.name]
         (histogram.labels(**_closed(row, labels)) if labels else histogram).observe(value)
 
     def render(self, accept: str = "") -> tuple[str, bytes]:
-        """Return everything as (content type, text), in the format that an Accept header asks for."""
+        """Return all metrics as (content type, text), in the format that an Accept header asks for."""
         if OPENMETRICS in accept:
             return openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest(self.registry)  # type: ignore[no-untyped-call] # as above
         return PLAIN, generate_latest(self.registry)
 
 
 class _Gauges(Collector):
-    """Reads every gauge of the table from the snapshot of the moment."""
+    """Reads every gauge of the table from the current snapshot."""
 
     def __init__(self, *, status: Status, clock: Clock) -> None:
         self._status = status
@@ -82,7 +82,7 @@ def _family(row: Gauge, reading: float | Mapping[str, float] | None) -> GaugeMet
 
 
 def _counter(row: Counter, registry: CollectorRegistry) -> prometheus_client.Counter:
-    """Make a counter that starts at 0 for every value it knows: the first of a kind must be seen as a rise."""
+    """Create a counter that starts at 0 for each known label value: the first increment must be visible as a rise."""
     counter = prometheus_client.Counter(row.full_name, row.about, list(row.labels), registry=registry)
     if row.labels:
         for values in itertools.product(*row.labels.values()):
@@ -97,7 +97,7 @@ def _histogram(row: Histogram, registry: CollectorRegistry) -> prometheus_client
 
 
 def _closed(row: Metric, labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels, with "other" for what the row does not name; a row that names nothing takes everything."""
+    """Return the labels, with "other" for values that the row does not list; a row that lists none accepts all."""
     return {
         name: value if value in row.labels[name] or not row.labels[name] else OTHER for name, value in labels.items()
     }

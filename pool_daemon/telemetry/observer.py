@@ -1,4 +1,4 @@
-"""The verbs in which the daemon's parts tell what they do; metrics, status and the page follow from them."""
+"""Records what the daemon's parts report: one method an event. Metrics, status and page are derived from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,11 +27,11 @@ AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 
 
 class Observer(HoldObserver):
-    """Records what happens: counted in `metrics`, and as it stands now in `status`.
+    """Records events: counted in `metrics`, and as the current state in `status`.
 
-    In a `dry_run` a batch commits nothing: what it would have decommissioned is an event, and counted nowhere.
+    In a `dry_run` a batch commits nothing: its would-be decommissions become events, and are not counted.
 
-    All verbs but `command_finished` belong to the loop's thread. None of them waits, and recording the same state twice
+    All methods but `command_finished` belong to the loop's thread. None blocks, and recording the same state twice
     costs nothing.
     """
 
@@ -41,7 +41,7 @@ class Observer(HoldObserver):
         self._lines_dropped = 0
 
     def beat(self, lag_seconds: float) -> None:
-        """Record that the loop has come round, so much later than it should."""
+        """Record a beat of the event loop, and how much later than scheduled it came."""
         self.metrics.observe(table.LOOP_LAG, lag_seconds)
         self.status.change(beat_tick=self._clock.monotonic())
 
@@ -51,18 +51,18 @@ class Observer(HoldObserver):
         self._lines_dropped = total
 
     def http_seen(self, problem: str | None) -> None:
-        """Record why the HTTP endpoint cannot be asked; None once it can."""
+        """Record why the HTTP endpoint cannot be reached; None once it can."""
         self.status.change(http_problem=problem)
         self._note("http", "answers" if problem is None else problem)
 
     def stopping(self) -> None:
-        """Record that the daemon has been told to stop."""
+        """Record that a stop of the daemon was requested."""
         if not self.status.snapshot.stopping:
             self.status.change(stopping=True)
             self._note("stopping", "told to stop")
 
     def command_finished(self, name: str, seconds: float, *, failed: bool) -> None:
-        """Count every answer of the database, or that there was none; any thread may call this."""
+        """Count an answer of the database, or its absence; any thread may call this."""
         self.metrics.observe(table.COMMAND_DURATION, seconds, command=name)
         if failed:
             self.metrics.add(table.COMMAND_ERRORS, command=name)
@@ -70,7 +70,7 @@ class Observer(HoldObserver):
             self.status.database_answered()
 
     def indexes_made(self) -> None:
-        """Record that the indexes are there, or that they never will be because MongoDB refuses to make them."""
+        """Record that the indexes exist, or that MongoDB refuses for good to build them."""
         self.status.change(indexes_made=True)
 
     def indexes_missing(self, missing: Mapping[str, str]) -> None:
@@ -78,7 +78,7 @@ class Observer(HoldObserver):
         self.status.change(indexes_missing=MappingProxyType(dict(missing)))
 
     def role_seen(self, role: Role, *, term: int | None = None, leader: str | None = None) -> None:
-        """Record what this daemon is, in which term it acts, and who acts if it does not."""
+        """Record this daemon's role, the term in which it acts, and which daemon leads if this one does not."""
         before = self.status.snapshot
         if (role, term, leader) == (before.role, before.term, before.leader):
             return
@@ -95,7 +95,7 @@ class Observer(HoldObserver):
         self.status.change(lease_tick=tick)
 
     def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
-        """Record what the timer is armed for (unix seconds), and which pool's end that is if it is one."""
+        """Record the timer's deadline (unix seconds), and which pool runs empty then, if any."""
         self.status.change(next_at=at, next_pool_id=pool_id)
 
     def timers_set(self, next_runs: Mapping[str, float]) -> None:
@@ -112,7 +112,7 @@ class Observer(HoldObserver):
         outcome: PassOutcome,
         reason: str | None = None,
     ) -> None:
-        """Count a pass that did not fail; `reason` is which gate held it."""
+        """Count a pass that did not fail; `reason` names the gate that held it."""
         self._count_pass(
             FinishedPass(self._clock.now(), seconds, outcome, settled, decommissioned, set_aside, reason),
         )
@@ -121,7 +121,7 @@ class Observer(HoldObserver):
             self.status.change(completed_tick=tick, progress_tick=tick, failures=0)
 
     def pass_failed(self, *, seconds: float, reason: str) -> None:
-        """Record that a pass failed as a whole; another follows."""
+        """Record that a pass failed as a whole; another pass follows."""
         failures = self.status.snapshot.failures + 1
         self.metrics.add(table.RETRIES, step="pass")
         self._count_pass(FinishedPass(self._clock.now(), seconds, PassOutcome.FAILED, reason=reason))
@@ -129,9 +129,9 @@ class Observer(HoldObserver):
         self._note("pass_failed", reason)
 
     def backlog_counted(self, pools: int | None) -> None:
-        """Record how many pools have fallen due since the last pass that completed; None if that is not for us to say.
+        """Record how many pools have fallen due since the last completed pass; None if this daemon cannot know.
 
-        What the pass under way has settled since comes off, and so does what it settles from now on.
+        Pools that the current pass has settled, or settles from now on, are subtracted.
         """
         self.status.change(
             backlog=None if pools is None else max(0, pools - self._settled_in_pass),
@@ -147,10 +147,11 @@ class Observer(HoldObserver):
         at: float,
         due_at: Mapping[int, float] = AT_EMPTY,
     ) -> None:
-        """Record that a batch settled so many pools at the unix instant `at`, and which workloads had to go.
+        """Record a batch that settled `pools` pools at the unix instant `at`, and the workloads it decommissioned.
 
-        `due_at` maps a pool to the instant at which it came to that, if that is not its `empty_at`: another
-        resource ran out, or a workload was deployed or a pool rewritten after the end. Lateness counts from there.
+        `due_at` maps a pool to the instant since which its workloads were due, where that is not its `empty_at`:
+        another resource ran out, or a workload was deployed or a pool rewritten after the end. Lateness counts from
+        there.
         """
         if self._dry_run:
             self.status.change(progress_tick=self._clock.monotonic())
@@ -173,37 +174,37 @@ class Observer(HoldObserver):
         self.status.note(*toll.last_events(EVENTS))
 
     def batch_halved(self) -> None:
-        """Record that a batch failed or was too large, and is tried again in halves."""
+        """Record that a batch failed or was too large, and is retried in halves."""
         self.metrics.add(table.RETRIES, step="batch")
 
     def pool_set_aside(self, pool_id: int, *, reason: str) -> None:
-        """Record that a pool fails by itself and is tried again later."""
+        """Record that a pool failed by itself and is retried later."""
         self.metrics.add(table.RETRIES, step="pool")
         self._note("set_aside", reason, pool_id=pool_id)
 
     def unreadable(self, kind: str, *, document_id: object, reason: str) -> None:
-        """Record that a document of a "pool" or a "workload", or a "change", was met first and cannot be read."""
+        """Record the first encounter with an unreadable document ("pool" or "workload") or "change"."""
         self.metrics.add(table.UNREADABLE, kind=kind)
         self.status.change(unreadable=self.status.snapshot.unreadable + 1)
         self._note("unreadable", f"{kind} {shown_id(document_id)}: {reason}")
 
     def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
-        """Record how far this machine's clock is ahead of the database's, and whether that is still good enough."""
+        """Record how far this machine's clock is ahead of the database's, and whether that is within tolerance."""
         self.status.change(clocks=Clocks(difference_seconds, agree, self._clock.monotonic()))
 
     def drift_repaired(self, kind: str, *, pool_id: int) -> None:
-        """Record that a pool's record of what is in use was repaired, and in one word what differed."""
+        """Record that a pool's record of what is in use was repaired; `kind` names what differed."""
         self.metrics.add(table.DRIFT_REPAIRED, kind=kind)
         self._note("repaired", f"its {kind.replace('_', ' ')} had drifted", pool_id=pool_id)
 
     def orders_restored(self, count: int) -> None:
-        """Record that so many delete orders were missing and were restored."""
+        """Record that `count` missing delete orders were restored."""
         if count:
             self.metrics.add(table.ORDERS_RESTORED, count)
             self._note("repaired", f"{count} missing delete order{'s' * (count > 1)} restored")
 
     def missing_workloads_counted(self, pools: int | None) -> None:
-        """Record how many pools list workloads without a document; None if that is not known now."""
+        """Record how many pools list workloads that have no document; None if that is unknown now."""
         before = self.status.snapshot.pools_missing_workloads
         if pools == before:
             return
@@ -222,12 +223,12 @@ class Observer(HoldObserver):
         self._note("stream", "the change stream is open")
 
     def stream_token_moved(self) -> None:
-        """Record that the change stream lives."""
+        """Record that the resume token moved: the change stream is alive."""
         stream = self.status.snapshot.stream
         self.status.change(stream=replace(stream, token_tick=self._clock.monotonic()))
 
     def stream_lost(self, cause: table.StreamEnd, *, reason: str) -> None:
-        """Record, in one word and in some more, what ended the change stream or kept it from opening."""
+        """Record what ended the change stream or kept it from opening: `cause` in one word, `reason` in detail."""
         stream = self.status.snapshot.stream
         self.metrics.add(table.STREAM_REOPENINGS, cause=cause)
         self.status.change(
@@ -242,13 +243,13 @@ class Observer(HoldObserver):
         self._note("stream", f"{cause}: {reason}")
 
     def settings_reloaded(self, problem: str | None = None) -> None:
-        """Record that the settings were read again, and why they could not be used if so."""
+        """Record a reload of the settings; `problem` says why the new ones were rejected, None if they were applied."""
         self.metrics.add(table.SETTINGS_RELOADS, outcome="applied" if problem is None else "refused")
         self.status.change(settings_problem=problem)
         self._note("settings", "reloaded" if problem is None else f"refused, the old ones stay in force: {problem}")
 
     def upcoming_seen(self, upcoming: Sequence[Upcoming]) -> None:
-        """Record which pools run empty next, the first one first."""
+        """Record which pools run empty next, ordered by deadline."""
         self.status.change(upcoming=tuple(upcoming))
 
     def expiring_counted(self, expiring: Mapping[str, int]) -> None:
@@ -256,13 +257,13 @@ class Observer(HoldObserver):
         self.status.change(expiring=MappingProxyType(dict(expiring)), expiring_tick=self._clock.monotonic())
 
     def recorded_events_seen(self, pools: Sequence[RecordedPool]) -> None:
-        """Record what was decommissioned before this daemon started, the oldest first; its own events are newer."""
+        """Record decommissions from before this daemon's start, oldest first; they precede its own events."""
         now = self.status.snapshot
         before = (recorded_event(pool) for pool in pools if pool.decommissioned_at < now.started_at)
         self.status.change(events=(*before, *now.events)[-EVENTS:])
 
     def _settled(self, pools: int) -> tuple[tuple[float, int], ...]:
-        """Return the settled pools of the last minutes with some more, those of half a minute as one number."""
+        """Return the settled pools of the last minutes including `pools`, added up by half minutes."""
         tick = self._clock.monotonic()
         settled = [each for each in self.status.snapshot.settled if tick - each[0] <= SETTLED_SECONDS]
         if settled and tick - settled[-1][0] <= SETTLED_SECONDS / 20:

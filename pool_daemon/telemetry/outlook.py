@@ -1,4 +1,4 @@
-"""Keeps what lies ahead in the status: rarely for the metrics, every other second while somebody looks."""
+"""Keeps upcoming expirations in the status: every minute for the metrics, every two seconds while a client watches."""
 
 import asyncio
 import math
@@ -16,27 +16,28 @@ from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import Role
 
 COUNT_SECONDS: Final = 60.0
-"""Between two counts of what expires. Each reads up to a million index entries, 0.2 s of the server's time."""
+"""Interval between counts of expiring pools. Each count reads up to a million index entries, 0.2 s of server time."""
 
 BACKLOG_SECONDS: Final = 10.0
-"""Between two counts of what is overdue: next to nothing, but in a storm or while something holds it back."""
+"""Interval between counts of overdue pools. A count costs next to nothing, except in a storm or while pools are
+held."""
 
 LIST_SECONDS: Final = 2.0
-"""Between two looks at the first pools to run empty while somebody watches them; each takes a millisecond."""
+"""Interval between reads of the first pools to run empty while a client watches; each read takes a millisecond."""
 
 RECORDS: Final = 200
-"""Records of workloads read once, after the start: those of the last pools that any daemon decommissioned."""
+"""Number of event records read once after the start: those of the last workloads that any daemon decommissioned."""
 
 UPCOMING: Final = 20
-"""Pools on the timeline."""
+"""Number of pools on the timeline."""
 
 log = structlog.get_logger("pool_daemon.outlook")
 
 
 class Outlook:
-    """Looks ahead until it is cancelled; what it could not read this time it reads another time.
+    """Reads upcoming expirations until it is cancelled; a failed read is repeated after its interval.
 
-    `watermark` tells up to which unix second everything due has been looked at, None if nothing has yet.
+    `watermark` returns the unix second through which everything due has been settled, None before the first pass.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Outlook:
         self._read_tick: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Look every second whether it is time to look."""
+        """Check every second which reads are due."""
         while True:
             try:
                 await self.look()
@@ -68,9 +69,10 @@ class Outlook:
             await self._sleep(1)
 
     async def look(self) -> None:
-        """Read what has become old.
+        """Repeat the reads whose interval has passed.
 
-        Raises StoreUnavailableError or StoreRefusedError; it is not tried again before its time.
+        Raises StoreUnavailableError or StoreRefusedError; a failed read is not tried again before its interval has
+        passed.
         """
         now = int(self._clock.now())
         if not self._has_records and self._is_old("records", COUNT_SECONDS):
@@ -79,7 +81,7 @@ class Outlook:
         if self._is_old("upcoming", LIST_SECONDS if self._observer.status.wanted() else COUNT_SECONDS):
             self._observer.upcoming_seen(await self._horizon.upcoming(now, limit=UPCOMING))
         if self._observer.status.snapshot.role is not Role.LEADER:
-            self._observer.backlog_counted(None)  # only a leader knows what of that it has settled
+            self._observer.backlog_counted(None)  # only a leader knows which overdue pools it has settled
         elif self._is_old("backlog", BACKLOG_SECONDS):
             overdue = 0 if self._is_idle(now) else await self._horizon.overdue_count(after=self._watermark(), until=now)
             self._observer.backlog_counted(overdue)
@@ -87,12 +89,12 @@ class Outlook:
             self._observer.expiring_counted(await self._horizon.expiring_counts(now, HORIZONS))
 
     def _is_idle(self, now: int) -> bool:
-        """Tell whether the daemon waits for an end yet to come, and nothing keeps it from what came before."""
+        """Return whether the next deadline lies in the future, nothing is on hold, and the last pass did not fail."""
         snapshot = self._observer.status.snapshot
         return snapshot.next_at is not None and snapshot.next_at > now and not snapshot.holds and not snapshot.failures
 
     def _is_old(self, what: str, seconds: float) -> bool:
-        """Tell whether it is time to read something; if so it counts as read, even if that fails."""
+        """Return whether a read is due. If it is, count it as done, even if it then fails."""
         tick = self._clock.monotonic()
         if tick - self._read_tick.get(what, -math.inf) < seconds:
             return False

@@ -1,4 +1,4 @@
-"""What the pass tells: one line a workload or a pool, and each unreadable document once, not at every look."""
+"""The log lines of a pass: one a workload or a pool, and one for each unreadable document when it is first met."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
@@ -14,16 +14,16 @@ from pool_daemon.store.pools import PoolResult
 from pool_daemon.telemetry.observer import Observer
 
 REMEMBERED: Final = 10_000
-"""Unreadable documents kept in mind, so that each is told once; beyond that the oldest may be told again."""
+"""Unreadable documents remembered, so that each is logged once; beyond this number the oldest may be logged again."""
 
 log = structlog.get_logger("pool_daemon.expirer")
 
 
 class Reports:
-    """Turns what a pass met into log lines, and tells the observer.
+    """Writes the results of a pass to the log, and passes them on to the observer.
 
-    `settings` choose between a line a workload and a line a pool; of a `dry_run` it says what would have been done.
-    `term` is the lease's, if there is one.
+    `settings` choose between a line a workload and a line a pool. In a `dry_run` lines say what would have been done.
+    `term` is the lease's, None without a lease.
     """
 
     def __init__(
@@ -43,17 +43,17 @@ class Reports:
         self._due_at: dict[int, int] = {}
 
     def due_since(self, pools: Mapping[int, int]) -> None:
-        """Record since when (unix seconds) some pools have been due: lateness counts from there."""
+        """Record since when (unix seconds) these pools have been due; lateness counts from there."""
         self._due_at |= pools
 
     def begin(self) -> None:
-        """Begin a pass: forget since when the pools of the one before have been due."""
+        """Begin a pass: discard the due times of the pools of the pass before."""
         self._due_at = {}
 
     def settlement(self, settlement: Settlement, *, at: float, seconds: float) -> None:
-        """Tell what a batch that took so long decommissioned at the unix instant `at`, and what it left alone."""
+        """Report what a batch committed at the unix instant `at` decommissioned, and which documents it left alone."""
         due_at = {case.as_read.pool_id: self._since(case) for case in settlement.cases if case.gone}
-        logger = log.bind()  # once a batch: a storm makes thousands of lines a second
+        logger = log.bind()  # one logger a batch: a storm makes thousands of lines a second
         for case in settlement.cases:
             self._case(case, at, due_at, logger)
         for unreadable in settlement.unreadable:
@@ -62,13 +62,13 @@ class Reports:
         self._observer.batch_committed(gone, pools=len(settlement.cases), seconds=seconds, at=at, due_at=due_at)
 
     def unreadable_pools(self, results: Iterable[PoolResult]) -> None:
-        """Tell every pool that could not be read."""
+        """Report every pool that could not be read."""
         for result in results:
             if result.error is not None:
                 self.unreadable(Unreadable("pool", result.document_id, str(result.error)))
 
     def unreadable(self, unreadable: Unreadable) -> None:
-        """Tell of a document that is left alone, unless that was told before."""
+        """Report a document that is left alone, unless it was reported before."""
         key = (unreadable.kind, shown_id(unreadable.document_id), unreadable.reason)
         if key in self._told:
             return
@@ -80,21 +80,21 @@ class Reports:
         self._observer.unreadable(unreadable.kind, document_id=unreadable.document_id, reason=unreadable.reason)
 
     def halved(self) -> None:
-        """Tell that a batch is tried again in halves."""
+        """Report that a batch is retried in halves."""
         self._observer.batch_halved()
 
     def set_aside(self, pool_id: int, error: Exception, *, retry_seconds: float) -> None:
-        """Tell that settling one pool failed, and when it is tried again."""
+        """Report that settling one pool failed, and when it is retried."""
         reason = one_line(error)
         log.warning("pool_set_aside", pool=pool_id, reason=reason, retry_seconds=retry_seconds)
         self._observer.pool_set_aside(pool_id, reason=reason)
 
     def locked(self, pool_id: int) -> None:
-        """Tell that another writer has written a pool, or a workload of it, and not committed yet."""
+        """Report that another writer has an uncommitted write to a pool or to one of its workloads."""
         log.info("pool_locked", pool=pool_id, reason="another transaction has written it and is still open")
 
     def _since(self, case: Case) -> int:
-        """Return the unix second at which a pool came to what is done to it: its end, unless that came later."""
+        """Return the unix second since which a pool's workloads have been due: its end, or later."""
         pool = case.as_read
         return max(pool.empty_at, self._due_at.get(pool.pool_id, pool.empty_at))
 

@@ -1,7 +1,7 @@
-"""What the daemon knows of itself at one moment: plain values that never change once they are made.
+"""The state of the daemon at one moment: immutable plain values.
 
-A field that ends in `_at` is an instant of the wall clock in unix seconds. One that ends in `_tick` is a reading of
-the monotonic clock: ages are made of those, so that no step of the wall clock makes anything look old or fresh.
+A field that ends in `_at` is a wall-clock instant in unix seconds. One that ends in `_tick` is a reading of the
+monotonic clock. Ages are computed from the latter, so that no step of the wall clock changes them.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from pool_daemon.store.horizon import Upcoming
 
 
 class Role(StrEnum):
-    """What this daemon is among those of its database."""
+    """The role of this daemon among the daemons of its database."""
 
     STARTING = "starting"
     LEADER = "leader"
@@ -21,7 +21,7 @@ class Role(StrEnum):
 
 
 class StreamState(StrEnum):
-    """How changes are heard of at the moment."""
+    """The state of the change stream."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -30,8 +30,8 @@ class StreamState(StrEnum):
 class PassOutcome(StrEnum):
     """How a pass ended.
 
-    A held one was kept from settling everything by a closed gate: a standby's passes all are. A stopped one left the
-    rest to the next start.
+    A held pass was kept from settling everything by a closed gate; all passes of a standby are held. A stopped pass
+    left the rest to the next start.
     """
 
     COMPLETED = "completed"
@@ -57,7 +57,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """This machine's clock against the database's: positive where this machine is ahead."""
+    """This machine's clock compared with the database's; positive if this machine is ahead."""
 
     difference_seconds: float
     agree: bool
@@ -66,7 +66,7 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class FinishedPass:
-    """One pass, as it ended; `reason` is why it failed, or which closed gate held it."""
+    """One finished pass; `reason` is why it failed, or which closed gate held it."""
 
     ended_at: float
     seconds: float
@@ -79,7 +79,7 @@ class FinishedPass:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A reason for which the daemon does not do what is due, since when, and what ends it.
+    """A reason for which due pools are on hold, since when, and what ends it.
 
     `pools` is how many pools it concerns; None if that is not counted.
     """
@@ -92,7 +92,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """Pools that are due and not settled for one reason, and the tick since when there are such pools."""
+    """Pools that are due and not settled for one reason, and the tick since which there have been any."""
 
     reason: str
     pools: int
@@ -111,9 +111,9 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a person would want to know happened; `kind` is one word, `text` a few.
+    """An event worth showing to a person; `kind` is one word, `text` a few.
 
-    What happens again and again, as in an outage, is one event with the instant of the last time.
+    A repeated event, as in an outage, is kept once, with the instant of its last occurrence and their number.
     """
 
     at: float
@@ -126,16 +126,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Everything at once.
+    """The whole state at one moment.
 
-    `indexes_made` says that all was tried to build the indexes; `indexes_missing` has the reason for each that is not
-    there.
-    `completed_tick` is when a pass last came to its end, held by a gate or not, `progress_tick` when one did or
-    committed a batch, `failures` how many passes have failed since. `lease_tick` is when the lease was last known to be
-    held, by this daemon or another. `next_at` and `next_pool_id` are what the timer is armed for, `timers` when
-    each of its jobs rings next. `settled` holds the
-    numbers of pools that lost workloads in the last minutes, each with its tick. `passes` holds, oldest first, the last
-    that did anything or failed. None means not known yet.
+    `indexes_made` is set once the daemon has tried to build all indexes; `indexes_missing` has the reason for each one
+    that is missing. `completed_tick` is when a pass last reached its end, held by a gate or not; `progress_tick` when
+    one did or committed a batch; `failures` how many passes have failed since. `lease_tick` is when the lease was last
+    known to be held, by this daemon or another. `next_at` and `next_pool_id` are what the timer is armed for, `timers`
+    when each of its jobs rings next. `settled` holds the numbers of pools that lost workloads in the last minutes, each
+    with its tick. `passes` holds, oldest first, the last passes that did anything or failed. None means not known yet.
     """
 
     identity: str

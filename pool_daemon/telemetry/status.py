@@ -1,4 +1,4 @@
-"""Where the loop leaves what it knows, and other threads find it."""
+"""The current state of the daemon: written by the event loop's thread, readable from any other."""
 
 from dataclasses import replace
 from typing import Any, Final
@@ -7,20 +7,20 @@ from pool_daemon.clock import Clock
 from pool_daemon.telemetry.snapshot import Event, FinishedPass, PassOutcome, Snapshot
 
 EVENTS: Final = 50
-"""Events kept: what a person reads on one page."""
+"""Events kept: one page for a person to read."""
 
 PASSES: Final = 40
-"""Passes kept, of those that did something or failed: a picture of the last hour or of the last storm."""
+"""Passes kept, of those that did something or failed: the last hour, or the last storm."""
 
 WANTED_SECONDS: Final = 10.0
-"""So long after somebody looked, the costlier parts of the picture are kept fresh; a page looks every second."""
+"""How long after a request the costlier parts of the picture are kept fresh; a page asks every second."""
 
 
 class Status:
     """One snapshot, replaced as a whole by the loop's thread and read by any other.
 
-    Only the loop's thread changes it. A reader gets the snapshot of before or after a change and never a half of it;
-    it takes no lock, so it cannot be kept waiting by a loop that is stuck.
+    Only the loop's thread changes it. A reader gets the snapshot from before or after a change, never a mixture. It
+    takes no lock, so a stuck loop cannot block it.
     """
 
     def __init__(self, *, identity: str, version: str, clock: Clock, dry_run: bool = False) -> None:
@@ -39,7 +39,7 @@ class Status:
 
     @property
     def snapshot(self) -> Snapshot:
-        """What is known now; safe to keep and to hand on."""
+        """The current snapshot; safe to keep and to pass on."""
         return replace(self._snapshot, database_tick=self._database_tick)
 
     def change(self, **changes: Any) -> None:
@@ -47,7 +47,7 @@ class Status:
         self._snapshot = replace(self._snapshot, **changes)
 
     def note(self, *events: Event) -> None:
-        """Keep events, the newest last, and forget the oldest; the same once more takes the place of the former."""
+        """Append events and drop the oldest; an event equal to a kept one replaces it and counts the occurrences."""
         kept = {_what(event): event for event in self._snapshot.events}
         for event in events:
             former = kept.pop(_what(event), None)
@@ -55,22 +55,22 @@ class Status:
         self.change(events=tuple(kept.values())[-EVENTS:])
 
     def finish_pass(self, finished: FinishedPass) -> None:
-        """Keep a pass as the last one and, if it was of any interest, among the last ones."""
+        """Record a finished pass as the last one and, if it did something or failed, in the list of passes."""
         passes = self._snapshot.passes
         if finished.settled or finished.set_aside or finished.outcome is PassOutcome.FAILED:
             passes = (*passes, finished)[-PASSES:]
         self.change(last_pass=finished, passes=passes)
 
     def database_answered(self) -> None:
-        """Note that the database has just answered; any thread may call this."""
+        """Record that the database has just answered; any thread may call this."""
         self._database_tick = self._clock.monotonic()
 
     def looked_at(self) -> None:
-        """Note that somebody has just asked for the whole picture; any thread may call this."""
+        """Record that a client has just asked for the whole picture; any thread may call this."""
         self._looked_tick = self._clock.monotonic()
 
     def wanted(self) -> bool:
-        """Tell whether somebody is looking."""
+        """Return whether a client is watching."""
         return self._looked_tick is not None and self._clock.monotonic() - self._looked_tick <= WANTED_SECONDS
 
 

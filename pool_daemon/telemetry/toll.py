@@ -1,4 +1,4 @@
-"""What a batch took: counted a few times for the whole batch, since in a storm a batch holds hundreds of workloads."""
+"""The decommissions of a batch, counted once a batch: in a storm a batch holds hundreds of workloads."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
 
 
 class Toll:
-    """The workloads that had to go at the unix instant `at`.
+    """The workloads that were decommissioned at the unix instant `at`.
 
-    `due_at` maps a pool to the instant at which it came to that, if that is not its `empty_at`.
+    `due_at` maps a pool to the instant since which its workloads were due, where that is not its `empty_at`.
     """
 
     def __init__(self, gone: Sequence[Decommissioned], *, at: float, due_at: Mapping[int, float]) -> None:
@@ -31,11 +31,11 @@ class Toll:
 
     @property
     def pools(self) -> int:
-        """How many pools lost workloads."""
+        """Number of pools that lost workloads."""
         return len(self._pools)
 
     def count(self, metrics: Metrics) -> None:
-        """Move the metrics of decommissioning."""
+        """Update the decommissioning metrics."""
         kinds = Counter((gone.resources[0], TYPES.get(gone.workload_type, "unknown")) for gone in self._gone)
         for (resource, workload_type), number in kinds.items():
             metrics.add(table.WORKLOADS_DECOMMISSIONED, number, resource=resource, workload_type=workload_type)
@@ -45,13 +45,13 @@ class Toll:
             metrics.observe(table.LATENESS, self._late_seconds(workload))
 
     def last_events(self, most: int) -> Iterator[Event]:
-        """Yield what happened to the last pools of the batch."""
+        """Yield the events of the last `most` pools of the batch."""
         for pool_id, workloads in list(self._pools.items())[-most:]:
             text = _told(_exhausted(workloads), len(workloads))
             yield Event(self._at, "decommissioned", text, pool_id, self._late_seconds(workloads[0]))
 
     def would_be_events(self, most: int) -> Iterator[Event]:
-        """Yield the same for a batch that decommissioned nothing: nothing was late then."""
+        """Yield the same events for a dry run, without lateness: nothing was decommissioned."""
         for event in self.last_events(most):
             text = f"would be decommissioned: {event.text}"
             yield replace(event, kind="dry_run", text=text, lateness_seconds=None)
@@ -61,7 +61,7 @@ class Toll:
 
 
 def recorded_event(pool: RecordedPool) -> Event:
-    """Return the event of a pool that an earlier daemon decommissioned; how late that was is not on record."""
+    """Return the event of a pool that an earlier daemon decommissioned; its lateness is not on record."""
     resources = [resource for resource in table.RESOURCES if resource in pool.resources]
     return Event(pool.decommissioned_at, "decommissioned", _told(resources, pool.workloads), pool.pool_id)
 
@@ -71,7 +71,7 @@ def _told(resources: Sequence[str], workloads: int) -> str:
 
 
 def _exhausted(workloads: Sequence[Decommissioned]) -> list[str]:
-    """Name the resources for which some workloads had to go, in the order in which they are always told."""
+    """Name the exhausted resources of some workloads, in a fixed order."""
     exhausted = {resource for workload in workloads for resource in workload.resources}
     return [resource for resource in table.RESOURCES if resource in exhausted]
 

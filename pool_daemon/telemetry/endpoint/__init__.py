@@ -1,4 +1,4 @@
-"""The daemon's HTTP endpoint: on a thread of its own, so that it answers while the loop stands still."""
+"""The daemon's HTTP endpoint, on a thread of its own: it answers even while the event loop is stuck."""
 
 from pool_daemon.telemetry.endpoint.routes import Routes
 from pool_daemon.telemetry.endpoint.server import Server

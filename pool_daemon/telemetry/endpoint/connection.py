@@ -1,4 +1,4 @@
-"""One client of the endpoint: its request is read, answered and forgotten, and it is never waited for."""
+"""One client of the endpoint: its request is read, answered and forgotten, without ever blocking for it."""
 
 import socket
 import time
@@ -12,10 +12,10 @@ import structlog
 from pool_daemon.telemetry.endpoint.message import Request, Response, encode, parse, refusal
 
 HEAD_BYTES: Final = 8192
-"""No request that is meant for this daemon is longer."""
+"""The longest request head; no request meant for this daemon is longer."""
 
 IGNORED_BYTES: Final = 65_536
-"""What is read and thrown away behind a request, so that a client still sending gets to see its answer."""
+"""How much is read and discarded behind a request, so that a client that still sends receives its answer."""
 
 OVER: Final = 0
 
@@ -23,10 +23,10 @@ log = structlog.get_logger("pool_daemon.http")
 
 
 class Connection:
-    """Takes one step whenever its socket is ready: first to be read, then to be written, then to be closed.
+    """Takes one step whenever its socket is ready: first it reads, then it writes, then it closes.
 
-    `patience_seconds` bounds the reading of the request, and once more what comes after it; `deadline_tick` is when
-    it is used up.
+    `patience_seconds` bounds the reading of the request and, separately, what follows; `deadline_tick` is when the
+    current period ends.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Connection:
             return OVER
 
     def close(self) -> None:
-        """Drop the client, whatever it was about to say or hear."""
+        """Close the connection at any stage."""
         self._client.close()
 
     def _read(self) -> int:
@@ -91,7 +91,7 @@ class Connection:
         return EVENT_READ
 
     def _ignore(self) -> int:
-        """Wait for the client to hang up: closed while it still sends, it would lose its answer."""
+        """Wait for the client to close: closing while it still sends would lose its answer."""
         received = len(self._client.recv(HEAD_BYTES))
         self._ignored += received
         return EVENT_READ if received and self._ignored <= IGNORED_BYTES else OVER

@@ -1,4 +1,4 @@
-"""HTTP as far as it is spoken here: the head of a request, and a response that ends with its connection."""
+"""The subset of HTTP in use: the head of a request, and a response that ends with its connection."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -13,12 +13,12 @@ GUARDS: Final = (
     ("Referrer-Policy", "no-referrer"),
     ("X-Content-Type-Options", "nosniff"),
 )
-"""What every response tells a browser: keep nothing, run nothing, show it to no other site."""
+"""Security headers of every response: not cached, no scripts, not shown in another site's frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for; `accept` and `host` are the headers of those names."""
+    """A request; `accept` and `host` are the headers of those names."""
 
     method: str
     path: str
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; `headers` come on top of those that every response has, or in place of them."""
+    """A response; `headers` are added to those that every response has, or replace them."""
 
     status: HTTPStatus
     body: bytes
@@ -37,7 +37,7 @@ class Response:
 
 
 def parse(head: bytes) -> Request | None:
-    """Read the head of a request; None if it is no HTTP/1."""
+    """Parse the head of a request; None if it is not HTTP/1."""
     request_line, *header_lines = head.decode("latin-1").split("\r\n")
     words = request_line.split(" ")
     if len(words) != len(("method", "target", "version")) or not words[2].startswith("HTTP/1."):
@@ -47,7 +47,7 @@ def parse(head: bytes) -> Request | None:
 
 
 def encode(response: Response, *, with_body: bool) -> bytes:
-    """Write a response; without its body it still tells how long that would be."""
+    """Encode a response; without its body it still has the body's Content-Length."""
     headers = {
         "Content-Type": response.content_type,
         "Content-Length": str(len(response.body)),
@@ -61,7 +61,7 @@ def encode(response: Response, *, with_body: bool) -> bytes:
 
 
 def refusal(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
-    """Return a response that says no more than its status."""
+    """Return a response that contains only its status."""
     return Response(status, f"{status.phrase}\n".encode(), headers=headers)
 
 

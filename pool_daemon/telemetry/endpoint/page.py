@@ -1,4 +1,4 @@
-"""The page: its style and its script put into it, and the policy that lets nothing else run there."""
+"""The status page: its style and script inlined, and the content security policy that allows nothing else."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ def _read(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return what a content security policy calls an inline element of that content."""
+    """Return the hash by which a content security policy identifies an inline element."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -32,4 +32,4 @@ POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""The page's own style and script, by their hashes; questions to this daemon alone; the icon that is in the page."""
+"""Allowed are the page's own style and script, by their hashes, requests to this daemon alone, and the inlined icon."""

@@ -1,4 +1,4 @@
-"""The whole picture as JSON: what `/statusz` gives to the page, to `pool-daemon status` and to scripts."""
+"""The whole status as JSON: what `/statusz` serves to the page, to `pool-daemon status` and to scripts."""
 
 import dataclasses
 from typing import Any
@@ -9,9 +9,9 @@ from pool_daemon.telemetry.snapshot import Clocks, Hold, Snapshot, Stream
 
 
 def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dict[str, Any]:
-    """Return what is known at the unix instant `at`, which is the monotonic clock's `tick`.
+    """Return the status at the unix instant `at`, which is the monotonic clock's `tick`.
 
-    Instants end in `at` and are unix seconds; what ends in `seconds` is a duration or an age; null is not known.
+    Keys that end in `at` are instants in unix seconds, those that end in `seconds` durations or ages; null is unknown.
     """
     return {
         "version": now.version,

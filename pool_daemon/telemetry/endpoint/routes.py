@@ -1,4 +1,4 @@
-"""What there is to be asked for, and who answers."""
+"""The paths of the endpoint, and the handler of each."""
 
 import ipaddress
 import json
@@ -21,14 +21,14 @@ LOCALHOST: Final = "localhost"
 NOT_ALLOWED: Final = (
     b"The Host header is no IP address and not in http.allowed_hosts; ask by address, or add the name\n"
 )
-"""What a request hears that names another host; not the name itself, which anybody may have chosen."""
+"""The answer to a request for another host. It does not repeat the name, which anyone may have chosen."""
 
 
 class Routes:
-    """Answers requests from the observer's status and metrics; never asks the loop or the database.
+    """Answers requests from the observer's status and metrics; never calls into the loop or the database.
 
-    A web site whose name is made to lead here could have a browser behind the firewall read it all. So a request has
-    to name an address, localhost, or one of the names in `allowed_hosts`.
+    DNS rebinding: a web site could point its name here and have a browser behind the firewall read everything. So a
+    request has to name an IP address, localhost, or one of the names in `allowed_hosts`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The sockets of the endpoint: one thread, a bounded number of clients, and none can keep another waiting."""
+"""The sockets of the endpoint: one thread, a bounded number of clients, and no client blocks another."""
 
 import asyncio
 import errno
@@ -18,32 +18,33 @@ from pool_daemon.telemetry.endpoint.connection import OVER, Connection
 from pool_daemon.telemetry.endpoint.message import Request, Response
 
 MOST_CONNECTIONS: Final = 32
-"""A scraper, probes and some pages need a handful. When all are taken the oldest is closed: who means well has long
-been answered, and who holds connections open locks nobody out."""
+"""A scraper, probes and some pages need a handful. When all are taken the oldest is closed: an honest client has long
+been answered, and one that keeps connections open locks no other out."""
 
 RESERVED_DESCRIPTORS: Final = 48
-"""File descriptors that clients never get, where the process may open few: the database needs them."""
+"""File descriptors never given to clients, where the process has a low limit: the database needs them."""
 
 PATIENCE_SECONDS: Final = 5.0
-"""How long a client may take to say what it wants, and to read the answer."""
+"""How long a client may take to send its request, and to read the answer."""
 
 PAUSE_SECONDS: Final = 0.05
-"""A rest after the system refused a connection, as it does without file handles left: it would refuse the next too."""
+"""A pause after the system refused a connection, as it does without free file descriptors: it would refuse the next,
+too."""
 
 RETRY_SECONDS: Final = 5.0
-"""How often an address that cannot be had is tried again."""
+"""Interval between attempts to listen on an address that is not available."""
 
 CHECK_SECONDS: Final = 1.0
-"""How soon the end of the thread is noticed."""
+"""How soon the death of the thread is noticed."""
 
 log = structlog.get_logger("pool_daemon.http")
 
 
 class Server:
-    """Answers requests with what `respond` returns, which is called in the server's own thread and must be quick.
+    """Answers requests with `respond`, which is called in the server's own thread and must be quick.
 
-    `port` 0 takes any free one; after the start `port` is the one that was taken. `on_problem` is told why nobody can
-    ask at the moment, and None once somebody can.
+    `port` 0 takes any free one; after the start `port` is the one that was taken. `on_problem` is called with the
+    reason when the endpoint becomes unreachable, and with None once it is reachable again.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class Server:
     async def serve(self) -> None:
         """Answer until cancelled.
 
-        What cannot be had now, the address or a file descriptor, is tried again, and so is a thread that has died:
-        nothing that the daemon does hangs on its being asked.
+        If the address or a file descriptor is not available, the start is retried; so is a thread that has died. The
+        rest of the daemon does not depend on the endpoint.
         """
         told: str | None = None
         while True:
@@ -90,7 +91,7 @@ class Server:
     def start(self) -> None:
         """Listen, and answer from now on.
 
-        Raises ConfigurationError if the address cannot be had, OSError if the system has no more descriptors.
+        Raises ConfigurationError if the address is not available, OSError if the system has no more descriptors.
         """
         if self._wake is not None:
             self._wake.close()
@@ -107,7 +108,7 @@ class Server:
         log.info("http_listening", host=self.host, port=self.port)
 
     def _try_to_start(self) -> str | None:
-        """Start; return why that is not possible now."""
+        """Start; return the reason if that is not possible now."""
         if self._thread is not None:
             log.error("http_ended", remedy="it is started again; report the traceback before this line as a bug")
         try:
@@ -117,7 +118,7 @@ class Server:
         return None
 
     def stop(self) -> None:
-        """Drop every client and end the thread; nothing happens if it was never started."""
+        """Drop every client and end the thread; does nothing if it was never started."""
         self._stopping.set()
         if self._wake is not None and self._thread is not None:
             self._wake.close()
@@ -172,7 +173,7 @@ class Server:
 
 
 def _most_connections(descriptors: int) -> int:
-    """Return how many clients may be connected at once in a process that may open so many files."""
+    """Return how many clients may be connected at once, given the process's limit of open files."""
     if descriptors == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
     return max(1, min(MOST_CONNECTIONS, descriptors - RESERVED_DESCRIPTORS))
