@@ -1,1 +1,1 @@
-"""The only rooms that know MongoDB: what is read and written, how, and what its errors mean."""
+"""The only package that knows MongoDB: what is read and written, how, and what its errors mean."""

@@ -1,4 +1,4 @@
-"""The address of a MongoDB: its options checked one by one, and those that are the daemon's own taken out."""
+"""The address of a MongoDB: its options are checked one by one, and those that the daemon sets itself are removed."""
 
 import re
 import warnings
@@ -36,7 +36,8 @@ WHERE_AND_WHO: Final = (
     "tlsInsecure",
     "zlibCompressionLevel",
 )
-"""What an address may decide: where the servers are, who the daemon is to them, and how the connection is protected."""
+"""Options that an address may set: where the servers are, how the daemon authenticates, how the connection is
+protected."""
 
 OURS: Final = (
     "appName",
@@ -66,8 +67,8 @@ OURS: Final = (
     "waitQueueTimeoutMS",
     "wtimeoutMS",
 )
-"""What the daemon sets itself, for an address must not weaken it: a read from a secondary tells of the past, a write
-that no majority has is undone by an election. In an address these options are checked, and have no effect."""
+"""Options that the daemon sets itself, so that no address weakens them: a read from a secondary is stale, and a write
+without a majority can be undone by an election. In an address they are checked, and have no effect."""
 
 SAME_AS_OURS: Final[Mapping[str, str]] = {
     "journal": "true",
@@ -84,7 +85,7 @@ _SPLIT = re.compile(r"(?P<servers>[^?]*)(?:\?(?P<options>.*))?", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address as the driver gets it, and the names of the options that were taken out to no effect."""
+    """An address as passed to the driver, and the names of the options that were removed and have no effect."""
 
     uri: str
     ignored: tuple[str, ...]
@@ -111,7 +112,7 @@ def read_address(uri: str) -> Address:
 
 
 def _options(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each option with its name as it is properly written; each was read by itself, so that it can be named."""
+    """Yield each option under its canonical name; each is parsed separately, so that an error can name it."""
     seen = set()
     for option in re.split("[&;]", text):
         written, equals, _ = option.partition("=")

@@ -1,4 +1,4 @@
-"""The case of each expired pool in a batch: what was read, what follows from it, and what it comes to."""
+"""The decision for each expired pool in a batch: what was read, what follows from it, and the result of the batch."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,12 +19,12 @@ from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import NODE_ID_CHARACTERS, DeployedWorkload, WorkloadStore, deployed_workload, plain
 
 ARRAYS: Final = {"node_ids": ("string",), "active_workload_ids": ("int", "long", "double")}
-"""Fields of a pool that may be megabytes long, and on which nothing depends here, with what they may hold. The server
-tells whether they can be read, and sends none of them."""
+"""Fields of a pool that may be megabytes long and do not influence a decision, with the types they may hold. The server
+checks them, and sends none of them."""
 
 
 def _is_readable(name: str, types: Sequence[str]) -> dict[str, Any]:
-    """Return the expression that says whether a field is an array of some types, null or missing."""
+    """Return the expression that tests whether a field is an array of some types, null or missing."""
     of_types = {"$map": {"input": f"${name}", "in": {"$in": [{"$type": "$$this"}, list(types)]}}}
     return {
         "$cond": [
@@ -40,7 +40,7 @@ SETTLED_FIELDS: Final = {
     **dict.fromkeys(("customer_tid", "sponsor_tid"), 1),
     **{name: _is_readable(name, types) for name, types in ARRAYS.items()},
 }
-"""What is read of a pool."""
+"""The fields of a pool that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ class Decommissioned:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One pool that is due: as it was read, as it is once synced, and which of its workloads go.
+    """One due pool: as read, as synced, and which of its workloads are decommissioned.
 
-    `orders` holds the work orders of those that go, in the same order; None for one that is too large to be read along.
-    `sizes` holds how long the documents are, in bytes.
+    `orders` holds the work orders of `gone`, in the same order; None for one that is too large to be read along.
+    `sizes` holds the sizes of the documents in bytes.
     """
 
     as_read: Pool
@@ -87,7 +87,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The workloads of a pool behind the id `after`, which are yet to be looked at."""
+    """The workloads of a pool behind the id `after`, which are not evaluated yet."""
 
     pool_id: int
     after: Any
@@ -95,11 +95,11 @@ class Rest:
 
 @dataclass(slots=True)
 class Settlement:
-    """What a batch came to.
+    """The result of a batch.
 
     `look_again` maps a pool to the unix second at which another of its resources runs out. `left_over` holds the ids of
-    the pools that did not fit into the batch, and are as they were; `rest` says of which pool only a part did.
-    `is_full` says that it was the bytes that did not fit.
+    the pools that did not fit into the batch, and are unchanged; `rest` names the pool of which only a part fitted.
+    `is_full` says that the limit on bytes was reached.
     """
 
     cases: Sequence[Case] = ()
@@ -116,20 +116,20 @@ class Settlement:
 
     @property
     def lost_something(self) -> list[int]:
-        """The ids of the pools of which a workload was set to be deleted."""
+        """The ids of the pools that lost a workload."""
         return [case.as_read.pool_id for case in self.cases if case.gone]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one batch takes: workloads looked at, and bytes of documents to be copied; one workload always fits."""
+    """Limits of one batch: workloads evaluated, and bytes of documents copied; one workload always fits."""
 
     workloads: int
     size: int
 
 
 class CaseReader:
-    """Reads the pools of a batch with their deployed workloads, and decides."""
+    """Reads the pools of a batch with their deployed workloads, and decides which workloads go."""
 
     def __init__(self, *, database: Database) -> None:
         self._pools = database.collection(CAPACITY_POOLS, RAW)
@@ -138,7 +138,7 @@ class CaseReader:
     async def read(
         self, pool_ids: Sequence[int], *, now: int, due_by: int, limits: Limits, after: Any, session: Session | None
     ) -> Settlement:
-        """Return the cases of those pools that are due, decided but not yet written, as far as they fit in the limits.
+        """Return the decisions, not yet written, for those pools that are due, as far as they fit in the limits.
 
         Pools are taken in the order of their ids. The first one that does not fit, and those behind it, are left over;
         of the very first, as many workloads as fit are taken.
@@ -180,7 +180,7 @@ class CaseReader:
 
 
 def _require_arrays(document: dict[str, Any]) -> None:
-    """Take out what the server says of the long arrays, and check it."""
+    """Remove the server's verdict on the long arrays from a document, and check it."""
     for name, types in ARRAYS.items():
         if not document.pop(name):
             raise UnreadableDocumentError(f"{name} is not an array of {' or '.join(types)}")
@@ -202,7 +202,7 @@ def _looked_at(
 
 
 def _pool_id(raw: RawBSONDocument) -> int:
-    """Return the pool of a workload that was found by it, so it is some number equal to a whole one."""
+    """Return the pool id of a workload, which was found by it: some number equal to an integer."""
     value = raw["copy"]["pool_id"] if "copy" in raw else raw["pool_id"]
     return int(value.to_decimal() if isinstance(value, Decimal128) else value)
 
@@ -242,7 +242,7 @@ def _case(pool: Pool, workloads: Sequence[DeployedWorkload], now: int, settlemen
 
 
 def _fitting(cases: list[Case], settlement: Settlement, *, most: int) -> list[Case]:
-    """Return the cases whose documents fit into so many bytes; of the first that loses anything, as much as fits."""
+    """Return the cases whose documents fit into `most` bytes; of the first that loses anything, as much as fits."""
     taken = 0
     for index, case in enumerate(cases):
         size = sum(case.sizes)
@@ -260,7 +260,7 @@ def _fitting(cases: list[Case], settlement: Settlement, *, most: int) -> list[Ca
 
 
 def _beginning(case: Case, settlement: Settlement, most: int) -> Case:
-    """Return a case with as many of the workloads that go as fit, one at least, to be continued behind the last."""
+    """Return a case with as many of its decommissioned workloads as fit, at least one; the rest is continued later."""
     number, taken = 1, case.sizes[0]
     while number < len(case.sizes) and taken + case.sizes[number] <= most:
         taken += case.sizes[number]

@@ -1,7 +1,8 @@
-"""The change stream: what others do to pools and workloads, as far as it can move a deadline.
+"""The change stream: other writers' changes to pools and workloads that can move a deadline.
 
-The stream's two commands are sent as they are. So a batch of changes costs one trip instead of one for each, every
-ending is seen as what it is, and the resume token, which the server moves even when nothing happens, is in sight.
+The stream's two commands are sent directly. So a batch of changes costs one round trip instead of one for each, every
+way a stream ends can be told from the others, and the resume token, which the server moves even when nothing changes,
+is visible.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,11 +20,11 @@ from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WORKLOADS
 
 BATCH: Final = 1000
-"""Changes a trip; at 2,000 changes a second two trips."""
+"""Changes a round trip; at 2,000 changes a second two round trips."""
 
 
 class Subject(StrEnum):
-    """What a change is about."""
+    """The kind of document that a change concerns."""
 
     POOL = "pool"
     WORKLOAD = "workload"
@@ -34,12 +35,12 @@ class Subject(StrEnum):
 class Change:
     """One change that may move a deadline.
 
-    `subject_id` is the document's id: of a pool None if that is no whole number, of a workload of any type,
-    hashable or not. `empty_at` (unix seconds) is the pool's new deadline, `pool_id` the pool of a workload that is
-    now deployed or was moved; both None where the event does not carry them or they cannot be read. A pool that was
-    removed has `removed` set; one of which only amounts were changed, its end and its rates staying what they were,
-    has `amounts_only`. A change of a whole collection (dropped, renamed), be it these two or another, has neither
-    id. `at` is the unix second of the write, by the server's clock.
+    `subject_id` is the document's id. Of a pool it is None if it is no integer; of a workload it may be of any type,
+    hashable or not. `empty_at` (unix seconds) is the pool's new deadline, `pool_id` the pool of a workload that is now
+    deployed or was moved; both are None where the event does not carry them or they cannot be read. `removed`: the pool
+    was deleted. `amounts_only`: only its amounts changed, its end and its rates did not. A change of a whole collection
+    (dropped, renamed), these two or another, has neither id. `at` is the unix second of the write, by the server's
+    clock.
     """
 
     subject: Subject
@@ -53,7 +54,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The events of one answer of the stream, for `change_of`, and the token to resume behind them."""
+    """The events of one answer of the stream, to be read with `change_of`, and the token to resume behind them."""
 
     events: Sequence[Mapping[str, Any]]
     token: Mapping[str, Any]
@@ -75,7 +76,7 @@ class Stream:
         events = self._cursor["firstBatch"]
         while True:
             yield Batch(events, self._cursor["postBatchResumeToken"])
-            if self._cursor["id"] == 0:  # an invalidate was the last change: the cursor ends without an error
+            if self._cursor["id"] == 0:  # the last change was an invalidate: the cursor ends without an error
                 return
             events = await self._next()
 
@@ -98,27 +99,27 @@ class Stream:
 _UPDATED = "updateDescription.updatedFields"
 
 DEADLINE_FIELDS: Final = ("empty_at", "active_cu", "active_su", "active_ipv4")
-"""Fields of a pool that say when it runs empty, or how fast."""
+"""Fields of a pool that decide when it runs empty, or how fast."""
 
 AMOUNT_FIELDS: Final = ("cus", "sus", "ipv4us")
-"""Fields of a pool that say what is left. Its end may stay as it is while another resource runs out sooner."""
+"""Fields of a pool that hold what is left. Its end may stay as it is while another resource runs out sooner."""
 
 OF_COLLECTIONS: Final = frozenset({"drop", "rename", "dropDatabase", "invalidate"})
-"""Changes of whole collections, whichever: a backup that is restored comes into place under another one's name."""
+"""Changes of whole collections, of any name: a restored backup is renamed into place from a collection of another
+name."""
 
 OF_DOCUMENTS: Final = frozenset({"insert", "replace", "update", "delete"})
 """Changes of one document."""
 
 
 def _pipeline(database: str) -> list[Mapping[str, Any]]:
-    """Return what the server lets through of a database's changes, and how little of each.
+    """Return the stages that filter a database's changes and cut them down.
 
-    The daemon's own write of a synced pool changes amounts and `last_updated` together, in a transaction, and
-    leaves the end as it was. Nobody else writes so, for every other writer that syncs a pool computes its end anew:
-    such a write is left out, and only such. Yet the server looks at all that the daemon writes, so in a storm it
-    matters what a look costs: a whole namespace is compared at once, where a collection's name alone is a pattern
-    to it. For the same reason it is not asked which collection was dropped or renamed; that happens once in a long
-    while.
+    The daemon's own write of a synced pool changes amounts and `last_updated` together, in a transaction, and leaves
+    the end as it was. Exactly such writes are left out. No other writer's update is lost by that, because every other
+    writer that syncs a pool computes its end anew. Yet the server evaluates all that the daemon writes, so in a storm
+    the cost of the filter matters. A whole namespace is compared at once, where a collection's name alone would be a
+    pattern. For the same reason the collection that was dropped or renamed is not compared; that is rare.
     """
     pools, workloads = ({"db": database, "coll": name} for name in (CAPACITY_POOLS, WORKLOADS))
     return [
@@ -145,8 +146,8 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
                 ]
             }
         },
-        # Asked directly, the server would ask its log of operations instead, where a write that may be retried has a
-        # number of a transaction, too.
+        # Matched directly, the filter would be applied to the oplog, where a retryable write has a transaction number,
+        # too.
         {"$set": {"in_transaction": {"$ne": [{"$type": "$txnNumber"}, "missing"]}}},
         {
             "$match": {
@@ -179,9 +180,9 @@ def _is_updated(name: str) -> Mapping[str, Any]:
 
 @asynccontextmanager
 async def open_stream(database: Database, *, token: Mapping[str, Any] | None) -> AsyncIterator[Stream]:
-    """Open the change stream behind `token`, or at this moment if that is None.
+    """Open the change stream behind `token`, or at the present if that is None.
 
-    Raises StoreRefusedError (no privilege), StreamTokenError (what came behind the token is lost),
+    Raises StoreRefusedError (no privilege), StreamTokenError (the changes behind the token are lost),
     StoreUnavailableError.
     """
     options: dict[str, Any] = {} if token is None else {"startAfter": token}
@@ -202,9 +203,9 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
 
 
 async def require_stream(database: Database) -> None:
-    """Check that a change stream may be opened: the server explains it, which asks for the same privileges.
+    """Check the privilege to open a change stream: the server explains it, which requires the same privilege.
 
-    Raises StoreRefusedError with the remedy if not, or StoreUnavailableError.
+    Raises StoreRefusedError with the remedy if it is missing, or StoreUnavailableError.
     """
     session = await database.stream_session()
     try:
@@ -221,9 +222,10 @@ async def require_stream(database: Database) -> None:
 
 
 def change_of(event: Mapping[str, Any]) -> Change:
-    """Return what an event of the stream says.
+    """Return the change that an event of the stream describes.
 
-    An event that is not as expected raises anything; what it said is unknown then, so everything has to be looked at.
+    Raises any exception for an event that is not as expected; its content is unknown then, so a full scan has to
+    follow.
     """
     operation = event["operationType"]
     collection = event.get("ns", {}).get("coll")

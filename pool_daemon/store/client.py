@@ -35,13 +35,12 @@ Collection = AsyncIOMotorCollection[Any]
 Session = AsyncIOMotorClientSession
 
 TRANSACTION_ATTEMPTS: Final = 3
-"""A transaction that loses to another writer is begun anew this often, which takes some milliseconds. Somebody who
-writes and commits is out of the way by then; who does not commit may lock a document for a minute, and whoever asks
-for the transaction has other work."""
+"""How often a transaction that loses to another writer is begun; that takes some milliseconds. A writer that commits is
+done by then. One that does not commit may lock a document for a minute, and the caller has other work."""
 
 STREAM_AWAIT_MS: Final = 1000
-"""How long the server holds a change stream's answer back while nothing happens: one command a second, and a stop
-waits no longer."""
+"""How long the server delays an answer of the change stream while nothing changes: one command a second, and a stop
+waits no longer than that."""
 
 FIRST_WAIT_SECONDS: Final = 0.004
 """The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
@@ -53,7 +52,7 @@ SAFETY: Final[Mapping[str, Any]] = {
     "retryReads": True,
     "retryWrites": True,
 }
-"""What no address and no default of the cluster changes: what is read and written outlives an election."""
+"""What no address and no default of the cluster may change: what is read and written survives an election."""
 
 STANDALONE: Final = (
     "database.uri: this is a standalone server, without transactions and change streams. Make it a replica set of "
@@ -71,12 +70,12 @@ def connect(
 ) -> "Database":
     """Return the database of that name at that address; nothing is sent before the first operation.
 
-    `timeout_seconds` bounds every operation with all its retries and, since the driver then heeds no other limit, with
-    its search for a server; `server_selection_seconds` bounds that search for `ping` and the change stream.
-    `listeners` hear of every command, or of every server, in the driver's threads. Of several mongos each client keeps
-    to one. Raises ConfigurationError if the address makes no sense;
-    an old driver raises StoreUnavailableError if the servers behind mongodb+srv:// cannot be looked up now, a newer one
-    looks them up with every operation until it has them.
+    `timeout_seconds` bounds every operation with all its retries and, since the driver then ignores every other limit,
+    with its search for a server; `server_selection_seconds` bounds that search for `ping` and the change stream.
+    `listeners` are called for every command, or every change of a server, in the driver's threads. Of several mongos
+    each client keeps to one. Raises ConfigurationError if the address is invalid; an old driver raises
+    StoreUnavailableError if the servers behind mongodb+srv:// cannot be looked up now, a newer one looks them up with
+    every operation until it has them.
     """
     address = read_address(uri)
 
@@ -91,7 +90,7 @@ def connect(
             **limits,
         )
 
-    # What the driver does of its own accord, such as ending a cursor, timeoutMS does not bound, but the socket's does.
+    # The driver's own operations, such as ending a cursor, are not bounded by timeoutMS, but by the socket's time-out.
     milliseconds = int(timeout_seconds * 1000)
     stream_milliseconds = STREAM_AWAIT_MS + milliseconds
     try:
@@ -102,15 +101,15 @@ def connect(
                 name=name,
                 ping_seconds=min(timeout_seconds, server_selection_seconds),
             )
-    except (OSError, ValueError, UserWarning) as error:  # how the driver complains of a port, or of certificates
+    except (OSError, ValueError, UserWarning) as error:  # the driver's errors for a wrong port or wrong certificates
         raise ConfigurationError(f"database.uri: {one_line(error)}") from error
 
 
 class Database:
     """One database on one MongoDB deployment, reached through motor.
 
-    The change stream has a client of its own. On the other one the driver gives every command the time-out as its
-    time limit at the server, and so would make it hold back the stream's answers for that long.
+    The change stream has a client of its own: the other client sends its time-out with every command as the time limit
+    for the server, and the server would delay the stream's answers for that long.
     """
 
     def __init__(
@@ -133,18 +132,18 @@ class Database:
         return self._client.get_database(self.name, codec_options=LENIENT)
 
     def collection(self, name: str, codec_options: CodecOptions[Any] = LENIENT) -> Collection:
-        """Return a collection that decodes as told."""
+        """Return a collection with these codec options."""
         return self._client.get_database(self.name).get_collection(name, codec_options=codec_options)
 
     def unhurried(self, name: str) -> Collection:
-        """Return a collection whose commands bear no time limit for the server; an answer is waited for no longer."""
+        """Return a collection whose commands have no time limit on the server; the wait for an answer stays bounded."""
         return self._stream_client.get_database(self.name).get_collection(name)
 
     async def ping(self) -> None:
-        """Ask who answers, for no longer than it may take to find a primary: it has to be one that has transactions.
+        """Check that a primary answers, within the time of a server selection; it must support transactions.
 
         Raises ConfigurationError if that is a standalone server, StoreUnavailableError if it is a secondary to which
-        the address leads directly, or if nobody answers, or StoreRefusedError.
+        the address leads directly, or if no server answers, or StoreRefusedError.
         """
         with translated("reaching MongoDB"), pymongo.timeout(self._ping_seconds):
             await self._client.admin.command("ping")
@@ -166,17 +165,17 @@ class Database:
     async def stream_command(self, command: dict[str, Any], session: Session) -> dict[str, Any]:
         """Send one of a change stream's commands in its session; raises the driver's errors."""
         with self._renewing():
-            # Unlike a collection, a command heeds nothing but what it is told itself of how to decode its answer.
+            # Unlike a collection, a command ignores every codec option but its own for decoding its answer.
             return await self._stream_client.get_database(self.name).command(
                 command, session=session, codec_options=LENIENT
             )
 
     async def transact(self, body: Callable[[Session], Awaitable[T]], *, attempts: int = TRANSACTION_ATTEMPTS) -> T:
-        """Run `body` in a transaction: a snapshot to read from, a majority commit, all of it or nothing.
+        """Run `body` in a transaction: it reads from a snapshot, commits to a majority, all of it or nothing.
 
-        Begun anew when another writer was faster, so many `attempts` in all, with a short random wait that grows.
-        Raises what `body` raises, StoreConflictError when every attempt lost, or StoreUnavailableError; in the last
-        case the transaction may have been committed.
+        After a conflict with another writer it is begun again, `attempts` times in all, after a short random wait that
+        grows. Raises what `body` raises, StoreConflictError when every attempt lost, or StoreUnavailableError; in the
+        last case the transaction may have been committed.
         """
         with translated("committing a batch"), self._renewing():
             async with self._sessions.lend() as session:
@@ -201,10 +200,10 @@ class Database:
         return result
 
     async def _commit(self, session: Session) -> None:
-        """Commit; the driver asks again until its time is up, and the server knows a commit that it has done already.
+        """Commit; the driver retries within its time limit, and the server recognizes a commit that it has done.
 
-        If no answer is to be had, the transaction is given up on the server: left open, it would keep every other
-        writer, the next pass too, from its pools for a minute. One that was committed after all stays committed.
+        Without an answer, the transaction is aborted on the server: left open, it would lock its pools against every
+        other writer, the next pass included, for a minute. A transaction that was committed after all stays committed.
         """
         try:
             await session.commit_transaction()
@@ -220,12 +219,12 @@ class Database:
             return await self._sessions.ids()
 
     async def end_sessions(self, ids: Sequence[Binary]) -> None:
-        """End sessions of this user, not one's own: their transactions are aborted and what they lock is free at once.
+        """End other sessions of this user: their transactions are aborted and their locks released at once.
 
         No privilege is needed for that. A session that is unknown, or another user's, is left alone.
         """
         own = set(await self.session_ids())
-        if others := [{"id": each} for each in ids if each not in own]:  # none would stand for all that there are
+        if others := [{"id": each} for each in ids if each not in own]:  # an empty list would mean all sessions
             with translated("ending sessions"):
                 await self._client.admin.command("killSessions", others)
 
@@ -239,7 +238,7 @@ class Database:
 
 
 def _lost_a_race(error: BaseException) -> bool:
-    """Tell whether the server aborted the transaction in favour of another writer; a broken connection is no race."""
+    """Return whether the server aborted the transaction in favour of another writer, not because a connection broke."""
     if isinstance(error, StoreError):
         error = error.__cause__ or error
     return isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")

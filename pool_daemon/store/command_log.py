@@ -1,4 +1,4 @@
-"""How long the database took to answer each command, told upwards as it comes."""
+"""Reports how long the database took to answer each command."""
 
 from typing import Protocol
 
@@ -6,14 +6,14 @@ from pymongo import monitoring
 
 
 class Told(Protocol):
-    """Whoever is told of every command: from the driver's threads, so it must be quick and safe for that."""
+    """Receives the duration of each command, in the driver's threads: it must be quick and thread-safe."""
 
     def __call__(self, name: str, seconds: float, /, *, failed: bool) -> None:
-        """Hear of one command."""
+        """Record one command."""
 
 
 class CommandLog(monitoring.CommandListener):
-    """Listens to the driver; one is given to the client when it is made, as one of its `event_listeners`.
+    """A listener of the driver; pass it to the client as one of its `event_listeners`.
 
     A command that the server refused and one that it never answered both count as failed.
     """
@@ -22,12 +22,12 @@ class CommandLog(monitoring.CommandListener):
         self._told = told
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        """Pass over a beginning: the end knows the duration."""
+        """Ignore the start: the end has the duration."""
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        """Tell of an answer."""
+        """Report an answer."""
         self._told(event.command_name, event.duration_micros / 1e6, failed=False)
 
     def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        """Tell of an error, or of a connection that broke."""
+        """Report an error, or a connection that broke."""
         self._told(event.command_name, event.duration_micros / 1e6, failed=True)

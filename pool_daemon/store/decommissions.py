@@ -20,25 +20,26 @@ from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import Order, WorkloadStore
 
 SYNCED_FIELDS: Final = ("cus", "sus", "ipv4us", "last_updated")
-"""What is saved of a synced pool, in BSON's exact types; what its document lacks is zero and stays missing."""
+"""Fields that are saved of a synced pool, in BSON's exact types; a field that the document lacks is zero and stays
+missing."""
 
 MOST_WORKLOADS: Final = 2000
-"""Workloads that one transaction takes unless the caller says less: three times as many documents are written, some six
-megabytes of the server's log of operations, far below the 16 at which it cuts a transaction into pieces."""
+"""Default limit on the workloads of one transaction. It writes three times as many documents, some six megabytes of
+oplog: far below the 16 at which the server splits a transaction."""
 
 MOST_BYTES: Final = 16 * 2**20
-"""Bytes of workload documents that one transaction copies unless the caller says less, or one document if that is
-longer. More than a full batch of ordinary documents, and little enough for a daemon of 512 MiB."""
+"""Default limit on the bytes of workload documents that one transaction copies, or one document if that is longer. It
+is more than a full batch of ordinary documents, and little enough for a daemon of 512 MiB."""
 
 
 class _LargeDocumentsError(Exception):
-    """Some documents that are to be copied are large: that takes turns, and this batch did not have its turn."""
+    """Some documents to be copied are large: such batches take turns, and this one did not have its turn."""
 
 
 class Decommissions:
     """Settles expired pools in batches, a transaction each.
 
-    `identity` is written into every record as the actor. In a `dry_run` everything is read and decided, and nothing
+    `identity` is written into every record as the actor. In a `dry_run` everything is read and decided, and nothing is
     written. However many batches are settled at once, only one copies large documents.
     """
 
@@ -62,13 +63,13 @@ class Decommissions:
         after: Any = None,
         attempts: int = TRANSACTION_ATTEMPTS,
     ) -> Settlement:
-        """Sync those of the pools that are due and decommission what uses their exhausted resources.
+        """Sync those of the pools that are due and decommission the workloads that use their exhausted resources.
 
-        A pool is due if its `empty_at` is at most `due_by` (unix seconds; `now` if None) at the moment of commit;
-        the others are left alone. What does not fit in the limits is left over; `after` continues a single pool behind
-        that workload id. Raises StoreConflictError, after so many `attempts` of milliseconds, if another writer has
-        written any of it and not committed yet; StoreUnavailableError, in which case it may have been committed:
-        settling again is safe, for what is done is not found again.
+        A pool is due if its `empty_at` is at most `due_by` (unix seconds; `now` if None) at the moment of commit; other
+        pools are left alone. What does not fit in the limits is left over; `after` continues a single pool behind that
+        workload id. Raises StoreConflictError after `attempts` attempts of milliseconds, if another writer has an
+        uncommitted write to any of the documents. Raises StoreUnavailableError, in which case the batch may have been
+        committed: settling again is safe, because committed work is not found again.
         """
         read = partial(
             self._reader.read,
@@ -97,8 +98,8 @@ class Decommissions:
     async def _transact(self, decide_and_write: Any, attempts: int) -> Settlement:
         """Decide and write in one transaction.
 
-        Orders are inserted, as if there could be none yet; only if there is one, all is done again with a look for
-        each. A duplicate that remains is no older order, and no matter of who was faster.
+        Orders are inserted on the assumption that none exists. If one does, the transaction is repeated with an upsert
+        for each. A duplicate that remains is not an older order, and not a race.
         """
         try:
             return await self._database.transact(partial(decide_and_write, anew=True), attempts=attempts)
@@ -115,8 +116,9 @@ class Decommissions:
     async def _write(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
         """Write a whole batch inside the transaction that read it.
 
-        A transaction collides with other writers only over documents that it *writes*. So every pool that loses a
-        workload is written, even if nothing in it has changed; else a top-up committed meanwhile would go unseen.
+        A transaction conflicts with other writers only over documents that it *writes*. So every pool that loses a
+        workload is written, even if nothing in it has changed; otherwise a top-up committed meanwhile would go
+        unnoticed.
         """
         pools = [update for case in settlement.cases if case.must_be_written for update in _pool_updates(case)]
         if pools:
@@ -134,9 +136,9 @@ class Decommissions:
         await self._events.record(gone, at=self._clock.now(), session=session)
 
     async def _write_orders(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
-        """Write the orders: the small ones together, the large ones one after the other, so that one is held at most.
+        """Write the orders: the small ones together, the large ones one by one, so that at most one is in memory.
 
-        As the transaction reads from one snapshot, it does not matter that the workloads are marked already: a copy
+        The transaction reads from one snapshot, so it does not matter that the workloads are marked already: a copy
         says "delete" either way.
         """
         write = self._workloads.order_first if anew else self._workloads.order
@@ -155,7 +157,7 @@ class Decommissions:
 
 
 def _pool_updates(case: Case) -> list[UpdateOne]:
-    """Return the updates that save a synced pool; never an update that changes nothing, which protects nothing."""
+    """Return the updates that save a synced pool; never a no-op update, which would not conflict with other writers."""
     query = {"_id": Int64(case.as_read.pool_id)}
     if changed_fields(case.as_read, case.synced, SYNCED_FIELDS):
         synced = pool_to_document(case.synced)

@@ -20,10 +20,11 @@ LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
     unicode_decode_error_handler="replace",
 )
-"""Decodes whatever MongoDB can hold: dates beyond a datetime's range, and text that is not UTF-8."""
+"""Decodes everything that MongoDB can hold: dates beyond a datetime's range, and text that is not UTF-8."""
 
 RAW: CodecOptions[RawBSONDocument] = LENIENT.with_options(document_class=RawBSONDocument)
-"""Leaves documents as bytes: to be copied exactly, or decoded one by one, so that one cannot spoil a batch."""
+"""Leaves documents as bytes: to be copied exactly, or decoded one by one, so that one bad document cannot spoil a
+batch."""
 
 POOL_FIELDS: Final = tuple(name for name, _, _ in FIELDS)
 
@@ -50,7 +51,7 @@ def document_id(raw: RawBSONDocument) -> Any:
 def pool_from_document(document: Mapping[str, Any]) -> Pool:
     """Read a pool: whole doubles and 32-bit numbers pass for int64, integers for doubles, null for an array.
 
-    A missing field is its zero value; only the id must be there. Raises UnreadableDocumentError, naming the field, for
+    A missing field is its zero value; only the id is required. Raises UnreadableDocumentError, naming the field, for
     anything else; unknown fields are ignored.
     """
     try:
@@ -65,7 +66,7 @@ def pool_to_document(pool: Pool) -> dict[str, Any]:
 
 
 def unchanged(as_read: Pool) -> dict[str, Any]:
-    """Return the query that matches a pool's document only while every field is as it was read, or as missing."""
+    """Return the query that matches a pool's document only while every field is as it was read, or missing as then."""
     return pool_to_document(as_read) | {name: {"$exists": False} for name in as_read.missing}
 
 
@@ -82,10 +83,10 @@ def changed_fields(as_read: Pool, after: Pool, names: Iterable[str] = POOL_FIELD
 
 
 def protecting_steps(as_read: Pool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return two updates of a due pool that leave it as it is, and yet collide with every other writer of it.
+    """Return two updates of a due pool that leave it unchanged, and yet conflict with every other writer of it.
 
-    An update that changes nothing would protect nothing. They lead towards 0 and back: away from it a number might
-    overflow its type. A pool without `last_updated` has an `empty_at`, or it would not have been found due.
+    A no-op update would not conflict. The updates lead towards 0 and back: away from it a number might overflow its
+    type. A pool without `last_updated` has an `empty_at`, or it would not have been found due.
     """
     name = "empty_at" if "last_updated" in as_read.missing else "last_updated"
     step = -1 if getattr(as_read, name) > 0 else 1
@@ -93,7 +94,7 @@ def protecting_steps(as_read: Pool) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def reservation_from_document(document: Mapping[str, Any]) -> Reservation:
-    """Read a reservation, as leniently as a pool: what is missing or null is its zero value, but for the id.
+    """Read a reservation, as leniently as a pool: a missing or null field is its zero value, except for the id.
 
     Raises UnreadableDocumentError, naming the field.
     """

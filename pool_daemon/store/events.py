@@ -1,4 +1,4 @@
-"""The daemon's own record of what it did: one document for each transition of a workload."""
+"""The daemon's record of its decommissions: one document for each transition of a workload."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,9 +16,9 @@ EVENTS: Final = "pool-daemon-events"
 class EventStore:
     """The collection `pool-daemon-events`; `identity` is written into every record as the actor.
 
-    A record is inserted by the transaction that makes the transition, and by nothing else. That, and not its id, is why
-    there is exactly one: an attempt that is repeated leaves nothing behind of the one before, and a workload that is
-    deployed again and decommissioned again, be it within the same second, gets another record.
+    A record is inserted only by the transaction that makes the transition. That, and not its id, is why there is
+    exactly one: an aborted attempt leaves nothing behind, and a workload that is deployed and decommissioned again,
+    even within the same second, gets another record.
     """
 
     def __init__(self, *, database: Database, identity: str) -> None:
@@ -26,7 +26,7 @@ class EventStore:
         self._identity = identity
 
     async def record(self, decommissioned: Iterable[Decommissioned], *, at: float, session: Session) -> None:
-        """Record what is decommissioned at the unix instant `at` by the transaction of `session`."""
+        """Record the workloads that the transaction of `session` decommissions at the unix instant `at`."""
         with translated("recording events"):
             await self._events.insert_many(
                 [self._record(gone, at) for gone in decommissioned], ordered=False, session=session

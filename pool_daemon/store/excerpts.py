@@ -1,7 +1,7 @@
-"""Pools for a person to look at: their numbers, and of their arrays no more than how long they are and how they begin.
+"""Excerpts of pools for display: their numbers, and of their arrays only the length and the beginning.
 
-Customers decide how long the arrays are, megabytes if they like; so the server counts and checks them, and a listing
-takes no more memory than a page of numbers.
+Customers decide how long the arrays are, up to megabytes. So the server counts and checks them, and a listing takes no
+more memory than a page of numbers.
 """
 
 from collections.abc import AsyncGenerator
@@ -21,17 +21,17 @@ from pool_daemon.store.paging import pages
 from pool_daemon.store.pools import CAPACITY_POOLS
 
 ARRAYS: Final = {"node_ids": ["string"], "active_workload_ids": ["int", "long", "double"]}
-"""The arrays of a pool, and the types of what is in them."""
+"""The arrays of a pool, and the types of their elements."""
 
 FOUND: Final = {"node_ids": "nodes", "active_workload_ids": "workloads"}
-"""Under which name the server tells what it found of each."""
+"""The name of the field in which the server returns its findings on each array."""
 
 ABSENT: Final = ("missing", "null")
 
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A pool whose arrays hold their beginning at most, and their lengths; or what makes it unreadable."""
+    """A pool with its arrays' lengths and at most their beginnings; or the reason why it is unreadable."""
 
     document_id: Any
     pool: Pool | None = None
@@ -43,14 +43,14 @@ class Excerpt:
 class Excerpts:
     """Reads pools from `capacity-pools` in parts.
 
-    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
     def __init__(self, *, database: Database) -> None:
         self._pools = database.collection(CAPACITY_POOLS, RAW)
 
     async def all(self, owner_tid: int | None = None) -> AsyncGenerator[Excerpt, None]:
-        """Stream every pool, or every pool of one owner, by id and without its arrays."""
+        """Stream all pools, or all pools of one owner, by id and without their arrays."""
         query = {} if owner_tid is None else {"customer_tid": Int64(owner_tid)}
         cursor = self._pools.find(query, _projection(most=0), sort=[("_id", 1)])
         async with aclosing(pages(cursor, doing="reading pools")) as found:
@@ -59,7 +59,7 @@ class Excerpts:
                     yield _excerpt(document)
 
     async def first_of(self, pool_id: int, *, most: int) -> Excerpt:
-        """Return one pool with the first `most` of what is in each of its arrays.
+        """Return one pool with the first `most` elements of each of its arrays.
 
         Raises PoolNotFoundError.
         """
@@ -71,7 +71,7 @@ class Excerpts:
 
 
 def _projection(*, most: int) -> dict[str, Any]:
-    """Return what is read of a pool: numbers as they are; of an array its type, its length, its beginning."""
+    """Return the projection of a pool: numbers as they are; of an array its type, its length, its beginning."""
     projection: dict[str, Any] = dict.fromkeys(POOL_FIELDS, 1)
     for name, types in ARRAYS.items():
         field = f"${name}"

@@ -1,4 +1,4 @@
-"""The edge of the store: here, once, an error of the driver becomes one of the daemon's own."""
+"""Error translation: the one place where an error of the driver becomes one of the daemon's own."""
 
 import re
 from collections.abc import Hashable, Iterator, Mapping
@@ -53,26 +53,28 @@ UNAVAILABLE = frozenset(
         13436,
     }
 )
-"""Codes of a server that is away, stepping down, shutting down, recovering or too slow, or that was started without
-its replica set (20 and 263: no transactions); they pass by themselves."""
+"""Codes of a server that is away, stepping down, shutting down, recovering or too slow, or that was started without its
+replica set (20 and 263: no transactions). They pass without intervention."""
 
 DUPLICATE_KEY = 11000
 
 OVERLOAD = frozenset({257, 365, 388, 10334})
 """TransactionTooLarge, TemporarilyUnavailable and TransactionTooLargeForCache (no room in the cache), and
-BSONObjectTooLarge: a smaller transaction may do."""
+BSONObjectTooLarge: a smaller transaction may succeed."""
 
 CONFLICT = frozenset({112, 225, 246, 251, 256, DUPLICATE_KEY})
-"""WriteConflict; transactions aborted, superseded or without their snapshot; DuplicateKey: another was faster."""
+"""WriteConflict; transactions aborted, superseded or without their snapshot; DuplicateKey: another writer was
+faster."""
 
 REASON_CHARACTERS: Final = 200
-"""How long a reason may be: it stands in a log line, a row of a table, a cell of the page."""
+"""The longest reason: it has to fit a log line, a row of a table, a cell of the page."""
 
 DRIVER_ASIDES = re.compile(r", full error: | \(configured timeouts: |, Timeout: [\d.]+s, ")
-"""Where an error's own words end and the driver's description of its settings begins."""
+"""Where the driver's description of its settings begins, behind the error itself."""
 
 BUILD_OF = re.compile(r"^(Index build failed: ).* :: caused by :: ")
-"""Which build of which collection failed, by their UUIDs: longer than the cause behind it."""
+"""The UUIDs of build and collection in the server's message on a failed index build: longer than the cause behind
+them."""
 
 PROTOCOL_FIELDS = re.compile(r"\blsid\b|\$clusterTime|\$db\b|\bsignature: ")
 """Signs that a server's message quotes a command, session and signature included; the quotation begins with `{`."""
@@ -93,25 +95,26 @@ PRIVILEGES: Final[Mapping[str, str]] = {
     "listIndexes": "list the indexes of",
     "update": "update",
 }
-"""What a command does, as a privilege would be asked for."""
+"""The operation of each command, as a message about a missing privilege names it."""
 
 GRANT_ROLE: Final = "run deploy/mongodb/create-user.js"
 
 SESSIONLESS = "Sessions are not supported"
-"""What the driver says of a connection that was made while its server was between two roles."""
+"""The driver's message for a connection that was made while its server changed its role."""
 
 TOKEN_DEAD = frozenset({260, 280, 286, 10334})
-"""InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, BSONObjectTooLarge: it fails for ever."""
+"""InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost, BSONObjectTooLarge: retries would fail for
+ever."""
 
 NO_STREAMS = frozenset({115, 303, 40573})
-"""No such command, no such feature, no replica set: an outage, for the start refuses such a server."""
+"""No such command, no such feature, no replica set: an outage, because the start refuses such a server."""
 
 STREAM_REMEDY = "run deploy/mongodb/create-user.js: the role needs changeStream and find"
 
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Raise the driver's errors as the daemon's own; `doing` says in a few words what was tried."""
+    """Raise the driver's errors as the daemon's own; `doing` names the operation in a few words."""
     try:
         yield
     except driver.PyMongoError as error:
@@ -122,7 +125,7 @@ def translated(doing: str) -> Iterator[None]:
 
 @contextmanager
 def translated_stream() -> Iterator[None]:
-    """Raise what ends a change stream as the daemon's own errors, its dead tokens told from the rest."""
+    """Raise what ends a change stream as the daemon's own errors, dead tokens apart from the rest."""
     try:
         with translated("watching for changes"):
             yield
@@ -138,19 +141,19 @@ def translated_stream() -> Iterator[None]:
 
 
 def is_duplicate(error: StoreError) -> bool:
-    """Tell whether a conflict was that a document with the same id is there already."""
+    """Return whether a conflict was a duplicate: a document with the same id exists."""
     cause = error.__cause__
     return isinstance(cause, driver.OperationFailure) and DUPLICATE_KEY in {cause.code, *_write_error_codes(cause)}
 
 
 def timed_out(error: BaseException) -> bool:
-    """Tell whether an operation took longer than it may, be it the server's doing or that of its size."""
+    """Return whether an operation exceeded its time limit, because of the server or of its own size."""
     cause = error.__cause__ if isinstance(error, StoreError) else error
     return isinstance(cause, driver.PyMongoError) and cause.timeout
 
 
 def kind_of(error: BaseException) -> Hashable:
-    """Return what two errors have in common that come from the same cause: their type and the server's codes."""
+    """Return what two errors of the same cause have in common: their type and the server's codes."""
     cause = error.__cause__ if isinstance(error, StoreError) else None
     if isinstance(cause, driver.OperationFailure):
         return type(cause).__name__, frozenset({cause.code, *_write_error_codes(cause)})
@@ -158,7 +161,7 @@ def kind_of(error: BaseException) -> Hashable:
 
 
 def lacks_sessions(error: BaseException) -> bool:
-    """Tell whether the driver will use no session on a connection, until that is closed."""
+    """Return whether the driver will use no session on a connection until it is closed."""
     cause = error.__cause__ if isinstance(error, StoreError) else error
     return isinstance(cause, driver.ConfigurationError) and str(cause).startswith(SESSIONLESS)
 
@@ -167,7 +170,7 @@ def one_line(error: BaseException) -> str:
     """Return an error's reason as one line of at most REASON_CHARACTERS characters.
 
     Of the server's errors that is the server's own reason, without the command that it quotes; of the driver's, the
-    text without its explanations of itself.
+    message without the description of its settings.
     """
     lines = _reason(error).splitlines() or [""]
     line = "".join(character if character.isprintable() else " " for character in lines[0]).strip()
@@ -189,7 +192,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _server_reason(details: Mapping[str, Any]) -> str | None:
-    """Return what the server says in its answer, about the first write if the answer is about several."""
+    """Return the reason in the server's answer: of its first write error if it has several."""
     errors = (*details.get("writeErrors", ()), *details.get("writeConcernErrors", ()), details)
     return next((str(each["errmsg"]) for each in errors if each.get("errmsg")), None)
 
@@ -202,10 +205,10 @@ def _missing_privilege(database: str, command: str, collection: str | None, rest
 def _translation(error: driver.PyMongoError, doing: str) -> Exception:
     text = f"{doing}: {one_line(error)}"[:REASON_CHARACTERS]
     if isinstance(error.__cause__ or error.__context__, DNSException):
-        # The servers behind mongodb+srv:// could not be looked up. The driver calls that a wrong setting, which ends
-        # the daemon for good; but it passes by itself like any other outage.
+        # The servers behind mongodb+srv:// could not be looked up. The driver calls that a wrong setting, which would
+        # end the daemon for good, but it passes like any other outage.
         return StoreUnavailableError(text)
-    if lacks_sessions(error):  # no wrong setting either: the next connection will do
+    if lacks_sessions(error):  # no wrong setting either: the next connection will have sessions
         return StoreUnavailableError(text)
     if isinstance(error, driver.InvalidURI | driver.ConfigurationError):
         return ConfigurationError(f"database.uri: {one_line(error)}")

@@ -1,4 +1,4 @@
-"""The pools that the brake holds: kept in the database, so that no restart lets them go and an operator can."""
+"""The pools that the brake holds: kept in the database, so that they survive a restart and an operator sees them."""
 
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from pool_daemon.store.pools import DuePool
 BRAKE: Final = "pool-daemon-brake"
 
 FIRST: Final = EARLIEST
-"""Lies before every pool's id."""
+"""Precedes every pool's id."""
 
 BATCH: Final = 1000
 """Documents a round trip."""
 
 
 class State(StrEnum):
-    """Whether a pool is held, or has been released and is not settled yet."""
+    """Whether a pool is held, or released and not settled yet."""
 
     HELD = "held"
     RELEASED = "released"
@@ -36,7 +36,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A pool that is held, or was; instants in unix seconds, `empty_at` and `workloads` being those when it was held.
+    """A pool that is or was held; instants in unix seconds. `empty_at` and `workloads` are those when it was held.
 
     `owner` is None, and `workloads` 0, where an older version did not record them.
     """
@@ -51,10 +51,10 @@ class Hold:
     workloads: int = 0
 
     def concerns(self, pool: DuePool) -> bool:
-        """Return whether the hold still stands for a pool that is due.
+        """Return whether the hold still applies to a pool that is due.
 
-        It does while the pool's `empty_at` is the same; or if it was written since but was just as empty then, as when
-        the explorer takes a workload out of it. A pool that was topped up has a deadline of its own.
+        It applies while the pool's `empty_at` is unchanged. It also applies if the pool was written since but was just
+        as empty then, as when the explorer removes a workload from it. A pool that was topped up has a new deadline.
         """
         return pool.empty_at == self.empty_at or (pool.empty_at > self.empty_at and pool.synced)
 
@@ -72,8 +72,8 @@ class OwnerHolds:
 class HoldStore:
     """The collection `pool-daemon-brake`: a document for each pool held or released.
 
-    `identity` is written into every hold as who made it. In a `dry_run` nothing is written. Every method raises
-    StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    `identity` is written into every hold as its creator. In a `dry_run` nothing is written. Every method raises
+    StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
     def __init__(self, *, database: Database, identity: str, dry_run: bool = False) -> None:
@@ -87,7 +87,7 @@ class HoldStore:
             return await self._holds.count_documents({"state": state})
 
     async def by_owner(self) -> list[OwnerHolds]:
-        """Return who has pools that are held or released: most pools first."""
+        """Return the owners of pools that are held or released, most pools first."""
         sums = {"pools": {"$sum": 1}, "workloads": {"$sum": "$workloads"}}
         pipeline: list[dict[str, Any]] = [
             {"$match": {"state": {"$in": list(State)}}},
@@ -104,7 +104,7 @@ class HoldStore:
     async def page(
         self, *, behind: int = FIRST, state: State | None = None, owner: int | None = None, limit: int = BATCH
     ) -> list[Hold]:
-        """Return the next holds behind a pool's id, in the order of the ids; of one state or owner, or all."""
+        """Return the next holds behind a pool's id, ordered by id; of one state or owner, or all."""
         wanted = {"state": state, "owner": owner}
         query = {"_id": {"$gt": Int64(behind)}} | {name: each for name, each in wanted.items() if each is not None}
         with translated("reading holds"):
@@ -118,14 +118,14 @@ class HoldStore:
             behind = page[-1].pool_id
 
     async def of(self, pools: Iterable[DuePool]) -> dict[int, Hold]:
-        """Return, by id, the holds that still concern some pools that are due."""
+        """Return, by id, the holds that still apply to some pools that are due."""
         by_id = {pool.pool_id: pool for pool in pools}
         with translated("reading holds"):
             holds = _readable(await self._holds.find(_ids(by_id)).to_list(None))
         return {hold.pool_id: hold for hold in holds if hold.concerns(by_id[hold.pool_id])}
 
     async def hold(self, pools: Collection[AffectedPool], *, reason: str, at: int) -> None:
-        """Hold pools in one write. It replaces a release, which was for what was held before."""
+        """Hold pools in one write. It replaces a release, which applied to the former hold."""
         if not pools or self.dry_run:
             return
         held = {"state": State.HELD, "reason": reason, "held_at": datetime.fromtimestamp(at, UTC), "by": self._identity}
@@ -154,7 +154,7 @@ class HoldStore:
         return [int(document["_id"]) for document in found]
 
     async def drop(self, holds: Iterable[Hold]) -> None:
-        """Forget holds, unless the pool is by now held anew."""
+        """Delete holds, except those of pools that have been held anew."""
         deletes = [
             DeleteOne({"_id": Int64(hold.pool_id), "state": hold.state, "empty_at": Int64(hold.empty_at)})
             for hold in holds
@@ -173,7 +173,7 @@ def _state(document: Mapping[str, Any]) -> State:
 
 
 def _readable(documents: Iterable[Mapping[str, Any]]) -> list[Hold]:
-    """Read holds; a document that makes no sense holds nothing."""
+    """Read holds; an unreadable document holds nothing."""
     holds = []
     for document in documents:
         held_at, owner, workloads = (document.get(name) for name in ("held_at", "owner", "workloads"))

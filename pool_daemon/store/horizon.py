@@ -1,4 +1,4 @@
-"""What lies ahead: how many pools run empty, and which of them come first. Only the index on `empty_at` is counted."""
+"""Upcoming expirations: how many pools run empty, and which come first. Only the index on `empty_at` is counted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class Upcoming:
 
 
 class Horizon:
-    """Looks ahead in `capacity-pools`, at a bounded cost however many pools there are.
+    """Reads upcoming expirations in `capacity-pools`, at a bounded cost however many pools there are.
 
-    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
     def __init__(self, *, database: Database) -> None:
@@ -39,7 +39,7 @@ class Horizon:
     async def expiring_counts(self, now: int, horizons: Mapping[str, int]) -> dict[str, int]:
         """Count the pools that run empty after the unix second `now` and within each horizon (seconds), by its name.
 
-        Each count includes those of the nearer horizons; none goes beyond `MOST`.
+        Each count includes the nearer horizons; none exceeds `MOST`.
         """
         counts = {}
         total, start = 0, now
@@ -54,7 +54,7 @@ class Horizon:
         return await self.count(after=after, until=until, most=MOST)
 
     async def upcoming(self, now: int, *, limit: int) -> list[Upcoming]:
-        """Return the first pools to run empty after the unix second `now`; what cannot be read is left out."""
+        """Return the first pools to run empty after the unix second `now`; unreadable ones are left out."""
         query = {"empty_at": {"$gt": Int64(now), "$lt": Int64(NEVER)}}
         cursor = self._pools.find(query, {"customer_tid": 1, "empty_at": 1}, sort=[("empty_at", 1)], limit=limit)
         with translated("looking at what runs empty next"):
@@ -67,7 +67,7 @@ class Horizon:
             return 0
         bounds = {"$lte": Int64(until)} | ({} if after is None else {"$gt": Int64(after)})
         with translated("counting pools"):
-            # The plain command, because the driver's count_documents aggregates, which takes half as long again.
+            # The plain command, because the driver's count_documents aggregates, which takes 50 % longer.
             answer = await self._database.motor.command(
                 {"count": CAPACITY_POOLS, "query": {"empty_at": bounds}, "limit": most}
             )

@@ -20,7 +20,8 @@ IDS: Final = 10_000
 """Ids that one query asks for."""
 
 PORTION: Final = Limits(workloads=500, size=sys.maxsize)
-"""Pools, and workloads, that are evaluated at once. Nothing is copied; what is read along is at most four megabytes."""
+"""Pools, and workloads, that are evaluated at once. Nothing is copied; the documents read along are at most four
+megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ class AffectedPool:
 class ImpactReader:
     """Evaluates due pools as a settlement does, without writing to them.
 
-    A pool whose workloads are decommissioned already, are free, or use only what still lasts, loses nothing: it may
-    stay due for years. Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError.
+    A pool whose workloads are decommissioned already, are free, or use only resources that still last, loses nothing:
+    it may stay due for years. Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError
+    when it refuses.
     """
 
     def __init__(self, *, database: Database) -> None:
@@ -47,7 +49,7 @@ class ImpactReader:
         self._horizon = Horizon(database=database)
 
     async def count_lasting(self, *, now: int, most: int) -> int:
-        """Count, up to `most`, the pools that something drains and that end after the unix second `now`."""
+        """Count, up to `most`, the pools that have a drain and end after the unix second `now`."""
         return await self._horizon.count(after=now, until=NEVER - 1, most=min(most, MOST))
 
     async def owners(self, pool_ids: Sequence[int], *, now: int) -> Counter[int]:

@@ -1,8 +1,8 @@
-"""The lease: one document that says who may act, in which term, and until when by the database's own clock.
+"""The lease: one document that names the daemon that may act, the term, and the expiry by the database's own clock.
 
-Whoever wants to act takes it, renews it and at last releases it, each in one atomic operation on that document. No
-client's clock is ever written or compared: `renewed_at` and `expires_at` are the server's `$$NOW`, read when it starts
-on the operation and therefore after the client has sent it.
+A daemon that wants to act takes the lease, renews it and finally releases it, each in one atomic operation on that
+document. No client's clock is ever written or compared: `renewed_at` and `expires_at` are the server's `$$NOW`, read
+when it starts the operation and therefore after the client has sent it.
 """
 
 import math
@@ -27,26 +27,26 @@ LEASE: Final = "pool-daemon-lease"
 LEADER: Final = "leader"
 
 ANSWERS_PER_LEASE: Final = 3
-"""An answer that takes longer than this part of the lease is no answer: there must be time to ask again."""
+"""An answer that takes longer than this part of the lease counts as none: there must be time for another attempt."""
 
 LONGEST_SECONDS: Final = 300
-"""No daemon may be told to hold the lease for longer; a document that says so is somebody else's doing."""
+"""The longest lease that a daemon may be configured for; a longer one was written by another program."""
 
 TERMS: Final = 2**53
-"""Terms stay below this, so that every program can count them; one a second lasts longer than the sun."""
+"""Terms stay below this, so that every program can represent them; one a second lasts longer than the sun."""
 
 SESSIONS_READ: Final = 100
-"""More sessions than any holder has; a document that names more is somebody else's doing."""
+"""More sessions than any holder has; a document that names more was written by another program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """The lease as the database had it at one moment.
+    """The lease as it was in the database at one moment.
 
-    `document` is opaque: equal for two sightings if nobody wrote in between, None if there is no document. `holder` is
-    None if it was released. It expires in `remaining_seconds` by the database's clock, `seconds` after it was renewed.
-    `problem` says why a document cannot be read; the other fields then say nothing, but for `sessions`: the ids of
-    those in which its holder commits.
+    `document` is opaque: equal for two sightings if no write came in between, None if there is no document. `holder` is
+    None if the lease was released. It expires in `remaining_seconds` by the database's clock, `seconds` after it was
+    renewed. `problem` says why a document cannot be read; of the other fields only `sessions` is valid then: the ids of
+    the sessions in which its holder commits.
     """
 
     document: Any = None
@@ -61,21 +61,21 @@ class Sighting:
 class LeaseStore:
     """The collection `pool-daemon-lease`, for one process.
 
-    `identity` is who takes the lease, `seconds` how long it lasts from each renewal. Every method raises
-    StoreUnavailableError if no answer comes in a third of that time; what was asked may then have been done, or may be
-    done yet. The other errors are StoreRefusedError and, rarely, a bare StoreError.
+    `identity` is the name of this holder, `seconds` how long the lease lasts from each renewal. Every method raises
+    StoreUnavailableError if no answer comes in a third of that time; the operation may then have been done, or may
+    still be done. The other errors are StoreRefusedError and, rarely, a bare StoreError.
     """
 
     def __init__(self, *, database: Database, identity: str, seconds: float) -> None:
         self.identity = identity
         self.seconds = seconds
         self._database = database
-        # The client reads from the primary and writes to a majority: no election undoes what was answered.
+        # The client reads from the primary and writes to a majority: no election undoes an acknowledged operation.
         self._leases: Collection = database.collection(LEASE)
         self._raw: Collection = database.collection(LEASE, RAW)
 
     async def look(self) -> Sighting:
-        """Return the lease as it is now; a document that makes no sense comes back with its problem."""
+        """Return the lease as it is now; an unreadable document is returned with its problem."""
         with self._asking("reading the lease"):
             answer = await self._raw.find_one({"_id": LEADER}, {"_id": 0, "document": "$$ROOT", "now": "$$NOW"})
         if answer is None:
@@ -88,9 +88,10 @@ class LeaseStore:
             return Sighting(document=raw, problem=str(error), sessions=_sessions(document))
 
     async def take(self, seen: Sighting, *, term: int) -> bool:
-        """Become the holder in that term, if the lease is still exactly what was seen; tell whether that was so.
+        """Become the holder in that term, if the lease is still exactly what was seen; return whether that succeeded.
 
-        Of any number that saw the same, one takes it. No renewal since goes unnoticed, for each writes another instant.
+        Of several daemons that saw the same lease, one takes it. No renewal in between goes unnoticed, for each writes
+        another instant.
         """
         query = {"_id": LEADER, **_unchanged(seen)}
         lease = {
@@ -102,30 +103,30 @@ class LeaseStore:
         }
         try:
             return await self._write("taking the lease", query, {"$replaceWith": lease}, upsert=seen.document is None)
-        except StoreConflictError:  # another was faster to insert the document
+        except StoreConflictError:  # another daemon inserted the document first
             return False
 
     async def renew(self, *, term: int) -> bool:
-        """Hold the lease for its whole length again; False if it is no longer held by this holder in that term.
+        """Extend the lease to its whole length again; False if it is no longer held by this holder in that term.
 
-        An expired lease that nobody else has taken is renewed like any other.
+        An expired lease that no other daemon has taken is renewed like any other.
         """
         return await self._write("renewing the lease", self._held(term), {"$set": await self._renewed()})
 
     async def end_sessions(self, seen: Sighting) -> None:
-        """End what the holder that was seen may have under way: its transactions are aborted and lock nothing more.
+        """End the sessions of the holder that was seen: its transactions are aborted and their locks released.
 
-        A holder that froze would otherwise keep its pools from everybody until the server gives its transactions up,
-        a minute later; and once it goes on it can commit nothing of what it had begun.
+        Otherwise a holder that froze would lock its pools until the server aborts its transactions, a minute later.
+        When that holder resumes, it cannot commit anything that it had begun.
         """
         if seen.sessions:
             with self._asking("ending the former holder's transactions"):
                 await self._database.end_sessions(seen.sessions)
 
     async def release(self, *, term: int) -> bool:
-        """Let the lease go, if it is still held by this holder in that term; tell whether that was so.
+        """Release the lease, if it is still held by this holder in that term; return whether that was so.
 
-        The holder is taken out of the document, so that a renewal still under way finds nothing to renew.
+        The holder is removed from the document, so that a renewal still in flight finds nothing to renew.
         """
         released = {"holder": None, "renewed_at": "$$NOW", "expires_at": "$$NOW"}
         return await self._write("releasing the lease", self._held(term), {"$set": released})
@@ -158,7 +159,7 @@ class LeaseStore:
 
 
 def read_lease(document: Mapping[str, Any], *, now: datetime, raw: Any) -> Sighting:
-    """Read a lease document as it was at the database's instant `now`; `raw` is what later sightings compare.
+    """Read a lease document as of the database's instant `now`; `raw` is what later sightings are compared with.
 
     Raises UnreadableDocumentError, naming the field.
     """
@@ -186,14 +187,14 @@ def read_lease(document: Mapping[str, Any], *, now: datetime, raw: Any) -> Sight
 
 
 def _sessions(document: Mapping[str, Any]) -> tuple[Binary, ...]:
-    """Read the ids of sessions as far as they are any: what else stands there makes no lease unreadable."""
+    """Read the valid session ids; other values do not make the lease unreadable."""
     named = document.get("sessions")
     ids = named[:SESSIONS_READ] if isinstance(named, list) else ()
     return tuple(each for each in ids if isinstance(each, Binary) and each.subtype == UUID_SUBTYPE)
 
 
 def _unchanged(seen: Sighting) -> dict[str, Any]:
-    """Return the query for the very document that was seen; if there was none, one that no document matches."""
+    """Return the query for exactly the document that was seen; if there was none, one that matches no document."""
     if seen.document is None:
         return {"term": {"$in": []}}
     # Servers before 6.0 fail to optimize a plain $eq of the whole document.

@@ -1,7 +1,7 @@
-"""Missing delete orders: the explorer takes orders off the queue that it should have left there.
+"""Missing delete orders: the explorer sometimes removes orders from the queue that should have stayed there.
 
 An order is owed only while its pool lists the workload. When a node reports that a deployment failed, the explorer
-takes the order off, removes the workload from its pool and sets it to be deleted, for good: nothing runs there.
+removes the order, removes the workload from its pool and sets it to be deleted, for good: nothing runs there.
 """
 
 from collections import defaultdict
@@ -28,18 +28,18 @@ from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore
 DELETE: Final = int(NextAction.DELETE)
 
 TO_BE_DELETED: Final = {"$eq": DELETE, "$not": {"$type": ["array", "decimal"]}}
-"""The next action of a workload that is to be deleted: a plain comparison finds it in an array, too."""
+"""The next action of a workload that is to be deleted: a plain comparison would match arrays that contain it, too."""
 
 HEAD: Final[Mapping[str, Any]] = {"pool_id": number_only("pool_id"), "next_action": 1}
-"""What is read of a workload beside the copy that is its order. TO_BE_DELETED matches numbers alone."""
+"""The fields of a workload that are read beside the copy that is its order. TO_BE_DELETED matches numbers alone."""
 
 CLAIMED: Final[Mapping[str, Any]] = {name: number_only(name) for name in ("last_updated", "empty_at")}
-"""The numbers of a pool that may serve to claim it: the first that is there does."""
+"""Numbers of a pool with which to make a transaction conflict; the first one present is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwedOrders:
-    """Some workloads that are to be deleted: how many there were, and the ids of those that are owed an order."""
+    """One page of workloads that are to be deleted: their number, and the ids of those that are owed an order."""
 
     looked_at: int
     workload_ids: list[int]
@@ -56,8 +56,8 @@ class RestoredOrder:
 class MissingOrders:
     """Finds listed workloads at next action "delete" without an order in `workqueue`, and restores it.
 
-    No event is recorded: whether the daemon or the customer wanted the workload gone cannot be told any more.
-    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    No event is recorded: whether the daemon or the customer deleted the workload is no longer known. Every method
+    raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
     def __init__(self, *, database: Database) -> None:
@@ -69,10 +69,11 @@ class MissingOrders:
         self._workload_store = WorkloadStore(database=database)
 
     async def scan(self) -> AsyncGenerator[OwedOrders, None]:
-        """Go through all workloads that are to be deleted, some at a time; close the iterator when leaving it early.
+        """Stream all workloads that are to be deleted, in pages; close the iterator when leaving it early.
 
-        Costs as much as there are such workloads, given an index on `next_action`. Order, workload and pool are not
-        read at the same instant, so what is missing now may be an order that is just being written or just done.
+        The cost is proportional to the number of such workloads, given an index on `next_action`. Order, workload and
+        pool are not read at the same instant, so an order that seems missing may be one that is just being written or
+        just done.
         """
         query = {"next_action": TO_BE_DELETED, "_id": {"$type": "number"}}
         cursor = self._workloads.find(query, HEAD, batch_size=PAGE)
@@ -81,10 +82,10 @@ class MissingOrders:
                 yield OwedOrders(len(documents), await self._owed(documents))
 
     async def restore(self, workload_id: int) -> RestoredOrder | None:
-        """Write a workload's delete order, if it is still missing and still owed; return None, and do nothing, if not.
+        """Write a workload's delete order, if it is still missing and still owed; else do nothing and return None.
 
-        The order is the workload's document, byte for byte. Raises StoreConflictError if others were faster each time,
-        and UnreadableDocumentError if the pool's document is broken.
+        The order is the workload's document, byte for byte. Raises StoreConflictError if other writers were faster each
+        time, and UnreadableDocumentError if the pool's document is broken.
         """
 
         async def transaction(session: Session) -> RestoredOrder | None:
@@ -122,7 +123,7 @@ class MissingOrders:
         return [workload_id for workload_id in missing if workload_id in listed[pool_of[workload_id]]]
 
     async def _listed(self, workload_ids: Sequence[int], pool_ids: Iterable[int]) -> Mapping[int | None, set[int]]:
-        """Return which of the workloads each pool lists; the server compares, so that no long list travels."""
+        """Return which of the workloads each pool lists; the server compares, so that no long list is sent."""
         listed: dict[int | None, set[int]] = defaultdict(set)
         wanted = [Int64(workload_id) for workload_id in workload_ids]
         query = {
@@ -137,10 +138,10 @@ class MissingOrders:
         return listed
 
     async def _claim_pool(self, pool_id: int, workload_id: int, session: Session) -> bool:
-        """Have the transaction collide with another writer of the pool; False if that does not list the workload.
+        """Make the transaction conflict with other writers of the pool; False if the pool does not list the workload.
 
-        A transaction collides over what it writes alone, and an update to the same value writes nothing. So a number
-        takes another value and its own again, which no other reader sees.
+        A transaction conflicts only over what it writes, and an update to the same value writes nothing. So a number is
+        set to another value and back, which no other reader sees.
         """
         query = {"_id": Int64(pool_id), "active_workload_ids": {"$elemMatch": {"$eq": Int64(workload_id)}}}
         with translated(f"claiming pool {pool_id}"):
@@ -158,9 +159,9 @@ class MissingOrders:
         return True
 
     async def _claim_workload(self, workload: Mapping[str, Any], session: Session) -> None:
-        """Have the transaction collide with another writer of the workload, too.
+        """Make the transaction conflict with other writers of the workload, too.
 
-        `next_action` takes another of BSON's types for "delete" and its own again: it never means anything else.
+        `next_action` is set to "delete" in another of BSON's types and back: its meaning never changes.
         """
         own = workload["next_action"]
         other = DELETE if isinstance(own, Int64) else Int64(DELETE)

@@ -1,4 +1,4 @@
-"""Reading what may be more than is held at once."""
+"""Reads results in pages that may be larger than memory."""
 
 from collections.abc import AsyncGenerator
 from typing import Any, Final
@@ -10,9 +10,9 @@ PAGE: Final = 1000
 
 
 async def pages(cursor: Any, *, doing: str) -> AsyncGenerator[list[Any], None]:
-    """Yield the documents of a cursor, a page at a time, and close it; close the iterator when leaving it early.
+    """Yield the documents of a cursor in pages, and close it; close the iterator when leaving it early.
 
-    `doing` is what an error says failed. Raises StoreUnavailableError or StoreRefusedError.
+    `doing` names the operation in errors. Raises StoreUnavailableError or StoreRefusedError.
     """
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Pools in the database, under the names that the existing service's interface gives its functions."""
+"""Pools in the database, under the function names of the existing service's interface."""
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
@@ -37,17 +37,16 @@ DUE_FIELDS: Final = {
     "workloads": {"$size": {"$cond": [{"$isArray": "$active_workload_ids"}, "$active_workload_ids", []]}},
     "synced": {"$and": [{"$isNumber": "$last_updated"}, {"$gte": ["$last_updated", "$empty_at"]}]},
 }
-"""What is read of each pool that is due; the server counts and compares, so that not a single id of a workload
-travels."""
+"""The fields of a due pool that are read. The server counts and compares, so that no workload id is sent."""
 
 
 DEADLINE: Final = ("_id", "empty_at")
-"""What is read of the pool that runs empty next."""
+"""The fields of the pool that runs empty next that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolResult:
-    """One document of a stream of pools: either the pool, or what makes it unreadable."""
+    """One document of a stream of pools: the pool, or the reason why it is unreadable."""
 
     document_id: Any
     pool: Pool | None = None
@@ -64,9 +63,9 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class DuePool:
-    """A pool that is due: whose it is, None if that cannot be read, and how many workloads its document names.
+    """A pool that is due, with its owner (None if unreadable) and the number of workloads that its document lists.
 
-    `empty_at` is the unix second at which it ran empty. Synced since then, there is nothing to do about it unless it
+    `empty_at` is the unix second at which it ran empty. If it was synced since then, there is nothing to do unless it
     has a deployed workload.
     """
 
@@ -78,13 +77,13 @@ class DuePool:
 
     @property
     def weight(self) -> int:
-        """How much work it will be, in workloads; one that holds none has to be looked at, too."""
+        """The pool's size in workloads; at least 1, because a pool without workloads has to be read, too."""
         return max(1, self.workloads)
 
 
 @dataclass(frozen=True, slots=True)
 class DuePage:
-    """Some of the pools that are due, and the documents whose id is none."""
+    """Some of the pools that are due, and the documents whose id is invalid."""
 
     pools: list[DuePool]
     unreadable: list[PoolResult]
@@ -93,7 +92,7 @@ class DuePage:
 class PoolStore:
     """The collection `capacity-pools`.
 
-    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
     def __init__(self, *, database: Database) -> None:
@@ -118,10 +117,10 @@ class PoolStore:
         return pool
 
     async def update_pool(self, pool: Pool, *, as_read: Pool) -> bool:
-        """Save what differs between `as_read` and `pool`, if the document is still as it was read.
+        """Save the difference between `as_read` and `pool`, if the document is still as it was read.
 
         A field that the document lacks is not added: it keeps its zero value. Returns False, and changes nothing, if
-        anybody changed any field since: read it again and decide anew.
+        another writer has changed any field since: read the pool again and decide anew.
         """
         changes = changed_fields(as_read, pool)
         with translated(f"updating pool {pool.pool_id}"):
@@ -142,9 +141,9 @@ class PoolStore:
         return pool_from_document(decoded(raw))
 
     def get_pools(self) -> AsyncIterator[PoolResult]:
-        """Stream every pool by id; one that cannot be read comes out as an error and the stream goes on.
+        """Stream every pool by id; an unreadable one is returned as an error and the stream goes on.
 
-        Memory stays that of one batch, however many pools there are.
+        At most one page is in memory, however many pools there are.
         """
         return self._results({}, [("_id", 1)])
 
@@ -153,20 +152,20 @@ class PoolStore:
         return await self._readable({"customer_tid": Int64(owner_tid)}, [("_id", 1)])
 
     async def get_expired_pools(self, ts: int) -> list[Pool]:
-        """Return the readable pools that are empty at the unix second `ts`, those empty longest first."""
+        """Return the readable pools that are empty at the unix second `ts`, longest empty first."""
         return await self._readable({"empty_at": {"$lte": Int64(ts)}}, [("empty_at", 1)])
 
     async def get_next_expired_pool(self, ts: int) -> Pool:
         """Return the first readable pool to run empty after the unix second `ts`.
 
-        Raises PoolNotFoundError if there is none; a pool that never runs empty is none.
+        Raises PoolNotFoundError if there is none; a pool that never runs empty does not count.
         """
         upcoming = {"empty_at": {"$gt": Int64(ts), "$lt": Int64(NEVER)}}
         with translated("reading the next pool to run empty"):
             first = await self._raw.find_one(upcoming, sort=[("empty_at", 1)])
         if first is not None and (pool := _result(first).pool) is not None:
             return pool
-        if first is not None:  # seldom: it cannot be read, so the first of the others is looked for
+        if first is not None:  # seldom: it is unreadable, so the first readable one is searched for
             async for result in self._results(upcoming, [("empty_at", 1)]):
                 if result.pool is not None:
                     return result.pool
@@ -175,11 +174,11 @@ class PoolStore:
     async def next_deadline(self, ts: int) -> Deadline | None:
         """Return the first pool to run empty after the unix second `ts` and when, None if there is none.
 
-        Asked after every pass, it reads two numbers, however long the pool's document is; whether the rest of it can
-        be read shows once it is due.
+        Called after every pass, it reads two numbers, however long the pool's document is; whether the rest is readable
+        shows once the pool is due.
         """
         upcoming = {"empty_at": {"$gt": Int64(ts), "$lt": Int64(NEVER)}}
-        for limit in (1, PAGE):  # seldom more than the first: its id may be no number
+        for limit in (1, PAGE):  # seldom more than the first: its id may be invalid
             with translated("reading the next pool to run empty"):
                 found = await self._pools.find(upcoming, {"empty_at": 1}, sort=[("empty_at", 1)], limit=limit).to_list(
                     limit
@@ -193,8 +192,8 @@ class PoolStore:
     async def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
         """Stream, longest due first, the pools whose `empty_at` lies in (after, until]; no lower bound if None.
 
-        Those of the owners `besides` are left out. Only a few numbers of each travel, a page at a time, so that a
-        storm takes no more memory than a quiet hour.
+        Pools of the owners `besides` are left out. Only a few numbers of each pool are sent, a page at a time, so that
+        a storm takes no more memory than a quiet hour.
         """
         query: dict[str, Any] = {
             "empty_at": {"$lte": Int64(until)} | ({} if after is None else {"$gt": Int64(after)}),
@@ -206,7 +205,7 @@ class PoolStore:
                 yield _due_page(documents)
 
     async def due_among(self, pool_ids: Iterable[int], *, until: int) -> list[DuePool]:
-        """Return those of some pools whose `empty_at` is at most `until`, ordered by id; the index tells."""
+        """Return those of some pools whose `empty_at` is at most `until`, ordered by id."""
         found: list[DuePool] = []
         wanted = sorted(pool_ids)
         for start in range(0, len(wanted), PAGE):
@@ -217,10 +216,10 @@ class PoolStore:
         return found
 
     async def unreadable_deadlines(self) -> list[PoolResult]:
-        """Return pools, a few batches at most, whose `empty_at` is no number: no query for what is due finds them.
+        """Return pools, a few batches at most, whose `empty_at` is no number: no query for due pools finds them.
 
-        A missing one is none either: it reads as 0, long past, but nothing would ever come of that. Both ends of the
-        index are read, around the finite numbers, so the cost is that of what is found, and no other field travels.
+        A missing `empty_at` counts, too: it reads as 0, long past, but would never fall due. Both ends of the index are
+        read, around the finite numbers, so the cost depends only on the number found, and no other field is sent.
         Raises StoreError while there is no index on `empty_at` alone.
         """
         found: list[PoolResult] = []
@@ -277,7 +276,7 @@ def _deadline(raw: RawBSONDocument) -> PoolResult:
 
 
 def _empty_at(document: Mapping[str, Any]) -> int:
-    """Return when a pool ran empty; 0, long ago, where that is less than any instant."""
+    """Return when a pool ran empty; 0, long ago, if the value is below every instant."""
     try:
         return fields.whole(document, "empty_at", UnreadableDocumentError)
     except UnreadableDocumentError:

@@ -1,4 +1,4 @@
-"""The pools in quarantine: kept in the database, so that no restart forgets them and an operator sees them."""
+"""The pools in quarantine: kept in the database, so that they survive a restart and an operator sees them."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -19,7 +19,7 @@ QUARANTINE: Final = "pool-daemon-quarantine"
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A pool that keeps failing, why it did last, and who found out; instants in unix seconds."""
+    """A pool that keeps failing, its last failure, and the daemon that recorded it; instants in unix seconds."""
 
     pool_id: int
     reason: str
@@ -30,10 +30,10 @@ class Quarantined:
 
 
 class QuarantineStore:
-    """The collection `pool-daemon-quarantine`: a document for each pool, and none for a pool that is fine.
+    """The collection `pool-daemon-quarantine`: a document for each pool in quarantine.
 
     In a `dry_run` nothing is written. Every method raises StoreUnavailableError when MongoDB is away, and
-    StoreRefusedError when it says no.
+    StoreRefusedError when it refuses.
     """
 
     def __init__(self, *, database: Database, dry_run: bool = False) -> None:
@@ -41,7 +41,7 @@ class QuarantineStore:
         self._dry_run = dry_run
 
     async def save(self, quarantined: Quarantined) -> None:
-        """Put a pool into quarantine, or write down that it has failed once more."""
+        """Put a pool into quarantine, or record another failure of it."""
         if self._dry_run:
             return
         document = {
@@ -56,7 +56,7 @@ class QuarantineStore:
             await self._documents.replace_one({"_id": document["_id"]}, document, upsert=True)
 
     async def remove(self, pool_id: int) -> bool:
-        """Let a pool out of quarantine; False if it was not in there."""
+        """Remove a pool from quarantine; False if it was not in quarantine."""
         if self._dry_run:
             return False
         with translated(f"releasing pool {pool_id}"):
@@ -64,7 +64,7 @@ class QuarantineStore:
         return result.deleted_count == 1
 
     async def all(self) -> AsyncGenerator[Quarantined, None]:
-        """Stream every pool in quarantine by id; a document that makes no sense keeps nobody in there."""
+        """Stream every pool in quarantine by id; an unreadable document quarantines nothing."""
         cursor = self._documents.find({}, sort=[("_id", 1)], batch_size=PAGE)
         async with aclosing(pages(cursor, doing="reading the quarantine")) as found:
             async for documents in found:

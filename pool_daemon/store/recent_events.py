@@ -1,4 +1,4 @@
-"""What was decommissioned last, by this daemon or those before it: for whoever looks at a page after a restart."""
+"""The last decommissions, by this daemon or those before it: for the status page after a restart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ SHOWN: Final = {"_id": 0, "pool_id": 1, "resources": 1, "decommissioned_at": 1}
 
 @dataclass(frozen=True, slots=True)
 class RecordedPool:
-    """A pool that lost workloads at one instant (unix seconds), as far as the last records tell."""
+    """A pool that lost workloads at one instant (unix seconds), according to the last records."""
 
     pool_id: int
     decommissioned_at: float
@@ -29,7 +29,7 @@ class RecentEvents:
         self._events = database.collection(EVENTS)
 
     async def last(self, *, records: int) -> list[RecordedPool]:
-        """Return the pools of the last records, the oldest first; a record that cannot be read is left out.
+        """Return the pools of the last records, oldest first; an unreadable record is left out.
 
         Raises StoreUnavailableError or StoreRefusedError.
         """

@@ -1,4 +1,4 @@
-"""Reconciliation: every pool, page by page, compared with what its workloads' documents say.
+"""Reconciliation: every pool, page by page, compared with its workloads' documents.
 
 Customers decide how long most of these documents are, so the server cuts them down to what is compared: numbers, and a
 few ids at a time. Nothing here holds a lock or a cursor between two calls. A pool is read before its workloads, and
@@ -33,62 +33,62 @@ from pool_daemon.store.projections import ARRAYS, IDS, NUMBERS, OVERDUE_FIELDS, 
 from pool_daemon.store.workloads import DEPLOYED, WORKLOADS
 
 BEGINNING: Final = -math.inf
-"""The place before the first pool: every number lies behind it, and a document whose id is none is no pool."""
+"""The position before the first pool: every number lies behind it, and a document whose id is no number is no pool."""
 
 IDS_INLINE: Final = 100
-"""Workload ids that are read along with a pool; of one that lists more, the others follow in slices."""
+"""Workload ids that are read along with a pool; a pool that lists more is read in slices."""
 
 IDS_AT_ONCE: Final = 10_000
-"""Workload ids that are compared at once: a slice of a crowded pool's, or those of several small pools."""
+"""Workload ids that are compared at once: a slice of one large pool, or those of several small pools."""
 
 MOST_UNREADABLE: Final = 1000
-"""Unreadable documents that a page names; one pool may list hundreds of thousands."""
+"""Unreadable documents that a page reports; one pool may list hundreds of thousands."""
 
 PAGE_WORKLOADS: Final = 50_000
-"""Listed workloads after which a page ends, however few pools that were."""
+"""Listed workloads after which a page ends, however few pools that is."""
 
 WORKLOADS_AT_ONCE: Final = 2000
 """Workloads a query."""
 
 STATES_KEPT: Final = 1000
-"""Distinct workloads, apart from their ids, of which the state is kept: most are like another, and need no decoding."""
+"""Distinct workloads, apart from their ids, whose decoded state is cached: most are alike."""
 
 INT64_ID: Final = b"\x12_id\0"
-"""How a document begins, behind its length, whose id is an int64; that takes the next eight bytes."""
+"""The beginning of a document, behind its length, whose id is an int64; the id takes the next eight bytes."""
 
 SLICE: Final = 200
-"""Documents worked through at a stretch: about two milliseconds."""
+"""Documents processed without a pause: about two milliseconds."""
 
 PAUSE_SECONDS: Final = 0.0005
-"""Between two slices. Yielding to the loop alone is not enough: each answer of the database comes through another
-thread, which gets its turn within 5 ms while this one computes, and at once while it sleeps. Ten queries in a row, as
-in a pass, take 17 ms beside a scan with this pause, and 50 ms without."""
+"""Pause between two slices. Yielding to the loop alone is not enough. Each answer of the database comes through another
+thread, which gets its turn within 5 ms while this thread computes, and at once while it sleeps. Ten queries in a row,
+as in a pass, take 17 ms beside a scan with this pause, and 50 ms without."""
 
 TEXTS_ONLY: Final = {"$not": {"$elemMatch": {"$not": {"$type": "string"}}}}
-"""Node ids that can be read: a pool with others is left as it is. They are not read here; the server looks at them."""
+"""Matches pools whose node ids are all strings; other pools are left alone. The server checks them, and sends none."""
 
 UNKNOWN: Final = WorkloadState(deleted=False, units=None)
-"""What a document says that cannot be read."""
+"""The state of a workload whose document is unreadable."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPool:
-    """A pool as it was read: with the first of its workload ids, how many it lists in all, and no node ids."""
+    """A pool as it was read: with the first of its workload ids, the length of their list, and no node ids."""
 
     pool: Pool
     listed: int
 
     def is_same(self, other: "ListedPool") -> bool:
-        """Return whether the other is the same pool, unchanged, whichever ids were read of it."""
+        """Return whether the other is the same pool, unchanged; the ids that were read of it may differ."""
         mine, theirs = (replace(each.pool, active_workload_ids=None) for each in (self, other))
         return (mine, mine.missing, self.listed) == (theirs, theirs.missing, other.listed)
 
 
 @dataclass(frozen=True, slots=True)
 class DriftedPool:
-    """A pool as it was read, and what is wrong with it."""
+    """A pool as it was read, and its drift."""
 
     read: ListedPool
     drift: Drift
@@ -101,11 +101,11 @@ class DriftedPool:
 
 @dataclass(slots=True)
 class Page:
-    """What comparing some pools found.
+    """The result of comparing some pools.
 
     `pools` is how many there were, 0 behind the last one; `last_id` is where the next page begins. `missing` maps the
-    pools that list workloads without a document to their number. `overdue` holds the ids of the pools that should have
-    lost a workload by now.
+    pools that list workloads without a document to the number of these. `overdue` holds the ids of the pools that
+    should have lost a workload by now.
     """
 
     pools: int
@@ -116,7 +116,7 @@ class Page:
     unreadable: list[Unreadable] = field(default_factory=list)
 
     def report(self, kind: str, document_id: Any, error: Exception) -> None:
-        """Name a document that cannot be read, unless the page names enough of them."""
+        """Report an unreadable document, unless the page reports enough of them."""
         if len(self.unreadable) < MOST_UNREADABLE:
             self.unreadable.append(Unreadable(kind, document_id, str(error)))
 
@@ -124,7 +124,7 @@ class Page:
 class ReconciliationStore:
     """Compares pools with their workloads, and repairs them; `orders` does the same for delete orders.
 
-    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
     def __init__(self, *, database: Database) -> None:
@@ -134,10 +134,10 @@ class ReconciliationStore:
         self._states: dict[bytes, WorkloadState] = {}
 
     async def compare(self, *, after: Any, limit: int, overdue_at: int | None) -> Page:
-        """Compare the next pools behind the id `after`, at most `limit` of them, fewer if they are crowded.
+        """Compare the next pools behind the id `after`: at most `limit`, fewer if they list many workloads.
 
-        A pool that ran empty by the unix second `overdue_at` is overdue if a deployed workload of it uses what is
-        exhausted; if that is None, none is.
+        A pool that ran empty by the unix second `overdue_at` is overdue if one of its deployed workloads uses an
+        exhausted resource; if `overdue_at` is None, none is.
         """
         page = Page(pools=0, last_id=after)
         group: list[ListedPool] = []
@@ -161,11 +161,11 @@ class ReconciliationStore:
         return page
 
     async def repair(self, drifted: DriftedPool, *, now: int) -> bool:
-        """Repair a pool at the unix second `now`; False, and nothing is done, if it has changed since it was read.
+        """Repair a pool at the unix second `now`; do nothing and return False if it has changed since it was read.
 
-        The pool's ids stay on the server: it is the same list if every number is as it was, it is as long as it was,
-        and what is dropped is still in there. A swap of other workloads within one second, which those would not
-        show, leaves their sum as it is. Raises NotFiniteError if what is right could not be held in a double.
+        The pool's ids stay on the server: the list counts as unchanged if every number is as it was, its length is as
+        it was, and the ids to be dropped are still in it. A swap of other workloads within one second would not show in
+        those, but leaves their sum as it is. Raises NotFiniteError if the right rates could not be held in a double.
         """
         pool, drift = drifted.read.pool, drifted.drift
         after = repaired(pool, drift, now=now)
@@ -216,7 +216,7 @@ class ReconciliationStore:
             page.overdue += await self._overdue([each.pool for each in group], overdue_at)
 
     async def _compare_rest(self, first: ListedPool, comparison: PoolComparison, page: Page) -> bool:
-        """Compare the other ids of a crowded pool; False if it has changed meanwhile, or cannot be read."""
+        """Compare the other ids of a large pool; False if it has changed meanwhile, or cannot be read."""
         pool_id = first.pool.pool_id
         for start in range(IDS_INLINE, first.listed, IDS_AT_ONCE):
             raws = await self._read({"_id": Int64(pool_id)}, limit=1, start=start, count=IDS_AT_ONCE)
@@ -232,7 +232,7 @@ class ReconciliationStore:
         return True
 
     async def _known(self, workload_ids: Collection[int], page: Page) -> dict[int, WorkloadState]:
-        """Return what the documents of those workloads say; those that have none are left out."""
+        """Return the states of those workloads that have a document."""
         known: dict[int, WorkloadState] = {}
         wanted = [Int64(workload_id) for workload_id in workload_ids]
         for start in range(0, len(wanted), WORKLOADS_AT_ONCE):
@@ -258,9 +258,9 @@ class ReconciliationStore:
         return workload_id, state or UNKNOWN
 
     async def _overdue(self, pools: Iterable[Pool], now: int) -> list[int]:
-        """Return the ids of those pools whose deployed workloads, listed or not, use what is exhausted.
+        """Return the ids of those pools whose deployed workloads, listed or not, use an exhausted resource.
 
-        No more is read once all are known to be; what is free is not read at all.
+        Reading stops once all are known to be overdue; free workloads are not read at all.
         """
         waiting = {pool.pool_id: synced for pool in pools if pool.empty_at <= now and (synced := _synced(pool, now))}
         if not waiting:
@@ -289,7 +289,7 @@ def _listed_pool(raw: RawBSONDocument) -> ListedPool:
 
 
 def _decoded_state(raw: RawBSONDocument, page: Page) -> WorkloadState | None:
-    """Return what a document says of its workload; None, and the page names it, if it cannot be read."""
+    """Return the state of a document's workload; None, and a report on the page, if it cannot be read."""
     try:
         workload = decoded(raw)
         if is_deleted(workload):
@@ -321,7 +321,7 @@ async def _by_pool(raws: Sequence[RawBSONDocument]) -> dict[int, list[dict[str, 
 
 
 async def _unhurried(items: Sequence[T]) -> AsyncIterator[T]:
-    """Yield item by item, and let everybody else run every now and then, other threads included."""
+    """Yield item by item, with pauses in which the event loop and other threads can run."""
     for number, item in enumerate(items, start=1):
         yield item
         if number % SLICE == 0:

@@ -1,4 +1,4 @@
-"""What the driver never gets over by itself: its connections, or its whole picture of the servers, are made anew."""
+"""Recovery from two permanent failures of the driver: its connections, or its view of the servers, are made anew."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,16 +15,17 @@ Client = AsyncIOMotorClient[Any]
 
 @contextlib.contextmanager
 def renewing(*clients: Client, began_anew: Callable[[], None]) -> Iterator[None]:
-    """Have clients renewed whose operation failed of something that would make every later one fail, too.
+    """Renew clients whose operation failed with an error that would make every later one fail, too.
 
-    `began_anew` is called for each client that forgets its servers; sessions of before belong to those.
+    `began_anew` is called for each client that forgets its servers; the former sessions belong to those.
 
-    The driver decides whether a connection has sessions when it makes it, for good, and a server that changes its role
-    just then has none. Left in the driver's pool, that connection would be used again and again: what was returned
-    last is lent first. And it never looks again for a server that it has once struck off: see `_refuses_what_answers`.
+    The driver decides once, when it makes a connection, whether the connection has sessions, and a server that changes
+    its role just then has none. In the driver's pool, that connection would be used again and again, because the one
+    returned last is lent first. The driver also never returns to a server that it has removed: see
+    `_refuses_what_answers`.
 
     The driver has no public way to empty its pool or to begin anew. The client stays the same object, so that
-    collections made of it go on working; should a newer driver call its parts otherwise, all stays as it is.
+    collections made of it go on working. If a newer driver names its parts otherwise, nothing is renewed.
     """
     try:
         yield
@@ -45,10 +46,10 @@ def _found_no_server(error: BaseException) -> bool:
 
 
 def _refuses_what_answers(client: Client) -> bool:
-    """Return whether the driver has struck off a server for good.
+    """Return whether the driver has removed a server for good.
 
     It takes a primary whose elections were counted from one again, as in a replica set restored with a fresh history,
-    for one that has been overtaken. And it forgets a member that answers as a standalone server, however briefly.
+    for an outdated one. And it removes a member that answers as a standalone server, however briefly.
     """
     servers = client.delegate.topology_description.server_descriptions().values()
     return not servers or any("stale" in str(server.error) for server in servers if server.error)

@@ -1,4 +1,4 @@
-"""Capacity reservations in the database, under the names that the existing service's interface gives its functions."""
+"""Capacity reservations in the database, under the function names of the existing service's interface."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from pool_daemon.store.pools import CAPACITY_RESERVATIONS, next_id
 class ReservationStore:
     """The collection `capacity-reservations`.
 
-    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it says no.
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
     def __init__(self, *, database: Database) -> None:

@@ -1,6 +1,6 @@
-"""What the floors above ask of the store. Its classes provide this, and so does what stands in for them in tests.
+"""The protocols of the store for the packages above, provided by its classes and by the fakes in tests.
 
-Errors, bounds and races stand beside the methods of the classes themselves.
+Errors, bounds and races are described at the methods of the classes themselves.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -18,7 +18,7 @@ class Pools(Protocol):
     """Finds pools by when they run empty; see PoolStore."""
 
     def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
-        """Stream, longest due first, the pools whose `empty_at` lies in (after, until], but for some owners'."""
+        """Stream, longest due first, the pools whose `empty_at` lies in (after, until], except those of some owners."""
 
     async def due_among(self, pool_ids: Iterable[int], *, until: int) -> list[DuePool]:
         """Return those of some pools whose `empty_at` is at most `until`, ordered by id."""
@@ -61,19 +61,19 @@ class Rooms(Protocol):
 
     @property
     def pools(self) -> Pools:
-        """Find what is due."""
+        """The pools, to find those that are due."""
 
     @property
     def workloads(self) -> Workloads:
-        """Find whose workloads they are."""
+        """The workloads, to find their pools."""
 
     @property
     def decommissions(self) -> Settler:
-        """Settle it."""
+        """The settler of due pools."""
 
 
 class Leases(Protocol):
-    """One process's way to the lease; see LeaseStore."""
+    """One process's access to the lease; see LeaseStore."""
 
     identity: str
     seconds: float
@@ -85,20 +85,20 @@ class Leases(Protocol):
         """Become the holder, if the lease is still exactly what was seen; return whether that was so."""
 
     async def renew(self, *, term: int) -> bool:
-        """Hold the lease for its whole length again; False if it is no longer held in that term."""
+        """Extend the lease to its whole length again; False if it is no longer held in that term."""
 
     async def end_sessions(self, seen: Sighting) -> None:
-        """End what the holder that was seen may have under way."""
+        """End the sessions of the holder that was seen; its transactions in flight are aborted."""
 
     async def release(self, *, term: int) -> bool:
-        """Let the lease go, if it is still held in that term; return whether that was so."""
+        """Release the lease, if it is still held in that term; return whether that was so."""
 
 
 class QuarantineRoom(Protocol):
     """Keeps the pools in quarantine; see QuarantineStore."""
 
     async def save(self, quarantined: Quarantined) -> None:
-        """Write a pool down."""
+        """Write a pool."""
 
     async def remove(self, pool_id: int) -> bool:
         """Remove a pool; return whether it was there."""
@@ -114,7 +114,7 @@ class Comparison(Protocol):
         """Compare the next pools behind an id."""
 
     async def repair(self, drifted: DriftedPool, *, now: int) -> bool:
-        """Repair a pool, if nobody has changed it since; return whether that was so."""
+        """Repair a pool, if no other writer has changed it since; return whether that was so."""
 
 
 class DeleteOrders(Protocol):
@@ -124,4 +124,4 @@ class DeleteOrders(Protocol):
         """Stream the workloads that are owed an order."""
 
     async def restore(self, workload_id: int) -> RestoredOrder | None:
-        """Restore an order, None if it is no longer owed."""
+        """Restore an order; None if it is no longer owed."""

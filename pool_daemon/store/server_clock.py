@@ -8,7 +8,7 @@ from pool_daemon.store.failures import translated
 class ServerClock:
     """The clock of the server that takes the writes.
 
-    `hello` tells it: the cheapest command there is, which touches no data and needs no privilege. `$$NOW` in an
+    `hello` returns it: the cheapest command there is, which touches no data and needs no privilege. `$$NOW` in an
     aggregation reads the same clock, but needs the right to read a collection.
     """
 

@@ -1,4 +1,4 @@
-"""The few sessions in which this process's transactions run: known by name, so that a successor can end them."""
+"""The sessions in which this process's transactions run: few and known by id, so that a successor can end them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -9,11 +9,11 @@ from bson import Binary
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession
 
 SESSIONS: Final = 36
-"""More than `expiry.concurrency` may be, and a few for orders that are put back; who finds none free waits."""
+"""More than `expiry.concurrency` may be, plus a few for restored orders; a transaction waits while none is free."""
 
 
 class Sessions:
-    """A fixed number of sessions, lent to one transaction each; the ids of all are known before the first is used."""
+    """A fixed number of sessions, lent to one transaction each; all ids are known before the first is used."""
 
     def __init__(self, client: AsyncIOMotorClient[Any]) -> None:
         self._client = client
@@ -31,8 +31,8 @@ class Sessions:
     async def lend(self) -> AsyncIterator[AsyncIOMotorClientSession]:
         """Lend a session for one transaction.
 
-        One whose transaction was cancelled is given up, for the driver may still be at work in it. Its successor is
-        made at once, and has another id.
+        A session whose transaction was cancelled is discarded, for the driver may still use it. Its replacement is made
+        at once, and has another id.
         """
         async with self._turns:
             await self._start()
@@ -47,13 +47,13 @@ class Sessions:
                     self._free.append(session)
 
     def forget(self) -> None:
-        """Give all sessions up: they belong to servers that are no more, whose time they would go on telling."""
+        """Discard all sessions: they belong to former servers, and would go on gossiping their cluster time."""
         self._all, self._free = [], []
 
     async def _start(self) -> None:
         async with self._starting:
             while len(self._all) < SESSIONS:
-                # What another client has read means nothing to a transaction: it reads a snapshot of its own.
+                # A transaction reads from a snapshot of its own: causal consistency with other clients is of no use.
                 session = await self._client.start_session(causal_consistency=False)
                 self._all.append(session)
                 self._free.append(session)

@@ -1,4 +1,4 @@
-"""What the database needs before the daemon can work on it: collections of its own, and indexes."""
+"""What the database needs before the daemon can work: the daemon's own collections, and indexes."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,7 +21,7 @@ NAME_TAKEN: Final = frozenset({85, 86})
 """IndexOptionsConflict, IndexKeySpecsConflict: another index has the name, or differs only in its options."""
 
 PECULIAR: Final = frozenset({"hidden", "partialFilterExpression", "sparse", "collation", "expireAfterSeconds"})
-"""Options of an index that does not serve every read, or that removes documents."""
+"""Options with which an index does not serve every read, or removes documents."""
 
 OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 
@@ -29,9 +29,9 @@ Keys = tuple[tuple[str, int], ...]
 
 INDEXES: Final[Mapping[str, tuple[Keys, ...]]] = {
     CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),
-    # Finds the deployed workloads of a pool without reading those that are long deleted or free, in the order of
-    # their ids: a customer may keep any number of free ones, of any size, for ever.
-    # The explorer's own index on the next action, if it should be missing, finds those that are to be deleted.
+    # Finds the deployed workloads of a pool in the order of their ids, without reading those that were deleted long ago
+    # or are free: a customer may keep any number of free ones, of any size, for ever. If the explorer's own index on
+    # the next action is missing, this one finds those that are to be deleted.
     WORKLOADS: ((("pool_id", 1), ("next_action", 1), ("_id", 1), ("workload_type", 1)), (("next_action", 1),)),
     # Finds the few that were released among many that are held.
     BRAKE: ((("state", 1), ("_id", 1)),),
@@ -39,7 +39,7 @@ INDEXES: Final[Mapping[str, tuple[Keys, ...]]] = {
 
 
 async def create_collections(database: Database) -> None:
-    """Create the daemon's own collections: quick, and better done before a transaction would have to."""
+    """Create the daemon's own collections: quick, and cheaper than creating them within a transaction."""
     with translated("listing collections"):
         existing = set(await database.motor.list_collection_names())
     for name in OWN_COLLECTIONS:
@@ -56,15 +56,15 @@ class Index(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its collection and its fields, as an operator reads them."""
+        """The index's collection and fields, as shown to an operator."""
         return f"{self.collection}: {', '.join(name for name, _ in self.keys)}"
 
 
 async def missing_indexes(database: Database) -> list[Index]:
-    """List the indexes that are missing; one with the same keys under another name counts.
+    """List the indexes that are missing; one with the same keys under another name is not.
 
-    A hidden, partial, sparse or expiring one does not count, nor one with a collation: reads may not use it.
-    Raises StoreUnavailableError or StoreRefusedError.
+    A hidden, partial, sparse or expiring index does not count, nor one with a collation: reads may not use it. Raises
+    StoreUnavailableError or StoreRefusedError.
     """
     missing: list[Index] = []
     for name, wanted in INDEXES.items():
@@ -76,9 +76,9 @@ async def missing_indexes(database: Database) -> list[Index]:
 
 
 async def build_index(database: Database, index: Index) -> None:
-    """Build an index, however long it takes: on a big collection minutes.
+    """Build an index, however long it takes: minutes on a big collection.
 
-    Where its name is taken it gets one of the daemon's own. Raises what the server says if it cannot be built.
+    If its name is taken, the daemon chooses another name. Raises the server's error if it cannot be built.
     """
     collection, keys = database.unhurried(index.collection), list(index.keys)
     with translated(f"creating the index on {index.label}"):
@@ -103,9 +103,9 @@ def _serves(index: Mapping[str, Any]) -> bool:
 
 
 async def _build(collection: Collection, keys: list[tuple[str, int]], **options: Any) -> None:
-    """Build an index; a server that is asked again goes on with the build it is at.
+    """Build an index; if the command is repeated, the server continues the build in progress.
 
-    With a time limit it would give the build up, and begin anew when asked again.
+    With a time limit the server would abort the build, and begin anew when asked again.
     """
     while True:
         with suppress(NetworkTimeout):
@@ -114,7 +114,7 @@ async def _build(collection: Collection, keys: list[tuple[str, int]], **options:
 
 
 async def _create(database: Database, name: str) -> None:
-    """Create a collection, unless another daemon is faster: before the driver has looked, or after."""
+    """Create a collection, unless another daemon creates it first: before the driver has looked, or after."""
     try:
         await database.motor.create_collection(name)
     except CollectionInvalid:

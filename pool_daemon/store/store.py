@@ -1,4 +1,4 @@
-"""The store as one thing: what the floors above are handed."""
+"""The store as one object, for the packages above."""
 
 from pool_daemon.clock import Clock
 from pool_daemon.store.client import Database
@@ -8,9 +8,9 @@ from pool_daemon.store.workloads import WorkloadStore
 
 
 class Store:
-    """The rooms of the store on one database.
+    """The collections of the store on one database.
 
-    `identity` is written into every record as who did it; `dry_run` keeps the decommissions from being written.
+    `identity` is written into every record as the actor; in a `dry_run` no decommission is written.
     """
 
     def __init__(self, *, database: Database, clock: Clock, identity: str, dry_run: bool = False) -> None:

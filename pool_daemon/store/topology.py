@@ -1,4 +1,4 @@
-"""Which server is spoken to: one router of several, and the primary that was elected last."""
+"""The choice of a server: one router of several; and notice of a newly elected primary."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,16 @@ from pymongo.server_description import ServerDescription
 class OneRouter:
     """Keeps a client to one mongos of several, and changes to another if that one is away.
 
-    A cursor lives in the mongos that opened it, and the driver picks one anew for each command: through two of them
-    every other command of a change stream would find no cursor. To be given to one client as its `server_selector`;
-    servers of a replica set pass as they are.
+    A cursor lives in the mongos that opened it, and the driver selects a mongos for each command: with two of them
+    every other command of a change stream would not find its cursor. Pass it to one client as its `server_selector`;
+    servers of a replica set are not filtered.
     """
 
     def __init__(self) -> None:
         self._address: Any = None
 
     def __call__(self, servers: Sequence[ServerDescription]) -> Sequence[ServerDescription]:
-        """Return the one to use, of the servers that answer."""
+        """Return the server to use, of those that answer."""
         if not all(server.server_type_name == "Mongos" for server in servers):
             return servers
         kept = [server for server in servers if server.address == self._address]
@@ -37,10 +37,10 @@ class OneRouter:
 
 
 class PrimaryChanges(TopologyListener):
-    """Tells when another primary is elected, or the same one anew.
+    """Notices when another primary is elected, or the same one anew.
 
-    What an election undoes, no change stream tells of. To be given to each client as one of its `event_listeners`.
-    Behind mongos the elections of the shards are out of sight.
+    No change stream reports what an election undoes. Pass it to each client as one of its `event_listeners`. Behind
+    mongos the elections of the shards are invisible.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class PrimaryChanges(TopologyListener):
         self._loop = asyncio.get_running_loop()
 
     def opened(self, event: TopologyOpenedEvent) -> None:
-        """Pass over it: no server is known yet."""
+        """Ignore it: no server is known yet."""
 
     def description_changed(self, event: TopologyDescriptionChangedEvent) -> None:
         """Look for a primary; called in the driver's threads."""
@@ -69,7 +69,7 @@ class PrimaryChanges(TopologyListener):
                     self._loop.call_soon_threadsafe(self._saw, elected)
 
     def closed(self, event: TopologyClosedEvent) -> None:
-        """Pass over it: the daemon ends."""
+        """Ignore it: the daemon ends."""
 
     def _saw(self, elected: Any) -> None:
         known, self._elected = self._elected, elected

@@ -1,7 +1,7 @@
 """Workloads and their work orders in the database.
 
-A customer decides how long a workload's document is, up to 16 MB. So what is decided on is read without it: a few
-numbers of each. The document itself comes along only where it is small; a large one is copied later, if it goes.
+A customer decides how long a workload's document is, up to 16 MB. So decisions are made on a few numbers of each. The
+document itself is read along only if it is small; a large one is copied later, if it is decommissioned.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,22 +26,24 @@ WORKLOADS: Final = "workload"
 WORKQUEUE: Final = "workqueue"
 
 DEPLOYED: Final = {"$eq": int(NextAction.DEPLOY), "$not": {"$type": ["array", "decimal"]}}
-"""The next action of a deployed workload: a plain comparison finds it in an array, too, that merely holds it."""
+"""The next action of a deployed workload: a plain comparison would match arrays that contain it, too."""
 
 BILLED: Final = {"$nin": sorted(FREE_TYPES)}
-"""The types of workloads that may drain something. The index tells; free ones are not even read by the server."""
+"""The types of workloads that may drain a pool. The index covers the type, so free ones are not even read by the
+server."""
 
 BATCH: Final = 10_000
-"""Ids that one query asks for; a command of any length would be refused."""
+"""Ids in one query; the server refuses commands beyond its size limit."""
 
 SMALL_BYTES: Final = 8192
-"""Documents up to this size are read as they are, in one trip with what is decided on; 500 of them are 4 MB."""
+"""Documents up to this size are read whole, in one round trip with the fields for the decision; 500 of them are 4
+MB."""
 
 FIELD_BYTES: Final = 1024
-"""A field of a large document that is longer is not read: none from which units are computed is."""
+"""A longer field of a large document is not read: no field from which units are computed is that long."""
 
 NODE_ID_CHARACTERS: Final = 200
-"""A node's id is as long as the customer likes; so much of it is kept in records."""
+"""A node's id is of any length; this many characters are kept in records."""
 
 
 Order = tuple[Any, RawBSONDocument]
@@ -50,10 +52,10 @@ Order = tuple[Any, RawBSONDocument]
 
 @dataclass(frozen=True, slots=True)
 class DeployedWorkload:
-    """A deployed workload: what is decided on, and the size of its document in bytes.
+    """A deployed workload: the fields for the decision, and the size of its document in bytes.
 
     `document` holds `_id`, `pool_id`, `node_id` and the fields from which units are computed. `order` is the work order
-    that deletes it, None if the document is too large to be read before it is known that it goes.
+    that deletes it, None if the document is too large to be read before the decision.
     """
 
     document: Mapping[str, Any]
@@ -73,7 +75,7 @@ class WorkloadStore:
     ) -> list[RawBSONDocument]:
         """Return the deployed workloads of some pools, free ones left out, ordered by pool and id, `limit` at most.
 
-        Of a single pool those behind the id `after`. To be read with `deployed_workload`.
+        Of a single pool, `after` continues behind that id. Read the documents with `deployed_workload`.
         """
         match: dict[str, Any] = {
             "pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
@@ -81,7 +83,7 @@ class WorkloadStore:
             "workload_type": BILLED,
         }
         if after is not None:
-            # A plain comparison would see ids of the same type only, and lose those that the order puts behind them.
+            # A plain comparison would match ids of the same type only, and lose those of types that sort behind.
             match["$expr"] = {"$gt": ["$_id", {"$literal": after}]}
         pipeline: list[dict[str, Any]] = [
             {"$match": match},
@@ -94,10 +96,10 @@ class WorkloadStore:
             return await cursor.to_list(limit)
 
     async def order_of(self, workload_id: Any, *, session: Session) -> RawBSONDocument:
-        """Return a workload as the work order that deletes it holds it: byte for byte, but for the next action.
+        """Return the work order that deletes a workload: its document byte for byte, except for the next action.
 
-        The server makes the copy, so no field passes through Python's types. Raises StoreConflictError if there is no
-        such workload any more.
+        The server makes the copy, so no field passes through Python's types. Raises StoreConflictError if the workload
+        no longer exists.
         """
         pipeline: list[dict[str, Any]] = [
             {"$match": {"_id": workload_id}},
@@ -123,7 +125,7 @@ class WorkloadStore:
         return result.modified_count
 
     async def order_first(self, orders: Sequence[Order], *, session: Session) -> None:
-        """Put work orders on the queue that the nodes poll; a third of what it costs to look for older ones.
+        """Insert work orders into the queue that the nodes poll; costs a third of looking for older ones.
 
         Raises StoreConflictError, a duplicate, if one of the workloads has an order already.
         """
@@ -131,9 +133,10 @@ class WorkloadStore:
             await self._orders.insert_many([copy for _, copy in orders], ordered=False, session=session)
 
     async def order(self, orders: Iterable[Order], *, session: Session) -> None:
-        """Put work orders on the queue, each in place of an older one of the same workload if there is one.
+        """Put work orders on the queue, replacing older ones of the same workloads.
 
-        As a literal of a pipeline, for a plain replacement must have no field whose name begins with a dollar sign.
+        Each is a literal in a pipeline, because a plain replacement must not have a field whose name begins with a
+        dollar sign.
         """
         upserts = [
             UpdateOne({"_id": workload_id}, [{"$replaceWith": {"$literal": copy}}], upsert=True)
@@ -143,7 +146,7 @@ class WorkloadStore:
             await self._orders.bulk_write(upserts, ordered=False, session=session)
 
     async def pools_of(self, workload_ids: Sequence[Any]) -> list[int]:
-        """Return the pool ids of those workloads that are deployed; an id that is no number is nobody's."""
+        """Return the pool ids of those workloads that are deployed; an id that is no number belongs to no pool."""
         pool_ids: set[int] = set()
         for start in range(0, len(workload_ids), BATCH):
             query = {"_id": {"$in": list(workload_ids[start : start + BATCH])}, "next_action": int(NextAction.DEPLOY)}
@@ -163,8 +166,8 @@ class WorkloadStore:
 
     async def _distinct_pool_ids(self, query: Mapping[str, Any]) -> set[int]:
         found = await self._workloads.distinct("pool_id", query)
-        # Of equal numbers the server names one, which may be the decimal of a single broken document. Leaving decimals
-        # out in the query would cost a look at every workload, for the index cannot tell.
+        # Of equal numbers the server returns one, which may be the decimal of a single broken document. Excluding
+        # decimals in the query would read every workload, because the index does not hold the type.
         return wholes(int(each.to_decimal()) if _is_decimal_number(each) else each for each in found)
 
 
@@ -183,7 +186,7 @@ def deployed_workload(raw: RawBSONDocument) -> DeployedWorkload:
 
 
 def plain(value: Any) -> Any:
-    """Decode a value that was read as a raw document; any other is returned as it is."""
+    """Decode a value that was read as a raw document; return any other value unchanged."""
     return decoded(value) if isinstance(value, RawBSONDocument) else value
 
 
@@ -191,7 +194,7 @@ _READ: Final = ("pool_id", "node_id", *UNIT_FIELDS)
 
 
 def _bounded(name: str) -> dict[str, Any]:
-    """Return the expression of a field of a document that is not read as it is, left out if it is too long."""
+    """Return the expression of a field of a document that is not read whole; it is left out if it is too long."""
     fits = {"$lte": [{"$bsonSize": {"value": f"$copy.{name}"}}, FIELD_BYTES]}
     return {"$cond": [{"$and": [{"$gt": ["$size_in_bytes", SMALL_BYTES]}, fits]}, f"$copy.{name}", "$$REMOVE"]}
 
@@ -216,7 +219,8 @@ _CUT_TO_SIZE: Final[Sequence[dict[str, Any]]] = (
         }
     },
 )
-"""The stages that leave of each document its size, and itself if it is small, else the fields that are decided on."""
+"""The stages that reduce each document to its size, and to itself if it is small, else to the fields for the
+decision."""
 
 
 def _is_decimal_number(value: Any) -> bool:
@@ -224,7 +228,7 @@ def _is_decimal_number(value: Any) -> bool:
 
 
 def wholes(ids: Iterable[Any]) -> set[int]:
-    """Return what is a whole number of some ids, whatever the type it is stored as."""
+    """Return the ids that are integers, of any numeric type."""
     found = set()
     for each in ids:
         with suppress(UnreadableDocumentError):
