@@ -13,7 +13,7 @@ from pymongo import UpdateOne
 
 from pool_daemon.bench.commands import counted_commands
 from pool_daemon.bench.figures import Figure, percentile
-from pool_daemon.bench.grid import OWNERS, Lot
+from pool_daemon.bench.grid import OWNERS, Lot, deploy
 from pool_daemon.bench.latenesses import FAR_SECONDS, bystanders, rearm
 from pool_daemon.bench.stage import Stage
 from pool_daemon.bench.standing import SETTLE_SECONDS
@@ -27,6 +27,10 @@ QUIET_SHARE: Final = 0.4
 
 APART_SECONDS: Final = 0.2
 """Between a deadline's coming forward and its going back: a stream that lags longer would not show the first."""
+
+
+BETWEEN_DEPLOYMENTS_SECONDS: Final = 0.02
+"""Apart enough for each to be noticed by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,49 @@ class BusyGrid:
             Figure("processor", cpu_seconds / elapsed * 100, "% of a core", at_most=50),
             Figure("queries besides those of a quiet grid", commands.total - anyway.total, "commands", at_most=0),
             Figure("updates written", updates / elapsed, "/s", at_least=self.updates_a_second * 0.95),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployments:
+    """Workloads are deployed, one after the other, into pools that last for months.
+
+    Nothing falls due by that, so it costs one indexed read each, no pass and no transaction. The server counts the
+    commands it is sent, those of a quiet grid left out.
+    """
+
+    deployments: int
+    name: str = "deployments"
+
+    @property
+    def work(self) -> str:
+        """What is done."""
+        return f"busy grid: {self.deployments:,} deployments into pools that last"
+
+    def measure(self, stage: Stage) -> Sequence[Figure]:
+        """Deploy, and let the daemon listen."""
+        lot = bystanders(time.time())
+        stage.fill(lot)
+        seconds = self.deployments * BETWEEN_DEPLOYMENTS_SECONDS
+        with stage.daemon() as daemon:
+            daemon.first("armed")
+            time.sleep(SETTLE_SECONDS)
+            with counted_commands(stage.database) as anyway:
+                time.sleep(seconds + SETTLE_SECONDS)
+            passes = sum(1 for _ in daemon.entries("pass_began"))
+            with counted_commands(stage.database) as commands:
+                for number in range(self.deployments):
+                    deploy(stage.database, lot, number)
+                    time.sleep(BETWEEN_DEPLOYMENTS_SECONDS)
+                time.sleep(SETTLE_SECONDS)
+            passes = sum(1 for _ in daemon.entries("pass_began")) - passes
+        del commands.by_name["insert"]
+        transactions = commands.by_name["commitTransaction"] + commands.by_name["abortTransaction"]
+        reads = (commands.total - anyway.total) / self.deployments
+        return [
+            Figure("passes", passes, "passes", at_most=0),
+            Figure("transactions", transactions, "transactions", at_most=0),
+            Figure("queries for each", reads, "commands", at_most=1.1),
         ]
 
 

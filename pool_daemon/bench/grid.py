@@ -104,6 +104,14 @@ def add_pool(database: Database[Document], pool_id: int, *, empty_at: int) -> No
     database[CAPACITY_POOLS].insert_one(_first_pool(lot) | {"active_workload_ids": [workload_id]})
 
 
+def deploy(database: Database[Document], lot: Lot, number: int) -> None:
+    """Deploy one more container into the pool of that number in a lot, as the explorer does."""
+    pool_id = lot.first_pool_id + number
+    workload_id = Int64((pool_id + 1) * WORKLOAD_IDS_EACH - 1)
+    ids = {"_id": workload_id, "workload_id": workload_id, "pool_id": Int64(pool_id), "customer_tid": Int64(1)}
+    database[WORKLOADS].insert_one(_container(lot) | ids)
+
+
 def _seeds(lot: Lot) -> Iterator[Document]:
     for start in range(0, lot.pools, SEED_POOLS):
         yield {

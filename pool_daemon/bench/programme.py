@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pool_daemon.bench.busy_grid import BusyGrid
+from pool_daemon.bench.busy_grid import BusyGrid, Deployments
 from pool_daemon.bench.fairness import Fairness
 from pool_daemon.bench.figures import Row
 from pool_daemon.bench.latenesses import OneAtATime, Rearming
@@ -22,6 +22,7 @@ def full() -> Sequence[Row]:
         OneAtATime(trials=200),
         Rearming(trials=200),
         BusyGrid(updates_a_second=2000, seconds=60),
+        Deployments(deployments=200),
         Standing(sizes=(1_000, 10_000, 100_000, 1_000_000), idle_seconds=60),
         StartWithoutIndexes(pools=1_000_000),
         Reconciliation(pools=1_000_000, workloads_each=2, drifted=1_000, trials=60),
@@ -42,6 +43,7 @@ def quick() -> Sequence[Row]:
         OneAtATime(trials=5),
         Rearming(trials=20),
         BusyGrid(updates_a_second=2000, seconds=5),
+        Deployments(deployments=50),
         Standing(sizes=(1_000, 10_000), idle_seconds=3),
         StartWithoutIndexes(pools=20_000),
         Reconciliation(pools=20_000, workloads_each=2, drifted=200, trials=3),

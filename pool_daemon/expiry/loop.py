@@ -75,6 +75,7 @@ class ExpiryLoop:
             self._arm()
 
     async def _pass(self, began_at: float) -> None:
+        log.debug("pass_began")
         report = await self._expirer.run_pass(math.floor(self._clock.now()))
         self._next = (report.next_at, report.next_pool_id)
         seconds = self._clock.monotonic() - began_at
