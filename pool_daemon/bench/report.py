@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pool_daemon.bench.benchmark import Result
 from pool_daemon.bench.figures import Figure
+from pool_daemon.bench.programme import full
 
 MARKS = {True: Text("reached", "green"), False: Text("not reached", "bold red"), None: Text()}
 
@@ -52,7 +53,8 @@ def as_json(results: Sequence[Result], *, circumstances: Mapping[str, Any]) -> d
 def as_markdown(results: Sequence[Result], *, circumstances: Mapping[str, Any], before: str = "") -> str:
     """Return the table as pool_daemon/bench/README.md shows it, below the circumstances.
 
-    Rows of the table `before` that were not measured now stay, and then so do its circumstances.
+    Rows of the table `before` that were not measured now stay, and then so do its circumstances. A row that a full run
+    has no more is dropped.
     """
     minutes = sum(result.seconds for result in results) / 60
     where = f"MongoDB {circumstances['mongodb']}, {circumstances['cores']} cores"
@@ -65,7 +67,7 @@ def as_markdown(results: Sequence[Result], *, circumstances: Mapping[str, Any], 
             "",
             "| work | figure | to reach | measured | |",
             "| -- | -- | --: | --: | -- |",
-            *chain.from_iterable(rows.values()),
+            *chain.from_iterable(rows.get(row.name, ()) for row in full()),
         ]
     )
 

@@ -147,14 +147,15 @@ def test_a_benchmark_is_written_with_what_it_ran_on_and_what_it_did_not_reach() 
 
 
 def test_a_benchmark_of_some_rows_keeps_the_others_and_what_those_ran_on() -> None:
-    first, second = full()[:2]
-    results = [Result(row, [Measured("pace", 3.0, "/s"), Measured("size", 2.0, "MB")], 60.0) for row in (first, second)]
+    first, second, third = full()[:3]
+    results = [Result(row, [Measured("pace", 3.0, "/s"), Measured("size", 2.0, "MB")], 60.0) for row in (first, third)]
     before = benchmark_table(results, circumstances={"version": "1", "mongodb": "6.0.5", "cores": 2})
-    again = [Result(second, [Measured("pace", 4.0, "/s")], 60.0)]
+    again = [Result(row, [Measured("pace", 4.0, "/s")], 60.0) for row in (third, second)]
     table = benchmark_table(again, circumstances={"version": "2", "mongodb": "7", "cores": 1}, before=before)
     assert table.splitlines() == [
         *before.splitlines()[:6],
         f"| {second.work} (`{second.name}`) | pace |  | 4.00 /s |  |",
+        f"| {third.work} (`{third.name}`) | pace |  | 4.00 /s |  |",
     ]
 
 
