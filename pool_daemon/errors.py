@@ -1,26 +1,26 @@
-"""Every error the daemon raises on purpose, and what an operator does about it."""
+"""Every error that the daemon raises on purpose, and the operator's remedy."""
 
 from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
-    """The process's exit codes; those from 64 up are the meanings of sysexits.h."""
+    """The process's exit codes; those from 64 up have the meanings of sysexits.h."""
 
     OK = 0
-    FAILED = 1  # something expected did not hold: a demo's or a check's verdict
-    USAGE = 2  # the command line could not be understood
-    UNAVAILABLE = 69  # MongoDB could not be reached in time by a command that does not wait for it
+    FAILED = 1  # an expectation did not hold: the verdict of a demo or a check
+    USAGE = 2  # the command line is invalid
+    UNAVAILABLE = 69  # MongoDB could not be reached in time, for a command that does not wait for it
     INTERNAL = 70  # a part of the daemon died: a bug, or a machine out of resources
     NOT_ALLOWED = 77  # MongoDB refused the credentials or the role
-    CONFIGURATION = 78  # the settings are wrong: restarting cannot help
+    CONFIGURATION = 78  # the settings are wrong: a restart cannot help
     FORCED = 130  # a second signal cut the orderly stop short
 
 
 class Scope(StrEnum):
-    """Whose fault an error is, as far as its kind tells.
+    """Where the cause of an error lies, as far as its type shows.
 
-    A pool's own, that of the database which all pools share, or that of the operator who set things up. Where the kind
-    does not tell, evidence has to: what else failed in the same way, and what succeeded.
+    In the pool itself, in the database that all pools share, or in what the operator has set up. Where the type does
+    not show it, evidence decides: what else failed in the same way, and what succeeded.
     """
 
     POOL = "pool"
@@ -30,7 +30,7 @@ class Scope(StrEnum):
 
 
 class PoolDaemonError(Exception):
-    """Anything the daemon raises on purpose; its text is one line meant for an operator."""
+    """An error that the daemon raises on purpose; its text is one line for an operator."""
 
     exit_code = ExitCode.FAILED
     scope = Scope.UNKNOWN
@@ -50,7 +50,7 @@ class EmbeddedError(PoolDaemonError):
 
 
 class PartDiedError(PoolDaemonError):
-    """A part of the daemon ended although nobody stopped it. The log's last lines say why; restart it."""
+    """A part of the daemon ended without a stop. The log's last lines say why; restart the daemon."""
 
     exit_code = ExitCode.INTERNAL
 
@@ -62,7 +62,7 @@ class CapacityError(PoolDaemonError, ValueError):
 
 
 class NotFiniteError(CapacityError):
-    """An amount or a rate is NaN or infinite. Whoever wrote it must write a finite number."""
+    """An amount or a rate is NaN or infinite. Its writer must write a finite number."""
 
 
 class UnitsError(CapacityError):
@@ -78,11 +78,11 @@ class VerificationError(CapacityError):
 
 
 class StoreError(PoolDaemonError):
-    """The database did not do what was asked."""
+    """An operation of the database failed."""
 
 
 class NotFoundError(StoreError):
-    """No document has that id. Check the id; nothing is wrong with the database."""
+    """No document has that id. Check the id; the database works."""
 
 
 class PoolNotFoundError(NotFoundError):
@@ -100,7 +100,7 @@ class UnreadableDocumentError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """MongoDB cannot be reached or does not answer in time; the daemon retries. See to the server or the network."""
+    """MongoDB cannot be reached or does not answer in time; the daemon retries. Check the server and the network."""
 
     exit_code = ExitCode.UNAVAILABLE
     scope = Scope.DATABASE
@@ -113,11 +113,11 @@ class StoreConflictError(StoreError):
 
 
 class StoreOverloadError(StoreError):
-    """The server cannot hold a transaction of that size, or not finish it in time; the daemon tries a smaller one."""
+    """The server cannot hold or finish in time a transaction of that size; the daemon tries a smaller one."""
 
 
 class CommonCauseError(StoreError):
-    """All that was tried failed alike, so no pool is to blame. The message is the server's own reason; see to that."""
+    """All attempts failed alike, so no pool is to blame. The message is the server's own reason; repair that."""
 
     scope = Scope.DATABASE
 
@@ -130,16 +130,16 @@ class StoreRefusedError(StoreError):
 
 
 class StreamTokenError(StoreError):
-    """The place to resume the change stream is gone; the daemon reopens it now and rescans everything."""
+    """The place to resume the change stream is lost; the daemon reopens it now and does a full scan."""
 
 
 class DemoError(PoolDaemonError):
-    """The demo could not be played to its end. The message holds what the daemon said last; --keep keeps its log."""
+    """The demo could not finish. The message holds the daemon's last log lines; --keep keeps its log."""
 
 
 class NoAnswerError(PoolDaemonError):
-    """No daemon answers at the configured http address. See that it runs, and that http.host and http.port are its."""
+    """No daemon answers at the configured http address. Check that it runs, and check http.host and http.port."""
 
 
 class BenchError(PoolDaemonError):
-    """A figure could not be measured, or the database named is not empty. The message says what to change."""
+    """A figure could not be measured, or the named database is not empty. The message says what to change."""

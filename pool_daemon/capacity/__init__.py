@@ -1,4 +1,4 @@
 """What a pool holds, what drains it and when it runs empty: rules only.
 
-Nothing here reads a database, a clock or a setting: documents and instants are given, answers are returned.
+Pure functions: documents and instants are passed in; no database, clock or setting is read.
 """

@@ -1,8 +1,8 @@
-"""The rounding of the service that shares the database, reproduced exactly.
+"""The rounding of the explorer service, reproduced exactly.
 
-That service divides and adds with 64-bit mantissas when it predicts the second at which a pool runs empty.
-A double (53 bits) gives another second about once in 700 pools, an exact fraction once in 10,000, and a
-second too early or too late is what this daemon exists to prevent.
+That service divides and adds with 64-bit mantissas when it predicts the second at which a pool runs empty. A double (53
+bits) gives another second about once in 700 pools, an exact fraction once in 10,000. A second too early or too late is
+what this daemon exists to prevent.
 """
 
 import math
@@ -13,10 +13,10 @@ MANTISSA_BITS: Final = 64
 """Significant bits that a quotient or a sum keeps."""
 
 LATEST: Final = 2**63 - 1
-"""The last instant an int64 can name, unix seconds; as an `empty_at` it means never."""
+"""The last instant of an int64, in unix seconds; as an `empty_at` it means never."""
 
 EARLIEST: Final = -(2**63)
-"""The first instant an int64 can name, unix seconds."""
+"""The first instant of an int64, in unix seconds."""
 
 
 def runs_out_at(left: float, rate: float, since: int) -> int:
@@ -32,7 +32,7 @@ def runs_out_at(left: float, rate: float, since: int) -> int:
     rate_numerator, rate_denominator = rate.as_integer_ratio()
     numerator = left_numerator * rate_denominator
     denominator = left_denominator * rate_numerator
-    # Two bits more than are kept: one to see a half, one to see that something lies beyond it.
+    # Two more bits than are kept: one to see a half, one to see that something follows it.
     scale = max(0, MANTISSA_BITS + 2 + denominator.bit_length() - numerator.bit_length())
     quotient, rest = divmod(numerator << scale, denominator)
     if rest:
@@ -62,7 +62,7 @@ def round_half_away(number: float) -> float:
 
 
 def all_finite(numbers: Iterable[float]) -> bool:
-    """Tell whether no number is NaN, infinite or an integer too large for a double."""
+    """Return whether no number is NaN, infinite or an integer too large for a double."""
     try:
         return all(map(math.isfinite, numbers))
     except OverflowError:

@@ -64,19 +64,19 @@ MACHINE_SIZES: Final[Mapping[int, ResourceUnits]] = {
         (18, 1, 1, 25),
     )
 }
-"""What the sizes of Kubernetes nodes and virtual machines stand for."""
+"""The resources of each size of Kubernetes nodes and virtual machines."""
 
 
 UNIT_FIELDS: Final = ("workload_type", "capcity", "size", "type", "disk_type", "custom_size")
-"""All that a workload's units are computed from; the rest of it, mostly signatures and results, is not read."""
+"""The fields that a workload's units are computed from; the rest, mostly signatures and results, is not read."""
 
 
 def cloud_units(document: Mapping[str, Any]) -> CloudUnits:
     """Compute what a workload drains from its document; a free one drains nothing.
 
-    Whole numbers may be int32, int64 or a whole double; a negative one goes into the formula as it is, as in
-    the explorer. Raises UnitsError, and nothing else, with a reason of one line: the type or the size is
-    unknown, or a field is missing, of another type, NaN or infinite.
+    Whole numbers may be int32, int64 or a whole double; a negative one enters the formula unchanged, as in the
+    explorer. Raises only UnitsError, with a reason of one line: the type or the size is unknown, or a field is missing,
+    of another type, NaN or infinite.
     """
     if not isinstance(document, Mapping):
         raise UnitsError(f"a workload is a document, not {type(document).__name__}")
@@ -99,7 +99,7 @@ def _container(document: Mapping[str, Any]) -> ResourceUnits:
     mru = _gib(capacity, "memory")
     charged = max(0.0, _gib(capacity, "disk_size") - CONTAINER_ROOT_GIB)
     disk_type = fields.whole(capacity, "disk_type", UnitsError)
-    # A customer may send any number there. The explorer then charges no disk, but cores and memory all the same.
+    # A customer may send any number as the disk type. The explorer then charges no disk, but cores and memory.
     hru, sru = charged * (disk_type == HDD), charged * (disk_type == SSD)
     return ResourceUnits(cru=cru, mru=mru, hru=hru, sru=sru)
 
@@ -160,7 +160,7 @@ FREE_TYPES: Final = frozenset(int(kind) for kind, resources_of in _RESOURCES.ite
 
 
 def _hdd_or_ssd(gib: float, document: Mapping[str, Any], type_name: str) -> tuple[float, float]:
-    """Return the GiB of hard disk and of SSD: all of one, by the disk's type, and none of the other."""
+    """Return the GiB of hard disk and of SSD: all of one kind, by the disk's type, and none of the other."""
     disk_type = fields.whole(document, type_name, UnitsError)
     if disk_type == HDD:
         return float(gib), 0.0

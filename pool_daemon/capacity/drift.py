@@ -1,13 +1,13 @@
-"""Drift: where what a pool says is in use differs from what its workloads use.
+"""Drift: the difference between what a pool records as in use and what its workloads use.
 
-A pool keeps the ids of the workloads that count, and the sum of what they drain. The service that keeps them reads,
-changes and writes back without a lock, so now and then a removal is lost.
+A pool keeps the ids of the workloads that count, and the sum of what they drain. The explorer, which maintains them,
+reads, changes and writes back without a lock, so sometimes a removal is lost.
 
-Only a document that is there is evidence. An id is dropped when the workload's document says that it is deleted;
-one that says anything else, even invalid or migrated, may still run and keeps counting. A listed workload without a
-document means damage, or a restore under way: then nothing is known about the whole pool, and nothing about one with a
-workload whose units cannot be computed. An id is never added: a deployed workload that its pool does not list yet is
-one that is just being deployed.
+Only an existing document is evidence. An id is dropped when the workload's document says that it is deleted. A workload
+with any other action, even invalid or migrated, may still run and keeps counting. A listed workload without a document
+means damage, or a restore in progress: then nothing is known about the whole pool. Nor is anything known about a pool
+with a workload whose units cannot be computed. An id is never added: a deployed workload that its pool does not list
+yet is one that is just being deployed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,17 +19,18 @@ from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import NextAction
 
 RATE_DIGITS: Final = 4
-"""Decimals to which a rate is compared. Units are whole thousandths, so what is lost or counted twice shows in the
-third decimal; what adding and subtracting in any order leaves behind lies far beyond the fourth."""
+"""Decimals to which a rate is compared. Units are whole thousandths, so an id that is lost or counted twice shows in
+the third decimal; rounding errors of adding and subtracting in any order lie far beyond the fourth."""
 
 MOST_DROPPED: Final = 10_000
-"""Ids that one repair drops, so that no command grows without bound. The rest follows, and the rates with the last."""
+"""Ids that one repair drops, so that no command grows without bound. The rest is dropped by the next repairs, and the
+last one corrects the rates."""
 
 RATES: Final = ("active_cu", "active_su", "active_ipv4")
 
 
 class WorkloadState(NamedTuple):
-    """What the document of a workload says: whether it is deleted, and what it drains, None if that is unknown."""
+    """The state in a workload's document: whether it is deleted, and what it drains, None if unknown."""
 
     deleted: bool
     units: CloudUnits | None
@@ -41,7 +42,7 @@ Known = Mapping[int, WorkloadState]
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What is wrong with a pool, and what is right instead.
+    """What is wrong with a pool, and the right values.
 
     `dropped` holds, in ascending order, the listed ids that are deleted; `excess` is by how much the active rates
     exceed what the others drain; `rates` is what they drain. Two drifts are equal if the same is wrong, even if the
@@ -59,7 +60,7 @@ def is_deleted(document: Mapping[str, Any]) -> bool:
 
 
 class PoolComparison:
-    """Compares a pool with its workloads. Their ids come in slices, for a pool may list hundreds of thousands.
+    """Compares a pool with its workloads. Their ids are added in slices, for a pool may list hundreds of thousands.
 
     `missing` counts the listed workloads that have no document.
     """
@@ -93,9 +94,9 @@ class PoolComparison:
         self._rates = (cu, su, ipv4u)
 
     def drift(self) -> Drift | None:
-        """Return what is wrong once all ids were compared; None if nothing is, or if too little is known.
+        """Return the drift once all ids are compared; None if there is none, or if too little is known.
 
-        None, too, if the pool's document lacks a field that a repair would have to fill: no write adds one.
+        Also None if the pool's document lacks a field that a repair would have to fill: no write adds a field.
         """
         if self.missing or self._unknown or "last_updated" in self._pool.missing:
             return None
@@ -110,10 +111,10 @@ class PoolComparison:
 
 
 def repaired(pool: Pool, drift: Drift, *, now: int) -> Pool:
-    """Return the pool with the right rates at the unix second `now`; its ids are as they were.
+    """Return the pool with the right rates at the unix second `now`; its ids are unchanged.
 
-    What was used until then is deducted at the rates that were active, right or wrong: it is what the pool's owner
-    was told. Raises NotFiniteError if the rates could not be held in a double.
+    The use until then is deducted at the rates that were active, right or wrong: those were shown to the pool's owner.
+    Raises NotFiniteError if the rates could not be held in a double.
     """
     after = replace(pool)
     after.recount(pool.active_workload_ids, drift.rates, now=now)

@@ -1,7 +1,7 @@
 """One field of a document, read leniently and checked.
 
-Other programs write the documents, so an int64 may arrive as an int32 or a whole double, and a double as an
-integer. Whoever reads a field names the error to raise, because a reason means something else to each.
+Other programs write the documents, so an int64 may arrive as an int32 or a whole double, and a double as an integer.
+The caller names the error to raise, because a reason means something else to each.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from pool_daemon.errors import PoolDaemonError
 _MISSING: Final = object()
 
 RATE_DUST: Final = 0.00001
-"""Rates closer to 0 than this, on either side, are what rounding left behind of workloads that are gone."""
+"""Rates closer to 0 than this, on either side, are rounding residue of workloads that are gone."""
 
 
 def whole(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> int:
@@ -39,7 +39,7 @@ def number(document: Mapping[str, Any], name: str, error: type[PoolDaemonError])
 
 
 def rate(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> float:
-    """Return a number that is an active rate: below zero it may be rounding dust, and no more."""
+    """Return a number that is an active rate; a negative one may only be rounding dust."""
     value = number(document, name, error)
     if value <= -RATE_DUST:
         raise error(f"{name} is {value}, a rate below zero")
@@ -67,7 +67,7 @@ def wholes(document: Mapping[str, Any], name: str, error: type[PoolDaemonError])
 
 
 def filled(document: Mapping[str, Any], zeroes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that `zeroes` names, each missing or null one as its zero value."""
+    """Return the fields that `zeroes` names; missing and null ones have their zero value."""
     values = {name: document.get(name) for name in zeroes}
     return {name: zeroes[name] if value is None else value for name, value in values.items()}
 
@@ -80,7 +80,7 @@ def _array(document: Mapping[str, Any], name: str, error: type[PoolDaemonError])
 
 
 def _describe(value: object) -> str:
-    # A value of an unexpected type is named by its type alone: its text may be long, secret or endless.
+    # Of a value of an unexpected type only the type is named: its text may be long, secret or endless.
     if value is _MISSING:
         return "is missing"
     if value is None:

@@ -1,8 +1,8 @@
-"""The pool: an amount of capacity that somebody bought, and the rates at which workloads drain it.
+"""The pool: an amount of capacity that a customer bought, and the rates at which workloads drain it.
 
-Amounts are compute, storage and IPv4 unit seconds; rates are units, so one unit takes one unit second a
-second. Instants are whole unix seconds and always given. The explorer service computes the same pools in the
-same database, so every operation must come to its result bit for bit.
+Amounts are compute, storage and IPv4 unit seconds; rates are units, so one unit takes one unit second a second.
+Instants are whole unix seconds, passed in by the caller. The explorer service computes the same pools in the same
+database, so every operation must give the same result bit for bit.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,18 +36,17 @@ FIELDS: Final = (
     ("sponsor_tid", fields.whole, 0),
     ("active_workload_ids", fields.wholes, None),
 )
-"""A pool's fields behind its id, in the order in which they are written: name, how it is read, and what it is where it
-is missing. Older explorers knew fewer fields, and theirs reads what is missing as zero."""
+"""A pool's fields behind its id, in the order in which they are written: name, reader, and value where the field is
+missing. Older explorers knew fewer fields, and the current one reads a missing field as zero."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Pool:
-    """One pool's state, as true at `last_updated`.
+    """One pool's state, as of `last_updated`.
 
-    Mutable and not thread safe: whoever holds it takes care that nobody else uses it at the same time. Every
-    method does all that it says, or raises and changes nothing. Lists are replaced, never changed in place,
-    so that a shallow copy stays as it is. Nothing is ever credited for a clock that steps back: while `now`
-    lies before `last_updated`, no time passes for the pool.
+    Mutable and not thread safe: the owner of the object must not share it. Every method does all that it says, or
+    raises and changes nothing. Lists are replaced, never changed in place, so that a shallow copy stays as it is. A
+    clock that steps back credits nothing: while `now` lies before `last_updated`, no time passes for the pool.
 
     `missing` names the fields that the document lacked from which the pool was read; an update adds none of them.
     Raises NotFiniteError if an amount or a rate is NaN or infinite.
@@ -85,14 +84,14 @@ class Pool:
 
     @property
     def draining(self) -> Amounts:
-        """The active rates as every decision sees them: rounding dust, on either side of 0, drains nothing."""
+        """The active rates as used in every decision: rounding dust, on either side of 0, counts as 0."""
         cu, su, ipv4u = (0.0 if abs(rate) < RATE_DUST else rate for rate in self._active)
         return cu, su, ipv4u
 
     def sync_current_capacity(self, now: int) -> None:
-        """Deduct what was used since `last_updated`; `empty_at` stays as it is.
+        """Deduct the use since `last_updated`; `empty_at` stays as it is.
 
-        Raises NotFiniteError if what is left could not be held in a double.
+        Raises NotFiniteError if the remaining amounts could not be held in a double.
         """
         if now >= self.last_updated:
             left = self._left_at(now)
@@ -112,8 +111,8 @@ class Pool:
     def add_workload(self, workload_id: int, cu: float, su: float, ipv4u: float, *, now: int) -> None:
         """Let a workload drain the pool at each rate above 0 (units) and recompute `empty_at`.
 
-        A workload that is there already changes nothing. Raises NotFiniteError if a rate is NaN or infinite,
-        or the sum could not be held in a double.
+        A workload that is listed already changes nothing. Raises NotFiniteError if a rate is NaN or infinite, or the
+        sum could not be held in a double.
         """
         self._require_finite(f"what workload {workload_id} uses", cu, su, ipv4u)
         workload_ids = self.active_workload_ids or []
@@ -126,9 +125,9 @@ class Pool:
     def remove_workload(self, workload_id: int, cu: float, su: float, ipv4u: float, *, now: int) -> None:
         """Stop a workload from draining the pool at each rate above 0 (units) and recompute `empty_at`.
 
-        A workload that is not there changes nothing. The last id takes the place of the one that goes. Of the rates
-        that are lowered, one that is then below `RATE_DUST` becomes 0; the others keep theirs, dust included.
-        Raises NotFiniteError if a rate is NaN or infinite.
+        A workload that is not listed changes nothing. The last id takes the place of the removed one. A rate that is
+        lowered below `RATE_DUST` becomes 0; rates that are not lowered keep their value, dust included. Raises
+        NotFiniteError if a rate is NaN or infinite.
         """
         self._require_finite(f"what workload {workload_id} uses", cu, su, ipv4u)
         workload_ids = self.active_workload_ids or []
@@ -142,19 +141,19 @@ class Pool:
         self.active_workload_ids = kept
 
     def recount(self, workload_ids: Iterable[int] | None, active: Amounts, *, now: int) -> None:
-        """Let exactly these workloads drain the pool, together at the rates `active`, and recompute `empty_at`.
+        """Replace the workloads and their total rates `active`, and recompute `empty_at`.
 
-        Until `now` it was drained at the rates so far. Raises NotFiniteError if a rate is NaN or infinite.
+        The use until `now` is deducted at the former rates. Raises NotFiniteError if a rate is NaN or infinite.
         """
         self._become(self._left_at(now), active, now=now)
         self.active_workload_ids = None if workload_ids is None else list(workload_ids)
 
     def allowed_in_pool(self, node_id: str) -> bool:
-        """Tell whether workloads on that node may be deployed in the pool."""
+        """Return whether workloads on that node may be deployed in the pool."""
         return self.node_ids is not None and node_id in self.node_ids
 
     def to_json(self) -> dict[str, Any]:
-        """Return the pool as JSON names and orders it; an array that was null stays null."""
+        """Return the pool as JSON, names and order as in the explorer; an array that was null stays null."""
         written = asdict(self)
         del written["missing"]
         return written
@@ -169,7 +168,7 @@ class Pool:
 
     @classmethod
     def read(cls, document: Mapping[str, Any], *, id_field: str, error: type[PoolDaemonError]) -> Self:
-        """Read a pool whose id stands under a name of its own; only that must be there.
+        """Read a pool with its id in the field `id_field`, the only required one.
 
         Raises `error`, naming the field that is of another type, and NotFiniteError.
         """
@@ -183,7 +182,7 @@ class Pool:
         elapsed_seconds = now - self.last_updated
         if elapsed_seconds < 0:
             return self._left
-        # Should what was used overflow to infinity, it was more than any pool holds: nothing is left.
+        # If the use overflows to infinity, it exceeds what any pool holds: nothing is left.
         return (
             max(0.0, self.cus - self.active_cu * elapsed_seconds),
             max(0.0, self.sus - self.active_su * elapsed_seconds),
@@ -206,7 +205,7 @@ class Pool:
 
 
 def new_pool(pool_id: int, owner_tid: int, sponsor_tid: int, node_ids: list[str] | None, *, now: int) -> Pool:
-    """Return an empty pool that nothing drains; id 0 means that it gets one when it is first saved."""
+    """Return an empty pool without drain; id 0 is replaced by a new id at the first save."""
     return Pool(
         pool_id=pool_id,
         cus=0.0,

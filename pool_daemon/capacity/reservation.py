@@ -1,8 +1,7 @@
-"""The reservation: what a customer asks to buy, the text that was signed for it, and the signatures.
+"""The reservation: the customer's order, the text that was signed for it, and the signatures.
 
-It creates a pool (its `pool_id` is 0) or extends one. What counts is the signed text, `json`;
-`data_reservation` repeats it for programs, so the two must say the same. Signatures are Ed25519 over the
-text's UTF-8 bytes.
+It creates a pool (its `pool_id` is 0) or extends one. The signed text, `json`, is binding; `data_reservation` repeats
+it for programs, so the two must agree. Signatures are Ed25519 over the text's UTF-8 bytes.
 """
 
 import binascii
@@ -31,12 +30,12 @@ ZEROES: Final = {
     "sponsor_tid": 0,
     "sponsor_signature": "",
 }
-"""A reservation's fields, and what each is where a document or JSON lacks it."""
+"""A reservation's fields, and their values where a document or JSON lacks them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReservationData:
-    """What is asked for: whole unit seconds for a pool, on nodes, payable in currencies."""
+    """The order: whole unit seconds for a pool, on nodes, payable in currencies."""
 
     pool_id: int
     cus: int
@@ -47,7 +46,7 @@ class ReservationData:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Read the data; what is missing or null is 0, or null for an array, and unknown fields are ignored.
+        """Read the data; a missing or null field is 0, or null for an array, and unknown fields are ignored.
 
         Raises ReservationError, naming the field that is of another type or negative.
         """
@@ -63,10 +62,10 @@ class ReservationData:
 
     @classmethod
     def from_signed_text(cls, text: str) -> Self:
-        """Read the text that was signed, as strictly as the explorer or more so.
+        """Read the text that was signed, at least as strictly as the explorer.
 
-        An integer is written as one: 1.0 and true are none. The explorer takes names in any case, and of a
-        repeated name the last; here too the case is free, but a name given twice is refused, as two programs
+        Integers must be written as such: 1.0 and true are refused. The explorer accepts names in any case, and of a
+        repeated name the last one. Here the case is free, too, but a repeated name is refused, because two programs
         might read two amounts from it. Arrays hold strings only. Raises ReservationError.
         """
         signed = _parsed(text)
@@ -79,7 +78,7 @@ class ReservationData:
             raise ReservationError(f"json: {error}") from None
 
     def differing_field(self, other: Self) -> str | None:
-        """Name the first field in which two differ, None if they agree; an empty array equals a null one."""
+        """Return the first field in which two differ, None if they agree; an empty array equals a null one."""
         for name in DATA_ZEROES:
             if (getattr(self, name) or None) != (getattr(other, name) or None):
                 return name
@@ -88,10 +87,10 @@ class ReservationData:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """A reservation as the database and the interface hold it; nothing in it has been checked yet.
+    """A reservation as the database and the interface hold it, unchecked.
 
-    `reservation_id` is `_id` in the database and `id` in JSON; 0 means that it gets one when it is first
-    saved. Signatures are hexadecimal.
+    `reservation_id` is `_id` in the database and `id` in JSON; 0 is replaced by a new id at the first save. Signatures
+    are hexadecimal.
     """
 
     reservation_id: int
@@ -103,9 +102,9 @@ class Reservation:
     sponsor_signature: str
 
     def validate(self) -> None:
-        """Check that the reservation is complete and that its data says what the signed text says.
+        """Check that the reservation is complete and that its data agrees with the signed text.
 
-        The signatures themselves are not verified. Raises ReservationError, naming what is wrong.
+        The signatures themselves are not verified. Raises ReservationError, naming the problem.
         """
         if self.customer_tid == 0:
             raise ReservationError("customer_tid is required")
@@ -137,7 +136,7 @@ class Reservation:
     def verify(self, pk: str) -> None:
         """Verify the customer's signature against the customer's public key (64 hexadecimal digits).
 
-        Raises VerificationError if the signature does not hold, or it, the key or the text is malformed.
+        Raises VerificationError if the signature is invalid, or if it, the key or the text is malformed.
         """
         _verify("customer", self.json, self.customer_signature, pk)
 
@@ -151,7 +150,7 @@ class Reservation:
     def verify_customer_and_sponsor(self, customer_pk: str, sponsor_pk: str) -> None:
         """Verify both signatures, each against its own public key.
 
-        Raises VerificationError, which names both if neither holds.
+        Raises VerificationError, which names both if both are invalid.
         """
         failures: list[str] = []
         for verify, pk in ((self.verify, customer_pk), (self.verify_sponsor, sponsor_pk)):
@@ -163,13 +162,13 @@ class Reservation:
             raise VerificationError("; ".join(failures))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the reservation as JSON names and orders it; an array that was null stays null."""
+        """Return the reservation as JSON, names and order as in the explorer; an array that was null stays null."""
         document = asdict(self)
         return {"id": document.pop("reservation_id"), **document}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Read a reservation; what is missing or null is 0 or empty, and unknown fields are ignored.
+        """Read a reservation; a missing or null field is 0 or empty, and unknown fields are ignored.
 
         Raises ReservationError, naming the field that is of another type.
         """
@@ -205,7 +204,7 @@ def _units(document: Mapping[str, Any], name: str) -> int:
 def _parsed(text: str) -> dict[str, Any]:
     """Parse a JSON object into its fields, their names folded to lower case."""
     try:
-        # Objects become tuples of their pairs, which is how a repeated name is seen.
+        # Objects become tuples of their pairs, so that a repeated name is visible.
         pairs = json.loads(text, object_pairs_hook=tuple, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ReservationError(f"json cannot be parsed: {error}") from None
@@ -237,7 +236,7 @@ def _verify(signer: str, text: str, signature: str, pk: str) -> None:
 
 def _unhexed(what: str, digits: str, size_bytes: int) -> bytes:
     try:
-        # Unlike bytes.fromhex, this takes no spaces: the explorer takes none either.
+        # Unlike bytes.fromhex, this rejects spaces, as the explorer does.
         decoded = binascii.unhexlify(digits)
     except (TypeError, ValueError):
         raise VerificationError(f"{what} is not hexadecimal") from None

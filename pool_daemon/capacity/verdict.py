@@ -1,7 +1,7 @@
-"""Which workloads of an expired pool must go, and when to look at those that may stay.
+"""Which workloads of an expired pool must go, and when to check the remaining ones again.
 
-A pool is due at its `empty_at`, but that instant speaks of its scarcest resource only: a workload must go when
-it uses a resource that is exhausted, and may stay while everything it uses lasts.
+A pool is due at its `empty_at`, but that is the end of its scarcest resource only: a workload must go when it uses an
+exhausted resource, and may stay while everything it uses lasts.
 """
 
 import math
@@ -17,14 +17,14 @@ from pool_daemon.errors import UnitsError
 
 
 class Resource(StrEnum):
-    """What a pool holds and a workload drains; the value is its name in records and logs."""
+    """A resource that a pool holds and a workload drains; the value is its name in records and logs."""
 
     COMPUTE = "cu"
     STORAGE = "su"
     ADDRESSES = "ipv4u"
 
 
-_RESOURCES: Final = tuple(Resource)  # to go through the enumeration itself takes five times as long
+_RESOURCES: Final = tuple(Resource)  # iterating over the enumeration itself takes five times as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,20 @@ class Going:
 
 
 class UsesExhausted(Protocol):
-    """A workload of which the exhausted resources that it uses are known."""
+    """A workload whose exhausted resources are known."""
 
     @property
     def resources(self) -> tuple[Resource, ...]:
-        """The exhausted resources."""
+        """The exhausted resources that it uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to happen to the workloads of one pool at one instant.
+    """The decision on the workloads of one pool at one instant.
 
     `incomputable` pairs the ids of workloads whose units are unknown with the reason; they are left running.
-    `look_again_at` is the unix second at which the next resource that a staying workload uses runs out; None if
-    nothing that stays can run out without the pool being changed first.
+    `look_again_at` is the unix second at which the next resource that a remaining workload uses runs out; None if none
+    can run out before the pool is changed.
     """
 
     going: tuple[Going, ...]
@@ -58,14 +58,14 @@ class Verdict:
 
 
 def exhausted_resources(pool: Pool) -> frozenset[Resource]:
-    """Name the resources of a synced pool that no longer last one more second at its active rates."""
+    """Return the resources of a synced pool that do not last another second at its active rates."""
     return frozenset(resource for resource, left, rate in _levels(pool) if left <= 0 or left < rate)
 
 
 def judge(pool: Pool, workloads: Iterable[Mapping[str, Any]], *, now: int) -> Verdict:
     """Decide for each deployed workload of a pool that was synced at `now` (unix seconds) whether it must go.
 
-    A free workload uses nothing and stays. One whose units cannot be computed stays and is named.
+    A free workload uses nothing and stays. One whose units cannot be computed stays and is listed.
     """
     exhausted = exhausted_resources(pool)
     going: list[Going] = []
@@ -86,10 +86,10 @@ def judge(pool: Pool, workloads: Iterable[Mapping[str, Any]], *, now: int) -> Ve
 
 
 def overdue_since(pool: Pool, going: Iterable[UsesExhausted]) -> int:
-    """Return the unix second since which the first of `going` has had to go; `pool` is as read, not synced since.
+    """Return the unix second since which the first of `going` has been due; `pool` is as read, not synced since.
 
-    That is `empty_at` for what uses the resource that ran out first. The other resources may last for years beyond
-    it, and what uses only those is not overdue until they too have run out.
+    For a workload that uses the resource that ran out first, that is `empty_at`. Other resources may last for years
+    longer, and a workload that uses only those is not overdue until they, too, have run out.
     """
     ends = {
         resource: runs_out_at(left, rate, pool.last_updated) if left > 0 and rate > 0 else pool.last_updated
@@ -99,7 +99,7 @@ def overdue_since(pool: Pool, going: Iterable[UsesExhausted]) -> int:
 
 
 def _levels(pool: Pool) -> tuple[tuple[Resource, float, float], ...]:
-    """Pair what is left of each resource with the rate at which it drains in every decision."""
+    """Return each resource with what is left of it and the rate that every decision assumes."""
     cu, su, ipv4u = pool.draining
     return (
         (Resource.COMPUTE, pool.cus, cu),

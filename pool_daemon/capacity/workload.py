@@ -1,15 +1,14 @@
-"""The numbers under which a workload document states what it is and what happens to it.
+"""The numbers in a workload's document for its type and its next action.
 
-The daemon needs of such a document: `_id` and `pool_id`, `next_action` and `workload_type` as below,
-`customer_tid` and `node_id` for its records, and the fields of its type from which `cloud_units` computes
-what it drains.
+The daemon reads of such a document: `_id` and `pool_id`, `next_action` and `workload_type` as below, `customer_tid` and
+`node_id` for its records, and the fields of its type from which `cloud_units` computes what it drains.
 """
 
 from enum import IntEnum
 
 
 class NextAction(IntEnum):
-    """What a workload waits for: the value of `next_action`."""
+    """The pending action of a workload: the value of `next_action`."""
 
     CREATE = 0
     SIGN = 1
@@ -22,7 +21,7 @@ class NextAction(IntEnum):
 
 
 class WorkloadType(IntEnum):
-    """What a workload is: the value of `workload_type`."""
+    """The type of a workload: the value of `workload_type`."""
 
     ZDB = 0
     CONTAINER = 1

@@ -1,4 +1,4 @@
-"""What the reconciliation tells: one line for each repair, one for each round, one for what it must leave alone."""
+"""The log lines of the reconciliation: one for each repair, one for each round, one for damage it leaves alone."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +18,7 @@ log = structlog.get_logger("pool_daemon.reconciler")
 
 
 class ReconciliationMetrics(Protocol):
-    """Where the reconciliation is counted."""
+    """The receiver of the reconciliation's counts."""
 
     def drift_repaired(self, kind: str, *, pool_id: int) -> None:
         """Count a repaired pool; `kind` is "workload_ids" if ids were dropped, else "rates"."""
@@ -33,8 +33,8 @@ class ReconciliationMetrics(Protocol):
 class Findings:
     """Turns what the scans find into log lines, counts and calls.
 
-    `on_overdue` is called with the id of each pool that should have been settled by now; `on_unreadable` with each
-    document that is left alone, in each scan: the receiver tells each once.
+    `on_overdue` is called with the id of each pool that should have been settled by now. `on_unreadable` is called in
+    each scan with each document that is left alone; the receiver logs each once.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Findings:
         self.unreadable = on_unreadable
 
     def page(self, page: Page) -> None:
-        """Record what a page held, apart from its drift."""
+        """Record the findings on a page, apart from its drift."""
         self._tally["pools"] += page.pools
         self._tally["overdue"] += len(page.overdue)
         self._missing.found(page.missing)
@@ -80,19 +80,19 @@ class Findings:
         log.info("delete_order_restored", workload=order.workload_id, pool=order.pool_id)
 
     def repair_failed(self, reason: Exception, **what: int) -> None:
-        """Record that one repair failed by itself; the next scans try it again."""
+        """Record that one repair failed by itself; the next scans retry it."""
         log.warning("repair_failed", **what, reason=one_line(reason))
 
     def all_pools_compared(self) -> None:
-        """Record that a scan of the pools came to its end."""
+        """Record the end of a scan of the pools."""
         self._missing.end_scan()
 
     def paused(self) -> None:
-        """Record that another daemon may be at work: what was counted here holds no more."""
+        """Record a pause: another daemon may take over, so this daemon's counts are no longer valid."""
         self._metrics.missing_workloads_counted(None)
 
     def completed(self, *, active_seconds: float) -> None:
-        """Record that a round of scans came to its end; it is worth a line if anything was repaired."""
+        """Record the end of a round of scans; it is logged if anything was repaired."""
         tally, self._tally = self._tally, Counter()
         (log.info if tally["drift"] or tally["orders"] else log.debug)(
             "reconciliation_completed",
@@ -132,7 +132,7 @@ class MissingDocuments:
             )
 
     def end_scan(self) -> None:
-        """Record what the scan has counted, and begin anew."""
+        """Record what the scan has counted, and reset the count."""
         self._metrics.missing_workloads_counted(self._pools)
         if self._told and not self._pools:
             log.info("workload_documents_complete")

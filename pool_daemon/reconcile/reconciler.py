@@ -1,4 +1,4 @@
-"""The reconciler: one scan after the other in the background, again and again, at a bounded rate."""
+"""The reconciler: one scan after the other in the background, repeatedly, at a bounded rate."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from pool_daemon.reconcile.scans import Scan
 from pool_daemon.settings.sections import Reconcile
 
 PAUSE_SECONDS: Final = 1.0
-"""How often a closed gate is asked again; nothing here is in a hurry."""
+"""How often a closed gate is asked again; the reconciliation is not urgent."""
 
 log = structlog.get_logger("pool_daemon.reconciler")
 
@@ -25,8 +25,8 @@ log = structlog.get_logger("pool_daemon.reconciler")
 class Reconciler:
     """Runs the scans in turn, then sleeps, until `stop` is set.
 
-    While the gate is closed it pauses where it is. It holds nothing that must be given back, so it may also be
-    cancelled at any moment.
+    While the gate is closed it pauses at its position. It holds no resources, so it may also be cancelled at any
+    moment.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Reconciler:
                 stopped.cancel()
 
     async def run_round(self) -> None:
-        """Run each scan to its end once, however often the database or a gate is in the way."""
+        """Run each scan to its end once, however often an outage or a gate interrupts it."""
         self._active_seconds = 0.0
         for scan in self._scans:
             await self._finish(scan)
@@ -81,7 +81,7 @@ class Reconciler:
                 await self._rest(wait_seconds)
 
     async def _go_on(self, scan: Scan) -> bool:
-        """Take step after step, no faster than allowed; False if a gate closed before the end."""
+        """Run the steps of a scan, no faster than the settings allow; False if a gate closed before the end."""
         began_at = self._clock.monotonic()
         async with aclosing(scan.steps()) as steps:
             async for step in steps:
@@ -95,7 +95,7 @@ class Reconciler:
         return True
 
     async def _may_act(self) -> bool:
-        """Wait while the gate is closed; False once told to stop."""
+        """Wait while the gate is closed; False once a stop is requested."""
         while not self._stop.is_set():
             reason = self._gate.closed_by()
             if reason is None:
@@ -110,7 +110,7 @@ class Reconciler:
         return documents / rate if rate else 0.0
 
     async def _rest(self, seconds: float) -> None:
-        """Let others run, for so long at most as the daemon is not told to stop."""
+        """Sleep, but no longer than until a stop is requested."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return

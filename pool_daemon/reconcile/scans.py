@@ -1,7 +1,7 @@
 """The two scans of the reconciliation: over the workloads to be deleted, and over the pools.
 
-Each repairs only what it has found twice, some time apart, and unchanged. The explorer changes a workload, its order
-and its pool one after the other, and at a single look any of them may be ahead of the others.
+A scan repairs only what it has found twice, some time apart, and unchanged. The explorer changes a workload, its order
+and its pool one after the other, so in a single reading any of them may be ahead of the others.
 """
 
 import math
@@ -20,33 +20,33 @@ from pool_daemon.store.reconciliation import BEGINNING, DriftedPool
 from pool_daemon.store.rooms import Comparison, DeleteOrders
 
 PAGE: Final = 1000
-"""Pools a page: enough that the trips to the database do not show, 60 ms of work in slices of two."""
+"""Pools a page: enough that round trips to the database are negligible; 60 ms of work in slices of two."""
 
 REMEMBERED: Final = 20_000
-"""Findings kept until they are confirmed, a few megabytes. What exceeds that waits until others have been confirmed or
-forgotten; were old ones dropped for new ones instead, none would ever be found a second time."""
+"""Findings kept until they are confirmed, a few megabytes. Further ones wait until others have been confirmed or
+forgotten: if new ones replaced old ones instead, none would ever be found a second time."""
 
 RESTORE_SECONDS: Final = 60.0
-"""How long one scan restores orders, which may have to wait for each other; the pools have their turn then."""
+"""How long one scan restores orders, which may be delayed by the throttle; then it is the pools' turn."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part of a scan that is done: so many documents were read, and the next part has to wait so long at least."""
+    """A part of a scan: the number of documents read, and the shortest wait before the next part."""
 
     documents: int = 0
     wait_seconds: float = 0.0
 
 
 class Scan(Protocol):
-    """A way past all documents of a kind, some at a time."""
+    """A scan of all documents of a kind, in parts."""
 
     def steps(self) -> AsyncGenerator[Step, None]:
-        """Go on, and yield after each page, and before and after each write.
+        """Continue the scan, and yield after each page, and before and after each write.
 
-        Left early or failed, the scan is continued by another call. Raises StoreError.
+        If it is left early or fails, another call continues the scan. Raises StoreError.
         """
 
 
@@ -58,7 +58,7 @@ class _Finding:
 
 
 class Confirmations(Generic[K]):
-    """Remembers by a key what was found and when, until the same is found again `confirm_seconds` later."""
+    """Remembers findings by key until the same one is found again `confirm_seconds` later."""
 
     def __init__(self, *, clock: Clock, settings: Reconcile) -> None:
         self._clock = clock
@@ -67,9 +67,9 @@ class Confirmations(Generic[K]):
         self._scan = 0
 
     def confirmed(self, key: K, finding: Hashable = None) -> bool:
-        """Remember a finding; return whether the same was there long enough ago, and in each scan since.
+        """Record a finding; return whether it was first found long enough ago, and again in each scan since.
 
-        What has changed in between counts as found for the first time.
+        A finding that has changed in between counts as new.
         """
         now = self._clock.monotonic()
         known = self._known.get(key)
@@ -81,19 +81,19 @@ class Confirmations(Generic[K]):
         return now - known.since >= self._settings.confirm_seconds
 
     def forget(self, key: K) -> None:
-        """Forget what was found, for it is dealt with now."""
+        """Forget a finding: it is being repaired."""
         self._known.pop(key, None)
 
     def end_scan(self) -> None:
-        """Forget what this scan has not found again."""
+        """Forget the findings that this scan has not found again."""
         self._known = {key: known for key, known in self._known.items() if known.scan == self._scan}
         self._scan += 1
 
 
 class OrderScan:
-    """Past the workloads to be deleted; an order that is missing at two looks is restored. Continued, it begins anew.
+    """Scans the workloads to be deleted, and restores orders that were missing twice. Each call begins anew.
 
-    Restored orders count towards the rate at which orders leave, which `throttle` keeps for the passes, too.
+    Restored orders count towards the rate at which orders are written, which `throttle` bounds for the passes, too.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class OrderScan:
         self._confirmations: Confirmations[int] = Confirmations(clock=clock, settings=settings)
 
     async def steps(self) -> AsyncGenerator[Step, None]:
-        """Look at all of them, then restore what is confirmed; what does not get its turn is restored next time."""
+        """Read all of them, then restore the confirmed missing orders; those not reached wait for the next scan."""
         confirmed: list[int] = []
         async with aclosing(self._store.scan()) as pages:
             async for owed in pages:
@@ -119,7 +119,7 @@ class OrderScan:
                 yield Step(wait_seconds=wait_seconds)
             if self._clock.monotonic() >= until:
                 break
-            self._throttle.record(1)  # before the write, which may take long: a pass is not to take the same moment
+            self._throttle.record(1)  # before the write, which may take long: no pass may use the same allowance
             self._confirmations.forget(workload_id)
             await self._restore(workload_id)
             yield Step()
@@ -139,10 +139,10 @@ class OrderScan:
 
 
 class PoolScan:
-    """Past the pools, by their ids; what has drifted at two looks is repaired. Continued, it goes on where it was.
+    """Scans the pools by id, and repairs drift that was found twice. Each call continues at the last position.
 
-    `looked_past` returns the unix second by which every pool that ran empty must have been settled. Pools that ran
-    empty later are left to the next pass, and so are all if that is None.
+    `looked_past` returns the unix second through which every pool that ran empty must have been settled. Pools that ran
+    empty later are left to the next pass; if it returns None, all are.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class PoolScan:
         self._after: Any = BEGINNING
 
     async def steps(self) -> AsyncGenerator[Step, None]:
-        """Compare all pools from where the scan is, and repair on the way."""
+        """Compare all pools from the current position, and repair confirmed drift on the way."""
         while True:
             limit = min(PAGE, self._settings.pools_per_second or PAGE)
             page = await self._store.compare(after=self._after, limit=limit, overdue_at=self._looked_past())
@@ -182,7 +182,7 @@ class PoolScan:
         self._after = BEGINNING
 
     async def _repair(self, drifted: DriftedPool) -> None:
-        """Repair a pool; one that has changed meanwhile is left for the next scan."""
+        """Repair a pool; one that has changed meanwhile is left to the next scan."""
         try:
             if await self._store.repair(drifted, now=math.floor(self._clock.now())):
                 self._findings.repaired(drifted)
