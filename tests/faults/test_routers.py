@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 from addresses import through
 from arithmetic_model import Rates
+from deadline import until
 from explorer import CONTAINER, Explorer
 from faults.daemons import STORM, daemon_on
 from faults.figures import Figures
@@ -17,6 +18,8 @@ from router import Router
 from pool_daemon.embedded import EmbeddedMongod
 
 GONE_SECONDS = 30
+FOLLOWED = 3
+"""So many commands for more, and a stream is open and asked again and again."""
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(300, marks=pytest.mark.faults)])
@@ -31,7 +34,11 @@ async def test_43_a_router_that_goes_away_tears_the_stream_once(
             await asyncio.to_thread(ledger.settle)
             pools = [explorer.draft(Rates(cu=5.5 + number % 5), [CONTAINER]) for number in range(count)]
             await asyncio.to_thread(explorer.create, pools)
-            await asyncio.sleep(2)
+            await until(
+                lambda: any(router.commands.count("getMore") >= FOLLOWED for router in routers),
+                within_seconds=GONE_SECONDS,
+                what="a stream that is followed",
+            )
             (first,) = [router for router in routers if "getMore" in router.commands]
             await first.stop()
             await asyncio.to_thread(wait_for_stream, daemon, 2)

@@ -20,7 +20,7 @@ from pymongo import MongoClient
 from replica_set import EmbeddedReplicaSet
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.guards.leadership import Leadership
+from pool_daemon.guards.leadership import RENEWALS_PER_LEASE, Leadership
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.lease import LEASE, LeaseStore
 
@@ -120,7 +120,7 @@ async def test_the_older_of_two_of_one_name_stops_acting_at_its_next_renewal(dat
         async with Contender(database, "a", seconds=SHORT_SECONDS) as newer:
             await newer.opens(within_seconds=1)
             await older.closes(within_seconds=SHORT_SECONDS)
-            await asyncio.sleep(SHORT_SECONDS)
+            await renewals(database)
             assert newer.is_open
             assert not older.is_open
 
@@ -166,10 +166,19 @@ async def test_at_no_instant_two_act_while_the_primary_goes_dark_and_another_is_
             with (await members.primary()).frozen():
                 await until(lambda: seen[-1] == 0, within_seconds=PATIENCE_SECONDS, what="none acts")
                 await until(lambda: seen[-1] == 1, within_seconds=ELECTION_SECONDS, what="one acts again")
-            await asyncio.sleep(SHORT_SECONDS)
+            await renewals(database)
             watching.cancel()
             assert max(seen) == 1
         database.close()
+
+
+async def renewals(database: Database) -> None:
+    """Wait until the lease has been renewed so often that every rival has looked at it, too."""
+    renewed_at: set[Any] = set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(renewed_at) <= RENEWALS_PER_LEASE + 1:
+            renewed_at.add((await database.collection(LEASE).find_one({}) or {}).get("renewed_at"))
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def count_acting(contenders: list[Contender], seen: list[int]) -> None:

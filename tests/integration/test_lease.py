@@ -428,10 +428,16 @@ async def test_nobody_ends_sessions_of_its_own(database: Database) -> None:
 async def test_a_session_whose_transaction_was_cancelled_is_not_used_again(database: Database) -> None:
     before = set(await database.session_ids())
 
+    begun = asyncio.Event()
+
     async def body(session: Session) -> None:
         await database.collection("capacity-pools").insert_one({"_id": 6}, session=session)
+        begun.set()
         await asyncio.Event().wait()
 
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(database.transact(body), 0.2)
+    transaction = asyncio.create_task(database.transact(body))
+    await begun.wait()
+    transaction.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await transaction
     assert len(set(await database.session_ids()) & before) == SESSIONS - 1

@@ -1,7 +1,7 @@
 """The loop around the pass: whatever a pass does, the timer is armed after it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from structlog.testing import capture_logs
@@ -29,9 +29,16 @@ class Passes:
         self.clock = SystemClock()
         self.queue = WorkQueue()
         self.observer = Observer(identity="me", version="0", clock=self.clock)
-        self.timer = Timer(clock=self.clock, on_set=self.observer.timers_set)
+        self.timer = Timer(clock=self.clock, on_set=self._timers_set)
+        self.when_armed: list[Callable[[], None]] = []
+        """What happens once, as soon as the timer is armed."""
         self._outcomes = outcomes
         self._meanwhile = meanwhile
+
+    def _timers_set(self, next_runs: Mapping[str, float]) -> None:
+        self.observer.timers_set(next_runs)
+        while self.when_armed:
+            self.when_armed.pop()()
 
     async def any_due(self, now: int) -> bool:
         self.checked += 1
@@ -136,10 +143,7 @@ async def test_a_scheduler_that_died_delays_a_deadline_by_a_moment_and_is_replac
     deadline = int(SystemClock().now()) + 1
     passes = Passes(PassReport(next_at=deadline), PassReport(next_at=deadline + 1), PassReport())
 
-    def kill_the_scheduler(_: WorkQueue) -> None:
-        asyncio.get_running_loop().call_later(0.01, passes.timer.stop)
-
-    passes._meanwhile = kill_the_scheduler
+    passes.when_armed.append(passes.timer.stop)
     with capture_logs() as logs:
         await run(passes)
     late = SystemClock().now() - (deadline + 1)
@@ -152,10 +156,7 @@ class TestPoolsAddedById:
 
     @staticmethod
     def add_after_the_first_pass(passes: Passes, *, at: int) -> None:
-        def add(queue: WorkQueue) -> None:
-            asyncio.get_running_loop().call_later(0.05, lambda: queue.add(7, at=at, cause=Cause.CHANGED))
-
-        passes._meanwhile = add
+        passes.when_armed.append(lambda: passes.queue.add(7, at=at, cause=Cause.CHANGED))
 
     async def test_where_none_is_due_there_is_no_pass_and_the_deadline_stays(self) -> None:
         now = int(SystemClock().now())
