@@ -24,15 +24,15 @@ from pool_daemon.telemetry.credentials import mask_credentials
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints, which repeat what was typed, show no credentials and no control characters."""
+    """A parser whose error messages, which repeat the arguments, show no credentials and no control characters."""
 
     def error(self, message: str) -> NoReturn:
-        """Print the usage and the complaint, and end the process."""
+        """Print the usage and the error, and end the process."""
         super().error(mask_credentials(escaped(message)))
 
 
 class CommandModule(Protocol):
-    """What the module of a command has to offer."""
+    """The interface of a command's module."""
 
     EXAMPLES: Iterable[str]
 
@@ -40,7 +40,7 @@ class CommandModule(Protocol):
         """Declare the command's options."""
 
     def run(self, arguments: argparse.Namespace) -> ExitCode:
-        """Do the work and say how it ended."""
+        """Execute the command and return its exit code."""
 
 
 class Command(NamedTuple):
@@ -50,7 +50,7 @@ class Command(NamedTuple):
     module: str
 
     def load(self) -> CommandModule:
-        """Import the module, and with it all that the command needs."""
+        """Import the module, and with it everything that the command needs."""
         return cast("CommandModule", import_module(f"{__name__}.{self.module}"))
 
 
@@ -73,8 +73,8 @@ COMMANDS = {
 def build_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
     """Build the parser of the command line, complete for the commands in `loaded` and with the rest named.
 
-    What it parses has `run`, the function of the command in use, or None where no command was given, and `parser`,
-    that of the command or of its action, which knows best what could have been meant.
+    Its result has `run`, the function of the command, or None if no command was given, and `parser`, that of the
+    command or of its action, whose suggestions fit best.
     """
     parser = Parser(
         prog="pool-daemon",
@@ -103,7 +103,7 @@ def build_parser(loaded: Collection[str]) -> argparse.ArgumentParser:
 
 
 def add_config_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--config`, which every command that reads settings takes."""
+    """Add `--config`, for commands that read settings."""
     parser.add_argument(
         "--config",
         type=Path,

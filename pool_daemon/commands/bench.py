@@ -1,4 +1,4 @@
-"""Measure the daemon beside what a user has without it, and beside what the server can do at most."""
+"""Measures the daemon, compared with the method without it and with the server's limit."""
 
 import argparse
 import asyncio
@@ -40,8 +40,8 @@ SERVER_OPTIONS: Final = (
     *("--wiredTigerCacheSizeGB=1.5", "--oplogSize=2048"),
     *("--setParameter", "disableLogicalSessionCacheRefresh=true"),
 )
-"""A server of its own gets room for a million pools and for the history of making them. Every five minutes it would
-refresh its list of sessions, by commands that count like the daemon's."""
+"""The bench's own server needs room for a million pools and for the history of their creation. Every five minutes it
+would refresh its list of sessions, with commands that count like the daemon's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Measure, print the table, and return OK only if every figure was reached."""
-    if arguments.markdown is not None:  # a file that cannot be written is refused before anything is measured
+    if arguments.markdown is not None:  # an unwritable file is rejected before anything is measured
         write_table(arguments.markdown, read_table(arguments.markdown))
     rows = [row for row in (quick() if arguments.quick else full()) if row.name in (arguments.only or [row.name])]
     with (
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 @contextmanager
 def _server(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str]]:
-    """Give the address of the server to measure on, and the name of the database."""
+    """Yield the address of the server to measure on, and the name of the database."""
     if arguments.database is not None:
         yield address(load_settings(arguments.config)), arguments.database
         return
@@ -113,7 +113,7 @@ def _server(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Give a function that tells how far things are: in one line of a terminal, or a line each elsewhere."""
+    """Yield a function that shows progress: on one line of a terminal, or on a line each elsewhere."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
         yield lambda text: print(text, file=sys.stderr, flush=True)
@@ -124,7 +124,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, so that everything that was started is stopped."""
+    """Handle SIGTERM like Ctrl-C, so that everything that was started is stopped."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The pools that the brake holds: whose they are and why, and the word that lets them go."""
+"""The pools that the brake holds: their owners and reasons, and their release."""
 
 import argparse
 import asyncio
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Show what is held, or release it; FAILED if a pool that is to be released is not held, or nobody agrees."""
+    """Show holds or release them; FAILED if a pool to be released is not held, or the release is not confirmed."""
     settings = load_settings(arguments.config)
     with connection(settings) as database:
         holds = HoldStore(database=database, identity=socket.gethostname())
@@ -111,7 +111,7 @@ async def _release(holds: HoldStore, pool_ids: Sequence[int], *, as_json: bool) 
 
 
 async def _release_many(holds: HoldStore, arguments: argparse.Namespace) -> ExitCode:
-    """Release all pools, or all of one owner, once somebody has agreed to what that stops."""
+    """Release all pools, or all of one owner, after a person has confirmed the decommissions that follow."""
     held = [
         each for each in await holds.by_owner() if each.state is State.HELD and arguments.owner in (None, each.owner)
     ]
@@ -119,7 +119,7 @@ async def _release_many(holds: HoldStore, arguments: argparse.Namespace) -> Exit
         print("nothing released; --yes does it without asking", file=sys.stderr)
         return ExitCode.FAILED
     number = 0
-    # Page after page, so that many pools take no longer at once than the time-out of an operation.
+    # Page by page, so that no single operation exceeds its time-out, however many pools there are.
     async for page in holds.all(state=State.HELD, owner=arguments.owner):
         number += len(await holds.release([hold.pool_id for hold in page], at=time.time()))
     _print_released(number, [], as_json=arguments.json)
@@ -127,7 +127,7 @@ async def _release_many(holds: HoldStore, arguments: argparse.Namespace) -> Exit
 
 
 def _agreed(held: Sequence[OwnerHolds]) -> bool:
-    """Say what a release stops, and ask for it; where nobody can answer that is a no."""
+    """Show what a release decommissions, and ask for confirmation; without a terminal the answer is no."""
     print(f"{_total(held, State.HELD)} of {len(held):,} owners are going to be decommissioned", file=sys.stderr)
     if not sys.stdin.isatty():
         return False

@@ -1,4 +1,4 @@
-"""The settings in force, and where each of them comes from."""
+"""The settings in force, and the source of each."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Print every setting with its place; secrets are masked. Raises what `run` would raise before it connects."""
+    """Print every setting with its source; secrets are masked. Raises what `run` would raise before it connects."""
     if arguments.example:
         print(example_toml(), end="")
         return ExitCode.OK
@@ -45,15 +45,15 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     _try_out(settings)
     if exposed := sources.exposed():
         print(f"database.uri: every user of this machine can read {exposed}: run chmod o-r", file=sys.stderr)
-    # An address put into the wrong setting is masked, too.
+    # An address given as another setting is masked, too.
     print(mask_credentials(json.dumps(shown, indent=2) if arguments.json else _as_text(shown)))
     return ExitCode.OK
 
 
 def _try_out(settings: Settings) -> None:
-    """Refuse, as `run` would, an address that cannot be used, or a mongod of the daemon's own that cannot be found.
+    """Reject, as `run` would, an invalid address, or an embedded mongod that cannot be found.
 
-    Nothing is sent: that no server answers is no fault of the settings.
+    Nothing is sent: a server that does not answer is not an error of the settings.
     """
     if settings.database.uri is None:
         find_mongod(settings.embedded.mongod)
@@ -70,7 +70,7 @@ def _as_text(shown: dict[str, dict[str, dict[str, Any]]]) -> str:
 
 
 def _lines(fields: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Write one section's fields as TOML would have them, with their places in a column of comments."""
+    """Yield one section's fields as TOML, with their sources in a column of comments."""
     settings = [
         f"# {name} is not set" if field["value"] is None else f"{name} = {json.dumps(field['value'])}"
         for name, field in fields.items()

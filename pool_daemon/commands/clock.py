@@ -1,4 +1,4 @@
-"""This machine's clock and the database's, side by side."""
+"""This machine's clock and the database's, compared."""
 
 import argparse
 import asyncio
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 async def _compare(server_clock: ServerClock) -> Comparison:
-    """Compare once the connection is there: making it may take long, and would make the answer worth less."""
+    """Compare once the connection exists: connecting may take long, and would make the result less accurate."""
     await server_clock.now()
     return await compare(server_clock.now, SystemClock())
 

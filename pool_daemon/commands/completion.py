@@ -1,4 +1,4 @@
-"""Completions for the shells that shtab can write them for."""
+"""Completion scripts for the shells that shtab supports."""
 
 import argparse
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ EXAMPLES = (
 )
 
 UNKNOWN: Final = {"zsh": "( )"}
-"""What completes an id: nothing. Without a word of it zsh would not complete the options beside it either."""
+"""The completion of an id: none. Without an entry zsh would not complete the options beside it either."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Print the script that the shell is to read."""
+    """Print the completion script."""
     parser = build_parser(loaded=COMMANDS)
     for action in _actions(parser):
         if action.type is Path:

@@ -1,4 +1,4 @@
-"""The database connection of a command that looks, does one thing, and ends."""
+"""The database connection of a short-lived command."""
 
 import os
 import sys
@@ -16,15 +16,15 @@ from pool_daemon.store.command_log import CommandLog
 from pool_daemon.telemetry.credentials import mask_credentials
 
 SILENT_SECONDS: Final = 2.0
-"""A person at a terminal wonders after that long whether anything happens."""
+"""After this long without output a person at a terminal wonders whether the command hangs."""
 
 
 @contextmanager
 def connection(settings: Settings) -> Iterator[Database]:
-    """Give the database that a daemon with these settings works on; it is connected by the first use.
+    """Yield the database that a daemon with these settings works on; the first use connects.
 
-    As long as the database has not answered at all, standard error says after a while what is waited for.
-    Raises ConfigurationError if there is no such database.
+    While the database has not answered at all, standard error shows after a while what the command waits for. Raises
+    ConfigurationError if there is no such database.
     """
     uri = address(settings)
     waiting = Timer(SILENT_SECONDS, _say_what_is_waited_for, [uri])
@@ -50,9 +50,9 @@ def connection(settings: Settings) -> Iterator[Database]:
 
 
 def address(settings: Settings) -> str:
-    """Return the configured address, else that of the daemon's own mongod while one runs in its folder.
+    """Return the configured address, else that of the embedded mongod while one runs in its folder.
 
-    Raises ConfigurationError if none runs there, or if the folder is another user's.
+    Raises ConfigurationError if none runs there, or if the folder belongs to another user.
     """
     if settings.database.uri is not None:
         return settings.database.uri.get_secret_value()

@@ -1,4 +1,4 @@
-"""Half a minute with a real MongoDB and the real daemon, and a verdict on what it did."""
+"""Half a minute with a real MongoDB and the real daemon, and a verdict on the daemon."""
 
 import argparse
 import asyncio
@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Play the demo, print its verdict, and return OK only if everything held that was expected.
+    """Run the demo, print its verdict, and return OK only if every expectation held.
 
-    A signal stops what was started, in order; then FORCED is returned.
+    A signal stops everything that was started, in order; then FORCED is returned.
     """
     if arguments.mongod is not None:
         _check(arguments.mongod)
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _check(mongod: Path) -> None:
-    """Raise EmbeddedError, naming the option, if that is no program to be run."""
+    """Raise EmbeddedError, naming the option, if the program cannot be executed."""
     try:
         find_mongod(mongod)
     except EmbeddedError as error:
@@ -69,7 +69,7 @@ def _check(mongod: Path) -> None:
 
 def _console(*, plain: bool) -> Console:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without ✓ shows ? for it
+        sys.stdout.reconfigure(errors="replace")  # a terminal without ✓ shows ? instead
     if not plain:
         return Console(highlight=False)
     columns = shutil.get_terminal_size((PLAIN_COLUMNS, 0)).columns
@@ -94,7 +94,7 @@ def _temporary_folder(console: Console, *, keep: bool) -> Iterator[Path]:
 
 
 async def _interruptible(work: Coroutine[Any, Any, T]) -> T | None:
-    """Return what `work` returns, or None if a signal came: `work` is cancelled once and may clean up."""
+    """Return what `work` returns, or None after a signal: `work` is cancelled once and may clean up."""
     task = asyncio.create_task(work, name="demo")
     interrupted = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""The probe of a container that has no other way to ask."""
+"""The probe for a container without another HTTP client."""
 
 import argparse
 import json
@@ -31,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Print the daemon's answer; FAILED if it is no, or there is none."""
+    """Print the daemon's answer; FAILED if it is negative, or there is none."""
     answer = ask(load_settings(arguments.config).http, arguments.path)
     print(_as_json(answer) if arguments.json else escaped_lines(answer.text), end="")
     return ExitCode.OK if answer.is_good else ExitCode.FAILED
 
 
 def _as_json(answer: Answer) -> str:
-    """Make of the lines `+ NAME: ok` and `- NAME: PROBLEM` what a script asks for."""
+    """Convert the lines `+ NAME: ok` and `- NAME: PROBLEM` to JSON."""
     marked = (line.partition(": ") for line in answer.text.splitlines())
     problems = {name.removeprefix("- "): problem for name, _, problem in marked if name.startswith("- ")}
     return json.dumps({"ok": answer.is_good, "problems": problems}) + "\n"

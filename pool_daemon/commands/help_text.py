@@ -1,4 +1,4 @@
-"""How help looks: as wide as it needs, words whole, and the examples as they are to be typed."""
+"""The layout of help: as wide as necessary, words unbroken, and examples verbatim."""
 
 import argparse
 import textwrap
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 NAMES_WIDTH: Final = 26
-"""Columns for the names on the left; the longest of ours fit."""
+"""Columns for the names on the left; our longest name fits."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Leaves names with hyphens whole, and keeps what a name means on its line."""
+    """Does not break names at hyphens, and keeps an explanation on the line of its name."""
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, max_help_position=NAMES_WIDTH, **options)
 
     def add_argument(self, action: argparse.Action) -> None:
-        """Note how wide a name is; argparse forgets that the names of commands stand further in."""
+        """Record the width of a name; argparse does not count the indentation of the names of commands."""
         super().add_argument(action)
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no other name for it
             self._action_max_length += self._indent_increment
@@ -26,9 +26,9 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 def show_examples(parser: argparse.ArgumentParser, examples: Iterable[str]) -> None:
-    """Put examples at the end of a command's help, and of the help of each of its actions those that use it.
+    """Append examples to a command's help, and to the help of each of its actions the examples that use it.
 
-    An action that is chosen is the parser that complains of what follows it.
+    Once an action is chosen, its parser reports the errors in the arguments behind it.
     """
     examples = tuple(examples)
     parser.epilog = _epilog(examples)

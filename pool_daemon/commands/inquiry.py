@@ -1,4 +1,4 @@
-"""A question to the daemon that runs on this machine, at the address where its settings have it listen."""
+"""HTTP requests to the daemon on this machine, at the address in its settings."""
 
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -8,23 +8,23 @@ from pool_daemon.errors import ConfigurationError, NoAnswerError
 from pool_daemon.settings import Http
 
 ANSWER_SECONDS: Final = 3.0
-"""A daemon that is asked answers within milliseconds, even if its loop stands still."""
+"""A running daemon answers within milliseconds, even if its event loop is stuck."""
 
 NEAREST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
-"""Where to ask a daemon that listens everywhere."""
+"""Where to reach a daemon that listens on all addresses."""
 
 
 class Answer(NamedTuple):
-    """What came back; `is_good` is False for the "no" of a probe."""
+    """The answer; `is_good` is False for a probe's negative one."""
 
     is_good: bool
     text: str
 
 
 def ask(http: Http, path: str) -> Answer:
-    """Ask one thing.
+    """Request one path.
 
-    Raises NoAnswerError, or ConfigurationError if the settings do not tell where to ask.
+    Raises NoAnswerError, or ConfigurationError if the settings do not give the address.
     """
     if not http.enabled:
         raise ConfigurationError("http.enabled: false, so there is nobody to ask")

@@ -1,4 +1,4 @@
-"""Pools as a person or a program wants to read them."""
+"""Pools as text for a person or JSON for a program."""
 
 import asyncio
 import json
@@ -21,17 +21,17 @@ LAST_DATE: Final = int(datetime.max.replace(tzinfo=UTC).timestamp())
 
 LINE: Final = "{:>9} {:>8} {:>6} {:>6} {:>6} {:>6}  {}"
 HEAD: Final = ("pool", "owner", "cu", "su", "ipv4u", "loads", "runs empty (UTC)")
-"""Within the 80 columns of the narrowest terminal that is still in use."""
+"""Fits the 80 columns of the narrowest terminal in use."""
 
 NAMED: Final = 10
-"""Nodes and workloads of a pool that are named to a person; a pool may have a million."""
+"""Nodes and workloads of a pool that are shown to a person; a pool may have a million."""
 
 LARGE: Final = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-"""From how much on an amount is told in which unit."""
+"""The smallest amount of each unit."""
 
 
 def show_pool(settings: Settings, pool_id: int, *, as_json: bool) -> ExitCode:
-    """Print one pool, whole as JSON, with the first of its nodes and workloads as text.
+    """Print one pool: complete as JSON, with the first of its nodes and workloads as text.
 
     Raises PoolNotFoundError or UnreadableDocumentError.
     """
@@ -105,7 +105,7 @@ def _left_now(pool: Pool) -> tuple[float, float, float]:
 
 
 def _amount(number: float) -> str:
-    """Show a number in three digits and a unit; JSON has all of them."""
+    """Format a number with three digits and a unit; JSON has all digits."""
     for least, unit in LARGE:
         if number >= least:
             return f"{number / least:,.3g}{unit}"
@@ -124,5 +124,5 @@ def _when(at: int) -> str:
 
 
 def _plain(document_id: Any) -> Any:
-    """Return an id as JSON holds it, which escapes by itself."""
+    """Return an id for JSON, which escapes it itself."""
     return document_id if isinstance(document_id, int | float) else cut(str(document_id))

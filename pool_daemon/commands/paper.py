@@ -1,4 +1,4 @@
-"""What the tables of commands are written on."""
+"""The console for the tables of commands."""
 
 import os
 import sys
@@ -7,10 +7,10 @@ from typing import Final
 from rich.console import Console
 
 UNBROKEN: Final = 200
-"""Columns where no terminal sets a bound: `grep` and `less` want a row in one line."""
+"""Columns without a terminal: `grep` and `less` need each row on one line."""
 
 
 def paper() -> Console:
-    """Return a console as wide as the terminal, or as $COLUMNS says, or wide enough to break no row."""
+    """Return a console as wide as the terminal, or as $COLUMNS, or wide enough to break no row."""
     bounded = sys.stdout.isatty() or "COLUMNS" in os.environ
     return Console(width=None if bounded else UNBROKEN)

@@ -1,4 +1,4 @@
-"""Look at the pools in the database; nothing is ever written."""
+"""Shows the pools in the database; never writes."""
 
 import argparse
 

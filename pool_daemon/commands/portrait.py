@@ -1,4 +1,4 @@
-"""The daemon's picture of itself, drawn for a terminal."""
+"""The status of the daemon, formatted for a terminal."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,11 +16,11 @@ Picture = dict[str, Any]
 Line = tuple[str, Text]
 
 LENGTHS: Final = ((172_800, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"), (10, 1, "s"))
-"""From so many seconds on a span is told in units of so many seconds."""
+"""The shortest span, in seconds, for each unit, and the unit's length in seconds."""
 
 
 def portrait(picture: Picture, *, silent_seconds: float | None = None) -> RenderableType:
-    """Draw what `/statusz` told; `silent_seconds` is how long nobody has answered since."""
+    """Format the answer of `/statusz`; `silent_seconds` is how long the daemon has not answered since."""
     picture = printable(picture)
     parts: list[RenderableType] = [_head(picture), _table(_lines(picture))]
     if silent_seconds is not None:
@@ -33,7 +33,7 @@ def portrait(picture: Picture, *, silent_seconds: float | None = None) -> Render
 
 
 def printable(picture: Any) -> Any:
-    """Return the picture with every text in it escaped: some of it customers have chosen."""
+    """Return the status with every text in it escaped: some were chosen by customers."""
     if isinstance(picture, dict):
         return {name: printable(value) for name, value in picture.items()}
     if isinstance(picture, list):
@@ -42,7 +42,7 @@ def printable(picture: Any) -> Any:
 
 
 def span(seconds: float) -> str:
-    """Say how long a while is, as roughly as one would aloud."""
+    """Format a duration, rounded to its largest unit."""
     for least, unit, name in LENGTHS:
         if seconds >= least:
             return f"{seconds / unit:,.0f} {name}"
@@ -78,7 +78,7 @@ def _lines(picture: Picture) -> Iterator[Line]:
     yield "clocks", _clocks(picture["clocks"])
     if picture["brake"] is None:
         yield "brake", Text("holds nothing")
-    if picture["role"] != "standby":  # only a leader knows what of that it has settled
+    if picture["role"] != "standby":  # only a leader knows which overdue pools it has settled
         yield "backlog", _count(picture["backlog"], "due and not settled", age_seconds=picture["backlog_age_seconds"])
     yield "quarantine", _count(picture["quarantine"]["pools"], "in quarantine")
     yield (
@@ -97,7 +97,7 @@ def _next(picture: Picture) -> Text:
 
 
 def _timers(picture: Picture) -> Text:
-    """Return when each job of the timer rings next, the first of them first."""
+    """Return when each job of the timer rings next, in order of time."""
     jobs = sorted((at, name) for name, at in picture["timers"].items())
     return Text(", ".join(f"{name} in {span(max(0.0, at - picture['at']))}" for at, name in jobs) or "none yet")
 
@@ -180,7 +180,7 @@ def _table(lines: Iterator[Line]) -> Table:
 
 
 def _time(at: float, *, now: float) -> str:
-    """Return the time of day, with its date if that is not today's."""
+    """Return the time of day, with its date unless that is today."""
     date = _date(at)
     return date[11:19] if date[:10] == _date(now)[:10] else date[:19]
 

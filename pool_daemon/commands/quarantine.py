@@ -1,4 +1,4 @@
-"""The pools that keep failing: which, why, and when each is tried again."""
+"""The pools in quarantine: which, why, and when each is tried again."""
 
 import argparse
 import asyncio
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """List what is in quarantine, or release one pool of it; FAILED if that one is not in there."""
+    """List the pools in quarantine, or release one of them; FAILED if that one is not in quarantine."""
     settings = load_settings(arguments.config)
     with connection(settings) as database:
         store = QuarantineStore(database=database)

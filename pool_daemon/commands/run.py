@@ -1,4 +1,4 @@
-"""The main job: run the daemon until it is told to stop."""
+"""The main command: run the daemon until it is stopped."""
 
 import argparse
 import os
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def load(config: Path | None) -> Settings:
-    """Read the settings, and say which of them stand somewhere without effect: a unit's name for the lease, say."""
+    """Read the settings, and report those without effect, such as a unit's name for the lease."""
     sources = Sources(config=config, environ=os.environ)
     settings = sources.load()
     for overridden in sources.overridden:

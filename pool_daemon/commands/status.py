@@ -1,4 +1,4 @@
-"""What the running daemon does and waits for, as it says itself."""
+"""The running daemon's own status: what it does and waits for."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Print the daemon's own picture of itself; FAILED if nobody answers."""
+    """Print the daemon's own status; FAILED if no daemon answers."""
     http = load_settings(arguments.config).http
     if arguments.watch:
         return _watch(http)
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _watch(http: Http) -> ExitCode:
-    """Show it again every second; when nobody answers, what was heard last, marked as old."""
+    """Show the status again every second; while no daemon answers, show the last one, marked as old."""
     picture: dict[str, Any] = _read(ask(http, "/statusz").text)
     silent_since: float | None = None
     try:
@@ -68,7 +68,7 @@ def _watch(http: Http) -> ExitCode:
 
 @contextmanager
 def _screen() -> Iterator[Callable[[RenderableType], None]]:
-    """Give what shows each picture in place of the last, or, where no terminal is, below it."""
+    """Yield a function that shows each status in place of the last, or, without a terminal, below it."""
     if sys.stdout.isatty():
         with Live(auto_refresh=False, screen=True) as live:
             yield partial(live.update, refresh=True)
@@ -84,7 +84,7 @@ def _screen() -> Iterator[Callable[[RenderableType], None]]:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """Raise NoAnswerError if whoever answered is no pool-daemon."""
+    """Parse the answer; raise NoAnswerError if it is not that of a pool-daemon."""
     try:
         picture = json.loads(text)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Which pool-daemon this is, and what it stands on."""
+"""The versions of pool-daemon and of what it runs on."""
 
 import argparse
 import json

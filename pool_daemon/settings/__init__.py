@@ -1,4 +1,4 @@
-"""What an operator may decide, and where it is read from."""
+"""The settings, and the sources from which they are read."""
 
 from pool_daemon.settings.example import example_toml
 from pool_daemon.settings.sections import Database, Embedded, Expiry, Http, Lease, Log, Settings, Stream

@@ -1,4 +1,4 @@
-"""The example file, written from the models: every setting with its meaning, its bounds and its default."""
+"""The example file, generated from the models: every setting with its meaning, its bounds and its default."""
 
 import json
 import textwrap

@@ -17,25 +17,25 @@ FIXED: Final = frozenset(
         ("log", "format"),
     }
 )
-"""Fields of those sections that are read at the start alone."""
+"""Fields of those sections that are read only at the start."""
 
 S = TypeVar("S", bound=Section)
 
 
 class LiveSettings:
-    """Holds the settings in force, and gives out views of their sections that follow when they are replaced."""
+    """Holds the settings in force, and returns views of their sections that follow a reload."""
 
     def __init__(self, settings: Settings) -> None:
         self.current = settings
 
     def view(self, section: Callable[[Settings], S]) -> S:
-        """Return what reads like that section, and always like the one in force."""
+        """Return a view of that section that always reads the settings in force."""
         return cast("S", _View(self, section))
 
     def replace(self, settings: Settings) -> tuple[list[str], list[str]]:
-        """Put new settings in force as far as that can be done now.
+        """Put new settings in force, as far as that is possible without a restart.
 
-        Returns the dotted names of the fields that changed, and of those that a restart has to change.
+        Returns the dotted names of the fields that changed, and of those that need a restart.
         """
         changed: list[str] = []
         waiting: list[str] = []

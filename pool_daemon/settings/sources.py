@@ -29,7 +29,8 @@ KUBERNETES_LINK = re.compile(
     r"([a-z0-9_]+_)?(service_host|service_port(_[a-z0-9_]+)?|port_\d+_(tcp|udp|sctp)(_[a-z]+)?)"
 )
 KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
-"""What Kubernetes sets for a Service whose name begins like the daemon's; a plain port has the latter for its value."""
+"""Matches the variable that Kubernetes sets for a Service whose name begins like the daemon's. The value of a plain
+port has this form."""
 
 READABLE_BY_ALL = stat.S_IROTH
 ENTERED_BY_ALL = stat.S_IXOTH
@@ -38,7 +39,7 @@ Key = tuple[str, ...]
 
 
 class Reading(NamedTuple):
-    """A value as it was found, and the place that an operator has to go to in order to change it."""
+    """A value as it was read, and its source, which an operator has to edit in order to change it."""
 
     value: Any
     place: str
@@ -46,7 +47,7 @@ class Reading(NamedTuple):
 
 
 class Overridden(NamedTuple):
-    """A setting that two places give: where the value in force comes from, and where one stands without effect."""
+    """A setting that has two sources: the one in force, and the one without effect."""
 
     setting: str
     in_force: str
@@ -54,13 +55,13 @@ class Overridden(NamedTuple):
 
 
 class Sources:
-    """Everything that was found in all places; of each key only the reading that ranks highest."""
+    """All values from all sources; of each key only the one that ranks highest."""
 
     def __init__(self, *, config: Path | None, environ: Mapping[str, str]) -> None:
         folder = environ.get(SECRETS_DIR) or environ.get(SYSTEMD_SECRETS_DIR)
         self._readings: dict[Key, Reading] = {}
         self.overridden: list[Overridden] = []
-        """What was set in two places and holds in the one that ranks higher, in the order of the lower one."""
+        """Settings with two sources, in the order of the one without effect."""
         for found in (
             _read_file(config) if config else (),
             _read_secrets(Path(folder)) if folder else (),
@@ -74,9 +75,9 @@ class Sources:
                 self._readings[key] = reading
 
     def load(self) -> Settings:
-        """Check everything that was found.
+        """Validate all values.
 
-        Raises ConfigurationError with one line per problem: the key, its place, what is wrong and the remedy.
+        Raises ConfigurationError with one line per problem: the key, its source, the problem and the remedy.
         """
         values: dict[str, dict[str, Any]] = {}
         problems = []
@@ -94,12 +95,12 @@ class Sources:
         return settings
 
     def place_of(self, section: str, field: str) -> str:
-        """Name the place that a value came from, or `default`."""
+        """Return the source of a value, or `default`."""
         reading = self._readings.get((section, field))
         return reading.place if reading else "default"
 
     def exposed(self) -> Path | None:
-        """Return the file that the address of MongoDB, a password in it, comes from, if every user can read it."""
+        """Return the file that holds MongoDB's address with a password, if every user can read that file."""
         reading = self._readings.get(("database", "uri"))
         if reading is None or reading.file is None:
             return None
@@ -108,7 +109,7 @@ class Sources:
         return reading.file if entered and file.stat().st_mode & READABLE_BY_ALL else None
 
     def _explain(self, detail: ErrorDetails) -> str:
-        """Put one finding of pydantic's into an operator's words, without the value: it may be a secret."""
+        """Translate an error of pydantic's for an operator, without the value: it may be a secret."""
         section, field = str(detail["loc"][0]), str(detail["loc"][1])
         own = detail.get("ctx", {}).get("error")
         wrong = str(own) if own else f"must be {takes(SECTIONS[section][field]) or 'text in quotes'}"
@@ -116,7 +117,7 @@ class Sources:
 
 
 def load_settings(config: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings from every place; a TOML file only if one is named.
+    """Read the settings from all sources; a TOML file only if one is named.
 
     Raises ConfigurationError with one line per problem.
     """
@@ -156,7 +157,7 @@ def _read_secrets(folder: Path) -> Iterator[tuple[Key, Reading]]:
 
 
 def _names_of_secrets(folder: Path) -> Iterator[str]:
-    """Yield the names of the files that are meant for the daemon; each of them can be read."""
+    """Yield the names of the files that are meant for the daemon, each of them readable."""
     for entry in folder.iterdir():
         if entry.name.lower() in SECTIONS and entry.is_dir():
             raise ConfigurationError(f"secret {entry}: is a folder; put its secrets beside it, as {entry.name}__FIELD")

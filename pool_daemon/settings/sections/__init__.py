@@ -1,7 +1,7 @@
-"""The settings themselves: one frozen model a group, in a module of its own; each field with unit, bounds and reason.
+"""The settings: one frozen model a group, in a module of its own; each field has unit, bounds and reason.
 
 To add a group: write its module beside this one, then give it a line in `Settings`. The file, the environment, the
-secrets folder, `check-config` and `config.example.toml` follow from the models.
+secrets folder, `check-config` and `config.example.toml` are derived from the models.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Settings(Section):
-    """Everything an operator may decide. Built in code it reads nothing from outside; see `load_settings`."""
+    """All settings. Built in code it reads nothing from outside; see `load_settings`."""
 
     database: Database = Database()
     embedded: Embedded = Embedded()
@@ -57,7 +57,7 @@ class Settings(Section):
     http: Http = Http()
 
     def masked(self) -> dict[str, dict[str, Any]]:
-        """Return every value as JSON could hold it; a secret that is set shows as asterisks, else as None."""
+        """Return every value in JSON's types; a secret that is set shows as asterisks, else as None."""
         return self.model_dump(mode="json")
 
 

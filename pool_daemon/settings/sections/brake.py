@@ -1,4 +1,4 @@
-"""When more ends at once than anybody could know."""
+"""The brake on unexpected expirations."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""How far two clocks may be apart."""
+"""Limits on the difference between two clocks."""
 
 from pydantic import Field
 
@@ -6,19 +6,19 @@ from pool_daemon.settings.sections.section import Section
 
 
 class Clock(Section):
-    """How far this machine's clock and the database's may be apart before nothing is done any more."""
+    """Limits on the difference between this machine's clock and the database's; beyond them nothing is settled."""
 
     max_difference_seconds: float = Field(
         default=5,
         ge=0.1,
         le=3600,
         description="Seconds that the two clocks may be apart. Far above what NTP leaves, far below what would "
-        "credit or rob a customer noticeably.",
+        "noticeably credit or cost a customer.",
     )
     check_seconds: float = Field(
         default=30,
         ge=0.1,
         le=3600,
-        description="Seconds between two comparisons. A step of this machine's clock is noticed at once "
-        "regardless, by one that never steps; one of the database's within that time.",
+        description="Seconds between two comparisons. A step of the database's clock is noticed within that time; "
+        "one of this machine's at once, by comparison with the monotonic clock.",
     )

@@ -1,4 +1,4 @@
-"""Where the pools are, and how long they may take to answer."""
+"""The database, and its time-outs."""
 
 import re
 from typing import Annotated
@@ -43,9 +43,9 @@ class Database(Section):
     uri: Uri | None = Field(
         default=None,
         examples=["mongodb://pool-daemon:password@db-1,db-2,db-3/?replicaSet=explorer"],
-        description="Address of the MongoDB, with its user and password. A secret: better kept in the "
-        "secrets folder, as a file named database__uri, than in this file. Without it the daemon looks "
-        "after a MongoDB of its own in embedded.folder.",
+        description="Address of the MongoDB, with its user and password. A secret: better kept in the secrets "
+        "folder, as a file named database__uri, than in this file. Without it the daemon runs a MongoDB of its own "
+        "in embedded.folder.",
     )
     name: DatabaseName = Field(
         default="explorer",
@@ -62,7 +62,7 @@ class Database(Section):
         default=5,
         ge=0.1,
         le=300,
-        description="Seconds to look for a usable server before it is said that MongoDB is away: at the start, and for "
-        "the change stream. An election takes less, and the daemon tries again by itself. Any other operation looks "
-        "for one as long as timeout_seconds lets it.",
+        description="Seconds to search for a usable server before MongoDB counts as unavailable: at the start, and "
+        "for the change stream. An election takes less, and the daemon retries by itself. Any other operation "
+        "searches for as long as timeout_seconds allows.",
     )

@@ -8,7 +8,7 @@ from pool_daemon.settings.sections.section import Section
 
 
 def _split(value: Any) -> Any:
-    """Take names with commas between them, as an environment variable gives them, for a list."""
+    """Split text with commas, as in an environment variable, into a list."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
@@ -16,17 +16,17 @@ Names = Annotated[list[str], BeforeValidator(_split)]
 
 
 class Http(Section):
-    """Metrics, health and a page that shows both, for whoever may reach the address; nothing can be changed there."""
+    """Metrics, health and a status page for every client that reaches the address; read only."""
 
     enabled: bool = Field(
         default=True,
-        description="Whether to listen at all. Without it neither Prometheus nor a probe can ask.",
+        description="Whether to listen at all. Without it neither metrics nor probes are available.",
     )
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="Address to listen on. The default is for this machine alone; in a container it is "
-        '"0.0.0.0", or "::" for IPv6. Whoever reaches it sees the ids of pools and customers.',
+        description='Address to listen on. The default is for this machine alone; in a container it is "0.0.0.0", or '
+        '"::" for IPv6. Every client that reaches it sees the ids of pools and customers.',
     )
     port: int = Field(
         default=9464,
@@ -36,7 +36,7 @@ class Http(Section):
     )
     allowed_hosts: Names = Field(
         default=[],
-        description="Host names under which requests may ask, beside localhost and every IP address: those of a "
-        'Service or a proxy in front of it. A list, or text with commas, such as "grid.example, pool-daemon". A web '
-        "site whose name was made to lead here is refused, so that no browser can be used to look inside.",
+        description="Host names accepted in requests, beside localhost and every IP address: those of a Service or a "
+        'proxy in front of the daemon. A list, or text with commas, such as "grid.example, pool-daemon". Requests '
+        "for other names are refused: a web site could point its name here and have a browser read the status.",
     )

@@ -1,4 +1,4 @@
-"""Who acts."""
+"""The lease, which decides which daemon acts."""
 
 import re
 from typing import Annotated
@@ -20,22 +20,22 @@ Identity = Annotated[str, AfterValidator(_usable_identity)]
 
 
 class Lease(Section):
-    """Who acts when several daemons run on one database: the one that holds the lease."""
+    """The lease: of several daemons on one database only the holder acts."""
 
     seconds: float = Field(
         default=15,
         ge=1,
         le=300,
-        description="Seconds after which a standby takes the place of a daemon that died without a word; one "
-        "that is stopped in order hands over at once. Renewed every third of that, and trusted for four "
-        "fifths: less, and a database that answers slowly costs the lease; more, and pools stay overdue "
-        "for longer. The same for all daemons of a database.",
+        description="Seconds after which a standby takes over from a daemon that died; a daemon that is stopped in "
+        "order hands over at once. Renewed every third of that, and trusted for four fifths. With less, a database "
+        "that answers slowly costs the lease; with more, pools stay overdue for longer. The same for all daemons of "
+        "a database.",
     )
     identity: Identity | None = Field(
         default=None,
         examples=["pool-daemon@host-1"],
-        description="Name under which this daemon holds the lease. A daemon that starts takes over at once from "
-        "a holder of its own name, which it takes for itself before a restart: so the name must be the same after "
-        "a restart, and no two daemons that run at once may share it. Without it, a name that no other process "
-        "has: a daemon killed and restarted waits until its old lease expires.",
+        description="Name under which this daemon holds the lease. A daemon that starts takes over at once from a "
+        "holder of its own name: it takes that for itself before a restart. So the name must survive a restart, and "
+        "no two daemons that run at once may share it. Without it, each process has a name of its own: a daemon "
+        "killed and restarted waits until its old lease expires.",
     )

@@ -1,4 +1,4 @@
-"""When a pool that fails is tried again."""
+"""The retries of a pool that fails."""
 
 from pydantic import Field
 
@@ -6,13 +6,13 @@ from pool_daemon.settings.sections.section import Section
 
 
 class Retry(Section):
-    """When a pool that fails by itself is tried again. An outage of the database is nobody's failure."""
+    """The retries of a pool that fails by itself. An outage of the database does not count as a failure."""
 
     tries: int = Field(
         default=5,
         ge=1,
         le=100,
-        description="Times in a row that a pool may fail before it goes into quarantine.",
+        description="Failures in a row after which a pool goes into quarantine.",
     )
     first_seconds: float = Field(
         default=1,
@@ -30,5 +30,5 @@ class Retry(Section):
         default=3600,
         ge=1,
         le=604800,
-        description="Seconds, give or take a tenth, between two tries of a pool in quarantine.",
+        description="Seconds between two tries of a pool in quarantine, plus or minus a tenth.",
     )

@@ -1,4 +1,4 @@
-"""What every group of settings is, and what its fields accept."""
+"""The base of every section, and the values that its fields accept."""
 
 from typing import Any, Literal, get_args, get_origin
 
@@ -8,7 +8,7 @@ from pydantic_core.core_schema import ValidationInfo
 
 
 class Section(BaseModel):
-    """What every section is: frozen, closed to unknown keys, and strict about numbers."""
+    """The base of every section: frozen, closed to unknown keys, and strict about numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
@@ -22,7 +22,7 @@ class Section(BaseModel):
 
 
 def takes(field: FieldInfo) -> str | None:
-    """Say in words what a field accepts, bounds included; None if that is text of any kind."""
+    """Describe what a field accepts, bounds included; None if that is any text."""
     kind = field.annotation
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))

@@ -1,4 +1,4 @@
-"""How changes are heard of."""
+"""The change stream."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from pool_daemon.settings.sections.section import Section
 
 
 class Stream(Section):
-    """How changes that others make are heard of."""
+    """The change stream, which reports the changes of other writers."""
 
     silence_seconds: float = Field(
         default=30,
