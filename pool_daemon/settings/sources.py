@@ -1,4 +1,8 @@
-"""Where settings come from, in rising order: defaults, the TOML file, the secrets folder, the environment."""
+"""Where settings come from, in rising order: defaults, the TOML file, the secrets folder, the environment.
+
+pydantic-settings reads the secrets folder. File and environment are read here, for its sources keep no place of a value
+to name in a complaint, ignore a file that is missing and a variable that is misspelt, and read `os.environ` alone.
+"""
 
 import os
 import re
@@ -11,12 +15,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    NestedSecretsSettingsSource,
-    SecretsSettingsSource,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, SecretsSettingsSource, SettingsError
 
 from pool_daemon.errors import ConfigurationError
 from pool_daemon.settings.sections import SECTIONS, Settings, takes
@@ -145,7 +144,7 @@ def _read_secrets(folder: Path) -> Iterator[tuple[Key, Reading]]:
     try:
         names = sorted(_names_of_secrets(folder))
         flat = SecretsSettingsSource(BaseSettings, secrets_dir=folder)
-        texts = NestedSecretsSettingsSource(flat, secrets_prefix="", secrets_case_sensitive=True).env_vars
+        texts = NestedSecretsSettingsSource(flat, secrets_case_sensitive=True).env_vars
     except OSError as error:
         raise ConfigurationError(f"secrets folder {folder}: cannot be read: {error.strerror}") from None
     except (SettingsError, UnicodeDecodeError):
