@@ -22,6 +22,9 @@ WATCH_FIRST_SECONDS: Final = 3.0
 """How long the first pass waits for the change stream to be open. It opens in milliseconds or not for a while; in
 that case the pass goes ahead, and the opening brings another look at everything."""
 
+FOLLOWING_SCANS: Final = 2
+"""Full scans after that of a single pass, if the brake wants them: it counts twice what is much before that goes."""
+
 T = TypeVar("T")
 Companion = Callable[[], Coroutine[Any, Any, None]]
 
@@ -95,11 +98,12 @@ class Daemon:
             await self._prepare()
             await parts.clock_guard.check()
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
-            if parts.queue.full_scan_requested:  # for the brake, which acts on its count
-                counted, report = report, await parts.expirer.run_pass(math.floor(parts.clock.now()))
-                report.settled += counted.settled
-                report.decommissioned += counted.decommissioned
-                report.set_aside += counted.set_aside
+            for _ in range(FOLLOWING_SCANS):
+                if parts.queue.full_scan_requested:  # by the brake, which counts before it acts
+                    earlier, report = report, await parts.expirer.run_pass(math.floor(parts.clock.now()))
+                    report.settled += earlier.settled
+                    report.decommissioned += earlier.decommissioned
+                    report.set_aside += earlier.set_aside
             if not self._dry_run:  # what earlier passes have held is told, too
                 await parts.brake.look(parts.gate)
             await parts.quarantine.look()

@@ -56,6 +56,11 @@ class Batch:
         """The ids of the pools."""
         return [pool.pool_id for pool in self.pools]
 
+    @property
+    def sparing_limits(self) -> Limits:
+        """How much of it goes in one transaction, and of which pools nothing may go."""
+        return replace(self.limits, spared=frozenset(pool.pool_id for pool in self.pools if pool.spared))
+
     def split(self) -> "list[Batch]":
         """Return the batch in pieces of several pools, or of one with half the limits; none if it has the least."""
         if len(self.pools) > 1:

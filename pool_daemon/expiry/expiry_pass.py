@@ -270,11 +270,13 @@ class ExpiryPass:
         settlement = await self._context.store.decommissions.settle(
             batch.pool_ids,
             now=batch.now,
-            limits=batch.limits,
+            limits=batch.sparing_limits,
             after=batch.after,
             attempts=batch.attempts,
         )
         self._note(settlement, seconds=self._context.clock.monotonic() - began_at)
+        if settlement.withheld:
+            self._queue.request_full_scan()
         left = batch.left_by(settlement, most=self._context.throttle.limits.workloads)
         self._batches.add(*left)
         unfinished = {pool_id for each in left for pool_id in each.pool_ids}

@@ -16,8 +16,9 @@ Then the new ones are held, and nothing else.
 - Ends that were *near* when they were written are known from the change stream, and counted as soon as they have come:
   who buys for minutes waits for nobody.
 - What is *late* (written past its end, or found overdue) may come in pieces, so it waits for full scans. Each counts by
-  kind and owner what it leaves waiting; the next one holds all that is late, or lets go exactly what was counted. What
-  is held counts, too: while a backup waits for an operator, the rest of it does.
+  kind and owner what it leaves waiting; the next one holds all that is late, or lets go exactly what was counted. If
+  that exceeds `min_pools`, it has to have stopped growing: a share of what is partly restored says nothing. What is
+  held counts, too: while a backup waits for an operator, the rest of it does.
 
 Only those numbers are kept, and no ids of what is held or waits, so that memory stays flat.
 
@@ -32,6 +33,7 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -59,7 +61,8 @@ class Brake:
 
     `notes` are to be told what other writers do. In a dry run what would be held is said, and nothing written. One pass
     runs at a time. When it begins it is decided why pools of a kind are held (`_reasons`) and which late ones may go
-    (`_cleared`); `_waiting` is what it leaves waiting, for the next pass to judge.
+    (`_cleared`). `_waiting` is what it leaves waiting, for the next pass to judge; `_counted` is how much that was when
+    it was judged last, and was to be counted again.
     """
 
     def __init__(self, *, held: HeldPools, impact: ImpactReader, settings: sections.Brake, clock: Clock) -> None:
@@ -72,6 +75,7 @@ class Brake:
         self._reasons: dict[Kind, str | None] = dict.fromkeys(Kind)
         self._cleared = Census()
         self._waiting = Census()
+        self._counted = 0
         self._scan_wanted = False
 
     async def inspect(self, after: int | None, now: int) -> None:
@@ -91,6 +95,7 @@ class Brake:
     async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
         """Return the pools that may be settled as of the unix second `now`; they are in flight then.
 
+        An unexpected one that loses nothing is to be spared: were it to lose something after all, it is judged again.
         No query while nothing is held, and nothing is late. Raises StoreUnavailableError or StoreRefusedError.
         """
         if not self._settings.enabled:
@@ -145,14 +150,20 @@ class Brake:
             self._held.let_go()
 
     async def _judge_late(self, after: int | None, now: int) -> None:
-        """Judge what the last full scan has left waiting: it is held now, or may go."""
-        self._cleared, self._waiting = self._waiting, Census()
+        """Judge what the last full scan has left waiting: it is held now, may go, or waits on while it becomes more."""
+        counted, self._waiting = self._waiting, Census()
         if after is None:
             await self._held.refresh()
         elif not self._held.dry_run:  # which settles nothing, so that every full scan finds the same again
             self.notes.settled_through = after
-        reason = await self._excess(self._expirations.census(*LATE) + self._cleared, now, held=self._held.count)
+        late = self._expirations.census(*LATE) + counted
+        reason = await self._excess(late, now, held=self._held.count)
         self._reasons = {Kind.NEAR: None, Kind.PAST: reason, Kind.OVERDUE: reason}
+        few = measure(late, self._settings)[0] + self._held.count <= self._settings.min_pools
+        if few or counted.total() <= self._counted:
+            self._cleared, self._counted = counted, 0
+        else:  # a share of what is only partly restored says nothing
+            self._cleared, self._counted = Census(), counted.total()
 
     async def _judge_near(self, now: int) -> str | None:
         """Return the reason to hold the pools that were written near their end, which has come; None if they go."""
@@ -196,7 +207,7 @@ class Brake:
         for pool, kind in doubtful:
             key, reason = (kind, pool.owner or 0), self._reasons[kind]
             if pool.pool_id not in impact:
-                allowed.append(self._allow(pool))
+                allowed.append(replace(pool, spared=True))  # its workloads may come back before it is settled
             elif reason is not None:
                 held[reason].append(impact[pool.pool_id])
             elif self._cleared[key] > 0:
@@ -212,7 +223,7 @@ class Brake:
             self.notes.forget(*pool_ids)
         return allowed
 
-    def _allow(self, pool: DuePool, kind: Kind | None = None) -> DuePool:
+    def _allow(self, pool: DuePool, kind: Kind | None) -> DuePool:
         self._expirations.mark_in_flight(pool.pool_id, None if kind is None else (kind, pool.owner or 0))
         self.notes.forget(pool.pool_id)
         return pool

@@ -99,7 +99,8 @@ class Settlement:
 
     `look_again` maps a pool to the unix second at which another of its resources runs out. `left_over` holds the ids of
     the pools that did not fit into the batch, and are unchanged; `rest` names the pool of which only a part fitted.
-    `is_full` says that the limit on bytes was reached.
+    `is_full` says that the limit on bytes was reached. `withheld` holds the ids of the spared pools that would have
+    lost a workload, and are unchanged.
     """
 
     cases: Sequence[Case] = ()
@@ -108,6 +109,7 @@ class Settlement:
     left_over: list[int] = field(default_factory=list)
     rest: Rest | None = None
     is_full: bool = False
+    withheld: list[int] = field(default_factory=list)
 
     @property
     def decommissioned(self) -> list[Decommissioned]:
@@ -122,10 +124,14 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one batch: workloads evaluated, and bytes of documents copied; one workload always fits."""
+    """Limits of one batch: workloads evaluated, and bytes of documents copied; one workload always fits.
+
+    Pools that are `spared` lose no workload in it: one that would is withheld.
+    """
 
     workloads: int
     size: int
+    spared: frozenset[int] = frozenset()
 
 
 class CaseReader:
@@ -154,6 +160,10 @@ class CaseReader:
         decided = [
             case for pool in pools if (case := _case(pool, workloads[pool.pool_id], now, settlement)) is not None
         ]
+        settlement.withheld = [
+            case.as_read.pool_id for case in decided if case.gone and case.as_read.pool_id in limits.spared
+        ]
+        decided = [case for case in decided if case.as_read.pool_id not in settlement.withheld]
         settlement.cases = _fitting(decided, settlement, most=limits.size)
         return settlement
 

@@ -29,7 +29,7 @@ from pool_daemon.store.cases import Limits
 from pool_daemon.store.client import connect
 from pool_daemon.store.holds import HoldStore
 from pool_daemon.store.impact import ImpactReader
-from pool_daemon.store.pools import PoolStore
+from pool_daemon.store.pools import DuePool, PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.store.store import Store
@@ -290,6 +290,20 @@ async def test_what_the_stream_tells_takes_no_room_that_a_full_scan_has_counted_
     assert len(scene.held()) == len(counted) + len(told) - gone
 
 
+async def test_a_small_share_goes_only_once_it_has_stopped_growing(scene: Scene) -> None:
+    """A backup is restored over what is there while full scans follow each other: at first it is a small share."""
+    scene.buy_lasting(10 * FEW)
+    scene.start()
+    restored = []
+    gone = 0
+    for _ in range(3):
+        restored += scene.buy(FEW + 2)
+        scene.queue.request_full_scan()
+        gone += (await scene.run_pass()).decommissioned
+    assert await scene.run_passes() == gone == 0
+    assert scene.held() == set(ids(restored))
+
+
 async def test_what_turns_up_behind_what_was_settled_is_a_restore_even_of_one_owner(scene: Scene) -> None:
     """A full scan meets it before the stream tells of it; he cannot have arranged that."""
     await scene.run_pass()
@@ -329,6 +343,29 @@ async def test_a_restore_of_the_workloads_alone_is_one_too(scene: Scene) -> None
         scene.explorer.workloads.update_many({"pool_id": pool.pool_id}, {"$set": {"next_action": 3}})
         scene.brake.notes.note_write(pool.pool_id, None, scene.now)
         scene.queue.add(pool.pool_id, at=scene.now, cause=Cause.CHANGED)
+    gone = await scene.run_passes()
+    assert gone <= FEW
+    assert len(scene.held()) == len(pools) - gone
+
+
+async def test_workloads_that_come_back_before_their_pools_are_settled_do_not_go(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore brings the pools first: when the brake looks, they have nothing to lose."""
+    pools = scene.buy(3 * FEW)
+    workloads = list(scene.explorer.workloads.find())
+    scene.explorer.workloads.delete_many({})
+    scene.start()
+    filter_allowed = scene.brake.filter_allowed
+
+    async def restored_behind_it(*arguments: Any, **others: Any) -> list[DuePool]:
+        allowed = await filter_allowed(*arguments, **others)
+        if workloads:
+            scene.explorer.workloads.insert_many(workloads)
+            workloads.clear()
+        return allowed
+
+    monkeypatch.setattr(scene.brake, "filter_allowed", restored_behind_it)
     gone = await scene.run_passes()
     assert gone <= FEW
     assert len(scene.held()) == len(pools) - gone

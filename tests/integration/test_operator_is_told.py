@@ -89,6 +89,19 @@ def test_one_pass_that_leaves_nothing_ends_well(explorer: Explorer, mongo_uri: s
     assert once(mongo_uri, explorer, code=0).said("left_undone") == []
 
 
+def test_one_pass_settles_many_overdue_pools_that_are_a_small_share(explorer: Explorer, mongo_uri: str) -> None:
+    """The brake counts them twice before it lets them go."""
+    explorer.create(
+        [explorer.draft(Rates(cu=YEAR_SECONDS), [CONTAINER], customer_tid=Int64(owner)) for owner in range(1, 40)]
+    )
+    for owner in range(1, 5):
+        explorer.buy_expired(CONTAINER, customer_tid=Int64(owner))
+    settings = {"BRAKE__MIN_POOLS": "2", "BRAKE__PER_OWNER": "1"}
+    with DaemonProcess("--once", uri=mongo_uri, database_name=explorer.database.name, **settings) as daemon:
+        daemon.wait_for_exit(code=0)
+    assert explorer.running() == 39
+
+
 def test_a_dry_pass_counts_nothing_as_decommissioned(explorer: Explorer, mongo_uri: str) -> None:
     explorer.buy_expired(CONTAINER, CONTAINER)
     [completed] = once(mongo_uri, explorer, "--dry-run", code=0).said("pass_completed")
