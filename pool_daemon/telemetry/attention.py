@@ -29,8 +29,8 @@ def attentions(now: Snapshot) -> Iterator[Attention]:
     for hold in now.holds:
         held = "held" if hold.pools is None else f"{_pools(hold.pools)} held"
         yield Attention(f"{held} by the {hold.reason}", hold.detail)
-    if now.failures and now.last_pass is not None:
-        yield Attention("passes fail", now.last_pass.reason or "no reason given")
+    if now.failures:
+        yield Attention("passes fail", now.failure_reason or "no reason given")
     for undone in now.undone:
         if undone.reason not in {"brake", "quarantine"}:
             yield Attention(f"{_pools(undone.pools)} {undone.reason}", "see the log")

@@ -167,7 +167,7 @@ def _silence(who: str, since: float | None, tick: float, limit_seconds: float) -
 
 def _passes(now: Snapshot, tick: float, patience: Patience) -> str | None:
     if now.failures >= FAILED_PASSES:
-        return f"{now.failures} passes failed in a row: {now.last_pass.reason if now.last_pass else None}"
+        return f"{now.failures} passes failed in a row: {now.failure_reason}"
     silent = tick - (now.started_tick if now.progress_tick is None else now.progress_tick)
     return f"no pass has come on for {silent:.0f} s" if silent > patience.passes_seconds else None
 

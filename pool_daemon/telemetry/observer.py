@@ -83,6 +83,7 @@ class Observer(HoldObserver):
         if (role, term, leader) == (before.role, before.term, before.leader):
             return
         self.status.change(role=role, term=term, leader=leader)
+        self._leave_failures_to_the_leader()
         if role is Role.LEADER:
             self._note("role", "acts without a lease" if term is None else f"leads in term {term}")
         elif role is Role.STANDBY:
@@ -118,7 +119,10 @@ class Observer(HoldObserver):
         )
         if outcome is not PassOutcome.STOPPED:
             tick = self._clock.monotonic()
-            self.status.change(completed_tick=tick, progress_tick=tick, failures=0)
+            self.status.change(completed_tick=tick, progress_tick=tick)
+        if outcome is PassOutcome.COMPLETED:
+            self.status.change(failures=0)
+        self._leave_failures_to_the_leader()
 
     def pass_failed(self, *, seconds: float, reason: str) -> None:
         """Record that a pass failed as a whole; another pass follows."""
@@ -261,6 +265,12 @@ class Observer(HoldObserver):
         now = self.status.snapshot
         before = (recorded_event(pool) for pool in pools if pool.decommissioned_at < now.started_at)
         self.status.change(events=(*before, *now.events)[-EVENTS:])
+
+    def _leave_failures_to_the_leader(self) -> None:
+        """Count failed passes no longer once another daemon acts; a held pass alone has tried nothing."""
+        now = self.status.snapshot
+        if now.failures and now.role is Role.STANDBY and now.leader is not None:
+            self.status.change(failures=0)
 
     def _settled(self, pools: int) -> tuple[tuple[float, int], ...]:
         """Return the settled pools of the last minutes including `pools`, added up by half minutes."""

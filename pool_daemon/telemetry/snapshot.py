@@ -130,10 +130,11 @@ class Snapshot:
 
     `indexes_made` is set once the daemon has tried to build all indexes; `indexes_missing` has the reason for each one
     that is missing. `completed_tick` is when a pass last reached its end, held by a gate or not; `progress_tick` when
-    one did or committed a batch; `failures` how many passes have failed since. `lease_tick` is when the lease was last
-    known to be held, by this daemon or another. `next_at` and `next_pool_id` are what the timer is armed for, `timers`
-    when each of its jobs rings next. `settled` holds the numbers of pools that lost workloads in the last minutes, each
-    with its tick. `passes` holds, oldest first, the last passes that did anything or failed. None means not known yet.
+    one did or committed a batch. `failures` is how many passes have failed since one was completed, or since another
+    daemon acts. `lease_tick` is when the lease was last known to be held, by this daemon or another. `next_at` and
+    `next_pool_id` are what the timer is armed for, `timers` when each of its jobs rings next. `settled` holds the
+    numbers of pools that lost workloads in the last minutes, each with its tick. `passes` holds, oldest first, the last
+    passes that did anything or failed. None means not known yet.
     """
 
     identity: str
@@ -181,3 +182,8 @@ class Snapshot:
     expiring_tick: float | None = None
     upcoming: tuple[Upcoming, ...] = ()
     events: tuple[Event, ...] = ()
+
+    @property
+    def failure_reason(self) -> str | None:
+        """Why the last failed pass failed, be it the last one or not; None if none is kept."""
+        return next((each.reason for each in reversed(self.passes) if each.outcome is PassOutcome.FAILED), None)

@@ -7,6 +7,7 @@ from telemetry_scene import PATIENCE, make_ready, new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.telemetry.health import Patience, headline, liveness, readiness, startup
+from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import (
     Clocks,
     FinishedPass,
@@ -44,9 +45,9 @@ FAILED = FinishedPass(NOW, 5, PassOutcome.FAILED, reason="not primary")
         pytest.param({"database_tick": TICK - 30}, [], id="database answered just in time"),
         pytest.param({"database_tick": TICK - 31}, ["MongoDB last answered 31 s ago"], id="database silent"),
         pytest.param({"completed_tick": None}, ["waits for the first pass"], id="catching up"),
-        pytest.param({"failures": 2, "last_pass": FAILED}, [], id="two failures are an election"),
+        pytest.param({"failures": 2, "passes": (FAILED,)}, [], id="two failures are an election"),
         pytest.param(
-            {"failures": 3, "last_pass": FAILED}, ["3 passes failed in a row: not primary"], id="three are not"
+            {"failures": 3, "passes": (FAILED,)}, ["3 passes failed in a row: not primary"], id="three are not"
         ),
         pytest.param({"progress_tick": TICK - 151}, ["no pass has come on for 151 s"], id="a dead timer"),
         pytest.param({"completed_tick": TICK - 9999}, [], id="a long pass that comes on"),
@@ -83,6 +84,36 @@ def test_readiness(changes: dict[str, object], problems: list[str]) -> None:
     health = readiness(snapshot(**changes), TICK, PATIENCE)
     assert health.problems == problems
     assert health.is_good == (not problems)
+
+
+def test_a_pass_that_a_gate_holds_cures_nothing() -> None:
+    observer = new_observer(VirtualClock(NOW))
+    make_ready(observer)
+    for _ in range(3):
+        observer.pass_failed(seconds=1, reason="no space left on device")
+    observer.role_seen(Role.STANDBY, term=7, leader=None)
+    hold(observer)
+    assert readiness(observer.status.snapshot, TICK, PATIENCE).problems == [
+        "3 passes failed in a row: no space left on device"
+    ]
+
+
+def test_the_failures_of_a_leader_end_when_another_daemon_acts() -> None:
+    observer = new_observer(VirtualClock(NOW))
+    make_ready(observer)
+    for _ in range(3):
+        observer.pass_failed(seconds=1, reason="no space left on device")
+    observer.role_seen(Role.STANDBY, leader="host-2:1:ff")
+    assert readiness(observer.status.snapshot, TICK, PATIENCE).is_good
+    observer.pass_failed(seconds=1, reason="not primary")
+    hold(observer)
+    assert observer.status.snapshot.failures == 0
+
+
+def hold(observer: Observer) -> None:
+    observer.pass_finished(
+        seconds=0.01, settled=0, decommissioned=0, set_aside=0, outcome=PassOutcome.HELD, reason="standby"
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,7 +190,7 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
             "1 pool in quarantine: poison; waits for: database",
         ),
         (
-            {"undone": (Undone("failing", 3, TICK),), "failures": 1, "last_pass": FAILED},
+            {"undone": (Undone("failing", 3, TICK),), "failures": 1, "passes": (FAILED,)},
             "passes fail: not primary; 3 pools failing: see the log; nothing else is known to fall due",
         ),
         ({"http_problem": "taken"}, "no HTTP: taken; nothing is known to fall due"),
