@@ -1,10 +1,14 @@
 """Text from the database, made fit for a terminal, a log line and a table: customers choose much of it."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any, Final
 
 MOST_CHARACTERS: Final = 200
 """The longest id that is told whole; MongoDB takes megabytes for one."""
+
+LAST_DATE: Final = 253_402_300_799
+"""The end of the year 9999, in unix seconds."""
 
 _UNSEEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
@@ -26,6 +30,15 @@ def escaped_lines(text: str) -> str:
 def cut(text: str, most: int = MOST_CHARACTERS) -> str:
     """Return a text whole if it is short, else its beginning and an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def date(at: float, *, milliseconds: bool = False) -> str:
+    """Return an instant (unix seconds) as a date in UTC; a bare number where that is beyond the calendar."""
+    if not 0 <= at <= LAST_DATE:
+        return str(int(at))
+    moment = datetime.fromtimestamp(at, UTC)
+    fraction = f".{moment.microsecond // 1000:03}" if milliseconds else ""
+    return f"{moment:%Y-%m-%d %H:%M:%S}{fraction} UTC"
 
 
 def shown_id(document_id: Any) -> Any:

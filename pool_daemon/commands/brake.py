@@ -8,13 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Final
 
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
-from pool_daemon.plain_text import escaped
+from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import load_settings, sections
 from pool_daemon.store.holds import Hold, HoldStore, OwnerHolds, State
 
@@ -30,8 +29,6 @@ OWNER_LINE: Final = "{:>12}  {:8}  {:>9}  {:>9}"
 LINE: Final = "{:>12}  {:>12}  {:8}  {:>9}  {:23}  {:23}  {}"
 SHOWN: Final = 20
 """Owners, and pools, that are listed for a person; `--json` lists every pool."""
-
-LAST_DATE: Final = int(datetime.max.replace(tzinfo=UTC).timestamp())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -154,13 +151,7 @@ def _line(hold: Hold) -> str:
         _owner(hold.owner),
         hold.state,
         hold.workloads,
-        _instant(hold.empty_at),
-        _instant(hold.held_at),
+        date(hold.empty_at),
+        date(hold.held_at),
         escaped(hold.reason),
     )
-
-
-def _instant(at: int) -> str:
-    if not 0 <= at <= LAST_DATE:
-        return str(at)
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

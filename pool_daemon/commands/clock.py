@@ -3,13 +3,13 @@
 import argparse
 import asyncio
 import json
-from datetime import UTC, datetime
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.commands import add_config_argument
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
 from pool_daemon.guards.clock_guard import Comparison, Verdict, compare
+from pool_daemon.plain_text import date
 from pool_daemon.settings import load_settings
 from pool_daemon.store.server_clock import ServerClock
 
@@ -63,12 +63,8 @@ def _as_json(comparison: Comparison, verdict: Verdict, bound: float) -> str:
 
 def _as_text(comparison: Comparison, verdict: Verdict, bound: float) -> str:
     return (
-        f"this machine  {_instant(comparison.local_at)}\n"
-        f"database      {_instant(comparison.server_at)}\n"
+        f"this machine  {date(comparison.local_at, milliseconds=True)}\n"
+        f"database      {date(comparison.server_at, milliseconds=True)}\n"
         f"difference    {comparison.difference_seconds:+.3f} s, give or take {comparison.uncertainty_seconds:.3f} s; "
         f"at most {bound:g} s is allowed: {MEANING[verdict]}"
     )
-
-
-def _instant(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"

@@ -5,19 +5,16 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.commands.connection import connection
 from pool_daemon.commands.portrait import span
 from pool_daemon.errors import ExitCode
-from pool_daemon.plain_text import cut, escaped, shown_id
+from pool_daemon.plain_text import LAST_DATE, cut, date, escaped, shown_id
 from pool_daemon.settings import Settings
 from pool_daemon.store.excerpts import Excerpt, Excerpts
 from pool_daemon.store.pools import PoolStore
-
-LAST_DATE: Final = int(datetime.max.replace(tzinfo=UTC).timestamp())
 
 LINE: Final = "{:>9} {:>8} {:>6} {:>6} {:>6} {:>6}  {}"
 HEAD: Final = ("pool", "owner", "cu", "su", "ipv4u", "loads", "runs empty (UTC)")
@@ -119,8 +116,8 @@ def _when(at: int) -> str:
     if not 0 <= at <= LAST_DATE:
         return str(at)
     away = at - time.time()
-    date = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return f"{date}, in {span(away)}" if away > 0 else f"{date}, {span(-away)} ago"
+    shown = date(at).removesuffix(" UTC")
+    return f"{shown}, in {span(away)}" if away > 0 else f"{shown}, {span(-away)} ago"
 
 
 def _plain(document_id: Any) -> Any:

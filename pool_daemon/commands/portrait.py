@@ -1,14 +1,13 @@
 """The status of the daemon, formatted for a terminal."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pool_daemon.plain_text import escaped
+from pool_daemon.plain_text import date, escaped
 
 EVENTS: Final = 10
 UPCOMING: Final = 5
@@ -93,7 +92,7 @@ def _next(picture: Picture) -> Text:
         return Text(f"nothing {'else ' if picture['attention'] else ''}is known to fall due")
     left = at - picture["at"]
     what = "another look at a pool" if pool_id is None else f"pool {pool_id} runs empty"
-    return Text(f"{what} {f'in {span(left)}' if left > 0 else 'now'} ({_date(at)})", "bold")
+    return Text(f"{what} {f'in {span(left)}' if left > 0 else 'now'} ({date(at)})", "bold")
 
 
 def _timers(picture: Picture) -> Text:
@@ -157,7 +156,7 @@ def _number(number: int, noun: str) -> str:
 def _upcoming(picture: Picture) -> Iterator[Line]:
     for pool in picture["upcoming"][:UPCOMING]:
         left = span(pool["empty_at"] - picture["at"])
-        yield f"pool {pool['pool_id']}", Text(f"in {left} ({_date(pool['empty_at'])}), customer {pool['customer_tid']}")
+        yield f"pool {pool['pool_id']}", Text(f"in {left} ({date(pool['empty_at'])}), customer {pool['customer_tid']}")
 
 
 def _events(events: list[Picture], *, now: float) -> Table:
@@ -181,12 +180,5 @@ def _table(lines: Iterator[Line]) -> Table:
 
 def _time(at: float, *, now: float) -> str:
     """Return the time of day, with its date unless that is today."""
-    date = _date(at)
-    return date[11:19] if date[:10] == _date(now)[:10] else date[:19]
-
-
-def _date(at: float) -> str:
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):
-        return "in a far future"
+    shown = date(at)
+    return shown[11:19] if shown[:10] == date(now)[:10] else shown[:19]

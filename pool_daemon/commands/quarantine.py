@@ -4,13 +4,12 @@ import argparse
 import asyncio
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Final
 
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
-from pool_daemon.plain_text import escaped
+from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import load_settings
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 
@@ -73,11 +72,7 @@ def _line(quarantined: Quarantined) -> str:
     return LINE.format(
         quarantined.pool_id,
         quarantined.tries,
-        _instant(quarantined.first_failed_at),
-        _instant(quarantined.next_try_at),
+        date(quarantined.first_failed_at),
+        date(quarantined.next_try_at),
         escaped(quarantined.reason),
     )
-
-
-def _instant(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

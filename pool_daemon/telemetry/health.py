@@ -6,10 +6,9 @@ whether the daemon does its work, and a standby does its work as much as a leade
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
-from pool_daemon.plain_text import escaped
+from pool_daemon.plain_text import date, escaped
 from pool_daemon.telemetry.attention import attentions, undone_problem
 from pool_daemon.telemetry.snapshot import Role, Snapshot
 
@@ -143,19 +142,12 @@ def _intention(now: Snapshot) -> str:
     if now.next_at is None:
         ahead = "nothing else is known to fall due" if any(attentions(now)) else "nothing is known to fall due"
     else:
-        ahead = f"armed for {_date(now.next_at)}"
+        ahead = f"armed for {date(now.next_at)}"
         if now.next_pool_id is not None:
             ahead += f", when pool {now.next_pool_id} runs empty"
     standby = f"stands by for {now.leader}; " if now.leader else "stands by; "
     prefix = {Role.STANDBY: standby, Role.DRY_RUN: "only looks on; "}
     return prefix.get(now.role, "") + ahead
-
-
-def _date(at: float) -> str:
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):
-        return f"{at:.0f}"
 
 
 def _silence(who: str, since: float | None, tick: float, limit_seconds: float) -> str | None:

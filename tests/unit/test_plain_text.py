@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_daemon.plain_text import MOST_CHARACTERS, cut, escaped, escaped_lines, shown_id
+from pool_daemon.plain_text import LAST_DATE, MOST_CHARACTERS, cut, date, escaped, escaped_lines, shown_id
 from pool_daemon.telemetry.credentials import mask_credentials
 
 
@@ -65,3 +65,22 @@ def test_masking_takes_no_longer_than_the_text_is_long(hostile: str) -> None:
     mask_credentials(hostile + " @")
     mask_credentials(hostile)
     assert time.perf_counter() - began_at < 2
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        (0, "1970-01-01 00:00:00 UTC"),
+        (1_800_000_000.987, "2027-01-15 08:00:00 UTC"),
+        (LAST_DATE, "9999-12-31 23:59:59 UTC"),
+        (LAST_DATE + 1, "253402300800"),
+        (2**63 - 1, "9223372036854775807"),
+        (-5, "-5"),
+    ],
+)
+def test_an_instant_is_a_date_in_utc_or_a_number_where_there_is_none(at: float, shown: str) -> None:
+    assert date(at) == shown
+
+
+def test_milliseconds_are_cut_and_not_rounded_into_the_next_second() -> None:
+    assert date(1_800_000_000.9996, milliseconds=True) == "2027-01-15 08:00:00.999 UTC"
