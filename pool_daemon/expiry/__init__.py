@@ -1,1 +1,1 @@
-"""The way of a pool: what is due, in batches, and one pass over it."""
+"""Expiry: what is due, how it is cut into batches, and the passes that settle it."""

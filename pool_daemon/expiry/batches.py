@@ -1,9 +1,8 @@
-"""Cuts what is due into batches: by workloads, in turns, past heavy owners.
+"""Cuts due pools into batches: by workloads, in turns, past heavy owners.
 
-All that is due is read once, longest due first, and that alone makes a pass complete. Lanes beside it only decide who
-waits for whom: what was asked for by id, what has fallen due since, the rest of a pool too large for one transaction,
-pools that were locked lately, and every other owner's pools behind those of a heavy one. The lanes take turns, a batch
-each.
+Everything due is read once, longest due first, and that alone makes a pass complete. Lanes beside it only change the
+order: pools added by id, pools that have fallen due since, the rest of a pool too large for one transaction, pools that
+were locked lately, and all other owners' pools behind those of a heavy one. The lanes take turns, a batch each.
 """
 
 import math
@@ -19,29 +18,30 @@ from pool_daemon.store.pools import DuePool, PoolResult
 from pool_daemon.store.rooms import Rooms
 
 FIRST_WORKLOADS: Final = 50
-"""Workloads in the first batch of a pass; each batch after it may take twice as many, up to the setting. The first
-are settled while a full batch would still be read, and in a storm nothing is lost by it."""
+"""Workloads in the first batch of a pass; each batch after it may take twice as many, up to the setting. So the first
+batch commits while a full batch would still be read, and a storm takes no longer."""
 
 HEAVY_SHARE: Final = 0.2
-"""An owner with more than this share of the workloads on one page of what is due is overtaken by all others."""
+"""An owner with more than this share of the workloads on one page of due pools is heavy: all other owners overtake
+it."""
 
 MOST_HEAVY_OWNERS: Final = 8
-"""So many owners are overtaken in one pass at most: each costs the server a scan of what is due."""
+"""Heavy owners that are overtaken in one pass; each costs the server another read of what is due."""
 
 PIECES: Final = 8
-"""A batch that conflicts or fails is cut into so many pieces: more at once find one pool among two thousand in four
-rounds, and fewer rounds are less waiting for the pools that share the batch."""
+"""Pieces into which a batch that conflicts or fails is cut: eight at once find one pool among two thousand in four
+rounds, and with fewer rounds the other pools of the batch wait less."""
 
 MOST_OVERTAKING: Final = 10_000
-"""Pools that overtake the heavy owners at most. Their ids are kept until the pass ends, so this bounds its memory."""
+"""Pools that may overtake the heavy owners. Their ids are kept until the pass ends, so this bounds its memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Pools to be settled together as of the unix second `now`, by one transaction that is begun `attempts` times.
 
-    So much of them goes in it as `limits` allow. A single pool of which only a part fitted is continued behind the
-    workload id `after`. `full_scan` says that the pools were found by a full scan.
+    `limits` bounds how much of them it takes. A single pool of which only a part fitted is continued behind the
+    workload id `after`. `full_scan` says that a full scan found the pools.
     """
 
     pools: Sequence[DuePool]
@@ -62,7 +62,7 @@ class Batch:
         return replace(self.limits, spared=frozenset(pool.pool_id for pool in self.pools if pool.spared))
 
     def split(self) -> "list[Batch]":
-        """Return the batch in pieces of several pools, or of one with half the limits; none if it has the least."""
+        """Return the batch in pieces: of several pools, or of one with half the limits; none at the smallest limits."""
         if len(self.pools) > 1:
             size = math.ceil(len(self.pools) / PIECES)
             starts = range(0, len(self.pools), size)
@@ -76,10 +76,10 @@ class Batch:
         return replace(self, pools=[pool for pool in self.pools if pool.pool_id in pool_ids])
 
     def left_by(self, settlement: Settlement, *, most: int) -> "list[Batch]":
-        """Return what a settlement has left of the batch: of one pool the workloads behind those that fitted.
+        """Return what a settlement has left of the batch: other pools, and the workloads behind those that fitted.
 
-        What does not fit is read all the same. So where documents are large, at most twice as many workloads are read
-        the next time as fitted this time, and where they are not, twice as many as before, up to `most`.
+        Workloads that do not fit are read all the same. So where documents are large, the next read takes at most twice
+        as many workloads as fitted this time; where they are not, twice as many as before, up to `most`.
         """
         workloads = 2 * (len(settlement.decommissioned) if settlement.is_full else self.limits.workloads)
         smaller = replace(self, limits=replace(self.limits, workloads=min(max(1, workloads), most)))
@@ -91,9 +91,9 @@ class Batch:
 
 @dataclass(slots=True)
 class _Overtaking:
-    """The heavy owners of what is worked through, and the pools of others that have overtaken theirs.
+    """The heavy owners of a lane, and the pools of other owners that have overtaken theirs.
 
-    Those overtaken are handed out page by page; `handed_out` are the pools of the present page that have been.
+    Pages are handed out pool by pool; `handed_out` are the pools of the current page that have been.
     """
 
     owners: set[int] = field(default_factory=set)
@@ -105,7 +105,7 @@ class _Overtaking:
         return [pool for pool in pools if pool.pool_id not in self.pool_ids and pool.pool_id not in self.handed_out]
 
     def hand_out(self, page: Iterable[DuePool]) -> Iterator[DuePool]:
-        """Yield the pools of a page, except those that have overtaken by the time their turn comes."""
+        """Yield the pools of a page, except those that have overtaken before their turn."""
         self.handed_out.clear()
         for pool in page:
             if pool.pool_id not in self.pool_ids:
@@ -116,8 +116,8 @@ class _Overtaking:
 class Batches:
     """The batches of one pass.
 
-    `limits` returns how much one takes at most, at the moment. If they are taken `in_order`, what is due longest goes
-    first, and nobody overtakes. `on_unreadable` is called with documents that are no pools.
+    `limits` returns the current limits of one batch. With `in_order`, pools go longest due first, and none overtakes.
+    `on_unreadable` is called with documents whose id is invalid.
     """
 
     def __init__(
@@ -136,10 +136,10 @@ class Batches:
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
 
     def add_work(self, pools: Sequence[DuePool], *, alone: Sequence[DuePool], after: int | None, now: int) -> None:
-        """Open a lane for pools that are due and were asked for by id, and one for what ran empty.
+        """Open lanes for due pools that were added by id, and for pools that ran empty.
 
-        Those that go `alone` are a batch each, begun once. What ran empty is read from the store, from the unix second
-        `after` on; all that is overdue if that is None.
+        Each pool in `alone` is a batch of its own, begun once. Pools that ran empty are read from the store: those
+        after the unix second `after`, or all overdue ones if that is None.
         """
         lanes = [self._by_id(pools, now), self._one_by_one(alone, now), self._due(after, now, _Overtaking())]
         if self._in_order:
@@ -148,12 +148,12 @@ class Batches:
             self._lanes.extendleft(reversed(lanes))
 
     def add(self, *batches: Batch) -> None:
-        """Have batches settled in their turn."""
+        """Add batches, to be settled in their turn."""
         for batch in reversed(batches) if self._in_order else batches:
             self._take_turns(_alone(batch))
 
     async def take(self) -> Batch | None:
-        """Return the next batch; None if there is none, unless one is added.
+        """Return the next batch; None if there is none, until one is added.
 
         Raises StoreUnavailableError or StoreRefusedError.
         """
@@ -166,12 +166,12 @@ class Batches:
         return None
 
     async def close(self) -> None:
-        """Let go of what was being read."""
+        """Close the reads in progress."""
         for lane in self._lanes:
             await lane.aclose()
 
     def _take_turns(self, lane: AsyncGenerator[Batch, None]) -> None:
-        """Put a lane that may hold more behind all others; in order, it goes on until it is empty."""
+        """Put a lane behind all others, since it may hold more; with `in_order`, in front, until it is empty."""
         if self._in_order:
             self._lanes.appendleft(lane)
         else:
@@ -186,14 +186,14 @@ class Batches:
             yield Batch([pool], now, self._limits(), attempts=1)
 
     async def _due(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
-        """Yield everything that ran empty in (after, now], longest due first; heavy owners are overtaken meanwhile."""
+        """Yield all pools that ran empty in (after, now], longest due first, without those that overtake meanwhile."""
         async with aclosing(self._waiting(after, now, overtaking)) as pages:
             async for pools in pages:
                 for batch in self._cut(overtaking.hand_out(pools), now, full_scan=after is None):
                     yield batch
 
     async def _besides(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
-        """Yield the first that are due of those who are not overtaken; among them there may be another heavy owner."""
+        """Yield the first due pools of owners that are not overtaken; another heavy one may be among them."""
         left = MOST_OVERTAKING
         async with aclosing(self._waiting(after, now, overtaking, besides=sorted(overtaking.owners))) as pages:
             async for pools in pages:
@@ -207,7 +207,7 @@ class Batches:
     async def _waiting(
         self, after: int | None, now: int, overtaking: _Overtaking, *, besides: Collection[int] = ()
     ) -> AsyncGenerator[list[DuePool], None]:
-        """Yield page by page what is due and has not overtaken yet; an owner who is heavy on one is overtaken then."""
+        """Yield due pools that have not overtaken, page by page; an owner heavy on a page is overtaken from then on."""
         async with aclosing(self._store.pools.due(after=after, until=now, besides=list(besides))) as pages:
             async for page in pages:
                 self._on_unreadable(page.unreadable)
@@ -218,20 +218,20 @@ class Batches:
                 yield pools
 
     async def _worth_settling(self, pools: Sequence[DuePool]) -> list[DuePool]:
-        """Leave out the pools that were settled before: their nodes may have been silent for long."""
+        """Leave out pools that were settled before and have no deployed workload: their nodes may never answer."""
         synced = [pool.pool_id for pool in pools if pool.synced]
         deploying = await self._store.workloads.deploying(synced) if synced else set()
         return [pool for pool in pools if not pool.synced or pool.pool_id in deploying]
 
     def _let_overtake(self, pools: Sequence[DuePool], after: int | None, now: int, overtaking: _Overtaking) -> None:
-        """Open a lane past the owners that are heavy on a page, if there are such and they are not overtaken yet."""
+        """Open a lane past the heavy owners of a page that are not overtaken yet, if there are any."""
         heavy = heavy_owners(pools, at_least=self._limits().workloads) - overtaking.owners
         if heavy and not self._in_order and len(overtaking.owners) < MOST_HEAVY_OWNERS:
             overtaking.owners |= heavy
             self._lanes.appendleft(self._besides(after, now, overtaking))
 
     def _cut(self, pools: Iterable[DuePool], now: int, *, full_scan: bool) -> Iterator[Batch]:
-        """Cut pools into batches of as many workloads as are to be settled at once, but a pool at least."""
+        """Cut pools into batches within the budget of workloads, but of at least one pool."""
         batch: list[DuePool] = []
         workloads = 0
         for pool in pools:
@@ -244,7 +244,7 @@ class Batches:
             yield self._batch(batch, now, full_scan=full_scan)
 
     def _batch(self, pools: Sequence[DuePool], now: int, *, full_scan: bool) -> Batch:
-        """Return a batch; several pools may hold a few workloads more than their documents said, so there is room."""
+        """Return a batch; with several pools it has room for more workloads than their documents list."""
         budget, limits = self._budget(), self._limits()
         self._growing = budget * 2
         return Batch(pools, now, limits if len(pools) > 1 else replace(limits, workloads=budget), full_scan)
@@ -254,7 +254,7 @@ class Batches:
 
 
 def heavy_owners(pools: Sequence[DuePool], *, at_least: int) -> set[int]:
-    """Name the owners who hold a large share of the workloads of some pools; none while there are few."""
+    """Return the owners of a large share of the workloads of some pools; none while the total is small."""
     workloads: Counter[int] = Counter()
     for pool in pools:
         if pool.owner is not None:

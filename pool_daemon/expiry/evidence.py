@@ -1,7 +1,7 @@
-"""Whose fault it is that pools could not be settled: their own, or that of what all of them share.
+"""Where the cause of failures lies: in single pools, or in what all of them share.
 
-A server that refuses one document refuses it with the same words as one that refuses all. So where the kind of an error
-does not tell, a pool is blamed only if others could be settled; where all that was tried failed alike, nobody is.
+A server reports the failure on one document with the same words as a failure on all. So where the kind of an error does
+not decide, a pool is blamed only if others could be settled; if everything that was tried failed alike, no pool is.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -14,15 +14,15 @@ REMEMBERED: Final = 10_000
 """Pools remembered as having failed while nothing succeeded; beyond that the oldest is forgotten."""
 
 SAMPLE: Final = 8
-"""So many pools are tried one by one before all are said to fail alike. They are drawn at random, so whoever wants to
-look like a common cause has to own nearly all that is due."""
+"""Pools that are tried one by one before all count as failing alike. They are drawn at random, so a customer that wants
+to fake a common cause has to own nearly all that is due."""
 
 
 class Evidence:
-    """Collects what succeeded and what failed in a pass; `is_blamed` tells of a pool whether it has been blamed before.
+    """Collects the successes and failures of a pass; `is_blamed` returns whether a pool has been blamed before.
 
     Only a pool that lost a workload counts as a success: one that was merely synced proves nothing about the rest. A
-    success after the pass in which a pool failed counts against that pool as well.
+    success after the pass in which a pool failed counts against that pool, too.
     """
 
     def __init__(self, *, is_blamed: Callable[[int], bool]) -> None:
@@ -33,7 +33,7 @@ class Evidence:
         self._suspects: dict[int, int] = {}
 
     def begin_pass(self) -> None:
-        """Forget what failed in the pass before."""
+        """Begin a pass: discard the failures of the pass before."""
         self._failures = {}
         self._successes_before = self._successes
 
@@ -58,9 +58,9 @@ class Evidence:
         return self._failures
 
     def common_cause(self) -> Exception | None:
-        """Return the error that all have in common which failed and are above suspicion; None if there is no such.
+        """Return the error that all unblamed failed pools have in common; None if there is none.
 
-        The pools that failed with it are remembered: should others succeed later on, they are blamed the next time.
+        The pools that failed with it are remembered: if others succeed later, they are blamed the next time.
         """
         innocent = [pool_id for pool_id, error in self._failures.items() if self._is_innocent(pool_id, error)]
         kinds: set[Hashable] = {kind_of(self._failures[pool_id]) for pool_id in innocent}
@@ -73,7 +73,7 @@ class Evidence:
         return self._failures[innocent[0]]
 
     def _is_a_mishap(self, pool_ids: Sequence[int]) -> bool:
-        """Return whether a single pool met an error that is not the database's: a value that nobody thought of."""
+        """Return whether a single pool met an error that is not the database's: an unforeseen value."""
         return len(pool_ids) == 1 and not isinstance(self._failures[pool_ids[0]], StoreError)
 
     def _is_innocent(self, pool_id: int, error: Exception) -> bool:

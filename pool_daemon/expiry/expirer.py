@@ -1,4 +1,4 @@
-"""Runs passes over what is due, one after the other, and finds what falls due next."""
+"""Runs passes one after the other, and finds the next deadline."""
 
 from pool_daemon.clock import Clock
 from pool_daemon.expiry.evidence import Evidence
@@ -15,8 +15,8 @@ from pool_daemon.telemetry.reports import Reports
 class Expirer:
     """Runs passes over what is due.
 
-    The settings say how many transactions are in flight at once, how much one takes, and how many orders a second may
-    be given. A gate that closes lets a running pass finish the batches in flight and return.
+    The settings bound the transactions in flight, the size of each, and the orders a second. When a gate closes, a
+    running pass finishes the batches in flight and returns.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Expirer:
         return due
 
     async def run_pass(self, now: int) -> PassReport:
-        """Settle everything due at the unix second `now`, then find out what falls due next.
+        """Settle everything due at the unix second `now`, then find the next deadline.
 
-        With a gate closed nothing is settled and the queue cleared, to be made up for by a full scan when the gate
-        opens; but the next deadline is found: a standby keeps warm. Raises StoreUnavailableError or StoreRefusedError;
-        what was not settled stays in the queue.
+        With a gate closed nothing is settled and the queue is cleared, to be made up for by a full scan when the gate
+        opens. The next deadline is found all the same, so that a standby is ready. Raises StoreUnavailableError or
+        StoreRefusedError; what was not settled stays in the queue.
         """
         report = PassReport(cut_short_by=self._gate.closed_by())
         if report.cut_short_by is None:
@@ -79,7 +79,7 @@ class Expirer:
         return report
 
     async def _find_next(self, now: int, report: PassReport) -> None:
-        """Find the next deadline; after a pass that failed only what is yet to fall due, for the rest waits anyway."""
+        """Find the next deadline; after a failed pass only a future one, for the rest waits for the retry anyway."""
         report.next_at = self._queue.next_at() if report.failure is None else None
         following = await self._store.pools.next_deadline(now)
         if following is not None and (report.next_at is None or following.empty_at <= report.next_at):

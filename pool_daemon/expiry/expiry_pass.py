@@ -1,4 +1,4 @@
-"""One pass over all that is due, from begin to end: it is settled in batches, and what fails is isolated."""
+"""One pass over all that is due: it is settled in batches, and failures are isolated."""
 
 import asyncio
 import math
@@ -32,21 +32,21 @@ from pool_daemon.telemetry.reports import Reports
 from pool_daemon.telemetry.snapshot import PassOutcome
 
 HEED_SECONDS: Final = 0.25
-"""How soon a stop is noticed while the nodes are spared."""
+"""How soon a stop is noticed while a pass waits for the throttle."""
 
 FULL_SCAN_SECONDS: Final = 60.0
-"""So long a full scan takes up what falls due meanwhile, though another one is wanted already."""
+"""How long a full scan takes up what falls due meanwhile, even if another full scan is requested already."""
 
 log = structlog.get_logger("pool_daemon.expirer")
 
 
 @dataclass(slots=True)
 class PassReport:
-    """What one pass came to; instants are unix seconds.
+    """The result of one pass; instants are unix seconds.
 
-    `next_at` is when the next pass is due, by `next_pool_id` running empty if that is not None. `cut_short_by` says
-    why a gate closed before everything due was settled; None if none did. `failure` is the cause that all pools which
-    were tried have in common; they stay due.
+    `next_at` is when the next pass is due, because `next_pool_id` runs empty if that is not None. `cut_short_by` is why
+    a gate closed before everything due was settled; None if none did. `failure` is the common cause if all pools that
+    were tried failed; they stay due.
     """
 
     settled: int = 0
@@ -86,11 +86,11 @@ class PassContext:
 
 
 class ExpiryPass:
-    """One pass, which writes into `report` what it comes to.
+    """One pass, which writes its results into `report`.
 
     Its state belongs to it alone: what it took off the queue, the batches in flight, and those that failed. At every
-    await the world may change: a batch is decided and written within one transaction, and whatever is added to the
-    queue meanwhile is taken up within a second, or by the pass after.
+    await the database may change. So a batch is decided and written within one transaction, and additions to the queue
+    are taken up within a second, or by the next pass.
     """
 
     def __init__(self, context: PassContext, report: PassReport) -> None:
@@ -112,7 +112,7 @@ class ExpiryPass:
         self._failed: list[Batch] = []
 
     async def run(self, now: int) -> int:
-        """Settle everything due; return the unix second up to which that was taken up, as time goes on meanwhile."""
+        """Settle everything due; return the unix second through which that is, as time goes on during the pass."""
         self._context.reports.begin()
         self._evidence.begin_pass()
         self._context.locked.begin_pass()
@@ -132,7 +132,7 @@ class ExpiryPass:
         return self._until
 
     async def _take(self, work: Work, now: int) -> None:
-        """Take up some work; the brake inspects it before any of it is settled."""
+        """Take up work from the queue; the brake inspects it before any of it is settled."""
         self._taken.append(work)
         self._until = now
         if work.after is None:
@@ -150,7 +150,7 @@ class ExpiryPass:
         )
 
     async def _report_unreadable_deadlines(self) -> None:
-        """Tell which pools will never be found due; if that cannot be found out now, what is due comes first."""
+        """Report pools that never fall due, their deadline being unreadable; a failed search does not stop the pass."""
         try:
             self._context.reports.unreadable_pools(await self._context.store.pools.unreadable_deadlines())
         except StoreError as error:
@@ -159,10 +159,10 @@ class ExpiryPass:
             log.debug("unreadable_deadlines_unknown", reason=str(error))
 
     async def _settle_all(self) -> None:
-        """Settle batch after batch, some at once, until there is none left and none can be added by those in flight.
+        """Settle batches, several at once, until none is left and none in flight can add another.
 
         When one fails, those in flight are finished first. They are never cancelled: a transaction cut off in the
-        middle would hold its pools until the server gives up.
+        middle would lock its pools until the server aborts it.
         """
         complete = False
         try:
@@ -184,18 +184,19 @@ class ExpiryPass:
                 raise result
 
     def _goes_on(self) -> bool:
-        """Return whether the gate has been open until this very moment; once closed, something was left out."""
+        """Return whether the gate has been open all the time; once it closes, the pass is cut short."""
         self._report.cut_short_by = self._report.cut_short_by or self._gate.closed_by()
         return self._report.cut_short_by is None
 
     async def _take_more(self) -> None:
-        """Take up what has fallen due or was asked for since, once a second.
+        """Take up what has fallen due or was added since, once a second.
 
-        Once a full scan is wanted, that is for the pass after this one, which must not be put off; but a full scan that
-        is under way may last for a while, and takes up what falls due for so long at least.
+        Once a full scan is requested, that is left to the next pass, which must not be delayed. A full scan in progress
+        may itself take long, and takes up what falls due for FULL_SCAN_SECONDS at least.
         """
         now = math.floor(self._context.clock.now())
-        # The gate knows whether this very reading of the clock can be trusted; after an await it speaks of another.
+        # Only this reading of the clock was checked by the gate; after an await the gate's answer belongs to another
+        # reading.
         if now > self._until and self._takes_more():
             await self._take(self._queue.take_more(now, after=self._until), now)
 
@@ -206,11 +207,11 @@ class ExpiryPass:
         return not self._queue.full_scan_requested or (self._taken[0].after is None and lasts)
 
     def _seconds_to_fresh(self) -> float | None:
-        """Return how long it is until something else can have fallen due; None if that is not taken up any more."""
+        """Return the time until more pools can have fallen due, in seconds; None if this pass takes up no more."""
         return max(0.0, self._until + 1 - self._context.clock.now()) if self._takes_more() else None
 
     async def _start(self, batch: Batch) -> None:
-        """Start to settle a batch as soon as there is room for it, unless a gate closes before."""
+        """Start to settle a batch as soon as fewer are in flight than the limit, unless a gate closes before."""
         while len(self._running) >= self._context.throttle.concurrency:
             await self._wait()
         await self._spare_the_nodes()
@@ -220,7 +221,7 @@ class ExpiryPass:
             self._running.add(asyncio.create_task(settling, name="settle"))
 
     async def _spare_the_nodes(self) -> None:
-        """Wait until more orders may be given, or a gate closes."""
+        """Wait until the throttle allows more orders, or a gate closes."""
         while True:
             wait_seconds = self._context.throttle.wait_seconds()
             if not wait_seconds or self._gate.closed_by() is not None:
@@ -228,14 +229,14 @@ class ExpiryPass:
             await asyncio.sleep(min(wait_seconds, HEED_SECONDS))
 
     async def _wait(self, *, within_seconds: float | None = None) -> None:
-        """Wait for the first batch in flight to finish, for a while at most; raise what it raised."""
+        """Wait for the first batch in flight to finish, `within_seconds` at most; raise its error."""
         finished, _ = await asyncio.wait(self._running, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
         self._running -= finished
         for task in finished:
             task.result()
 
     async def _settle(self, batch: Batch) -> None:
-        """Settle a batch; what does not fit, is locked or is too much for the server goes back in smaller pieces."""
+        """Settle a batch; what does not fit, is locked or too large for the server is added again in smaller pieces."""
         try:
             await self._settle_whole(batch)
         except StoreConflictError:
@@ -247,7 +248,7 @@ class ExpiryPass:
         except StoreOverloadError as error:
             if not self._split(batch):
                 self._evidence.failed(batch.pools[0].pool_id, error)
-        except Exception as error:  # whatever is wrong with one pool must not stop the others
+        except Exception as error:  # an error with one pool must not stop the others
             if isinstance(error, PoolDaemonError) and error.scope in {Scope.DATABASE, Scope.OPERATOR}:
                 if timed_out(error):
                     self._context.throttle.took_too_long()
@@ -258,7 +259,7 @@ class ExpiryPass:
                 self._evidence.failed(batch.pools[0].pool_id, error)
 
     def _split(self, batch: Batch) -> bool:
-        """Have a batch tried again in smaller pieces, each in its turn; False if it is as small as can be."""
+        """Add a batch again in smaller pieces, each in its turn; False if it is as small as possible."""
         pieces = batch.split()
         if pieces:
             self._context.reports.halved()
@@ -297,7 +298,7 @@ class ExpiryPass:
         self._context.reports.settlement(settlement, at=self._context.clock.now(), seconds=seconds)
 
     def _wait_for_lock(self, batch: Batch) -> None:
-        """Try a pool that another writer was faster at again, in its turn or later."""
+        """Retry a pool that lost to another writer, in its turn or later."""
         pool_id = batch.pools[0].pool_id
         wait_seconds = self._context.locked.wait_seconds(pool_id)
         if wait_seconds:
@@ -307,10 +308,11 @@ class ExpiryPass:
             self._batches.add(batch)
 
     async def _isolate(self) -> bool:
-        """Find out whom the batches that failed are to blame on, once nothing else waits; False if none has failed.
+        """Find the pools behind the failed batches, once no other batch waits; False if none has failed.
 
-        As long as nothing has succeeded, single pools are drawn from all of them. If those fail alike, so would the
-        rest, and it is left alone. As soon as one succeeds, the culprits are looked for by halves.
+        As long as nothing has succeeded, single pools are drawn from all failed batches. If those fail alike, the rest
+        is left alone, because it would fail, too. As soon as one succeeds, the failed batches are split until the
+        failing pools are found.
         """
         if not self._failed:
             return False
@@ -324,7 +326,7 @@ class ExpiryPass:
         return True
 
     def _drawn(self) -> Batch:
-        """Take one pool out of those that failed together, at random, to be tried alone."""
+        """Remove one random pool from the failed batches, to be tried alone."""
         number = random.randrange(len(self._failed))  # noqa: S311 - a sample, not a secret
         batch = self._failed.pop(number)
         pool = random.choice(batch.pools)  # noqa: S311 - as above
@@ -334,7 +336,7 @@ class ExpiryPass:
         return replace(batch, pools=[pool])
 
     async def _blame(self) -> None:
-        """Decide whose fault the failures of this pass are: of what all pools share, or of each that failed."""
+        """Decide what the failures of this pass are due to: a common cause, or each failed pool itself."""
         if self._report.cut_short_by is not None:
             return
         cause = self._evidence.common_cause()

@@ -1,7 +1,7 @@
-"""Pools that another transaction has written and not committed: each waits by itself, and delays no other.
+"""Pools with another writer's uncommitted transaction: each waits by itself, and delays no other.
 
-To try a locked pool costs milliseconds, so a thousand of them are not tried every few seconds. As one transaction may
-have locked them all, the others are tried at once when one of them goes.
+Trying a locked pool costs milliseconds, so a thousand of them are not tried every few seconds. As one transaction may
+have locked them all, the others are tried at once when one of them is settled.
 """
 
 import math
@@ -13,20 +13,19 @@ from typing import Final
 from pool_daemon.telemetry.reports import Reports
 
 TRIES_AT_ONCE: Final = 3
-"""So often a pool that another writer was faster at is tried in one pass, each time in its turn: a writer who commits
-is out of the way by then."""
+"""Tries of a locked pool in one pass, each in its turn: a writer that commits is done by then."""
 
 FEW: Final = 50
-"""Where more pools than that conflict in one pass, each is tried once: they are locked by something that lasts."""
+"""If more pools conflict in one pass, each is tried once: their lock lasts."""
 
 LONGEST_WAIT_SECONDS: Final = 4
-"""A locked pool is tried again this often. The first wait is a second."""
+"""The longest interval between tries of a locked pool, unless there are many. The first wait is a second."""
 
 TRIES_PER_SECOND: Final = 50
-"""Where so many pools are locked that this would be more tries than that, they wait longer."""
+"""Tries a second of all locked pools together; if there are too many of them for this, they wait longer."""
 
 REMEMBERED: Final = 10_000
-"""Locked pools whose tries are counted; one more waits a second each time."""
+"""Locked pools whose tries are counted; any further one waits a second each time."""
 
 
 class LockedPools:
@@ -39,15 +38,15 @@ class LockedPools:
         self._hurried_at = 0
 
     def __contains__(self, pool_id: int) -> bool:
-        """Return whether a pool has waited for a lock and not been settled since."""
+        """Return whether a pool is waiting for a lock."""
         return pool_id in self._waits
 
     def begin_pass(self) -> None:
-        """Forget which pools conflicted in the pass before."""
+        """Begin a pass: forget the conflicts of the pass before."""
         self._conflicts.clear()
 
     def wait_seconds(self, pool_id: int) -> int:
-        """Record that a pool conflicted when it was tried alone; return how long it waits, 0 to be tried at once."""
+        """Record that a pool conflicted when it was tried alone; return its wait in seconds, 0 for a retry at once."""
         self._conflicts[pool_id] += 1
         if pool_id not in self._waits and self._conflicts[pool_id] < TRIES_AT_ONCE and len(self._conflicts) <= FEW:
             return 0
@@ -60,15 +59,15 @@ class LockedPools:
         return max(min(LONGEST_WAIT_SECONDS, 1 << min(waits, 8)), math.floor(spread_seconds))
 
     def forget(self, pool_ids: Iterable[int]) -> None:
-        """Forget pools that are not due any more."""
+        """Forget pools that are no longer due."""
         if self._waits:
             for pool_id in pool_ids:
                 self._waits.pop(pool_id, None)
 
     def settled(self, pool_ids: Iterable[int], *, now: int) -> dict[int, int]:
-        """Record that pools were settled; return those to be tried at once since one of them was locked, with `now`.
+        """Record settled pools; if one was locked, return all locked pools with `now`, to be tried at once.
 
-        Once in four seconds at most: locks come and go all the time where many write.
+        Once in four seconds at most: with many writers, locks come and go all the time.
         """
         before = len(self._waits)
         self.forget(pool_ids)

@@ -1,4 +1,4 @@
-"""The daemon's loop: wait, pass, arm; whatever happens in a pass, it ends in an armed timer."""
+"""The daemon's loop: wait, pass, arm. Whatever happens in a pass, the timer is armed afterwards."""
 
 import asyncio
 import math
@@ -18,17 +18,17 @@ from pool_daemon.settings import sections
 from pool_daemon.telemetry.observer import Observer
 
 LONGEST_RETRY_SECONDS: Final = 5.0
-"""A pass that failed is repeated this often at least: soon after the cure all is to be done."""
+"""The longest wait after a failed pass: once the cause is gone, everything due is settled soon."""
 
 LATE_SECONDS: Final = 0.25
-"""So long after a ring was due the wait ends by itself. Far above what the scheduler takes on a busy machine, so that
-it only ever speaks when the scheduler is dead, and far below what a farmer would notice."""
+"""How late a ring may be before the wait ends by itself: far more than the scheduler takes on a busy machine, so that
+it only happens when the scheduler is dead, and far less than a farmer would notice."""
 
 log = structlog.get_logger("pool_daemon.loop")
 
 
 class ExpiryLoop:
-    """Runs pass after pass until `stop` is set; the setter rings the queue too."""
+    """Runs pass after pass until `stop` is set; its setter has to ring the queue, too."""
 
     def __init__(
         self,
@@ -47,19 +47,19 @@ class ExpiryLoop:
         self._longest_sleep_seconds = settings.safety_seconds
         self._observer = observer
         self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
-        self._told: tuple[Closed | None] | None = None  # before the first pass nothing is told
+        self._told: tuple[Closed | None] | None = None  # None before the first pass, after which the state is logged
         self._next: tuple[float | None, int | None] = (None, None)
         timer.every("longest sleep", seconds=settings.safety_seconds, ring=queue.ring)
         timer.every("full scan", seconds=settings.rescan_seconds, ring=queue.request_full_scan)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Pass whenever something rings, until `stop` is set."""
+        """Make a pass whenever the queue rings, until `stop` is set."""
         while not stop.is_set():
             await self._round()
             await self._wait()
 
     async def _round(self) -> None:
-        """Make a pass, unless pools were added by id and none of them is due; then arm the timer."""
+        """Make a pass, unless pools were only added by id and none of them is due; then arm the timer."""
         is_stale = self._queue.disarm()
         began_at = self._clock.monotonic()
         try:
@@ -99,7 +99,7 @@ class ExpiryLoop:
         log.debug("armed", pool=pool_id, at=deadline)
 
     async def _wait(self) -> None:
-        """Wait for a ring; if none comes in time the scheduler has died, and another takes its place."""
+        """Wait for a ring; if none comes in time the scheduler has died, and is replaced."""
         deadline, now = self._queue.deadline, self._clock.now()
         until_deadline = math.inf if deadline is None else max(0.0, deadline - now)
         if await self._queue.wait(within_seconds=min(self._longest_sleep_seconds, until_deadline) + LATE_SECONDS):
@@ -132,7 +132,7 @@ class ExpiryLoop:
         )
 
     def _failed(self, error: Exception, *, seconds: float) -> float:
-        """Tell that a pass failed; return when to try again (unix seconds)."""
+        """Report a failed pass; return when to retry (unix seconds)."""
         wait_seconds = self._backoff.next_seconds()
         log.error(
             "pass_failed",

@@ -1,7 +1,8 @@
 """The dates and intervals of the daemon, each a named job of APScheduler that rings and does nothing else.
 
 So the known weaknesses of APScheduler (a late job dropped, a dead scheduler that still says it runs, a wall clock that
-jumps) can delay a ring, and whoever waits for one bounds that by a monotonic time-out and has the timer restarted.
+jumps) can only delay a ring. Every wait for a ring is bounded by a monotonic time-out, after which the timer is
+restarted.
 """
 
 import asyncio
@@ -17,13 +18,13 @@ from pool_daemon.clock import Clock
 Ring = Callable[[], None]
 
 FARTHEST_SECONDS: Final = 86_400
-"""A date beyond this is not set: a date of centuries ahead can be no job, and no wait is that long."""
+"""A later date is not set: a job cannot be centuries ahead, and no wait is that long."""
 
 
 class Timer:
-    """Rings at dates and in intervals; nothing rings before `start` and after `stop`.
+    """Rings at dates and in intervals, between `start` and `stop`.
 
-    `on_set` is told when each job rings next, in unix seconds, whenever a date is set.
+    Whenever a date is set, `on_set` is called with the unix seconds at which each job rings next.
     """
 
     def __init__(self, *, clock: Clock, on_set: Callable[[Mapping[str, float]], None] = lambda _: None) -> None:
@@ -33,11 +34,11 @@ class Timer:
         self._intervals: dict[str, tuple[float, Ring]] = {}
 
     def every(self, name: str, *, seconds: float, ring: Ring) -> None:
-        """Ring in an interval, from the start on. To be called before it."""
+        """Ring in an interval, from the start on; call it before `start`."""
         self._intervals[name] = (seconds, ring)
 
     def at(self, name: str, instant: float | None, *, ring: Ring) -> None:
-        """Ring at an instant (unix seconds), in place of the one set before; None only takes that back."""
+        """Ring at an instant (unix seconds), in place of the one set before; None removes it."""
         if self._scheduler.get_job(name):
             self._scheduler.remove_job(name)
         if instant is not None and instant - self._clock.now() <= FARTHEST_SECONDS:
@@ -64,7 +65,7 @@ class Timer:
             self._scheduler.shutdown(wait=False)
 
     def restart(self) -> None:
-        """Replace a scheduler that has died; a date has to be set again."""
+        """Replace a scheduler that has died; the dates have to be set again."""
         self.stop()
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self.start()

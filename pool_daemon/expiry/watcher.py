@@ -1,4 +1,4 @@
-"""The watcher turns changes into entries of the work queue and nothing else: it reads no pool."""
+"""The watcher: turns changes into entries of the work queue and does nothing else; it reads no pool."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from pool_daemon.telemetry.metric_table import StreamEnd
 from pool_daemon.telemetry.observer import Observer
 
 RESUMES: Final = 3
-"""Errors in a row after which a resume token is given up, whatever the server calls them."""
+"""Errors in a row after which a resume token is discarded, whichever the errors are."""
 
 OpenStream = Callable[[Mapping[str, Any] | None], AbstractAsyncContextManager[Stream]]
 
@@ -25,23 +25,23 @@ log = structlog.get_logger("pool_daemon.watcher")
 
 
 class StreamStalledError(StoreError):
-    """The resume token stands still, which it never does on a living stream; the daemon reopens it."""
+    """The resume token stands still, which it never does on a working stream; the daemon reopens the stream."""
 
 
 class WriteNotes(Protocol):
-    """Is told what other writers do to pools, and since when no write is missed."""
+    """Records other writers' changes of pools, and since when no write is missed."""
 
     def note_watching(self, at: int) -> None:
-        """Note that a stream begins at the unix second `at`; what was written before it is not known."""
+        """Record that a stream begins at the unix second `at`; earlier writes are unknown."""
 
     def note_write(self, pool_id: int, empty_at: int | None, at: int) -> None:
-        """Note that a pool got that end at the unix second `at`; None if the change does not tell its end."""
+        """Record that a pool got that `empty_at` at the unix second `at`; None if the change does not contain it."""
 
 
 class Watcher:
-    """Keeps a change stream open and tells the work queue what may have become due or moved.
+    """Keeps a change stream open and adds to the work queue what may have become due or moved.
 
-    `open_stream` opens the stream behind a token, or now. `notes` are told of every write.
+    `open_stream` opens the stream behind a token, or now. `notes` receives every write.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Watcher:
         self.watching = asyncio.Event()
 
     async def run(self) -> None:
-        """Watch for ever; every way out of a stream ends in another one."""
+        """Watch for ever; however a stream ends, another is opened."""
         backoff = Backoff()
         while True:
             try:
@@ -85,7 +85,7 @@ class Watcher:
                 self._drop_token("invalidated", "its database was dropped")
 
     def primary_changed(self) -> None:
-        """Request a full scan: an election may have undone what was read, and no change tells of that."""
+        """Request a full scan: an election may have undone earlier reads, and no change reports that."""
         log.info("primary_changed")
         self._queue.request_full_scan()
 
@@ -107,9 +107,9 @@ class Watcher:
                     self._failures = 0
 
     def _observe_all(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Act on each event; request a full scan if one is not understood, whatever is wrong with it.
+        """Handle each event; request a full scan if one cannot be read, for any reason.
 
-        Anybody can write a document that no reader expects. It must cost a look at everything and never the stream.
+        Any customer can write a document that no reader expects. That may cost a full scan but must not end the stream.
         """
         problems: list[str] = []
         for event in events:
@@ -131,7 +131,7 @@ class Watcher:
             self._observe_pool(change)
 
     def _observe_workload(self, change: Change) -> None:
-        """Have the pool of a workload that was deployed or moved looked at: no write to the pool itself tells of it."""
+        """Add the pool of a workload that was deployed or moved: no write to the pool itself reports that."""
         if change.pool_id is None:
             self._queue.add_workloads([change.subject_id])
         else:
@@ -152,7 +152,7 @@ class Watcher:
             self._queue.add(change.subject_id, at=int(now), cause=Cause.CHANGED)
 
     def _token_moved(self, token: Mapping[str, Any]) -> bool:
-        """Note how far the stream has come: only a token that moves is a sign of life, an answer alone is none.
+        """Record the stream's position: only a moving token is a sign of life, an answer alone is none.
 
         Raises StreamStalledError if it has not moved for too long.
         """
@@ -176,7 +176,7 @@ class Watcher:
             await asyncio.sleep(backoff.next_seconds())
 
     def _drop_token(self, cause: StreamEnd, reason: str) -> None:
-        """Give up the place in the stream: what came behind it is lost, so the next opening looks at everything."""
+        """Discard the resume token: the changes behind it are lost, so the next opening requests a full scan."""
         log.warning("stream_token_dropped", cause=cause, reason=reason)
         self._observer.stream_lost(cause, reason=reason)
         self._token = None

@@ -1,10 +1,10 @@
-"""What the daemon has to check, and when; whatever is added rings by itself.
+"""The work queue: what the daemon has to check, and when. Every addition rings.
 
 The watermark is the unix second through which everything due has been settled. A pass reads only what lies behind it,
-so a pool whose nodes never answer costs nothing twice. A pool that has to be checked again below the watermark is
-entered here by id: it was changed, or failed, or another of its resources runs out.
+so a pool whose nodes never answer costs nothing twice. A pool that has to be checked again below the watermark is added
+here by id: it was changed, or failed, or another of its resources runs out.
 
-All of it lives in memory. Losing it loses nothing: without a watermark the next pass is a full scan.
+The queue is in memory only. Its loss loses no work: without a watermark the next pass is a full scan.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 UNKNOWN: Final = 0
-"""Since when a pool has been due, if no entry tells: since its `empty_at`."""
+"""The due time of a pool whose entry does not have one: it has been due since its `empty_at`."""
 
 MOST_CHANGES: Final = 20_000
-"""Changed pools, and changed workloads, that are kept by id. Where more change before a pass takes them, as when a
-backup is restored, a full scan finds them, a page at a time."""
+"""Changed pools, and changed workloads, that are kept by id. If more change before a pass takes them, as when a backup
+is restored, a full scan finds them, a page at a time."""
 
 
 class Cause(Enum):
-    """Why a pool is checked."""
+    """Why a pool is being checked."""
 
     CHANGED = auto()
     """Another writer changed it, or deployed into it."""
@@ -32,14 +32,14 @@ class Cause(Enum):
     RETRY = auto()
     """It is due and could not be settled before."""
     MISSED = auto()
-    """It is due though passes have settled everything through its end: another writer made it so."""
+    """It is due although passes have settled everything through its end: another writer made it so."""
 
 
 class _Facts(NamedTuple):
-    """What follows from a cause.
+    """The properties of a cause.
 
     `is_new`: the pool has been due since the entry's second, and lateness counts from there. `is_bounded`: a customer
-    can cause any number of them, so a full scan takes their place where they are too many.
+    can cause any number of them, so beyond a number a full scan replaces them.
     """
 
     is_new: bool
@@ -56,11 +56,11 @@ FACTS: Final[Mapping[Cause, _Facts]] = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one pass has taken.
+    """The work that one pass has taken.
 
-    What is due is read behind the watermark `after` (unix seconds), all of it if that is None. `by_id` maps pools to
-    check even if they lie below the watermark to the second since which they have been due, or to `UNKNOWN`. Of
-    `workload_ids` the pools are checked.
+    Pools that ran empty behind the watermark `after` (unix seconds) are read from the database; all of them if that is
+    None. `by_id` maps pools to check even if they lie below the watermark to the second since which they have been due,
+    or to `UNKNOWN`. The pools of `workload_ids` are checked, too.
     """
 
     after: int | None
@@ -69,7 +69,7 @@ class Work:
 
 
 class _AtWork(Enum):
-    """Whether a pass is at work, and whether it is a full scan."""
+    """The kind of pass in progress, if any."""
 
     NOTHING = auto()
     PASS = auto()
@@ -84,9 +84,9 @@ class _Entry(NamedTuple):
 
 
 class WorkQueue:
-    """Collects what is to be checked until a pass takes it; adding a thing twice costs nothing.
+    """Collects what is to be checked until a pass takes it; adding an entry twice costs nothing.
 
-    A ring carries no data: any number of them cost one round. Disarm the queue *before* reading the database, so that
+    A ring carries no data: any number of rings cost one round. Disarm the queue *before* reading the database, so that
     a change that comes after the read still ends the next wait.
     """
 
@@ -106,27 +106,27 @@ class WorkQueue:
         self._workload_ids: set[Any] = set()
         self._at_work = _AtWork.NOTHING
 
-    # When: the loop waits here for what it was armed for, or for what is added.
+    # When: the loop waits here for the armed deadline, or for an addition.
 
     @property
     def deadline(self) -> float | None:
-        """The armed instant (unix seconds); None if nothing is known to fall due."""
+        """The armed instant (unix seconds); None if no deadline is known."""
         return self._deadline
 
     @property
     def pool_id(self) -> int | None:
-        """The pool whose end the queue is armed for, if it is armed for one."""
+        """The pool whose end the queue is armed for, if any."""
         return self._pool_id
 
     def ring(self) -> None:
-        """End the wait: the next deadline has to be read anew."""
+        """End the wait: the next deadline has to be read again."""
         self._is_stale = True
         self._ringing.set()
 
     def expect(self, at: float) -> None:
-        """Ring if a pool's new end `at` (unix seconds) comes before what the queue is armed for.
+        """Ring if a pool's new end `at` (unix seconds) comes before the armed deadline.
 
-        While it is disarmed that is not known yet, so `at` is remembered until then.
+        While the queue is disarmed that is unknown, so `at` is remembered until it is armed.
         """
         if not self._is_armed:
             self._expected = at if self._expected is None else min(at, self._expected)
@@ -134,9 +134,10 @@ class WorkQueue:
             self.ring()
 
     def disarm(self) -> bool:
-        """Forget every ring and deadline so far: what comes from here on counts for the next wait.
+        """Discard all rings and deadlines so far: later ones count for the next wait.
 
-        Return whether the next deadline has to be read anew; False if pools were added by id and nothing else happened.
+        Return whether the next deadline has to be read again; False if pools were added by id and nothing else
+        happened.
         """
         is_stale, self._is_stale = self._is_stale, False
         self._ringing.clear()
@@ -145,9 +146,9 @@ class WorkQueue:
         return is_stale
 
     def arm(self, deadline: float | None, *, pool_id: int | None = None) -> None:
-        """Say what falls due next, and when (unix seconds); an entry added since the queue was disarmed may come first.
+        """Set the next deadline (unix seconds); an entry added since the queue was disarmed may come first.
 
-        Rings at once if an earlier end was expected since then: `deadline` was read before it came.
+        Rings at once if an earlier end was expected since then: `deadline` was read before that.
         """
         if self._added_at is not None and (deadline is None or self._added_at < deadline):
             deadline, pool_id = self._added_at, None
@@ -158,7 +159,7 @@ class WorkQueue:
             self.expect(self._expected)
 
     async def wait(self, *, within_seconds: float) -> bool:
-        """Return True when it rings, at once if it has rung since it was disarmed; False if it does not in time."""
+        """Return True on a ring, at once if one came since the queue was disarmed; False after `within_seconds`."""
         try:
             async with asyncio.timeout(within_seconds):
                 await self._ringing.wait()
@@ -166,7 +167,7 @@ class WorkQueue:
             return False
         return True
 
-    # What: the watcher, the guards and the reconciliation add, a pass takes.
+    # What: watcher, guards and reconciliation add entries, a pass takes them.
 
     @property
     def watermark(self) -> int | None:
@@ -175,9 +176,9 @@ class WorkQueue:
 
     @property
     def settled_through(self) -> int | None:
-        """The unix second through which nothing due can be left but what was missed.
+        """The unix second through which no due pool is left, except missed ones.
 
-        None while a full scan is requested or at work.
+        None while a full scan is requested or in progress.
         """
         return None if self._full_scan_requested or self._at_work is _AtWork.FULL_SCAN else self._watermark
 
@@ -187,12 +188,12 @@ class WorkQueue:
         return self._full_scan_requested
 
     def request_full_scan(self) -> None:
-        """Have the next pass read everything overdue: after a start or a gap, when anything may have been missed."""
+        """Make the next pass a full scan: after a start or a gap, when anything may have been missed."""
         self._full_scan_requested = True
         self.ring()
 
     def add(self, pool_id: int, *, at: int, cause: Cause) -> None:
-        """Have a pool checked at the unix second `at`; of two entries the earlier stands."""
+        """Add a check of a pool at the unix second `at`; of two entries the earlier one stays."""
         facts = FACTS[cause]
         if facts.is_bounded and len(self._entries) >= MOST_CHANGES and pool_id not in self._entries:
             self.request_full_scan()
@@ -207,12 +208,12 @@ class WorkQueue:
             self._ringing.set()
 
     def add_all(self, pools: Mapping[int, int], *, cause: Cause) -> None:
-        """Have each pool checked at its unix second."""
+        """Add a check of each pool at its unix second."""
         for pool_id, at in pools.items():
             self.add(pool_id, at=at, cause=cause)
 
     def add_workloads(self, workload_ids: Iterable[Any]) -> None:
-        """Have the pools, yet unknown, of some workloads checked that were deployed."""
+        """Add a check of the pools, not known yet, of some deployed workloads."""
         self._workload_ids.update(workload_ids)
         self._ringing.set()
         if len(self._workload_ids) > MOST_CHANGES:
@@ -220,9 +221,9 @@ class WorkQueue:
             self.request_full_scan()
 
     def has_pending(self, pool_id: int | None) -> bool:
-        """Return whether a check of a pool is pending: it has run empty, and something of it lasts longer.
+        """Return whether a check of a pool is pending: it has run empty, and another of its resources lasts longer.
 
-        While a pass is at work it may be about to add one, by what it read before; so the answer is yes for any pool.
+        A pass in progress may be about to add one, by what it read before; so meanwhile the answer is True for any pool.
         """
         return self._at_work is not _AtWork.NOTHING or pool_id in self._entries
 
@@ -233,10 +234,10 @@ class WorkQueue:
         return self._heap[0][0] if self._heap else None
 
     def take(self, now: int) -> Work:
-        """Hand out what is to be checked by the unix second `now`.
+        """Return what is to be checked by the unix second `now`.
 
-        What is added from here on, the same things included, is kept for the pass after: the world may change behind
-        the back of the one that begins now.
+        Later additions, the same ones included, are kept for the next pass: the database may change while this one
+        reads.
         """
         if self._watermark is not None and now < self._watermark:  # the clock has stepped back
             self._full_scan_requested = True
@@ -247,9 +248,9 @@ class WorkQueue:
         return self.take_more(now, after=after)
 
     def take_more(self, now: int, *, after: int | None) -> Work:
-        """Hand out what has come to be checked since a pass took everything due by the unix second `after`.
+        """Return what is to be checked since a pass took everything due by the unix second `after`.
 
-        A full scan that is requested meanwhile is left for the pass after.
+        A full scan that is requested meanwhile is left to the next pass.
         """
         by_id: dict[int, int] = {}
         while (at := self.next_at()) is not None and at <= now:
@@ -261,7 +262,7 @@ class WorkQueue:
         return work
 
     def put_back(self, work: Work) -> None:
-        """Take back the work of a pass that did not come to its end."""
+        """Add the work of an unfinished pass again."""
         self._at_work = _AtWork.NOTHING
         self._full_scan_requested = self._full_scan_requested or work.after is None
         self._workload_ids.update(work.workload_ids)
@@ -274,9 +275,9 @@ class WorkQueue:
         self._watermark = through
 
     def clear(self) -> None:
-        """Drop everything, since this daemon may not act on it: once it may, it begins with a full scan.
+        """Drop everything, because this daemon may not act; once it may, it begins with a full scan.
 
-        A standby would otherwise collect for months what it can never work off.
+        Otherwise a standby would collect entries for months without ever working them off.
         """
         self._entries.clear()
         self._heap.clear()
@@ -290,6 +291,6 @@ class WorkQueue:
             heapq.heappush(self._heap, (entry.at, pool_id))
 
     def _stands(self, at: int, pool_id: int) -> bool:
-        """Return whether an entry of the heap has not been overtaken by an earlier one."""
+        """Return whether an entry of the heap has not been replaced by an earlier one."""
         entry = self._entries.get(pool_id)
         return entry is not None and entry.at == at

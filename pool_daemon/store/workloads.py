@@ -228,7 +228,7 @@ def _is_decimal_number(value: Any) -> bool:
 
 
 def wholes(ids: Iterable[Any]) -> set[int]:
-    """Return the ids that are integers, of any numeric type."""
+    """Return those ids that are whole numbers, of any numeric type, as integers."""
     found = set()
     for each in ids:
         with suppress(UnreadableDocumentError):
