@@ -1,3 +1,3 @@
-"""Stops what drains a capacity pool at the second the pool runs empty."""
+"""Decommissions workloads the second their capacity pool runs out."""
 
 __version__ = "1.0.0"

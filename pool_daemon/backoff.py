@@ -1,17 +1,17 @@
-"""How long to wait before trying again: longer each time, never the same for two daemons, never too long."""
+"""The waits between retries: each longer than the last, random so that two daemons differ, and bounded."""
 
 import random
 from typing import Final
 
 FIRST_SECONDS: Final = 0.2
-"""The longest first wait: an election takes longer than that, a dropped connection does not."""
+"""The longest first wait: shorter than an election, longer than it takes to restore a dropped connection."""
 
 LONGEST_SECONDS: Final = 10.0
-"""The longest wait at all: this much later than the database the daemon may come back."""
+"""The longest wait: the daemon may resume this much later than the database."""
 
 
 class Backoff:
-    """Waits that double, each drawn at random from its upper half."""
+    """Waits that double, each drawn at random from the upper half of its range."""
 
     def __init__(self, *, first_seconds: float = FIRST_SECONDS, longest_seconds: float = LONGEST_SECONDS) -> None:
         self._first = first_seconds
@@ -25,5 +25,5 @@ class Backoff:
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
 
     def reset(self) -> None:
-        """Begin anew, after a success."""
+        """Start again with the shortest wait, after a success."""
         self._tries = 0

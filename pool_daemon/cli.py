@@ -1,4 +1,4 @@
-"""The front door: reads the command line, runs one command, turns its end into an exit code."""
+"""The entry point: reads the command line, runs one command, and returns its exit code."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
         return error.exit_code
     except KeyboardInterrupt:
         return ExitCode.FORCED
-    except SystemExit:  # so rich ends when the reader has left; it has seen to standard output
+    except SystemExit:  # rich exits like this when the reader has left; it has dealt with standard output
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the last resort: a bug must still end in its exit code
         return _ended_by(error)
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> ExitCode:
 
 
 def _ended_by(error: Exception) -> ExitCode:
-    """Tell of an error that nobody expected, unless it only means that nobody reads any more."""
+    """Print an unexpected error, unless it only means that the reader of the output has left."""
     if isinstance(error, BrokenPipeError) and _reader_has_left():
         return ExitCode.OK
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
@@ -59,7 +59,7 @@ def _run(chosen: str, argv: Sequence[str]) -> ExitCode:
         arguments, unknown = parser.parse_known_args(argv)
         if unknown:
             arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    except SystemExit as finished:  # argparse has said all there is to say
+    except SystemExit as finished:  # argparse has printed everything
         return ExitCode.USAGE if finished.code else ExitCode.OK
     if arguments.run is None:
         parser.print_help(sys.stderr)
@@ -69,7 +69,7 @@ def _run(chosen: str, argv: Sequence[str]) -> ExitCode:
 
 
 def _open_missing_streams() -> None:
-    """Put something in the place of a standard stream that was closed, lest a socket of ours be taken for it."""
+    """Replace standard streams that were closed, so that no socket is opened under their descriptors."""
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         try:
             os.fstat(number)
@@ -80,7 +80,7 @@ def _open_missing_streams() -> None:
 
 
 def _reader_has_left() -> bool:
-    """Tell whether the pipe that broke is standard output (`| head`); if so, let nothing more go there."""
+    """Return whether the broken pipe is standard output (`| head`); if so, discard all further output."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
@@ -90,5 +90,5 @@ def _reader_has_left() -> bool:
 
 
 def _discard_output() -> None:
-    """Have standard output go nowhere: what is still buffered would raise again when the interpreter flushes it."""
+    """Redirect standard output to nowhere: flushing its buffer at exit would raise again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,11 +1,11 @@
-"""Where the daemon reads the time; given to whoever needs it, so that tests can give another."""
+"""The source of time for the daemon; passed to each part, so that tests can replace it."""
 
 import time
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two readings of one flow of time."""
+    """The wall clock and the monotonic clock."""
 
     def now(self) -> float:
         """Return the wall clock, in unix seconds with their fraction."""

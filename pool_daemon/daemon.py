@@ -19,11 +19,11 @@ from pool_daemon.store.setup import create_collections
 from pool_daemon.telemetry.logs import set_level
 
 WATCH_FIRST_SECONDS: Final = 3.0
-"""How long the first pass waits for the change stream to be open. It opens in milliseconds or not for a while; in
-that case the pass goes ahead, and the opening brings another look at everything."""
+"""How long the first pass waits for the change stream to be open. It opens in milliseconds or not for a while. In the
+latter case the pass goes ahead, and the opening requests another full scan."""
 
 FOLLOWING_SCANS: Final = 2
-"""Full scans after that of a single pass, if the brake wants them: it counts twice what is much before that goes."""
+"""Full scans that may follow a single pass: the brake requests them to count large numbers twice before it lets go."""
 
 T = TypeVar("T")
 Companion = Callable[[], Coroutine[Any, Any, None]]
@@ -32,11 +32,11 @@ log = structlog.get_logger("pool_daemon")
 
 
 class Daemon:
-    """The daemon on one database: `run` goes on until the gate `stop` closes, `run_once` makes a single pass.
+    """The daemon on one database: `run` lasts until the gate `stop` closes, `run_once` makes a single pass.
 
-    `uri` is the MongoDB's address; `identity` names this process in the lease and in the records that it writes,
-    unless the settings do. Not `leased`, it acts whether or not another does; in a `dry_run` it does everything but
-    write.
+    `uri` is the MongoDB's address; `identity` names this process in the lease and in its records, unless the settings
+    do. Without a lease (`leased` is False) it acts whether or not another daemon does; in a `dry_run` it does
+    everything except writing.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Daemon:
         self._parts = Parts(settings=settings, uri=uri, identity=identity, stop=stop, leased=leased, dry_run=dry_run)
 
     async def run(self, companion: Companion | None = None) -> None:
-        """Expire pools until told to stop, or until `companion` ends, which the daemon cannot do without.
+        """Expire pools until a stop is requested, or until `companion` ends, which the daemon depends on.
 
         Raises StoreRefusedError if MongoDB refuses the credentials at the start, ConfigurationError if it is a
         standalone server, and PartDiedError if a part of the daemon ends by itself or a pass outlives the drain
@@ -69,9 +69,9 @@ class Daemon:
             parts.database.close()
 
     def reload(self, load: Callable[[], Settings]) -> None:
-        """Put the settings that `load` returns in force, as far as that can be done without a restart.
+        """Put the settings that `load` returns in force, as far as that is possible without a restart.
 
-        If it raises ConfigurationError the old ones stay.
+        If it raises ConfigurationError the old settings stay in force.
         """
         parts = self._parts
         parts.notifier.reloading()
@@ -84,7 +84,7 @@ class Daemon:
             set_level(parts.live.current.log.level)
             log.info("settings_reloaded", changed=changed, needs_restart=waiting)
             parts.observer.settings_reloaded()
-            parts.look_at_everything()  # what a bound held back may be free to go
+            parts.look_at_everything()  # pools that a limit held back may now be free to go
         parts.heartbeat.ready_again()
 
     async def run_once(self) -> PassReport:
@@ -104,7 +104,7 @@ class Daemon:
                     report.settled += earlier.settled
                     report.decommissioned += earlier.decommissioned
                     report.set_aside += earlier.set_aside
-            if not self._dry_run:  # what earlier passes have held is told, too
+            if not self._dry_run:  # pools held by earlier passes are reported, too
                 await parts.brake.look(parts.gate)
             await parts.quarantine.look()
             return report
@@ -112,7 +112,7 @@ class Daemon:
             parts.database.close()
 
     def left_undone(self, report: PassReport) -> dict[str, Any]:
-        """Name what a single pass has left undone, by why: numbers of pools, and a closed gate by its reason."""
+        """Return what a single pass has left undone: numbers of pools by reason, and a closed gate's reason."""
         now = self._parts.observer.status.snapshot
         left = {
             "gate": report.cut_short_by,
@@ -125,7 +125,7 @@ class Daemon:
         return {name: what for name, what in left.items() if what}
 
     async def _connected(self) -> bool:
-        """Wait for MongoDB, however long it takes; return False if told to stop first."""
+        """Wait for MongoDB without a limit; return False if a stop is requested first."""
         backoff = Backoff()
         while True:
             reached = await self._unless_stopped(self._reached())
@@ -152,7 +152,7 @@ class Daemon:
         await self._parts.quarantine.load()
 
     async def _work(self, telling: Sequence[asyncio.Task[None]], companion: Companion | None) -> None:
-        """Run the parts until one ends or the daemon is told to stop; either way the pass under way is finished."""
+        """Run the parts until one ends or a stop is requested; in both cases the pass in progress is finished."""
         parts = self._parts
         parts.timer.start()
         everlasting = parts.everlasting()
@@ -175,7 +175,7 @@ class Daemon:
             raise PartDiedError(f"{died[0].get_name()} ended by itself: {reason}") from error
 
     async def _drain(self, loop: asyncio.Task[None]) -> None:
-        """Let the pass under way finish, then hand the lease over."""
+        """Let the pass in progress finish, then hand the lease over."""
         parts = self._parts
         self._stop.close()
         parts.queue.ring()
@@ -188,13 +188,13 @@ class Daemon:
         await parts.leadership.release()
 
     async def _watching(self) -> None:
-        """Wait until changes are watched, for a moment: what is read after that cannot change unseen."""
+        """Wait a moment for the change stream to open: later changes of what is then read are reported."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WATCH_FIRST_SECONDS):
                 await self._parts.watcher.watching.wait()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Return what `work` returns; None, and the work cancelled, if the daemon is told to stop first."""
+        """Return what `work` returns; if a stop is requested first, cancel the work and return None."""
         task = asyncio.create_task(work)
         stopped = asyncio.create_task(self._stop.stopped.wait())
         try:
@@ -205,7 +205,7 @@ class Daemon:
 
 
 def _error_of(task: asyncio.Task[Any]) -> BaseException | None:
-    """Return what ended a task; a task that was cancelled raises instead of telling."""
+    """Return the error that ended a task: CancelledError if it was cancelled, None if there was none."""
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 

@@ -1,8 +1,8 @@
-"""Signals that come while the daemon is still being imported: for a second nobody can act on them.
+"""Signals that arrive while the daemon is still being imported: for about a second there is no handler.
 
-By default a stop would end the process with another exit code than a stop has; and as the first process of a container,
-which the kernel spares such an end, the daemon would never learn of it and be killed when the patience is over. A
-reload would end it, too.
+By default a stop would end the process with a different exit code than an orderly stop. The first process of a
+container would ignore it, because the kernel does not apply the default there, and would be killed after the grace
+period. A reload would end the process, too.
 """
 
 import signal
@@ -16,9 +16,9 @@ HELD_SIGNALS: Final = (*STOP_SIGNALS, signal.SIGHUP)
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Have a signal to stop or to reload wait until it is let through.
+    """Block the signals for stop and reload until they are let through.
 
-    At the end a stop is delivered; a reload has nothing left to reload, and is discarded.
+    At the end a stop is delivered; a reload has nothing to reload, and is discarded.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
     try:
@@ -30,5 +30,5 @@ def held_back() -> Iterator[None]:
 
 
 def let_through(*numbers: signal.Signals) -> None:
-    """Deliver those of the signals that have been held back, by default all, and hold them back no more."""
+    """Unblock some of the signals, by default all, and deliver those that are pending."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers or HELD_SIGNALS)

@@ -1,4 +1,4 @@
-"""Tables that a command writes into a Markdown file, between two marks, beside prose that is written by hand."""
+"""Tables that a command writes into a Markdown file, between two marks, beside text that is written by hand."""
 
 from pathlib import Path
 from typing import Final
@@ -10,9 +10,9 @@ END: Final = "<!-- generated: end -->\n"
 
 
 def write_table(path: Path, table: str) -> None:
-    """Replace what stands between the marks of a file; a file that is not there yet is made, with the table alone.
+    """Replace the text between the marks of a file; a missing file is created, with the table alone.
 
-    Raises ConfigurationError if the file has no marks or cannot be written: what stands in it is not overwritten.
+    Raises ConfigurationError if the file has no marks or cannot be written: other text is never overwritten.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else BEGIN + END
@@ -26,6 +26,6 @@ def write_table(path: Path, table: str) -> None:
 
 
 def read_table(path: Path) -> str:
-    """Return what stands between the marks of a file; nothing if it has none, or is not there."""
+    """Return the text between the marks of a file; "" if it has none, or does not exist."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return text.partition(BEGIN)[2].partition(END)[0].strip()

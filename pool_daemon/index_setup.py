@@ -1,4 +1,4 @@
-"""The indexes: built in the background where they are missing, and missed aloud where they cannot be built."""
+"""The indexes: missing ones are built in the background, and a warning is logged where that is impossible."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,32 +11,31 @@ from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableEr
 from pool_daemon.store.setup import Index
 
 RECHECK_SECONDS: Final = 300.0
-"""How often the indexes are looked for again: one may have been dropped, or what kept it from being built is gone."""
+"""How often missing indexes are looked for: one may have been dropped, or the obstacle to a build may be gone."""
 
 REMEDY: Final = "have an administrator run deploy/mongodb/create-user.js, which makes the indexes, or make it by hand"
 
 USELESS: Final = "there is one of these fields already, but it is hidden, partial, sparse, expiring or has a collation"
-"""Of an index that the server did not build although it reported none to be in the way."""
+"""The reason for an index that the server did not build although it reported no conflict."""
 
 log = structlog.get_logger("pool_daemon.index_setup")
 
 
 class IndexObserver(Protocol):
-    """Who is told of the indexes."""
+    """The receiver of the state of the indexes."""
 
     def indexes_made(self) -> None:
-        """Hear that all was tried that can be done about the indexes."""
+        """Record that every missing index has been tried."""
 
     def indexes_missing(self, missing: Mapping[str, str]) -> None:
-        """Hear which indexes are missing, and why."""
+        """Record which indexes are missing, and why."""
 
 
 class IndexSetup:
-    """Looks for the indexes that the daemon needs and builds those that are missing, one after the other.
+    """Finds missing indexes and builds them, one after the other.
 
-    The daemon works without them, only slower, so nothing waits for a build. One that cannot be built, be it for want
-    of the right or for what the documents hold, is told once and tried again later. `built` is called when one was
-    built.
+    The daemon works without them, only slower, so nothing waits for a build. An index that cannot be built, for lack of
+    a privilege or because of the documents, is logged once and tried again later. `built` is called after each build.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class IndexSetup:
         self._problems: Mapping[str, str] = {}
 
     async def run(self) -> None:
-        """Look and build for ever, at intervals; an outage is waited out."""
+        """Find and build missing indexes for ever, at intervals; retry after an outage."""
         backoff = Backoff()
         while True:
             try:
@@ -67,13 +66,13 @@ class IndexSetup:
                 await asyncio.sleep(RECHECK_SECONDS)
 
     async def _attempt(self) -> None:
-        """Build what is missing.
+        """Build the missing indexes.
 
-        Raises StoreUnavailableError if the database goes away, and any StoreError if it cannot say what is there.
+        Raises StoreUnavailableError if the database goes away, and any StoreError if it cannot list its indexes.
         """
         try:
             missing = await self._missing()
-        except StoreRefusedError as error:  # it may read without knowing what is there
+        except StoreRefusedError as error:  # the daemon may have the right to read, but not to list indexes
             self._tell({"all": str(error)})
             return
         problems = dict(self._problems)

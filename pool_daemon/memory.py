@@ -1,4 +1,4 @@
-"""Memory: what the C library and the interpreter are told about how to keep it."""
+"""Memory: settings of the C library's allocator and of the garbage collector."""
 
 import ctypes
 import gc
@@ -9,12 +9,12 @@ M_ARENA_MAX: Final = -8
 
 
 def keep_one_heap() -> None:
-    """Let all threads allocate from one heap; to be called before there is a second thread.
+    """Make all threads allocate from one heap; call it before there is a second thread.
 
-    The GNU C library gives threads heaps of their own so that they need not wait for each other, which the
-    interpreter's lock makes them do anyway. What one batch gives back then lies idle in one thread's heap while the
-    next is read into another's: ten times as many pools in a storm took 9 MB more, and with one heap 1.6. Other C
-    libraries have one heap to begin with.
+    The GNU C library gives threads heaps of their own so that they do not wait for each other, which the interpreter's
+    lock makes them do anyway. Memory that one batch releases then lies unused in one thread's heap while the next batch
+    is read into another's: ten times as many pools in a storm took 9 MB more, and with one heap 1.6. Other C libraries
+    have one heap anyway.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -22,9 +22,9 @@ def keep_one_heap() -> None:
 
 
 def calm_the_collector() -> None:
-    """Let the garbage collector pass over what is here to stay, and come round a tenth as often.
+    """Exempt all existing objects from garbage collection, and collect a tenth as often.
 
-    In a storm it took a fifth of the daemon's processor time, looking for cycles among documents that have none.
+    In a storm it took a fifth of the daemon's processor time, searching for cycles among documents that have none.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""The parts of a daemon, each made once and handed what it needs."""
+"""The parts of a daemon, each created once with its dependencies."""
 
 from collections.abc import Coroutine, Mapping
 from functools import partial
@@ -50,10 +50,11 @@ from pool_daemon.telemetry.reports import Reports
 
 
 class Parts:
-    """Everything that a daemon on the MongoDB at `uri` consists of; nothing runs yet.
+    """All parts of a daemon on the MongoDB at `uri`; none runs yet.
 
-    Without the lease (`leased`) it acts whoever else does, which is safe: every effect is conditional on what the
-    database holds. In a `dry_run` the parts that exist to write are left out: lease, brake and reconciler.
+    Without the lease (`leased` is False) the daemon acts whether or not another does. That is safe: every effect is
+    conditional on the state in the database. In a `dry_run` the parts that write are left out: lease, brake and
+    reconciler.
     """
 
     def __init__(
@@ -228,7 +229,7 @@ class Parts:
         )
 
     def patience(self) -> Patience:
-        """Return how long each thing may be silent, by the settings in force; safe in any thread."""
+        """Return the limits on the age of each sign of life, by the settings in force; safe in any thread."""
         settings, stream = self._settings, self.live.current.stream
         return Patience.of(
             silence_seconds=stream.silence_seconds,
@@ -237,7 +238,7 @@ class Parts:
         )
 
     def everlasting(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Name what has to run for as long as the daemon does, beside the loop; to be awaited each."""
+        """Return, by name, the tasks that run beside the loop as long as the daemon does; each is to be awaited."""
         self.primaries.follow(self.watcher.primary_changed)
         tasks = {
             "watcher": self.watcher.run(),
@@ -247,7 +248,7 @@ class Parts:
         if self._leased:
             tasks["leadership"] = self.leadership.run()
         if self._dry_run:
-            self.observer.indexes_made()  # or missing: it builds none
+            self.observer.indexes_made()  # or that they are missing: a dry run builds none
         else:
             tasks |= {
                 "setup": self.index_setup.run(),
@@ -259,13 +260,13 @@ class Parts:
         return tasks
 
     def look_at_everything(self) -> None:
-        """Have a full scan follow."""
+        """Request a full scan."""
         self.queue.request_full_scan()
 
     def try_again(self, pools: Mapping[int, int]) -> None:
-        """Have each pool, which is due already, tried at its unix second."""
+        """Add a retry of each pool, which is due already, at its unix second."""
         self.queue.add_all(pools, cause=Cause.RETRY)
 
     def look_at_missed(self, pool_id: int) -> None:
-        """Have a pool checked now that was missed."""
+        """Add an immediate check of a pool that was missed."""
         self.queue.add(pool_id, at=int(self.clock.now()), cause=Cause.MISSED)

@@ -1,11 +1,11 @@
-"""Text from the database, made fit for a terminal, a log line and a table: customers choose much of it."""
+"""Makes text from the database safe for a terminal, a log line and a table: customers choose much of it."""
 
 import re
 from datetime import UTC, datetime
 from typing import Any, Final
 
 MOST_CHARACTERS: Final = 200
-"""The longest id that is told whole; MongoDB takes megabytes for one."""
+"""The longest id that is shown whole; MongoDB accepts megabytes as an id."""
 
 LAST_DATE: Final = 253_402_300_799
 """The end of the year 9999, in unix seconds."""
@@ -14,7 +14,7 @@ _UNSEEN: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
 )
-"""What moves the cursor, breaks a line, turns the reading direction, or is not seen at all."""
+"""Characters that move the cursor, break a line, change the reading direction, or are invisible."""
 
 
 def escaped(text: str) -> str:
@@ -23,7 +23,7 @@ def escaped(text: str) -> str:
 
 
 def escaped_lines(text: str) -> str:
-    """Return a text whose line breaks are meant, each of its lines escaped."""
+    """Return a text with its own line breaks kept, each line escaped."""
     return "\n".join(map(escaped, text.split("\n")))
 
 
@@ -42,7 +42,7 @@ def date(at: float, *, milliseconds: bool = False) -> str:
 
 
 def shown_id(document_id: Any) -> Any:
-    """Return an id as it is told to people: a number as it is, anything else as escaped text of bounded length."""
+    """Return an id for display: a number unchanged, anything else as escaped text of bounded length."""
     return document_id if isinstance(document_id, int | float | None) else cut(escaped(cut(str(document_id))))
 
 

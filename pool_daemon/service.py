@@ -1,4 +1,4 @@
-"""The daemon as a process: its logs, its MongoDB, its name, its signals."""
+"""The daemon as a process: its logs, its MongoDB, its identity, its signals."""
 
 import asyncio
 import os
@@ -27,8 +27,8 @@ log = structlog.get_logger("pool_daemon")
 def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = False) -> ExitCode:
     """Run the daemon until a signal stops it, or for a single pass if `once`; write nothing in a `dry_run`.
 
-    `load` reads the settings, now and whenever SIGHUP asks for it. An error that ends the daemon is the last line of
-    its log, and its exit code is returned. Only at a terminal a ConfigurationError of the first `load` is raised.
+    `load` reads the settings, now and after each SIGHUP. An error that ends the daemon is the last line of its log, and
+    its exit code is returned. Only at a terminal a ConfigurationError of the first `load` is raised.
     """
     keep_one_heap()
     early_form = _early_form(os.environ)
@@ -55,7 +55,7 @@ def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = F
 
 
 def _ended_by(error: PoolDaemonError) -> ExitCode:
-    """Write why the daemon ends, where all its lines go; return its exit code."""
+    """Log why the daemon ends, like all its lines; return the exit code."""
     for line in str(error).splitlines():
         log.critical("fatal", reason=line, exit_code=int(error.exit_code))
     flush_logs()
@@ -63,7 +63,7 @@ def _ended_by(error: PoolDaemonError) -> ExitCode:
 
 
 def _early_form(environ: Mapping[str, str]) -> Form:
-    """Return the form of what is logged before the settings are read: what the environment asks for, if it does."""
+    """Return the log format until the settings are read: the environment's, if it sets one."""
     forms: dict[str, Form] = {"json": "json", "console": "console"}
     return forms.get(environ.get("POOL_DAEMON_LOG__FORMAT", ""), "auto")
 
@@ -90,7 +90,7 @@ async def _serve(settings: Settings, load: Callable[[], Settings], *, once: bool
 
 
 async def _serve_once(daemon: Daemon, *, dry_run: bool) -> ExitCode:
-    """Make one pass, and name what it left; FAILED if it left anything."""
+    """Make one pass, and log what it left undone; FAILED if it left anything."""
     report = await daemon.run_once()
     counted = "would_decommission" if dry_run else "decommissioned"
     log.info("pass_completed", **{"settled": report.settled, counted: report.decommissioned})
@@ -101,12 +101,12 @@ async def _serve_once(daemon: Daemon, *, dry_run: bool) -> ExitCode:
 
 
 def process_identity() -> str:
-    """Return a name for this process that no other has: the host, the process id, and a random ending."""
+    """Return a unique name for this process: the host, the process id, and a random suffix."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
 
 class _MongoDB(NamedTuple):
-    """The address of a MongoDB, and if it is our own, what awaits its end."""
+    """The address of a MongoDB and, for an embedded mongod, a function that awaits its end."""
 
     uri: str
     ended: Callable[[], Coroutine[Any, Any, None]] | None = None
@@ -114,7 +114,7 @@ class _MongoDB(NamedTuple):
 
 @asynccontextmanager
 async def _mongodb(settings: Settings) -> AsyncIterator[_MongoDB]:
-    """Give the MongoDB to work on: the configured one, else a mongod of our own."""
+    """Yield the configured MongoDB, else an embedded mongod."""
     if settings.database.uri is not None:
         uri = settings.database.uri.get_secret_value()
         if ignored := read_address(uri).ignored:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first asks for an orderly stop, the second forces one. SIGHUP asks for a reload."""
+"""SIGTERM and SIGINT: the first requests an orderly stop, the second forces one. SIGHUP requests a reload."""
 
 import asyncio
 import os
@@ -17,9 +17,9 @@ log = structlog.get_logger("pool_daemon")
 
 @contextmanager
 def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first signal, be it one held back; leave at once at the second; restore everything at the end.
+    """Call `stop` at the first signal, even one held back; exit at once at the second; restore the handlers at the end.
 
-    Leaving at once skips every clean-up on purpose: whoever sends a second signal has seen the first one fail.
+    The immediate exit skips every clean-up on purpose: a second signal means that the first one did not work.
     """
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
@@ -47,7 +47,7 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def reload_signal(reload: Callable[[], None]) -> Iterator[None]:
-    """Call `reload` at every SIGHUP, be it one held back; restore what was there before at the end."""
+    """Call `reload` at every SIGHUP, even one held back; restore the handler at the end."""
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGHUP)
     loop.add_signal_handler(signal.SIGHUP, reload)

@@ -223,7 +223,7 @@ class WorkQueue:
     def has_pending(self, pool_id: int | None) -> bool:
         """Return whether a check of a pool is pending: it has run empty, and another of its resources lasts longer.
 
-        A pass in progress may be about to add one, by what it read before; so meanwhile the answer is True for any pool.
+        A pass in progress may be about to add one, by what it read before: meanwhile the answer is True for any pool.
         """
         return self._at_work is not _AtWork.NOTHING or pool_id in self._entries
 
