@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from daemon_process import DaemonProcess, running_daemon
+from deadline import wait_until
 from explorer import Explorer
 
 STORM = {"BRAKE__ENABLED": "false"}
@@ -21,3 +22,12 @@ def daemon_on(uri: str, explorer: Explorer, **settings: str) -> Iterator[DaemonP
     """Run a daemon on the explorer's database that must stop in order at the end."""
     with running_daemon(uri=uri, database_name=explorer.database.name, **settings) as daemon:
         yield daemon
+
+
+def wait_for_indexes(explorer: Explorer) -> None:
+    """Wait until the daemon has built its indexes: one that waits for a lock makes everybody wait behind it."""
+    wait_until(
+        lambda: len(explorer.pools.index_information()) == 3 and len(explorer.workloads.index_information()) >= 4,
+        within_seconds=30,
+        what="the indexes",
+    )

@@ -13,7 +13,7 @@ from arithmetic_model import Document
 from daemon_process import DaemonProcess
 from deadline import wait_for_instant, wait_until
 from explorer import Explorer, Purchase
-from faults.daemons import STORM, daemon_on
+from faults.daemons import STORM, daemon_on, wait_for_indexes
 from faults.figures import Figures
 from faults.pools import falling_due, ids_of, overdue
 from ledger import Ledger
@@ -88,15 +88,6 @@ def test_28_where_all_fail_alike_nobody_is_blamed_and_all_is_done_soon_after_the
     )
     assert violations == []
     assert took <= CURED_SECONDS
-
-
-def wait_for_indexes(explorer: Explorer) -> None:
-    """Wait until the daemon has built its indexes: one that waits for a lock makes everybody wait behind it."""
-    wait_until(
-        lambda: len(explorer.pools.index_information()) == 3 and len(explorer.workloads.index_information()) >= 4,
-        within_seconds=30,
-        what="the indexes",
-    )
 
 
 def lateness(explorer: Explorer, pools: list[Purchase]) -> list[float]:

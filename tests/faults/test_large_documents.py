@@ -170,7 +170,7 @@ def test_26_the_length_of_documents_costs_neither_memory_nor_time(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("count", [12, pytest.param(60, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("count", [40, pytest.param(60, marks=pytest.mark.faults)])
 def test_27_a_stop_is_noticed_in_the_midst_of_large_documents(
     count: int, explorer: Explorer, mongo_uri: str, figures: Figures
 ) -> None:

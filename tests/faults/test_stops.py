@@ -9,7 +9,7 @@ import pytest
 from daemon_process import DaemonProcess
 from deadline import wait_for_instant, wait_until
 from explorer import Explorer
-from faults.daemons import STORM, daemon_on
+from faults.daemons import STORM, daemon_on, wait_for_indexes
 from faults.figures import Figures
 from faults.pools import overdue
 from faults.proxy import Command, Fate, Proxy
@@ -33,8 +33,7 @@ TRIP_SECONDS = 0.2
 class Witness:
     """Sees which batches were in hand when the daemon was told to stop, and which of those were committed after that.
 
-    `writing` is set as soon as there are several, and one of them is being written. A batch is known by its session: a
-    transaction that loses to an index that is just being built is begun anew, under another number.
+    `writing` is set as soon as there are several, and one of them is being written. A batch is known by its session.
     """
 
     def __init__(self) -> None:
@@ -128,6 +127,8 @@ def test_21_what_is_in_hand_when_the_stop_comes_is_finished(
     """The network is slow, so that batches are sure to be under way; all that comes after them is left alone."""
     count = 150
     witness = Witness()
+    with daemon_on(network.uri, explorer):
+        wait_for_indexes(explorer)
     network.delay(TRIP_SECONDS)
     network.judge_commands(witness.judge)
     overdue(explorer, count)
