@@ -23,7 +23,7 @@ WATCH_FIRST_SECONDS: Final = 3.0
 latter case the pass goes ahead, and the opening requests another full scan."""
 
 FOLLOWING_SCANS: Final = 2
-"""Full scans that may follow a single pass: the brake requests them to count large numbers twice before it lets go."""
+"""Full scans that may follow a single pass: the brake counts many late pools twice before it lets them go."""
 
 T = TypeVar("T")
 Companion = Callable[[], Coroutine[Any, Any, None]]

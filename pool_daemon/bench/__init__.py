@@ -1,1 +1,1 @@
-"""How good the daemon is, measured beside what a user has without it and beside what the server can do at most."""
+"""The performance of the daemon, compared with the method without it and with the server's limit."""

@@ -1,4 +1,4 @@
-"""The benchmark from its first row to its last: each row on an empty database, whatever became of the one before."""
+"""Runs the benchmark row by row, each on an empty database, even if the row before has failed."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from pool_daemon.errors import PoolDaemonError
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a row came to: its figures, or why there are none."""
+    """The result of a row: its figures, or why there are none."""
 
     row: Row
     figures: Sequence[Figure]
@@ -22,14 +22,14 @@ class Result:
 
     @property
     def reached(self) -> bool:
-        """Whether every figure was reached that was to be reached."""
+        """Whether every figure keeps its bounds."""
         return self.failure is None and all(figure.reached is not False for figure in self.figures)
 
 
 def results(rows: Sequence[Row], stage: Stage) -> Iterator[Result]:
-    """Measure row after row and yield what each came to.
+    """Measure row after row and yield the result of each.
 
-    A row that cannot be measured is not reached, and the others are measured all the same.
+    A row that cannot be measured counts as not reached, and the others are measured all the same.
     """
     for row in rows:
         stage.begin(row.work)

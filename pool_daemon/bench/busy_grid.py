@@ -1,4 +1,4 @@
-"""A busy grid: others change pools all the time, and none of it concerns the daemon."""
+"""A busy grid: other writers change pools all the time, and no change concerns the daemon."""
 
 import random
 import threading
@@ -20,27 +20,29 @@ from pool_daemon.bench.standing import SETTLE_SECONDS
 from pool_daemon.store.pools import CAPACITY_POOLS
 
 BATCH: Final = 20
-"""Updates that the outside writer sends at once; the server logs and streams each by itself."""
+"""Updates that the other writer sends at once; the server logs and streams each one separately."""
 
 QUIET_SHARE: Final = 0.4
-"""Of the time of writing this much passes in peace, and as much before anybody writes; deadlines move in the rest."""
+"""Share of the writing time without moved deadlines, preceded by the same time without writes; in the rest deadlines
+move."""
 
 APART_SECONDS: Final = 0.2
-"""Between a deadline's coming forward and its going back: a stream that lags longer would not show the first."""
+"""Interval between bringing a deadline forward and putting it back: a stream that lags longer would not show the
+former."""
 
 
 BETWEEN_DEPLOYMENTS_SECONDS: Final = 0.02
-"""Apart enough for each to be noticed by itself."""
+"""Interval between deployments: long enough for each to be noticed separately."""
 
 
 @dataclass(frozen=True, slots=True)
 class BusyGrid:
-    """Pools are changed from outside at a fixed rate, their deadlines too, and none of them comes first.
+    """Another writer changes pools at a fixed rate, their deadlines included, and none becomes the next deadline.
 
-    The server counts the commands it is sent besides those updates: while nobody writes yet, and for as long while
-    somebody does, so that what the daemon asks anyway can be told from what the updates cost. All of this lies between
-    two of its rescans. The processor time is read from /proc. After that a deadline is brought forward now and then:
-    the time from its commit until the daemon is armed bounds how far the stream lags.
+    The server counts the commands it is sent besides those updates: before the writes, and for the same time during the
+    writes. So the daemon's regular commands can be told from those that the updates cause. All of this lies between two
+    full scans. The processor time is read from /proc. After that, deadlines are brought forward: the time from the
+    commit until the daemon is armed is an upper bound on the stream's lag.
     """
 
     updates_a_second: int
@@ -49,11 +51,11 @@ class BusyGrid:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"busy grid: {self.updates_a_second:,} pool updates/s from outside for {self.seconds} s, none due"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
-        """Let others write, and the daemon listen."""
+        """Write as another writer, and measure the daemon."""
         lot = bystanders(time.time())
         stage.fill(lot)
         watched_seconds = self.seconds * QUIET_SHARE
@@ -84,8 +86,8 @@ class BusyGrid:
 class Deployments:
     """Workloads are deployed, one after the other, into pools that last for months.
 
-    Nothing falls due by that, so it costs one indexed read each, no pass and no transaction. The server counts the
-    commands it is sent, those of a quiet grid left out.
+    No pool falls due by that, so each deployment costs one indexed read, no pass and no transaction. The server counts
+    the commands it is sent, those of a quiet grid left out.
     """
 
     deployments: int
@@ -93,11 +95,11 @@ class Deployments:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"busy grid: {self.deployments:,} deployments into pools that last"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
-        """Deploy, and let the daemon listen."""
+        """Deploy, and measure the daemon."""
         lot = bystanders(time.time())
         stage.fill(lot)
         seconds = self.deployments * BETWEEN_DEPLOYMENTS_SECONDS
@@ -124,7 +126,7 @@ class Deployments:
 
 
 class _Written:
-    """How much the outside writer has done so far."""
+    """The progress of the other writer."""
 
     def __init__(self) -> None:
         self.updates = 0
@@ -154,7 +156,7 @@ def _write(stage: Stage, lot: Lot, updates_a_second: int, written: _Written) -> 
 
 
 def _update(number: int, lot: Lot, step: int) -> UpdateOne:
-    """Return a change of all that a customer's doing changes in a pool; its end stays behind the lot's first."""
+    """Return an update of all that a customer's action changes in a pool; its end stays behind the lot's first."""
     change = {
         "cus": float(FAR_SECONDS + step),
         "last_updated": Int64(int(time.time())),

@@ -1,4 +1,4 @@
-"""What the daemon asks of the server, counted by the server."""
+"""The commands that the daemon sends to the server, counted by the server."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,30 +17,30 @@ PROFILE: Final = "system.profile"
 PROFILE_BYTES: Final = 16 * 1024 * 1024
 
 NOT_COUNTED: Final = frozenset({"getMore", "hello", "isMaster", "ismaster", "serverStatus", "profile", "endSessions"})
-"""The stream's awaiting, the driver's heartbeat that every client sends, and what the bench itself asks."""
+"""Commands that are not counted: the stream's getMore, the heartbeat of every client's driver, and the bench's own."""
 
 
 class CommandCount:
-    """How many commands of each name were sent while it counted, once it has ended."""
+    """The number of commands of each name that were sent during the count, set at its end."""
 
     def __init__(self) -> None:
         self.by_name: Counter[str] = Counter()
 
     @property
     def total(self) -> int:
-        """All of them together."""
+        """The number of all commands."""
         return self.by_name.total()
 
     def described(self) -> str:
-        """Return the names and numbers in one line."""
+        """Return names and numbers on one line."""
         return ", ".join(f"{count} {name}" for name, count in self.by_name.most_common())
 
 
 @contextmanager
 def counted_commands(database: Database[Document]) -> Iterator[CommandCount]:
-    """Count what the server is sent while the block runs, whichever database it is for.
+    """Count the commands that the server is sent while the block runs, for any database.
 
-    Left out are the stream's awaiting, the heartbeats of drivers, what the bench asks for the count itself, and the
+    Not counted are the stream's getMore, the heartbeats of drivers, the bench's own commands for the count, and the
     lease, which the server's profiler tells apart.
     """
     count = CommandCount()

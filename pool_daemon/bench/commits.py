@@ -1,4 +1,4 @@
-"""When the daemon's work became true: the server's own log of operations is the judge."""
+"""The commit times of the daemon's work, read from the server's oplog."""
 
 import time
 from collections import defaultdict
@@ -21,7 +21,7 @@ POLL_SECONDS: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One transaction: when it was committed (unix seconds, exact to the millisecond), and what it holds.
+    """One transaction: when it was committed (unix seconds, exact to the millisecond), and its writes.
 
     `pool_ids` are the pools that were written, `workloads` counts the workloads, `writes` every document.
     """
@@ -34,9 +34,9 @@ class Commit:
 
 
 class Commits:
-    """The transactions on one database of a replica set, from the moment this object was made.
+    """The transactions on one database of a replica set, since this object was created.
 
-    Raises BenchError if the server keeps no log of operations: it is no replica set.
+    Raises BenchError if the server has no oplog: it is not a replica set.
     """
 
     def __init__(self, *, client: MongoClient[Document], database: str) -> None:
@@ -49,7 +49,7 @@ class Commits:
         self._since = newest["ts"]
 
     def decommissionings(self) -> list[Commit]:
-        """Return every transaction so far that wrote workloads, oldest first."""
+        """Return all transactions so far that wrote workloads, oldest first."""
         pools, workloads = (f"{self._database}.{name}" for name in (CAPACITY_POOLS, WORKLOADS))
         pipeline: list[Mapping[str, Any]] = [
             {"$match": {"ts": {"$gt": self._since}, "op": "c", "o.applyOps.ns": workloads}},
@@ -67,7 +67,7 @@ class Commits:
             return [_commit(entry) for entry in self._oplog.aggregate(pipeline)]
 
     def index_built_at(self, *, within_seconds: float) -> float:
-        """Wait until the index on the pools' ends is built, and return when it was (unix seconds).
+        """Wait until the index on the pools' ends is built, and return that time (unix seconds).
 
         Raises BenchError if that takes too long.
         """
@@ -87,7 +87,7 @@ class Commits:
         raise BenchError(f"no index of {CAPACITY_POOLS} was built within {within_seconds:g} s")
 
     def updates(self) -> dict[int, list[float]]:
-        """Return when each pool was updated outside of any transaction, in unix seconds, by its id."""
+        """Return, by pool id, the unix seconds of each update outside of transactions."""
         query = {"ts": {"$gt": self._since}, "op": "u", "ns": f"{self._database}.{CAPACITY_POOLS}"}
         updated_at = defaultdict(list)
         with translated("reading the server's log of operations"):

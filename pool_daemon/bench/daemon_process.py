@@ -1,4 +1,4 @@
-"""The daemon under measure: the real one, in a process of its own, looked at from outside."""
+"""The daemon to be measured: the real one, in a process of its own, observed from outside."""
 
 import json
 import os
@@ -30,15 +30,15 @@ QUIET: Final = {
     "HTTP__ENABLED": "false",
     "RECONCILE__ENABLED": "false",
 }
-"""What every row sets: a log that can be read, and nothing at work beside what is measured. A storm is what the
-brake is there to stop."""
+"""Settings of every row: a readable log, and nothing running beside what is measured. The brake is off, because it is
+there to stop a storm."""
 
 
 class DaemonProcess:
     """One run of `pool-daemon run`; a context manager that starts and stops it.
 
-    Its log goes to a file, as it would to a journal. It is tethered to the bench, so that not even a bench that is
-    killed leaves it behind.
+    Its log goes to a file, as it would to a journal. It is tethered to the bench, so that it ends even if the bench is
+    killed.
     """
 
     def __init__(self, *, uri: str, database: str, log: Path, settings: Mapping[str, str]) -> None:
@@ -50,7 +50,7 @@ class DaemonProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start the daemon; it is not up yet when this returns."""
+        """Start the daemon; it is not ready yet when this returns."""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the daemon itself
                 [
@@ -88,15 +88,15 @@ class DaemonProcess:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory_mb(self) -> float:
-        """Return how much memory the process has in use, in megabytes."""
+        """Return the memory that the process uses, in megabytes."""
         return self._kilobytes("VmRSS:") / 1024
 
     def peak_memory_mb(self) -> float:
-        """Return the most memory that the process ever had in use, in megabytes."""
+        """Return the peak memory of the process, in megabytes."""
         return self._kilobytes("VmHWM:") / 1024
 
     def entries(self, event: str) -> Iterator[Entry]:
-        """Yield what the daemon has logged under this name so far."""
+        """Yield the entries of this event in the daemon's log so far."""
         mark = json.dumps(event).encode()
         with self._log.open("rb") as log:
             for line in log:
@@ -106,9 +106,9 @@ class DaemonProcess:
                         yield entry
 
     def first(self, event: str, *, holds: Callable[[Entry], bool] = bool, within_seconds: float = 60) -> Entry:
-        """Wait until the daemon logs an event that holds, and return its first such entry.
+        """Wait until the daemon logs an event for which `holds` is true, and return the first such entry.
 
-        Raises BenchError, with the daemon's last words, if it does not in time or ends by itself.
+        Raises BenchError, with the daemon's last log lines, if that takes longer or the daemon ends by itself.
         """
         deadline = time.monotonic() + within_seconds
         while True:
@@ -142,7 +142,7 @@ def _exists(name: str) -> bool:
 
 
 def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out settings meant for another daemon: what is measured must be the same wherever it is measured."""
+    """Remove settings meant for another daemon: results must not depend on the environment."""
     return {
         name: text
         for name, text in environment.items()

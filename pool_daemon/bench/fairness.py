@@ -1,4 +1,4 @@
-"""Fairness: what one owner's mass of workloads costs another owner's single pool."""
+"""Fairness: the delay that one owner's many workloads cause for another owner's single pool."""
 
 import time
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ HOG: Final = 4711
 
 @dataclass(frozen=True, slots=True)
 class Fairness:
-    """One owner's pools run empty, all in one second; a single pool of another owner does in each of those after it.
+    """One owner's pools run empty, all in one second; a single pool of another owner does in each second after it.
 
-    How late each of the single pools is, is read from the server's log of operations.
+    The lateness of each single pool is read from the server's oplog.
     """
 
     workloads: int
@@ -34,12 +34,12 @@ class Fairness:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         whose = "pool" if self.pools == 1 else f"{self.pools:,} pools"
         return f"fairness: {self.workloads:,} workloads in one owner's {whose}, {self.singles} single pools of others"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
-        """Let all of it fall due on one daemon."""
+        """Let all pools fall due on one daemon."""
         mass = Lot(pools=self.pools, workloads_each=self.workloads // self.pools, empty_at=0, owner=HOG)
         return in_time([mass], lambda due_at: self._measure_at(stage, mass, due_at))
 

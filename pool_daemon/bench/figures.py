@@ -1,4 +1,4 @@
-"""What a row of the table is made of: figures, each beside the one to reach."""
+"""The rows of the table and their figures, each with its bounds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One thing that was measured, and what it is to reach; without a bound it is there to be read.
+    """One measured value and its bounds; without a bound it is informative.
 
-    `unit` is written behind the value; "×" is a ratio of two things measured in the same run.
+    `unit` is written behind the value; "×" is a ratio of two values measured in the same run.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the value keeps its bounds; None if it has none. What could not be measured is not reached."""
+        """Whether the value keeps its bounds; None without bounds. A value that could not be measured does not."""
         if self.at_most is None and self.at_least is None:
             return None
         low = -math.inf if self.at_least is None else self.at_least
@@ -33,7 +33,7 @@ class Figure:
 
     @property
     def bound(self) -> str:
-        """The figure to reach, as a reader is told it."""
+        """The bound as text."""
         bounds = [
             f"{sign} {_shown(bound)}"
             for sign, bound in (("≥", self.at_least), ("≤", self.at_most))
@@ -43,39 +43,39 @@ class Figure:
 
     @property
     def shown(self) -> str:
-        """The value with its unit, as a reader is told it."""
+        """The value with its unit as text."""
         return f"{_shown(self.value)} {self.unit}"
 
 
 class Row(Protocol):
-    """One kind of work under measure, with everything it needs decided beforehand."""
+    """One kind of work to measure, with all its parameters fixed."""
 
     @property
     def name(self) -> str:
-        """The word that selects it on the command line."""
+        """The name that selects it on the command line."""
 
     @property
     def work(self) -> str:
-        """What is done, in the words of the table."""
+        """A description of the work for the table."""
 
     def measure(self, stage: "Stage") -> Sequence[Figure]:
-        """Do the work on an empty database and return what was measured."""
+        """Do the work on an empty database and return the figures."""
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest of the values that `percent` of them do not exceed; NaN if there is none."""
+    """Return the smallest value that `percent` % of the values do not exceed; NaN without values."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the middle one of the values, the lower of two; NaN if there is none."""
+    """Return the median of the values, the lower of two; NaN without values."""
     return percentile(values, 50)
 
 
 def exponent(costs: Mapping[int, float]) -> float:
-    """Return with which power of the size a cost grows, from the smallest size to the largest: 1 is in proportion."""
+    """Return the power of the size with which a cost grows from the smallest size to the largest: 1 is linear."""
     (small, low), (large, high) = min(costs.items()), max(costs.items())
     if small == large or low <= 0 or high <= 0:
         return math.nan

@@ -1,4 +1,4 @@
-"""The grid that is measured on: as many pools and workloads as a row asks for, multiplied by the server itself."""
+"""The grid to measure on: as many pools and workloads as a row needs, multiplied by the server itself."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ PAID_SECONDS: Final = 86_400
 """How long before its end each pool was bought."""
 
 SPARE_SECONDS: Final = 0.25
-"""Left of a pool at its end: `empty_at` is truncated, so a fraction of a second's worth usually is."""
+"""What is left of a pool at its end: `empty_at` is truncated, so a fraction of a second's worth usually is."""
 
 WORKLOAD_IDS_EACH: Final = 100_000
-"""Ids of workloads reserved for each pool, so that either id tells the other."""
+"""Ids of workloads reserved for each pool, so that the pool's id follows from the workload's and vice versa."""
 
 SEEDS: Final = "bench-seeds"
 SEED_POOLS: Final = 1000
@@ -41,17 +41,17 @@ EXPLORERS_INDEXES: Final = (
     "workload_type",
     "public_ip",
 )
-"""The single-field indexes that the explorer service keeps on its workloads; every write pays for them."""
+"""The single-field indexes that the explorer service keeps on its workloads; they make every write more expensive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lot:
     """Some pools of one kind, each drained by as many containers of one compute unit.
 
-    The first runs empty at `empty_at` (unix seconds), each other `apart_seconds` after the one before. Of
-    the containers of each pool the last `missing_each` have no document; where nobody will look at them, that saves
-    the time to write it. The last `deleted_each` are deleted, and listed all the same. Pools that are `settled` were
-    synced when they ran empty. Without an `owner` they belong to a thousand of them.
+    The first runs empty at `empty_at` (unix seconds), each other one `apart_seconds` after the one before. Of the
+    containers of each pool the last `missing_each` have no document; where they are never read, that saves the time to
+    write them. The last `deleted_each` are deleted, and still listed. Pools that are `settled` were synced when they
+    ran empty. Without an `owner` they belong to a thousand owners.
     """
 
     pools: int
@@ -67,12 +67,12 @@ class Lot:
 
     @property
     def workloads(self) -> int:
-        """How many workloads the pools have together."""
+        """The number of workloads of all pools together."""
         return self.pools * self.workloads_each
 
     @property
     def described(self) -> str:
-        """What it is, in the words of the table."""
+        """A description for the table."""
         pools = "1 pool" if self.pools == 1 else f"{self.pools:,} pools"
         each = "one container" if self.workloads_each == 1 else f"{self.workloads_each:,} workloads"
         return f"{pools} with {each}{' each' if self.pools > 1 else ''}"
@@ -81,8 +81,8 @@ class Lot:
 def build(database: Database[Document], lots: Sequence[Lot], *, indexes: bool = True) -> None:
     """Fill an empty database with the pools of some lots and their workloads.
 
-    Python writes a seed for each thousand pools, the server makes the rest of it: a million pools in a quarter of
-    a minute. With `indexes` every index is there that the explorer and the daemon keep, else the explorer's alone.
+    Python writes a seed for each thousand pools, and the server multiplies it: a million pools in a quarter of a
+    minute. With `indexes` all indexes of the explorer and the daemon exist, else only the explorer's.
     """
     seeds = database[SEEDS]
     seeds.insert_many([seed for lot in lots for seed in _seeds(lot)])
@@ -96,7 +96,7 @@ def build(database: Database[Document], lots: Sequence[Lot], *, indexes: bool = 
 
 
 def add_pool(database: Database[Document], pool_id: int, *, empty_at: int) -> None:
-    """Add one pool with one container to a database, as a customer's purchase does: the pool comes last."""
+    """Add one pool with one container, like a customer's purchase: the pool is written last."""
     lot = Lot(pools=1, first_pool_id=pool_id, empty_at=empty_at)
     workload_id = Int64(pool_id * WORKLOAD_IDS_EACH)
     ids = {"_id": workload_id, "workload_id": workload_id, "pool_id": Int64(pool_id), "customer_tid": Int64(1)}

@@ -1,4 +1,4 @@
-"""Small things done often, and how late the daemon is with each: single pools, and deadlines brought forward."""
+"""The lateness of small, frequent work: single pools, and deadlines brought forward."""
 
 import math
 import random
@@ -20,22 +20,21 @@ DAY_SECONDS: Final = 86_400
 FIRST_TRIAL_ID: Final = 5_000_000
 
 SOON_SECONDS: Final = 30
-"""A deadline brought forward to here is near enough for the daemon's scheduler to be set to it."""
+"""A deadline brought forward to this distance is near enough for the daemon to set its timer to it."""
 
 FAR_SECONDS: Final = 30 * DAY_SECONDS
 
 
 def bystanders(now: float, *, pools: int = 10_000) -> Lot:
-    """Return pools among which a trial takes place, none of them due while it lasts."""
+    """Return the pools beside those of a trial; none of them falls due while it lasts."""
     return Lot(pools=pools, empty_at=int(now) + FAR_SECONDS, apart_seconds=5, missing_each=1)
 
 
 @dataclass(frozen=True, slots=True)
 class OneAtATime:
-    """One pool after the other falls due, each bought at some random part of the second before its last.
+    """One pool after the other falls due, each bought at a random moment of the second before its last.
 
-    Lateness is from `empty_at` to the wall time of the transaction in the server's log of operations, which has it
-    to the millisecond.
+    Lateness is counted from `empty_at` to the transaction's wall time in the server's oplog, exact to the millisecond.
     """
 
     trials: int
@@ -43,11 +42,11 @@ class OneAtATime:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"one pool at a time: {self.trials} trials, a second apart"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
-        """Let the trials fall due on a daemon that has nothing else to do."""
+        """Let the trials fall due on an otherwise idle daemon."""
         stage.fill(bystanders(time.time()))
         commits = stage.commits()
         with stage.daemon() as daemon:
@@ -69,7 +68,7 @@ def fall_due_one_by_one(stage: Stage, *, trials: int) -> Mapping[int, int]:
 
 
 def milliseconds_late(commits: Sequence[Commit], due_at: Mapping[int, int]) -> list[float]:
-    """Return how late each of the pools was; one that was never settled is infinitely late."""
+    """Return the lateness of each of the pools; infinite for a pool that was never settled."""
     settled_at: dict[int, float] = {}
     for commit in commits:
         for pool_id in commit.pool_ids:
@@ -78,7 +77,7 @@ def milliseconds_late(commits: Sequence[Commit], due_at: Mapping[int, int]) -> l
 
 
 def lateness_figures(milliseconds: Sequence[float], *, half_at_most: float | None, most_at_most: float) -> list[Figure]:
-    """Return what is to be said of the lateness of single pools: of half of them, and of 99 of 100."""
+    """Return the figures on the lateness of single pools: the median, and the 99th percentile."""
     return [
         Figure("lateness, half of them", percentile(milliseconds, 50), "ms", at_most=half_at_most),
         Figure("lateness, 99 of 100", percentile(milliseconds, 99), "ms", at_most=most_at_most),
@@ -89,10 +88,10 @@ def lateness_figures(milliseconds: Sequence[float], *, half_at_most: float | Non
 
 @dataclass(frozen=True, slots=True)
 class Rearming:
-    """Somebody brings the next deadline forward: from that write's commit until the daemon is armed for it.
+    """Another writer brings the next deadline forward: the time from that commit until the daemon is armed for it.
 
-    The commit's wall time is that of the server's log of operations; the daemon logs when it is armed. Each deadline
-    is put back afterwards, so that the next one comes first again.
+    The commit's wall time is that of the server's oplog; the daemon logs when it is armed. Each deadline is put back
+    afterwards, so that the next one comes first again.
     """
 
     trials: int
@@ -100,11 +99,11 @@ class Rearming:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"re-arming: a deadline brought forward from outside, {self.trials} trials"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
-        """Bring deadlines forward on a daemon that has nothing else to do."""
+        """Bring deadlines forward on an otherwise idle daemon."""
         stage.fill(bystanders(time.time()))
         with stage.daemon() as daemon:
             daemon.first("armed")
@@ -116,7 +115,7 @@ class Rearming:
 
 
 def rearm(stage: Stage, daemon: DaemonProcess, *, trials: int, apart_seconds: float) -> list[float]:
-    """Bring a deadline forward and put it back, so many times, and return how long the daemon took to be armed."""
+    """Bring a deadline forward and put it back, `trials` times, and return how long the daemon took to be armed."""
     dice = random.Random(trials)  # noqa: S311 - an offset within a second
     commits = stage.commits()
     wanted = {}

@@ -1,4 +1,4 @@
-"""The first reference: what the explorer service itself does when its timer fires, written plainly."""
+"""The first reference: what the explorer service itself does when its timer fires, as plain code."""
 
 import time
 from typing import Any
@@ -11,11 +11,11 @@ from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE
 
 
 def one_by_one(database: Database[dict[str, Any]], *, now: int, patience_seconds: float) -> float:
-    """Decommission what is due at the unix second `now`, and return how many workloads that makes a second.
+    """Decommission what is due at the unix second `now`, and return the workloads a second.
 
-    All expired pools are read; for each, its deployed workloads are; each of those is updated, then its order is
-    put on the queue. Nothing of it is remembered from one workload to the next, so its pace is the same throughout
-    and a look at `patience_seconds` of it is enough.
+    It reads all expired pools, and for each its deployed workloads; it updates each of those, then puts its order on
+    the queue. No state is kept from one workload to the next, so the rate is constant and `patience_seconds` suffice to
+    measure it.
     """
     started_at = time.perf_counter()
     done = 0

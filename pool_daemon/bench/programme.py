@@ -1,4 +1,4 @@
-"""What is measured: the rows of the table, in the sizes of a full run and of a quick one."""
+"""The rows of the table, in the sizes of a full run and of a quick one."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from pool_daemon.bench.storm import Storm, StormGrowth
 
 
 def full() -> Sequence[Row]:
-    """Return every row as the figures to reach are meant."""
+    """Return all rows in the sizes for which the bounds are meant."""
     return (
         Storm(name="storm-pools", pools=10_000, rounds=3),
         Storm(name="storm-workloads", pools=100, workloads_each=1000),
@@ -34,7 +34,7 @@ def full() -> Sequence[Row]:
 
 
 def quick() -> Sequence[Row]:
-    """Return the same kinds of work, small enough for a look in between."""
+    """Return the same rows, small enough for a quick check."""
     return (
         Storm(name="storm-pools", pools=2_000, patience_seconds=1),
         Storm(name="storm-workloads", pools=20, workloads_each=150, patience_seconds=1),

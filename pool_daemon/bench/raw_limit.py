@@ -1,8 +1,8 @@
-"""The second reference: the very documents that the daemon writes, written as fast as a bare script can.
+"""The second reference: the documents that the daemon writes, written as fast as a bare script can.
 
-Written twice: each write for itself, with the orders as upserts, as the explorer has them; and, since workload, order
-and record belong together, in transactions like the daemon's, with everything inserted that is new. What a server
-takes for a transaction nobody can save who may not lose an order.
+They are written in two ways. First each write separately, with the orders as upserts, as in the explorer. Then, since
+workload, order and record belong together, in transactions like the daemon's, with all new documents inserted. The
+server's cost of a transaction is unavoidable for a program that must not lose an order.
 """
 
 import time
@@ -33,7 +33,7 @@ BATCH_WORKLOADS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one round of writes takes: updates of pools, ids of workloads, their orders and records, encoded."""
+    """One round of writes: updates of pools, ids of workloads, their orders and records, encoded."""
 
     pools: Sequence[UpdateOne]
     workload_ids: Sequence[int]
@@ -43,9 +43,9 @@ class Batch:
 
 
 def prepare(database: Database[Document], *, now: int) -> list[Batch]:
-    """Read everything that is due at the unix second `now`, and make the documents that say it was decommissioned.
+    """Read everything that is due at the unix second `now`, and create the documents that decommission it.
 
-    All of this comes before the clock is started: the limit reads nothing, decides nothing and encodes nothing.
+    All of this precedes the measurement: the limit reads nothing, decides nothing and encodes nothing.
     """
     pools = {pool["_id"]: pool for pool in database[CAPACITY_POOLS].find({"empty_at": {"$lte": now}})}
     batches: list[Batch] = []
@@ -68,10 +68,10 @@ def prepare(database: Database[Document], *, now: int) -> list[Batch]:
 
 
 def write(database: Database[Document], batches: Sequence[Batch], *, threads: int, transactions: bool = False) -> float:
-    """Write the batches from so many threads, and return how many seconds it took.
+    """Write the batches with `threads` threads, and return the seconds it took.
 
-    Without `transactions` each write stands for itself, acknowledged as the server is configured to by default, which
-    is as durable as the daemon's.
+    Without `transactions` each write is separate, acknowledged as the server is configured to by default, which is as
+    durable as the daemon's.
     """
 
     def write_batch(batch: Batch) -> None:

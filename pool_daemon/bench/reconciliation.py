@@ -1,4 +1,4 @@
-"""Reconciliation of a large grid: how fast it goes past everything, what it writes, and who waits for it."""
+"""Reconciliation of a large grid: its rate, its writes, and the lateness it causes."""
 
 import time
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ UNTHROTTLED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """One scan of all pools at full speed, and as much of the second as it takes to repair what the first has found.
+    """One scan of all pools at full speed, and the part of the second one that repairs the findings of the first.
 
-    Every drifted pool lists one workload that is deleted. The pace is the daemon's own, from its log;
-    which pools were written is read from the server's log of operations, and so is the lateness of single pools that
-    fall due meanwhile, one a second.
+    Every drifted pool lists one workload that is deleted. The rate is the daemon's own, from its log. Which pools were
+    written is read from the server's oplog, and so is the lateness of single pools that fall due meanwhile, one a
+    second.
     """
 
     pools: int
@@ -39,7 +39,7 @@ class Reconciliation:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         workloads = self.pools * self.workloads_each
         return f"reconciliation of {self.pools:,} pools with {workloads:,} workloads, {self.drifted:,} pools drifted"
 
@@ -84,7 +84,7 @@ class Reconciliation:
 
 
 def _written(commits: Commits, expected: set[int]) -> set[int]:
-    """Wait for a while until the expected pools are written, and return all that are."""
+    """Wait until the expected pools are written, for a limited time, and return all that are."""
     deadline = time.monotonic() + REPAIR_SECONDS
     while not expected <= (written := set(commits.updates())) and time.monotonic() < deadline:
         time.sleep(1)

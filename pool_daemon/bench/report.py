@@ -1,4 +1,4 @@
-"""The benchmark on paper: a table for people, an object for machines."""
+"""The report of the benchmark: a table for people, an object for machines."""
 
 import math
 import re
@@ -33,7 +33,7 @@ def report(results: Sequence[Result]) -> RenderableType:
 
 
 def as_json(results: Sequence[Result], *, circumstances: Mapping[str, Any]) -> dict[str, Any]:
-    """Return everything that the table says, with the circumstances under which it was measured."""
+    """Return the contents of the table, with the circumstances of the measurement."""
     return {
         **circumstances,
         "rows": [
@@ -54,7 +54,7 @@ def as_markdown(results: Sequence[Result], *, circumstances: Mapping[str, Any], 
     """Return the table as pool_daemon/bench/README.md shows it, below the circumstances.
 
     Rows of the table `before` that were not measured now stay, and then so do its circumstances. A row that a full run
-    has no more is dropped.
+    no longer has is dropped.
     """
     minutes = sum(result.seconds for result in results) / 60
     where = f"MongoDB {circumstances['mongodb']}, {circumstances['cores']} cores"

@@ -1,4 +1,4 @@
-"""Nodes that never answer: what pools that stay expired for ever cost all the others."""
+"""Nodes that never answer: what pools that stay expired for ever cost the others."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ DAY_SECONDS: Final = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What a pass and a rescan took, in milliseconds."""
+    """The duration of a pass and of a full scan, in milliseconds."""
 
     pass_milliseconds: float
     rescan_milliseconds: float
@@ -27,12 +27,12 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class SilentNodes:
-    """Pools that ran empty long ago, their workloads told to go and never gone, beside a grid without any.
+    """Pools that ran empty long ago, their workloads decommissioned and never deleted, beside a grid without any.
 
-    A pass is measured from the commit of a write that brings the next deadline forward until the daemon is armed
-    for it, the median of some. A rescan is the first pass of a daemon that has just started: from the log entry that
-    its stream is open to the one that it is armed. To tell that pass from one in which it was still waiting for the
-    lease, a single pool is overdue.
+    A pass is measured from the commit of a write that brings the next deadline forward until the daemon is armed for
+    it, the median of several. A full scan is the first pass of a daemon that has just started: from the log entry that
+    its stream is open to the one that it is armed. A single overdue pool distinguishes that pass from one in which the
+    daemon still waited for the lease.
     """
 
     pools: int
@@ -41,7 +41,7 @@ class SilentNodes:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"{self.pools:,} expired pools whose nodes never answer"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:

@@ -1,4 +1,4 @@
-"""Where everything is measured: one empty database, filled and cleared again for each contestant."""
+"""The place of measurement: one database, emptied and filled again for each candidate."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ T = TypeVar("T")
 Document = dict[str, Any]
 
 LEAD_SECONDS: Final = 3
-"""From the order to make some data until it falls due: a daemon has to be started, and to be armed a second before."""
+"""Time from the creation of data until it falls due: a daemon has to be started, and to be armed a second before."""
 
 
 class Stage:
-    """One database on one server, a folder for logs, and somebody who is told how far things are.
+    """One database on one server, a folder for logs, and a receiver of progress messages.
 
-    A context manager: the database must be empty when it is entered, or BenchError is raised, and is dropped at
-    the end.
+    A context manager: the database must be empty when it is entered, or BenchError is raised, and is dropped at the
+    end.
     """
 
     def __init__(self, *, uri: str, name: str, folder: Path, tell: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ class Stage:
         self.database: Database[Document] = self.client[name]
 
     def __enter__(self) -> Self:
-        """Make sure that the database is empty: nothing on it may be anybody else's.
+        """Check that the database is empty, so that no other data is dropped.
 
         Raises BenchError, StoreUnavailableError or StoreRefusedError.
         """
@@ -63,16 +63,16 @@ class Stage:
             self.clear()
 
     def begin(self, work: str) -> None:
-        """Tell which row is measured from here on."""
+        """Report which row is measured from here on."""
         self._work = work
         self._tell(work)
 
     def tell(self, what: str) -> None:
-        """Tell what of the row is measured now."""
+        """Report which part of the row is measured now."""
         self._tell(f"{self._work}: {what}")
 
     def fill(self, *lots: Lot, indexes: bool = True) -> None:
-        """Put these pools and workloads on the database in place of everything that is there."""
+        """Replace the contents of the database with these pools and workloads."""
         self.clear()
         for name in (WORKQUEUE, *OWN_COLLECTIONS):
             self.database.create_collection(name)
@@ -89,7 +89,7 @@ class Stage:
         return DaemonProcess(uri=self._uri, database=self.database.name, log=log, settings=settings)
 
     def commits(self) -> Commits:
-        """Begin to note what is committed from now on."""
+        """Record commits from now on."""
         return Commits(client=self.client, database=self.database.name)
 
     def server_version(self) -> str:
@@ -99,10 +99,10 @@ class Stage:
 
 
 def in_time(lots: Sequence[Lot], attempt: Callable[[int], T]) -> T:
-    """Let `attempt` make these lots for a deadline (unix seconds), and return what it does.
+    """Let `attempt` create these lots for a deadline (unix seconds), and return its result.
 
-    If the daemon is not armed for it by then, it is given twice the time, and in the end four times as much. Raises
-    TooBusyError if that is not enough either.
+    If the daemon is not armed for it by then, it is repeated with twice the time, and finally with four times as much.
+    Raises TooBusyError if that is not enough either.
     """
     lead_seconds = LEAD_SECONDS + sum(lot.pools + lot.workloads for lot in lots) // 10_000
     for patience in (1, 2):
@@ -114,7 +114,7 @@ def in_time(lots: Sequence[Lot], attempt: Callable[[int], T]) -> T:
 
 
 def wait_until_armed(daemon: DaemonProcess, due_at: int) -> None:
-    """Wait until a daemon is armed for a deadline (unix seconds); raise TooBusyError if that is not long before it."""
+    """Wait until a daemon is armed for a deadline (unix seconds); raise TooBusyError if that is not well before it."""
     left_seconds = due_at - 1 - time.time()
     try:
         daemon.first("armed", holds=lambda entry: entry["at"] == due_at, within_seconds=max(0.0, left_seconds))
@@ -125,4 +125,4 @@ def wait_until_armed(daemon: DaemonProcess, due_at: int) -> None:
 
 
 class TooBusyError(BenchError):
-    """The data was not there in time: stop what else this machine does, or give it a smaller row to measure."""
+    """The data was not ready in time. Stop other programs on this machine, or measure a smaller row."""

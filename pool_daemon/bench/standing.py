@@ -1,4 +1,4 @@
-"""A grid that only stands there: what it takes to start on it, and to wait on it, however large it is."""
+"""An idle grid: the cost of starting on it, and of waiting on it, at any size."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from pool_daemon.bench.stage import Stage
 OVERDUE: Final = 1000
 FIRST_OVERDUE_ID: Final = 8_000_000
 SETTLE_SECONDS: Final = 3
-"""Between a start and a wait, so that nothing of the one is taken for the other."""
+"""Interval between a start and a wait, so that neither counts for the other."""
 
 
 SHORT_SHARE: Final = 1 / 3
@@ -23,7 +23,7 @@ SHORT_SHARE: Final = 1 / 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stand:
-    """What was measured at one size."""
+    """The measurements at one size."""
 
     armed_seconds: float
     done_seconds: float
@@ -34,13 +34,13 @@ class Stand:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A start with some pools overdue, then a wait, in grids of several sizes; the bounds are for the largest.
+    """A start with some pools overdue, then a wait, in grids of several sizes; the bounds apply to the largest.
 
-    The start is counted from the daemon's log entry that it has reached the database to the one that it is armed,
-    and to the last commit in the server's log of operations. Memory is what the process has in use afterwards.
-    Waiting, its processor time is read from /proc, and the server counts what it is asked besides the stream's
-    awaiting, the lease and the drivers' heartbeats. The largest grid is waited on long enough for a rescan to be part
-    of it, the others a third of that, which makes the growth look larger than it is.
+    The start is counted from the daemon's log entry that it has reached the database to the one that it is armed, and
+    to the last commit in the server's oplog. Memory is what the process uses afterwards. During the wait, the processor
+    time is read from /proc, and the server counts the commands besides the stream's getMore, the lease and the drivers'
+    heartbeats. The wait on the largest grid is long enough to include a full scan, the others are a third of that,
+    which makes the growth look larger than it is.
     """
 
     sizes: tuple[int, ...]
@@ -49,7 +49,7 @@ class Standing:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"start and idle with {', '.join(f'{size:,}' for size in self.sizes)} pools, up to {OVERDUE:,} overdue"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
@@ -97,9 +97,9 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class StartWithoutIndexes:
-    """A start on a database that the daemon has never seen: the index on `empty_at` has yet to be built.
+    """A start on a new database: the index on `empty_at` has yet to be built.
 
-    The overdue are done when the last of them is in the server's log of operations, and so is the index.
+    Measured are the last commit of an overdue pool, and the end of the index build, both in the server's oplog.
     """
 
     pools: int
@@ -107,7 +107,7 @@ class StartWithoutIndexes:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"start with {self.pools:,} pools, {OVERDUE:,} overdue, the indexes still to be built"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:

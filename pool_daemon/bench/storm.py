@@ -15,25 +15,25 @@ from pool_daemon.bench.stage import Stage, in_time, wait_until_armed
 from pool_daemon.errors import BenchError
 
 SERVERS_LIMIT_MB: Final = 16
-"""An entry of the server's log of operations may be no larger; beyond it a transaction is cut into several."""
+"""The largest entry of the server's oplog; a larger transaction is split into several."""
 
 CONSTANT_MB: Final = 5
-"""So little may the daemon's memory differ for it to count as constant."""
+"""The largest difference at which the daemon's memory counts as constant."""
 
 SATURATING: Final = 10_000
-"""Pools from which on a storm lasts long enough for the daemon to have as much in hand at once as it ever has."""
+"""Pools from which on a storm keeps as much work in flight as the daemon ever has."""
 
 SLOWEST: Final = 250
-"""Workloads a second, the pace of one by one, below which a daemon under measure is given up."""
+"""Workloads a second, the rate of one by one, below which the measurement is abandoned."""
 
 
 Threads = dict[bool, Sequence[int]]
-"""With how many threads the raw limit is to be tried, without transactions (False) and in them (True)."""
+"""The numbers of threads to try for the raw limit, without transactions (False) and with them (True)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What one storm on the daemon came to."""
+    """The result of one storm on the daemon."""
 
     due_at: int
     commits: Sequence[Commit]
@@ -54,11 +54,10 @@ class Run:
 class Storm:
     """Pools that fall due in the same second, settled by the daemon and by both references on the same documents.
 
-    The daemon is armed before that second comes. Its first and its last commit are read from the server's log of
-    operations, so its pace includes how late it began, what it read and what it decided. The pace of one by one is
-    that of its first seconds, as it never changes; that of the raw limit is the best of some numbers of threads
-    (in further rounds: of the number that was best), with all documents made before its clock starts. Of several rounds
-    each figure is the median.
+    The daemon is armed before that second. Its first and its last commit are read from the server's oplog, so its rate
+    includes how late it began, what it read and what it decided. The rate of one by one is that of its first seconds,
+    because it is constant. That of the raw limit is the best of several numbers of threads (in further rounds: of the
+    best number), with all documents created before its measurement starts. Of several rounds each figure is the median.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Storm:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"storm: {self._lot(0).described} due in the same second"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
@@ -106,7 +105,7 @@ class Storm:
         return Lot(pools=self.pools, workloads_each=self.workloads_each, empty_at=due_at)
 
     def _raw_limit(self, stage: Stage, threads: Threads, *, transactions: bool) -> float:
-        """Return the fewest seconds that any number of threads took; the rounds after have the best of them only."""
+        """Return the shortest duration of all numbers of threads, in seconds; later rounds try only the best number."""
         now = int(time.time())
         batches: Sequence[raw_limit.Batch] = ()
         seconds: dict[int, float] = {}
@@ -128,11 +127,11 @@ class Storm:
 
 @dataclass(frozen=True, slots=True)
 class StormGrowth:
-    """The same storm of single pools in several sizes, the daemon alone: how its cost grows with what is due.
+    """The same storm of single pools in several sizes, on the daemon alone: the growth of its cost.
 
-    Seconds are those from the second in which all fell due to the last commit in the server's log of operations;
-    memory is the most that the process ever had in use, which must not depend on the number of pools due once there are
-    enough to keep all batches in flight full; between smaller sizes there is nothing to reach.
+    Seconds are those from the second in which all fell due to the last commit in the server's oplog. Memory is the peak
+    of the process, which must not depend on the number of due pools once there are enough to keep all batches in flight
+    full; between smaller sizes there is no bound.
     """
 
     sizes: tuple[int, ...]
@@ -140,7 +139,7 @@ class StormGrowth:
 
     @property
     def work(self) -> str:
-        """What is done."""
+        """A description of the work."""
         return f"storm in sizes: {', '.join(f'{size:,}' for size in self.sizes)} pools with one container"
 
     def measure(self, stage: Stage) -> Sequence[Figure]:
@@ -163,9 +162,9 @@ class StormGrowth:
 
 
 def storm_on_daemon(stage: Stage, lot: Lot) -> Run:
-    """Let a lot fall due, all of it in the same second, on a daemon that waits for it.
+    """Let all of a lot fall due in the same second on a daemon that waits for it.
 
-    Raises BenchError if the machine is too busy to make the data in time, or the daemon does not come to an end.
+    Raises BenchError if the machine is too busy to create the data in time, or the daemon does not finish.
     """
     return in_time([lot], lambda due_at: _storm_at(stage, lot, due_at))
 

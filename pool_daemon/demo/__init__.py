@@ -1,1 +1,1 @@
-"""Half a minute that shows the daemon at work: a real mongod, the real daemon, a verdict on what it did."""
+"""The demo, half a minute long: a real mongod, the real daemon, a verdict on the daemon."""

@@ -12,17 +12,17 @@ from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, HOUR, Deploy, PlannedPo
 OWNER: Final = 7
 RESOURCES: Final = ("cu", "su", "ipv4u")
 SPARE_SECONDS: Final = 0.25
-"""Bought on top, so that no end hangs on how a product of rate and seconds happened to be rounded."""
+"""Bought in addition, so that no end depends on how a product of rate and seconds was rounded."""
 
 PUNCTUAL_SECONDS: Final = 1.0
-"""Pools count in whole seconds: an act done within its own has the effect that the scenario expects."""
+"""Pools count in whole seconds: an action within its own second has the effect that the scenario expects."""
 
 
 class Customer:
-    """Plays the scenario's customers through the explorer and tells what they do.
+    """Plays the scenario's customers through the explorer and reports their actions.
 
-    `belated` collects the ids of the pools whose customer came too late, which says something of the machine
-    and nothing of the daemon.
+    `belated` collects the ids of the pools whose customer acted too late, which is due to the machine and not to the
+    daemon.
     """
 
     def __init__(
@@ -35,20 +35,20 @@ class Customer:
         self.belated: set[int] = set()
 
     async def buy_what_is_there_before(self, timetable: Timetable) -> None:
-        """Buy the pools that the daemon finds when it starts."""
+        """Buy the pools that exist before the daemon starts."""
         for plan in self._plans:
             if plan.appears == BEFORE_THE_DAEMON:
                 await self._buy(plan, timetable, bought_at=timetable.opened_at - HOUR)
 
     async def buy_what_is_there_at_first(self, timetable: Timetable) -> None:
-        """Buy the pools that are there at second 0, as if an hour ago."""
+        """Buy the pools that exist at second 0, as if an hour ago."""
         for plan in self._plans:
             if plan.appears == 0:
                 await self._buy(plan, timetable, bought_at=timetable.origin(plan) - HOUR)
                 self._look_at_the_clock(plan, due_at=timetable.origin(plan))
 
     async def play(self, timetable: Timetable) -> None:
-        """Do everything else, each act at its second."""
+        """Do all other actions, each at its second."""
         acts: list[tuple[int, PlannedPool, TopUp | Deploy | None]] = [
             *((plan.appears, plan, None) for plan in self._plans if plan.appears > 0),
             *((act.at, plan, act) for plan in self._plans for act in plan.acts),

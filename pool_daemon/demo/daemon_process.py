@@ -16,7 +16,7 @@ from pool_daemon.errors import DemoError
 from pool_daemon.settings.sources import PREFIX, SYSTEMD_SECRETS_DIR
 
 STOP_SECONDS: Final = 30
-"""More than the daemon gives itself to stop; one that takes longer hangs, and is killed."""
+"""Longer than the daemon's own time limit for a stop; a daemon that takes longer hangs, and is killed."""
 
 LAST_WORDS: Final = 8
 
@@ -24,8 +24,8 @@ LAST_WORDS: Final = 8
 class DaemonProcess:
     """One run of `pool-daemon run` on a database, its log in a file.
 
-    It has a session of its own, so that Ctrl-C on the terminal reaches the demo alone, which then stops it; and
-    it is tethered to the demo, so that not even a demo that is killed leaves it behind.
+    It has a session of its own, so that Ctrl-C on the terminal reaches only the demo, which then stops it. It is
+    tethered to the demo, so that it ends even if the demo is killed.
     """
 
     def __init__(self, *, uri: str, database: str, log: Path) -> None:
@@ -40,7 +40,7 @@ class DaemonProcess:
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Start the daemon; it is not up yet when this returns."""
+        """Start the daemon; it is not ready yet when this returns."""
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
@@ -53,7 +53,7 @@ class DaemonProcess:
             )
 
     async def stop(self) -> int:
-        """Tell the daemon to stop, wait until it has, and return its exit code; it is killed if it hangs."""
+        """Tell the daemon to stop, wait until it has, and return its exit code; kill it if it hangs."""
         if self._process is None:
             return 0
         if self._process.returncode is None:
@@ -66,7 +66,7 @@ class DaemonProcess:
             return await self._process.wait()
 
     def ensure_alive(self) -> None:
-        """Raise DemoError with the daemon's last words if it has ended by itself."""
+        """Raise DemoError with the daemon's last log lines if it has ended by itself."""
         if self._process is not None and self._process.returncode is not None:
             with self._log.open(encoding="utf-8", errors="replace") as lines:
                 last_words = "".join(deque(lines, maxlen=LAST_WORDS)).rstrip()
@@ -74,7 +74,7 @@ class DaemonProcess:
             raise DemoError(f"the daemon ended by itself with exit code {code}; its last words:\n{last_words}")
 
     def new_log_entries(self) -> Iterator[Mapping[str, Any]]:
-        """Yield what the daemon has logged since the last call; lines that are no JSON are passed over."""
+        """Yield the daemon's log entries since the last call; lines that are no JSON are skipped."""
         with self._log.open("rb") as log:
             log.seek(self._read)
             for line in log:
@@ -87,7 +87,7 @@ class DaemonProcess:
 
 
 def _without_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out settings meant for another daemon: the demo's must never reach anybody's database."""
+    """Remove settings meant for another daemon: the demo must never touch another database."""
     return {
         name: text
         for name, text in environment.items()

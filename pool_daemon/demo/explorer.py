@@ -1,7 +1,7 @@
-"""The explorer service, its customers' only way to the pools, as far as the daemon ever meets it.
+"""The explorer service as far as it meets the daemon: the customers' only access to the pools.
 
-It reads a pool, changes it in memory and writes all of it back, with no version and no transaction. It is
-another program than the daemon and so has a client of its own.
+It reads a pool, changes it in memory and writes all of it back, with no version and no transaction. It is another
+program than the daemon and so has a client of its own.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ TIMEOUT_MILLISECONDS: Final = 10_000
 
 
 class Explorer:
-    """What others than the daemon read and write; `written` holds each pool as it was last written."""
+    """The reads and writes of other programs; `written` holds each pool as it was last written."""
 
     def __init__(self, *, uri: str, database: str) -> None:
         self._client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
@@ -37,7 +37,7 @@ class Explorer:
         return pool_from_document(document or {})
 
     async def write_pool(self, pool: Pool, **damage: Any) -> None:
-        """Write the whole pool over whatever is there, with the fields in `damage` instead of its own."""
+        """Overwrite the whole pool, with the fields in `damage` instead of its own."""
         document = pool_to_document(pool) | damage
         fields = {name: value for name, value in document.items() if name != "_id"}
         await self._database["capacity-pools"].update_one({"_id": document["_id"]}, {"$set": fields}, upsert=True)
@@ -59,7 +59,7 @@ class Explorer:
         pool.add_workload(workload_id, *cloud_units(document), now=now)
 
     async def snapshot(self) -> Snapshot:
-        """Read everything that the daemon works on and leaves behind."""
+        """Read everything that the daemon works on and writes."""
         events = self._database["pool-daemon-events"].find({"kind": "decommissioned"})
         records = await events.sort("decommissioned_at").to_list()
         return Snapshot(

@@ -1,4 +1,4 @@
-"""The demo from the first process to the last: it sets the stage, lets everybody play, and judges."""
+"""The demo from the first process to the last: starts the programs, plays the scenario, and judges the daemon."""
 
 import asyncio
 import math
@@ -21,19 +21,19 @@ from pool_daemon.errors import DemoError
 from pool_daemon.store.failures import translated
 
 TICK_SECONDS: Final = 0.1
-"""Between two looks at the database and the log: a countdown shows tenths of a second."""
+"""Interval between readings of the database and the log: a countdown shows tenths of a second."""
 
 READY_SECONDS: Final = 60
-"""How long the daemon may take until it has stopped what was overdue: a slow machine imports slowly."""
+"""How long the daemon may take until it has settled what was overdue: on a slow machine imports are slow."""
 
 DATABASE: Final = "explorer"
 
 ENVELOPE: Final = frozenset({"event", "level", "timestamp", "logger", "exception"})
-"""What of a log entry is not shown beside the event's name."""
+"""Fields of a log entry that are not shown beside the event's name."""
 
 
 class Performance:
-    """One showing of a scenario, its data and logs in `folder`; to be run once."""
+    """One run of a scenario, its data and logs in `folder`; to be run once."""
 
     def __init__(
         self, *, plans: Sequence[PlannedPool], folder: Path, screen: Screen, mongod: Path | None = None
@@ -46,10 +46,9 @@ class Performance:
         self._scene = Scene(plans=plans, timetable=Timetable(opened_at=int(now)), now=now)
 
     async def run(self) -> list[Finding]:
-        """Play the scenario and return the verdict; whatever happens, nothing is left running.
+        """Play the scenario and return the verdict; all processes are stopped in any case.
 
-        Raises DemoError if the daemon does not come up or ends by itself, EmbeddedError or StoreError if
-        mongod does.
+        Raises DemoError if the daemon does not start or ends by itself, EmbeddedError or StoreError if mongod does.
         """
         workloads = sum(len(plan.all_workloads) for plan in self._scene.plans)
         self._happened(Voice.STAGE, f"{len(self._scene.plans)} pools, {workloads} workloads, about half a minute")
@@ -102,13 +101,13 @@ class Performance:
             raise DemoError(f"after {READY_SECONDS} s the daemon has not stopped what was overdue") from None
 
     async def _begin(self, customer: Customer) -> None:
-        """Let second 0 be the next whole second, and buy what is there at first."""
+        """Make second 0 the next whole second, and buy what exists at first."""
         started_at = math.ceil(self._clock.now())
         self._scene = replace(self._scene, timetable=replace(self._scene.timetable, started_at=started_at))
         await customer.buy_what_is_there_at_first(self._scene.timetable)
 
     async def _watch(self, explorer: Explorer, daemon: DaemonProcess, *, until: Callable[[], bool]) -> None:
-        """Show what happens until the condition holds.
+        """Show what happens until the condition is true.
 
         Raises DemoError if the daemon ends meanwhile.
         """

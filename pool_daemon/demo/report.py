@@ -1,4 +1,4 @@
-"""The end of the demo on paper: what was expected of each pool, what happened, and what did not hold."""
+"""The report of the demo: what was expected of each pool, what happened, and what failed."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,7 +12,7 @@ from pool_daemon.demo.verdict import Finding, milliseconds
 
 
 def report(findings: Sequence[Finding]) -> RenderableType:
-    """Return the verdict as a table, every fault in a line of its own below it, and a summary."""
+    """Return the verdict as a table, with every fault on a line of its own below it, and a summary."""
     faults = [Text(f"✗ {finding.name}: {fault}", "red") for finding in findings for fault in finding.faults]
     return Group(Text(), _table(findings), Text(), *faults, _summary(findings))
 

@@ -1,7 +1,7 @@
-"""The scenario: which pools there are, what their customers do, and what the daemon must make of it.
+"""The scenario: its pools, the actions of their customers, and what the daemon must do.
 
-Every time in the table is a second of the scenario. Its second 0 is a whole second of the clock, and comes
-only when the daemon is up and has handled the pool that was overdue before it started.
+Every time in the table is a second of the scenario. Its second 0 is a whole second of the clock. It comes only when the
+daemon runs and has handled the pool that was overdue before the start.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """At second `at` the customer pays for what the pool uses, so that it lasts until second `until`."""
+    """At second `at` the customer buys what the pool uses, so that it lasts until second `until`."""
 
     at: int
     until: int
@@ -32,7 +32,7 @@ class TopUp:
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """At second `at` the customer puts one more workload into the pool, which drains faster from then on."""
+    """At second `at` the customer deploys one more workload into the pool, which drains faster from then on."""
 
     at: int
     workload: Workload
@@ -40,11 +40,11 @@ class Deploy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedPool:
-    """One pool of the scenario, from its purchase to what must have become of it.
+    """One pool of the scenario, from its purchase to the expected result.
 
-    It is paid until second `paid_until`, the resources in `plentiful` for an hour longer. Its customer does
-    what `acts` says. At second `ends` it must run empty and all of its workloads be stopped, except those in
-    `stays`; None: nothing of it may be stopped.
+    It is paid until second `paid_until`, the resources in `plentiful` for an hour longer. Its customer does the actions
+    in `acts`. At second `ends` it must run empty and all of its workloads be stopped, except those in `stays`. If
+    `ends` is None, none may be stopped.
     """
 
     pool_id: int
@@ -61,7 +61,7 @@ class PlannedPool:
 
     @property
     def all_workloads(self) -> Mapping[int, Workload]:
-        """Every workload that the pool ever holds under its id, those deployed later last."""
+        """All workloads that the pool ever has, by id, those deployed later last."""
         deployed = [act.workload for act in self.acts if isinstance(act, Deploy)]
         return dict(enumerate([*self.workloads, *deployed], start=self.pool_id * 100 + 1))
 
@@ -75,10 +75,10 @@ class PlannedPool:
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """What the scenario's seconds are on the clock, in unix seconds.
+    """The scenario's seconds as instants of the clock, in unix seconds.
 
-    The pools that are there before the daemon count from `opened_at`, all others from `started_at`, which is
-    None as long as the daemon is not up.
+    The pools that exist before the daemon count from `opened_at`, all others from `started_at`, which is None until the
+    daemon runs.
     """
 
     opened_at: int

@@ -1,4 +1,4 @@
-"""What there is to be seen at one moment of the demo: the one thing that screens are given."""
+"""The state of the demo at one moment: the only input of the screens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from pool_daemon.demo.scenario import PlannedPool, Timetable
 from pool_daemon.demo.snapshot import Snapshot
 
 LINGER_SECONDS: Final = 2
-"""Watched after the last pool's end, because what must run on is only then known to have run on."""
+"""How long the demo goes on after the last pool's end, to see that the workloads that must stay keep running."""
 
 
 class Voice(StrEnum):
-    """Who tells an event."""
+    """The source of an event."""
 
     STAGE = "demo"
     CUSTOMER = "customer"
@@ -23,7 +23,7 @@ class Voice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened; `second` is its time in the scenario, None before the scenario began."""
+    """One event; `second` is its time in the scenario, None before the scenario began."""
 
     second: float | None
     voice: Voice
@@ -32,7 +32,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """The scenario, what the database says at `now` (unix seconds), and everything that happened so far."""
+    """The scenario, the state of the database at `now` (unix seconds), and all events so far."""
 
     plans: Sequence[PlannedPool]
     timetable: Timetable
@@ -52,6 +52,6 @@ class Scene:
         return max((plan.ends or 0 for plan in self.plans), default=0) + LINGER_SECONDS
 
     def seconds_left(self, plan: PlannedPool) -> float | None:
-        """Return how long the pool still lasts as its document says, None if it says nothing usable."""
+        """Return how long the pool still lasts by its document, None if the document is unusable."""
         pool = self.snapshot.pools.get(plan.pool_id)
         return None if pool is None or plan.damaged else pool["empty_at"] - self.now

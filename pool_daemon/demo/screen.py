@@ -1,4 +1,4 @@
-"""Where a person looks while the demo runs: a live table on a terminal, plain lines anywhere else."""
+"""The display while the demo runs: a live table on a terminal, plain lines elsewhere."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -27,13 +27,13 @@ CENTURY_SECONDS: Final = 100 * 365 * 86400
 BAR_COLUMNS: Final = 22
 
 WIDE_COLUMNS: Final = 76
-"""From so many columns on there is room to say what each pool shows."""
+"""Columns from which on there is room to describe each pool."""
 
 OTHER_LINES: Final = 4
 LEAST_EVENTS: Final = 3
 
 STYLES: Final = {Voice.STAGE: "dim", Voice.CUSTOMER: "cyan", Voice.DAEMON: "green", Voice.WARNING: "magenta"}
-"""The terminal's own colours, those that are legible on a dark and on a light ground alike."""
+"""The terminal's own colours that are legible on both dark and light backgrounds."""
 
 
 class Screen(Protocol):
@@ -45,7 +45,7 @@ class Screen(Protocol):
 
 @contextmanager
 def screen_on(console: Console, *, plain: bool) -> Iterator[Screen]:
-    """Take the console for as long as the demo runs; a live table leaves it as it was."""
+    """Use the console while the demo runs; a live table restores it."""
     if plain:
         yield PlainScreen(console=console)
     else:
@@ -68,7 +68,7 @@ class PlainScreen:
 
 
 class LiveScreen:
-    """Draws the pools and the latest events again and again in the same place."""
+    """Redraws the pools and the latest events in the same place."""
 
     def __init__(self, *, live: Live) -> None:
         self._live = live
@@ -82,7 +82,7 @@ class LiveScreen:
 def picture(scene: Scene, *, lines: int, columns: int) -> RenderableType:
     """Draw the scene: the pools, and below them as many of the latest events as there are lines left.
 
-    Where there are too few lines for both, the pools that change soonest are shown, and how many more there are.
+    With too few lines for both, the pools that change soonest are shown, and the number of the others.
     """
     room = max(1, lines - OTHER_LINES - LEAST_EVENTS)
     shown, more = list(scene.plans), 0
@@ -96,7 +96,7 @@ def picture(scene: Scene, *, lines: int, columns: int) -> RenderableType:
 
 
 def _next_to_change(scene: Scene, number: int) -> list[PlannedPool]:
-    """Return the pools that run empty next, in the order of the scenario; those that are done come last."""
+    """Return the pools that run empty next, in the order of the scenario; finished pools come last."""
 
     def seconds(plan: PlannedPool) -> float:
         left = scene.seconds_left(plan)
@@ -107,7 +107,7 @@ def _next_to_change(scene: Scene, number: int) -> list[PlannedPool]:
 
 
 def event_line(event: Event) -> Text:
-    """Return the event as one line, cut rather than wrapped where it is too long."""
+    """Return the event as one line, truncated rather than wrapped."""
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append(f"{'' if event.second is None else f'{event.second:.3f} s':>9}  ", "dim")
     line.append(f"{event.voice:<8}  ", STYLES[event.voice])
@@ -164,7 +164,7 @@ def _running(left: float | None) -> Text:
 
 
 def _outcome(plan: PlannedPool, scene: Scene) -> Text | None:
-    """Say what has become of the pool, None as long as it just runs."""
+    """Describe the result for a pool, None while it just runs."""
     records = scene.snapshot.records_of(plan)
     if plan.pool_id not in scene.snapshot.pools:
         return Text("not bought yet", "dim")

@@ -1,4 +1,4 @@
-"""What the database says at one moment: all that the screen shows and the verdict is made of."""
+"""The state of the database at one moment: the input of the screen and of the verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

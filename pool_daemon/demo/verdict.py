@@ -1,4 +1,4 @@
-"""What was expected of the daemon and what it did, pool by pool, as the database tells it afterwards."""
+"""The verdict: what was expected of the daemon and what it did, pool by pool, as read from the database."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from pool_daemon.demo.snapshot import Record, Snapshot
 from pool_daemon.errors import ExitCode
 
 TOLERANCE: Final = timedelta(seconds=1)
-"""A workload stopped within the second in which its pool runs empty is stopped in time."""
+"""A workload stopped within the second in which its pool runs empty counts as in time."""
 
 SYNCED: Final = frozenset({"cus", "sus", "ipv4us", "last_updated"})
-"""What the daemon saves of a pool that ran empty; all else is its customer's."""
+"""The fields that the daemon saves of a pool that ran empty; all others are its customer's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the verdict; what was expected held if there are no `faults`."""
+    """One line of the verdict; the expectation held if there are no `faults`."""
 
     name: str
     shows: str
@@ -36,10 +36,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that the verdict is made of.
+    """The input of the verdict.
 
-    `written` are the pools as their customers last wrote them, `belated` the ids of those whose customer was
-    late, `exit_code` is the daemon's after it was told to stop.
+    `written` are the pools as their customers last wrote them, `belated` the ids of those whose customer was late,
+    `exit_code` is the daemon's after the stop.
     """
 
     timetable: Timetable
