@@ -15,7 +15,7 @@ from pool_daemon.guards.gate import StopGate
 from pool_daemon.parts import Parts
 from pool_daemon.settings import Settings
 from pool_daemon.store.changes import require_stream
-from pool_daemon.store.setup import create_collections
+from pool_daemon.store.setup import create_collections, has_pools
 from pool_daemon.telemetry.logs import set_level
 
 WATCH_FIRST_SECONDS: Final = 3.0
@@ -24,6 +24,9 @@ latter case the pass goes ahead, and the opening requests another full scan."""
 
 FOLLOWING_SCANS: Final = 2
 """Full scans that may follow a single pass: the brake counts many late pools twice before it lets them go."""
+
+LEASE_BESIDE_ARBITER_SECONDS: Final = 15.0
+"""With an arbiter, one secondary away leaves no majority. A longer lease would delay the report of that as long."""
 
 T = TypeVar("T")
 Companion = Callable[[], Coroutine[Any, Any, None]]
@@ -43,6 +46,7 @@ class Daemon:
         self, *, settings: Settings, uri: str, identity: str, stop: StopGate, leased: bool = True, dry_run: bool = False
     ) -> None:
         self._drain_seconds = settings.expiry.drain_seconds
+        self._lease_seconds = settings.lease.seconds if leased and not dry_run else 0.0
         self._dry_run = dry_run
         self._stop = stop
         self._parts = Parts(settings=settings, uri=uri, identity=identity, stop=stop, leased=leased, dry_run=dry_run)
@@ -90,11 +94,17 @@ class Daemon:
     async def run_once(self) -> PassReport:
         """Make one pass over everything overdue.
 
-        Raises StoreUnavailableError, StoreRefusedError, or ConfigurationError if the MongoDB is a standalone server.
+        Raises StoreUnavailableError, StoreRefusedError, or ConfigurationError if the MongoDB is a standalone server or
+        the database has no collection of pools.
         """
         parts = self._parts
         try:
             await parts.database.ping()
+            if not await has_pools(parts.database):
+                raise ConfigurationError(
+                    f"database.name: the database {parts.database.name} has no collection capacity-pools, so it is not "
+                    "the explorer's: correct the name"
+                )
             await self._prepare()
             await parts.clock_guard.check()
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
@@ -136,6 +146,7 @@ class Daemon:
     async def _reached(self) -> bool:
         try:
             await self._parts.database.ping()
+            await self._warn_of_mistakes()
             await self._prepare()
             await require_stream(self._parts.database)
         except StoreRefusedError:
@@ -145,6 +156,19 @@ class Daemon:
             return False
         log.info("database_reached", database=self._parts.database.name)
         return True
+
+    async def _warn_of_mistakes(self) -> None:
+        """Warn of what is probably wrong, but is right on a new grid, or while all members are there."""
+        database = self._parts.database
+        if not await has_pools(database):
+            reason = "it has no collection capacity-pools"
+            log.warning("database_without_pools", database=database.name, reason=reason, remedy="check database.name")
+        if database.has_arbiter and self._lease_seconds > LEASE_BESIDE_ARBITER_SECONDS:
+            log.warning(
+                "lease_too_long_for_arbiter",
+                reason="with one secondary away there is no majority, which is reported only after lease.seconds",
+                remedy=f"set lease.seconds to {LEASE_BESIDE_ARBITER_SECONDS:g} or less, or replace the arbiter",
+            )
 
     async def _prepare(self) -> None:
         if not self._dry_run:

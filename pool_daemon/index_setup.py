@@ -15,7 +15,9 @@ RECHECK_SECONDS: Final = 300.0
 
 REMEDY: Final = "have an administrator run deploy/mongodb/create-user.js, which makes the indexes, or make it by hand"
 
-USELESS: Final = "there is one of these fields already, but it is hidden, partial, sparse, expiring or has a collation"
+USELESS: Final = (
+    "there is one of these fields already, but it is hidden, partial, sparse, expiring or has another collation"
+)
 """The reason for an index that the server did not build although it reported no conflict."""
 
 log = structlog.get_logger("pool_daemon.index_setup")

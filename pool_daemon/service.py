@@ -2,24 +2,28 @@
 
 import asyncio
 import os
+import resource
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from pool_daemon import __version__
 from pool_daemon.daemon import Daemon
 from pool_daemon.embedded import EmbeddedMongod, default_folder
-from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode, PoolDaemonError
+from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode, PartDiedError, PoolDaemonError
 from pool_daemon.guards.gate import StopGate
 from pool_daemon.memory import calm_the_collector, keep_one_heap
 from pool_daemon.settings import Settings
 from pool_daemon.signals import reload_signal, stop_signals
 from pool_daemon.store.address import read_address
 from pool_daemon.telemetry.logs import Form, configure_logs, flush_logs, is_console
+
+LEAST_FILES: Final = 64
+"""Open files that a daemon at work needs: connections to MongoDB, those of HTTP clients, and modules being imported."""
 
 log = structlog.get_logger("pool_daemon")
 
@@ -28,17 +32,21 @@ def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = F
     """Run the daemon until a signal stops it, or for a single pass if `once`; write nothing in a `dry_run`.
 
     `load` reads the settings, now and after each SIGHUP. An error that ends the daemon is the last line of its log, and
-    its exit code is returned. Only at a terminal a ConfigurationError of the first `load` is raised.
+    its exit code is returned. Only at a terminal a ConfigurationError from before the start is raised.
     """
     keep_one_heap()
     early_form = _early_form(os.environ)
     configure_logs(early_form, "info")
     try:
+        _allow_files()
         settings = load()
     except ConfigurationError as error:
         if is_console(early_form):
             raise
         return _ended_by(error)
+    except Exception as error:  # noqa: BLE001 - a bug, or a machine out of memory: one line all the same
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        return _ended_by(PartDiedError(f"the settings could not be read: {told}"))
     configure_logs(settings.log.format, settings.log.level)
     try:
         exit_code = asyncio.run(_serve(settings, load, once=once, dry_run=dry_run))
@@ -52,6 +60,18 @@ def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = F
         return exit_code
     finally:
         flush_logs()
+
+
+def _allow_files() -> None:
+    """Raise the limit of open files to what is needed; ConfigurationError if that is not allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < LEAST_FILES:
+        raise ConfigurationError(
+            f"this process may open {hard} files, and needs at least {LEAST_FILES}: raise LimitNOFILE= in the unit, or "
+            "the limit of `ulimit -n`"
+        )
+    if 0 <= soft < LEAST_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (LEAST_FILES, hard))
 
 
 def _ended_by(error: PoolDaemonError) -> ExitCode:

@@ -60,13 +60,17 @@ class _Member(BreakableMongod):
 
 
 class EmbeddedReplicaSet:
-    """Three members that elect a new primary in a second or two; an async context manager for one event loop."""
+    """Three members that elect a new primary in a second or two; an async context manager for one event loop.
 
-    def __init__(self, *, folder: Path) -> None:
+    With an `arbiter` the last of them has no data.
+    """
+
+    def __init__(self, *, folder: Path, arbiter: bool = False) -> None:
         options = [f"--replSet={NAME}", "--setParameter=enableTestCommands=1"]
         folders = [folder / f"member-{number}" for number in range(3)]
         self.members = [_Member(folder=it, replica_set=None, options=options) for it in folders]
         self._access = _shared_access(folders)
+        self._arbiter = arbiter
         self._clients: list[AsyncMongoClient[dict[str, Any]]] = []
 
     @property
@@ -82,13 +86,16 @@ class EmbeddedReplicaSet:
                 starts.create_task(member.start())
         self._clients = [_direct_client(member) for member in self.members]
         hosts = [{"_id": i, "host": f"127.0.0.1:{member.port}"} for i, member in enumerate(self.members)]
+        hosts[-1]["arbiterOnly"] = self._arbiter
         config = {"_id": NAME, "members": hosts, "settings": SETTINGS}
         async with self._access.as_server(str(hosts[0]["host"])) as server:
             await server.admin.command("replSetInitiate", config)
         primary = await self.primary()
         async with self._access.as_server(f"127.0.0.1:{primary.port}") as server:
             await _agreed(partial(self._access.admit, server), on="a user")
-            await server.admin.command("appendOplogNote", 1, data={}, writeConcern={"w": 3})  # all know the user
+            await server.admin.command(
+                "appendOplogNote", 1, data={}, writeConcern={"w": 3 - self._arbiter}
+            )  # they know it
         await self.complete()
 
     async def stop(self) -> None:
@@ -146,7 +153,8 @@ class EmbeddedReplicaSet:
         return max(leaders, key=lambda leader: leader[0])[1] if leaders else None
 
     async def _two_follow(self) -> bool:
-        return sum(bool(hello.get("secondary")) for hello in await self._hellos()) == 2
+        hellos = await self._hellos()
+        return sum(bool(hello.get("secondary") or hello.get("arbiterOnly")) for hello in hellos) == 2
 
     async def _hellos(self) -> list[dict[str, Any]]:
         return await asyncio.gather(*(_hello(client) for client in self._clients))

@@ -133,6 +133,8 @@ def _read_file(path: Path) -> Iterator[tuple[Key, Reading]]:
         raise ConfigurationError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: is nested too deeply; a section holds fields, and nothing deeper") from None
     for section, table in document.items():
         if isinstance(table, dict):
             yield from (((section, field), Reading(value, f"file {path}", path)) for field, value in table.items())

@@ -125,6 +125,8 @@ class Database:
         self._stream_client = stream_client or client
         self._sessions = Sessions(client)
         self.name = name
+        self.has_arbiter = False
+        """Whether the replica set has an arbiter, as of the last `ping`."""
 
     @property
     def motor(self) -> AsyncIOMotorDatabase[Any]:
@@ -148,6 +150,7 @@ class Database:
         with translated("reaching MongoDB"), pymongo.timeout(self._ping_seconds):
             await self._client.admin.command("ping")
             hello = await self._client.admin.command("hello")
+        self.has_arbiter = bool(hello.get("arbiters"))
         if hello.get("msg") == "isdbgrid":
             return
         if "setName" not in hello and "isreplicaset" not in hello:

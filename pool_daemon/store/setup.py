@@ -20,7 +20,7 @@ NAMESPACE_EXISTS: Final = 48
 NAME_TAKEN: Final = frozenset({85, 86})
 """IndexOptionsConflict, IndexKeySpecsConflict: another index has the name, or differs only in its options."""
 
-PECULIAR: Final = frozenset({"hidden", "partialFilterExpression", "sparse", "collation", "expireAfterSeconds"})
+PECULIAR: Final = frozenset({"hidden", "partialFilterExpression", "sparse", "expireAfterSeconds"})
 """Options with which an index does not serve every read, or removes documents."""
 
 OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
@@ -48,6 +48,13 @@ async def create_collections(database: Database) -> None:
                 await _create(database, name)
 
 
+async def has_pools(database: Database) -> bool:
+    """Return whether there is a collection of pools; a database without one is probably not the explorer's."""
+    with translated("listing collections"):
+        found = await database.motor.list_collection_names(filter={"name": CAPACITY_POOLS}, authorizedCollections=True)
+    return bool(found)
+
+
 class Index(NamedTuple):
     """An index that the daemon needs."""
 
@@ -63,14 +70,17 @@ class Index(NamedTuple):
 async def missing_indexes(database: Database) -> list[Index]:
     """List the indexes that are missing; one with the same keys under another name is not.
 
-    A hidden, partial, sparse or expiring index does not count, nor one with a collation: reads may not use it. Raises
-    StoreUnavailableError or StoreRefusedError.
+    A hidden, partial, sparse or expiring index does not count, nor one whose collation is not that of its collection:
+    reads may not use it. Raises StoreUnavailableError or StoreRefusedError.
     """
     missing: list[Index] = []
     for name, wanted in INDEXES.items():
         with translated(f"listing the indexes of {name}"):
-            existing = await database.collection(name).index_information()
-        there = {tuple(index["key"]) for index in existing.values() if _serves(index)}
+            existing = (await database.collection(name).index_information()).values()
+            collation = (
+                await _default_collation(database, name) if any("collation" in each for each in existing) else None
+            )
+        there = {tuple(each["key"]) for each in existing if _serves(each) and each.get("collation") == collation}
         missing += [Index(name, keys) for keys in wanted if keys not in there]
     return missing
 
@@ -96,6 +106,11 @@ async def setup(database: Database) -> int:
     for index in missing:
         await build_index(database, index)
     return len(missing)
+
+
+async def _default_collation(database: Database, name: str) -> Any:
+    """Return the collation that a collection was created with; its indexes have it, too, unless told otherwise."""
+    return (await database.collection(name).options()).get("collation")
 
 
 def _serves(index: Mapping[str, Any]) -> bool:

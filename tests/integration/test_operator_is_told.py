@@ -102,6 +102,69 @@ def test_one_pass_settles_many_overdue_pools_that_are_a_small_share(explorer: Ex
     assert explorer.running() == 39
 
 
+@pytest.mark.parametrize("arguments", [["--once"], ["--once", "--dry-run"]], ids=" ".join)
+def test_one_pass_over_a_database_without_pools_says_that_its_name_is_wrong(
+    arguments: list[str], mongo: MongoClient[Document], mongo_uri: str, database_name: str
+) -> None:
+    with DaemonProcess(*arguments, uri=mongo_uri, database_name=database_name) as daemon:
+        daemon.wait_for_exit(code=ExitCode.CONFIGURATION)
+    [fatal] = daemon.said("fatal")
+    assert fatal["reason"].startswith(f"database.name: the database {database_name} has no collection capacity-pools")
+    assert mongo[database_name].list_collection_names() == []
+
+
+def test_a_daemon_on_a_database_without_pools_warns_and_goes_on(
+    mongo: MongoClient[Document], mongo_uri: str, database_name: str
+) -> None:
+    with running_daemon(uri=mongo_uri, database_name=database_name) as daemon:
+        daemon.wait_for_log(
+            lambda record: record["event"] == "database_without_pools", within_seconds=20, what="a warning"
+        )
+        explorer = Explorer(database=mongo[database_name])
+        explorer.wait_until_gone(explorer.buy_expired(CONTAINER).workload_ids, within_seconds=20)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_unexpected_error_in_the_settings_ends_in_one_line_and_its_exit_code(form: str) -> None:
+    program = (
+        "import sys; from pool_daemon.service import serve\n"
+        "def load(): raise MemoryError('no room\\nfor a second line of mongodb://u:hunter2@db')\n"
+        "sys.exit(serve(load))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment() | {"POOL_DAEMON_LOG__FORMAT": form},
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == ExitCode.INTERNAL
+    [line] = ended.stderr.splitlines()
+    assert "the settings could not be read: MemoryError: no room for a second line" in line
+    assert "hunter2" not in line
+
+
+def test_too_few_open_files_are_refused_with_the_number_that_is_needed() -> None:
+    ended = run_with_files(soft=26, hard=26)
+    assert ended.returncode == ExitCode.CONFIGURATION
+    line = json.loads(ended.stderr.splitlines()[-1])
+    assert line["event"] == "fatal"
+    assert line["reason"].startswith("this process may open 26 files, and needs at least 64: raise LimitNOFILE=")
+
+
+def test_a_limit_of_open_files_that_may_be_raised_is_raised(explorer: Explorer, mongo_uri: str) -> None:
+    explorer.buy_expired(CONTAINER)
+    settings = {"DATABASE__URI": mongo_uri, "DATABASE__NAME": explorer.database.name}
+    ended = run_with_files("--once", soft=12, hard=1024, **settings)
+    assert ended.returncode == ExitCode.OK, ended.stderr
+
+
+def run_with_files(*arguments: str, soft: int, hard: int, **settings: str) -> subprocess.CompletedProcess[str]:
+    command = ["prlimit", f"--nofile={soft}:{hard}", sys.executable, "-m", "pool_daemon", "run", *arguments]
+    return subprocess.run(command, env=environment(**settings), text=True, capture_output=True, check=False, timeout=60)
+
+
 def test_a_dry_pass_counts_nothing_as_decommissioned(explorer: Explorer, mongo_uri: str) -> None:
     explorer.buy_expired(CONTAINER, CONTAINER)
     [completed] = once(mongo_uri, explorer, "--dry-run", code=0).said("pass_completed")

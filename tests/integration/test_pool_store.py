@@ -261,6 +261,25 @@ async def test_an_index_that_does_not_serve_every_read_counts_as_missing(real: D
     assert Index("capacity-pools", (KEYS,)) in await missing_indexes(real)
 
 
+async def test_indexes_of_a_collection_with_a_collation_of_its_own_are_there_once_they_are_built(
+    real: Database, mongo: MongoClient[Any]
+) -> None:
+    for collection in INDEXES:
+        await asyncio.to_thread(mongo[real.name].create_collection, collection, collation={"locale": "de"})
+    assert await setup(real) == sum(map(len, INDEXES.values()))
+    assert await missing_indexes(real) == []
+
+
+async def test_an_index_without_the_collation_of_its_collection_counts_as_missing_until_there_is_another(
+    real: Database, mongo: MongoClient[Any]
+) -> None:
+    await asyncio.to_thread(mongo[real.name].create_collection, "capacity-pools", collation={"locale": "de"})
+    await real.collection("capacity-pools").create_index([KEYS], collation={"locale": "simple"})
+    assert Index("capacity-pools", (KEYS,)) in await missing_indexes(real)
+    await setup(real)
+    assert await missing_indexes(real) == []
+
+
 async def test_an_index_whose_name_is_taken_gets_another_one(real: Database) -> None:
     pools = real.collection("capacity-pools")
     await pools.create_index("cus", name="empty_at_1")

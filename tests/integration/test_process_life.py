@@ -120,6 +120,7 @@ def test_a_daemon_that_is_told_to_reload_while_it_starts_reloads_and_goes_on(
 
 
 def test_a_single_pass_that_is_told_to_reload_while_it_starts_is_made(explorer: Explorer, mongo_uri: str) -> None:
+    explorer.buy_expired(CONTAINER)
     with ReloadedWhileImported("--once", uri=mongo_uri, database_name=explorer.database.name) as daemon:
         daemon.wait_for_exit()
     assert daemon.said("pass_completed")

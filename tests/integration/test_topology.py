@@ -4,12 +4,15 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from addresses import through
 from arithmetic_model import Document
+from daemon_process import running_daemon
 from pymongo import MongoClient
 from replica_set import EmbeddedReplicaSet
 from router import Router
@@ -28,6 +31,12 @@ async def routers(mongod: EmbeddedMongod) -> AsyncIterator[list[Router]]:
     cursors: dict[int, Router] = {}
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(Router(port=mongod.port, cursors=cursors)) for _ in range(3)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def with_arbiter(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedReplicaSet]:
+    async with EmbeddedReplicaSet(folder=tmp_path_factory.mktemp("arbiter"), arbiter=True) as members:
+        yield members
 
 
 @pytest_asyncio.fixture
@@ -79,6 +88,23 @@ async def test_when_its_router_goes_away_a_client_keeps_to_another_one(
                 await asyncio.to_thread(pools.delete_many, {})
     assert len([router for router in routers if "getMore" in router.commands]) == 2
     assert [router.strays for router in routers] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("lease_seconds", "warnings"), [("15", 0), ("15.1", 1)])
+async def test_a_long_lease_beside_an_arbiter_is_warned_of(
+    lease_seconds: str, warnings: int, with_arbiter: EmbeddedReplicaSet
+) -> None:
+    settings = {"LEASE__SECONDS": lease_seconds, "BRAKE__ENABLED": "false"}
+    with running_daemon(uri=with_arbiter.uri, database_name="t", **settings) as daemon:
+        reached = partial(
+            daemon.wait_for_log,
+            lambda record: record["event"] == "database_reached",
+            within_seconds=PATIENCE_SECONDS,
+            what="the database",
+        )
+        await asyncio.to_thread(reached)
+        assert len(daemon.said("lease_too_long_for_arbiter")) == warnings
+        await asyncio.to_thread(daemon.stop)
 
 
 async def test_an_election_is_told(tmp_path: Path) -> None:

@@ -170,6 +170,11 @@ def test_a_file_that_is_not_toml_is_refused_with_line_and_column(write_config: W
     assert re.search(r"config\.toml: is not TOML: .*line 2, column 9", line)
 
 
+def test_a_file_that_is_nested_without_end_is_refused(write_config: WriteConfig) -> None:
+    [line] = complaints(write_config(f"a = {'[' * 100_000}"))
+    assert line.endswith("config.toml: is nested too deeply; a section holds fields, and nothing deeper")
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
     [line] = complaints(tmp_path / "config.toml")
