@@ -6,7 +6,7 @@ A command is a line in `COMMANDS` and a module that has
 - `add_arguments(parser)`, which declares its options (see `add_config_argument`);
 - `run(arguments)`, which does the work and returns an ExitCode; it may raise any PoolDaemonError.
 
-Only the module of the command in use is imported, so a module imports at its top whatever it needs.
+Only the module of the command in use is imported, so each module imports everything it needs at its top.
 """
 
 import argparse

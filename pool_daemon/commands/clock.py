@@ -21,7 +21,7 @@ EXAMPLES = (
 MEANING = {
     Verdict.AGREE: "they agree",
     Verdict.APART: "apart: the daemon holds until they agree",
-    Verdict.UNSURE: "the answer came too slowly to tell whether they agree",
+    Verdict.UNSURE: "the answer came too slowly to decide whether they agree",
 }
 
 

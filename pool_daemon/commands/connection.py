@@ -66,7 +66,7 @@ def address(settings: Settings) -> str:
     if running is None:
         raise ConfigurationError(
             f"database.uri: not set, and no daemon runs a mongod of its own in {folder}: "
-            "name the MongoDB to look at, or start the daemon"
+            "name the MongoDB to use, or start the daemon"
         )
     return running
 

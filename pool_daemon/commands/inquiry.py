@@ -27,7 +27,7 @@ def ask(http: Http, path: str) -> Answer:
     Raises NoAnswerError, or ConfigurationError if the settings do not give the address.
     """
     if not http.enabled:
-        raise ConfigurationError("http.enabled: false, so there is nobody to ask")
+        raise ConfigurationError("http.enabled: false, so no daemon can be asked")
     if http.port == 0:
         raise ConfigurationError("http.port: 0 may be any port; give the one that the running daemon logged")
     host = NEAREST.get(http.host, http.host)

@@ -23,7 +23,7 @@ def portrait(picture: Picture, *, silent_seconds: float | None = None) -> Render
     picture = printable(picture)
     parts: list[RenderableType] = [_head(picture), _table(_lines(picture))]
     if silent_seconds is not None:
-        parts.insert(0, Text(f"no answer for {span(silent_seconds)}; this is what was heard last", "bold white on red"))
+        parts.insert(0, Text(f"no answer for {span(silent_seconds)}; this is its last status", "bold white on red"))
     if picture["upcoming"]:
         parts += [Text("\nruns empty next", "bold"), _table(_upcoming(picture))]
     if picture["events"]:
@@ -62,7 +62,7 @@ def _lines(picture: Picture) -> Iterator[Line]:
     for attention in picture["attention"]:
         yield "not done", Text(f"{attention['short']}: {attention['detail']}", "bold yellow")
     if picture["role"] == "standby":
-        yield "standby", Text(f"{picture['leader'] or 'nobody that is known'} leads, and does what is due")
+        yield "standby", Text(f"{picture['leader'] or 'no known daemon'} leads, and does what is due")
     for problem in dict.fromkeys([*picture["live"]["problems"], *picture["started"]["problems"]]):
         yield "problem", Text(problem, "red")
     for problem in picture["ready"]["problems"]:
@@ -91,7 +91,7 @@ def _next(picture: Picture) -> Text:
     if at is None:
         return Text(f"nothing {'else ' if picture['attention'] else ''}is known to fall due")
     left = at - picture["at"]
-    what = "another look at a pool" if pool_id is None else f"pool {pool_id} runs empty"
+    what = "another check of a pool" if pool_id is None else f"pool {pool_id} runs empty"
     return Text(f"{what} {f'in {span(left)}' if left > 0 else 'now'} ({date(at)})", "bold")
 
 

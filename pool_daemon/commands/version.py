@@ -16,7 +16,7 @@ EXAMPLES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `--json`."""
-    parser.add_argument("--json", action="store_true", help="also tell Python and the MongoDB drivers, as JSON")
+    parser.add_argument("--json", action="store_true", help="JSON, with the versions of Python and the MongoDB drivers")
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:

@@ -58,7 +58,7 @@ class Batch:
 
     @property
     def sparing_limits(self) -> Limits:
-        """How much of it goes in one transaction, and of which pools nothing may go."""
+        """The limits of one transaction, with the pools that must not lose a workload."""
         return replace(self.limits, spared=frozenset(pool.pool_id for pool in self.pools if pool.spared))
 
     def split(self) -> "list[Batch]":

@@ -195,8 +195,7 @@ class ExpiryPass:
         may itself take long, and takes up what falls due for FULL_SCAN_SECONDS at least.
         """
         now = math.floor(self._context.clock.now())
-        # Only this reading of the clock was checked by the gate; after an await the gate's answer belongs to another
-        # reading.
+        # No await between reading the clock and asking the gate: its answer holds for this reading only.
         if now > self._until and self._takes_more():
             await self._take(self._queue.take_more(now, after=self._until), now)
 

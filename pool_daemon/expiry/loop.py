@@ -47,7 +47,7 @@ class ExpiryLoop:
         self._longest_sleep_seconds = settings.safety_seconds
         self._observer = observer
         self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
-        self._told: tuple[Closed | None] | None = None  # None before the first pass, after which the state is logged
+        self._told: tuple[Closed | None] | None = None  # None before the first pass: no state is logged yet
         self._next: tuple[float | None, int | None] = (None, None)
         timer.every("longest sleep", seconds=settings.safety_seconds, ring=queue.ring)
         timer.every("full scan", seconds=settings.rescan_seconds, ring=queue.request_full_scan)

@@ -28,7 +28,7 @@ KUBERNETES_LINK = re.compile(
     r"([a-z0-9_]+_)?(service_host|service_port(_[a-z0-9_]+)?|port_\d+_(tcp|udp|sctp)(_[a-z]+)?)"
 )
 KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
-"""Matches the variable that Kubernetes sets for a Service whose name begins like the daemon's. The value of a plain
+"""Variables that Kubernetes sets for a Service whose name begins like the daemon's. The value of a plain
 port has this form."""
 
 READABLE_BY_ALL = stat.S_IROTH

@@ -1,1 +1,1 @@
-"""What the daemon tells the outside: logs, metrics, health."""
+"""The daemon's outputs: logs, metrics, health, status."""

@@ -73,7 +73,7 @@ class WriterHandler(logging.Handler):
         """Format a record and queue it."""
         try:
             self.writer.write(self.format(record))
-        except Exception as error:  # noqa: BLE001 - a library's faulty record must not stop what it tells of
+        except Exception as error:  # noqa: BLE001 - a library's faulty record must not stop its caller
             self.writer.write(f"a log record of {record.name} cannot be formatted: {error!r}")
 
 

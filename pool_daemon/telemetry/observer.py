@@ -267,7 +267,7 @@ class Observer(HoldObserver):
         self.status.change(events=(*before, *now.events)[-EVENTS:])
 
     def _leave_failures_to_the_leader(self) -> None:
-        """Count failed passes no longer once another daemon acts; a held pass alone has tried nothing."""
+        """Reset the count of failed passes once another daemon acts; a held pass alone has tried nothing."""
         now = self.status.snapshot
         if now.failures and now.role is Role.STANDBY and now.leader is not None:
             self.status.change(failures=0)

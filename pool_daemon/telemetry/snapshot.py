@@ -185,5 +185,5 @@ class Snapshot:
 
     @property
     def failure_reason(self) -> str | None:
-        """Why the last failed pass failed, be it the last one or not; None if none is kept."""
+        """The reason of the last failed pass, even if others followed; None if none is kept."""
         return next((each.reason for each in reversed(self.passes) if each.outcome is PassOutcome.FAILED), None)

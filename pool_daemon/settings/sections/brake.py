@@ -10,7 +10,7 @@ class Brake(Section):
 
     enabled: bool = Field(
         default=True,
-        description="Whether anything is ever held. If not, everything due is settled, whatever it is.",
+        description="Whether pools are ever held. If not, everything due is settled.",
     )
     max_share: float = Field(
         default=0.2,
@@ -30,12 +30,13 @@ class Brake(Section):
         default=600,
         ge=0,
         le=86400,
-        description="Seconds that an end must have stood in the database to be expected.",
+        description="Seconds for which a pool's end must have been in the database to be expected.",
     )
     per_owner: int = Field(
         default=5,
         ge=1,
         le=1_000_000,
-        description="Unexpected pools that one owner counts for at most, so that no customer can have anybody's pool "
-        "held. Of pools found overdue it is a quarter of brake.min_pools, if that is more.",
+        description="Unexpected pools that one owner counts for at most, so that no customer can cause "
+        "another customer's pool to be held. Of pools found overdue it is a quarter of brake.min_pools, if that is "
+        "more.",
     )
