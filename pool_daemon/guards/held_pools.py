@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -121,24 +121,30 @@ class HeldPools:
 
     async def _review(self, gate: Gate) -> None:
         """Review the next page of holds in each state."""
-        now = math.floor(self._clock.now())
-        # The gate speaks of this very reading. By a wrong one nothing held may be due, and all would be dropped.
-        if gate.closed_by() is not None:
-            return
-        holds: list[Hold] = []
         for state in State:
+            now = math.floor(self._clock.now())
+            # The gate speaks of this very reading. By a wrong one nothing held may be due, and all would be dropped.
+            if gate.closed_by() is not None:
+                return
             page = await self._holds.page(behind=self._walks[state], state=state, limit=PAGE)
             self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
-            holds += page
-        due = {pool.pool_id: pool for pool in await self._pools.due_among([hold.pool_id for hold in holds], until=now)}
-        stands = {hold for hold in holds if hold.pool_id in due and hold.concerns(due[hold.pool_id])}
-        released = {hold for hold in stands if hold.state is State.RELEASED}
-        going = await self._impact.of([hold.pool_id for hold in released], now=now)
+            standing = await self._standing(page, now)
+            if state is State.RELEASED:
+                standing = await self._have_settled(standing, now)
+            await self._holds.drop(hold for hold in page if hold.pool_id not in standing)
+
+    async def _standing(self, page: Sequence[Hold], now: int) -> set[int]:
+        """Return the ids of the pools whose holds stand: they are due, and have not been topped up since."""
+        due = {pool.pool_id: pool for pool in await self._pools.due_among([hold.pool_id for hold in page], until=now)}
+        return {hold.pool_id for hold in page if hold.pool_id in due and hold.concerns(due[hold.pool_id])}
+
+    async def _have_settled(self, released: Collection[int], now: int) -> set[int]:
+        """Have released pools settled, and return their ids; those left out lose nothing: they are settled."""
+        going = set(await self._impact.of(sorted(released), now=now))
         if going:
             log.info("brake_released", pools=len(going))
             self.queue.try_again(dict.fromkeys(going, now))
-        done = {hold for hold in released if hold.pool_id not in going}
-        await self._holds.drop(hold for hold in holds if hold not in stands or hold in done)
+        return going
 
     def _tell(self) -> None:
         if self.count:
