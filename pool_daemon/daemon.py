@@ -158,7 +158,7 @@ class Daemon:
         return True
 
     async def _warn_of_mistakes(self) -> None:
-        """Warn of what is probably wrong, but is right on a new grid, or while all members are there."""
+        """Warn of probable mistakes. They may be intended on a new grid, or harmless while all members are up."""
         database = self._parts.database
         if not await has_pools(database):
             reason = "it has no collection capacity-pools"

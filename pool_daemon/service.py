@@ -23,7 +23,7 @@ from pool_daemon.store.address import read_address
 from pool_daemon.telemetry.logs import Form, configure_logs, flush_logs, is_console
 
 LEAST_FILES: Final = 64
-"""Open files that a daemon at work needs: connections to MongoDB, those of HTTP clients, and modules being imported."""
+"""Open files that a running daemon needs: connections to MongoDB, those of HTTP clients, and modules being imported."""
 
 log = structlog.get_logger("pool_daemon")
 
@@ -63,7 +63,7 @@ def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = F
 
 
 def _allow_files() -> None:
-    """Raise the limit of open files to what is needed; ConfigurationError if that is not allowed."""
+    """Raise the limit of open files to LEAST_FILES; ConfigurationError if that is not allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= hard < LEAST_FILES:
         raise ConfigurationError(

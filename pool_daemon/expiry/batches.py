@@ -1,8 +1,9 @@
 """Cuts due pools into batches: by workloads, in turns, past heavy owners.
 
 Everything due is read once, longest due first, and that alone makes a pass complete. Lanes beside it only change the
-order: pools added by id, pools that have fallen due since, the rest of a pool too large for one transaction, pools that
-were locked lately, and all other owners' pools behind those of a heavy one. The lanes take turns, a batch each.
+order. There is one for pools added by id, for pools that have fallen due since, for the rest of a pool too large for
+one transaction, for pools that were locked lately, and for all other owners' pools behind those of a heavy one. The
+lanes take turns, a batch each.
 """
 
 import math

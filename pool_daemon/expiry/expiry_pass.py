@@ -112,7 +112,7 @@ class ExpiryPass:
         self._failed: list[Batch] = []
 
     async def run(self, now: int) -> int:
-        """Settle everything due; return the unix second through which that is, as time goes on during the pass."""
+        """Settle everything due; return the unix second through which it did: later than `now` after a long pass."""
         self._context.reports.begin()
         self._evidence.begin_pass()
         self._context.locked.begin_pass()

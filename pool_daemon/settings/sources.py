@@ -1,7 +1,7 @@
 """Where settings come from, in rising order: defaults, the TOML file, the secrets folder, the environment.
 
-pydantic-settings reads the secrets folder. File and environment are read here, for its sources keep no place of a value
-to name in a complaint, ignore a file that is missing and a variable that is misspelt, and read `os.environ` alone.
+pydantic-settings reads the secrets folder. File and environment are read here. Its sources for those keep no place of a
+value that an error could name, ignore a missing file and a misspelt variable, and read only `os.environ`.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The change stream: other writers' changes to pools and workloads that can move a deadline.
 
-The stream's two commands are sent directly. So a batch of changes costs one round trip instead of one for each, every
-way a stream ends can be told from the others, and the resume token, which the server moves even when nothing changes,
-is visible.
+The stream's two commands are sent directly. So a batch of changes costs one round trip instead of one for each. Every
+way a stream ends can be told from the others. The resume token, which the server moves even when nothing changes, is
+visible.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -109,7 +109,7 @@ async def setup(database: Database) -> int:
 
 
 async def _default_collation(database: Database, name: str) -> Any:
-    """Return the collation that a collection was created with; its indexes have it, too, unless told otherwise."""
+    """Return the collation that a collection was created with; its indexes have it, too, unless they name another."""
     return (await database.collection(name).options()).get("collation")
 
 

@@ -83,7 +83,7 @@ class Heartbeat:
             self._notify()
 
     def beat(self, lag_seconds: float) -> None:
-        """Record a beat and its lag, and send systemd what is due."""
+        """Record a beat and its lag, and send systemd the status and the watchdog signal that are due."""
         self._observer.beat(lag_seconds)
         self._observer.log_lines_dropped(dropped_lines())
         self._see_role()
