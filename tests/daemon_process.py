@@ -1,18 +1,18 @@
 """The daemon as its users run it: a process with an environment, a log and an exit code."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from deadline import wait_until
+
+from pool_daemon.harness import cpu_seconds, environment
 
 Record = dict[str, Any]
 
@@ -75,8 +75,7 @@ class DaemonProcess:
 
     def cpu_seconds(self) -> float:
         """Read how much processor time the process has used so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
     def stop(self) -> None:
         """Ask the daemon to stop, as systemd and Kubernetes do, and hold it to exit code 0.
@@ -148,10 +147,3 @@ def running_daemon(*arguments: str, uri: str | None, database_name: str, **setti
         yield daemon
         daemon.stop()
         assert daemon.unreadable_lines == []
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """Make an environment in which the daemon finds these settings and no others."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("POOL_DAEMON_")}
-    named = {f"POOL_DAEMON_{name}": value for name, value in settings.items()}
-    return ours | {"POOL_DAEMON_LOG__FORMAT": "json", "POOL_DAEMON_HTTP__PORT": "0"} | named

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pool_daemon.bench.commits import Commit
-from pool_daemon.bench.daemon_process import DaemonProcess
 from pool_daemon.bench.figures import Figure
 from pool_daemon.bench.grid import Lot
 from pool_daemon.bench.latenesses import milliseconds_late
 from pool_daemon.bench.stage import Stage, in_time, wait_until_armed
 from pool_daemon.bench.storm import SLOWEST
 from pool_daemon.errors import BenchError
+from pool_daemon.harness import DaemonProcess
 
 FIRST_SMALL_ID: Final = 6_000_001
 

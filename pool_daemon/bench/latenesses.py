@@ -10,10 +10,10 @@ from typing import Final
 from bson import Int64
 
 from pool_daemon.bench.commits import Commit
-from pool_daemon.bench.daemon_process import DaemonProcess, logged_at
 from pool_daemon.bench.figures import Figure, percentile
 from pool_daemon.bench.grid import Lot, add_pool
 from pool_daemon.bench.stage import Stage
+from pool_daemon.harness import DaemonProcess, logged_at
 from pool_daemon.store.pools import CAPACITY_POOLS
 
 DAY_SECONDS: Final = 86_400

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pool_daemon.bench.daemon_process import logged_at
 from pool_daemon.bench.figures import Figure, median
 from pool_daemon.bench.grid import Lot
 from pool_daemon.bench.latenesses import bystanders, rearm
 from pool_daemon.bench.stage import Stage
 from pool_daemon.bench.standing import FIRST_OVERDUE_ID, armed_after_first_pass
 from pool_daemon.capacity.workload import NextAction
+from pool_daemon.harness import logged_at
 
 FIRST_SILENT_ID: Final = 3_000_000
 DAY_SECONDS: Final = 86_400

@@ -1,7 +1,7 @@
 """The place of measurement: one database, emptied and filled again for each candidate."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -10,9 +10,11 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from pool_daemon.bench.commits import Commits
-from pool_daemon.bench.daemon_process import DaemonProcess
 from pool_daemon.bench.grid import Lot, build
 from pool_daemon.errors import BenchError
+from pool_daemon.harness import DaemonProcess
+from pool_daemon.settings.sections import SECTIONS
+from pool_daemon.settings.sources import SEPARATOR
 from pool_daemon.store.failures import translated
 from pool_daemon.store.setup import OWN_COLLECTIONS
 from pool_daemon.store.workloads import WORKQUEUE
@@ -22,6 +24,16 @@ Document = dict[str, Any]
 
 LEAD_SECONDS: Final = 3
 """Time from the creation of data until it falls due: a daemon has to be started, and to be armed a second before."""
+
+
+QUIET: Final = {
+    "LOG__LEVEL": "debug",
+    "BRAKE__ENABLED": "false",
+    "HTTP__ENABLED": "false",
+    "RECONCILE__ENABLED": "false",
+}
+"""Settings of every row: a detailed log, and nothing running beside what is measured. The brake is off, because it is
+there to stop a storm."""
 
 
 class Stage:
@@ -86,7 +98,9 @@ class Stage:
         """Return a daemon for the database, not started yet; `settings` are named as in the environment."""
         self._daemons += 1
         log = self._folder / f"daemon-{self._daemons}.log"
-        return DaemonProcess(uri=self._uri, database=self.database.name, log=log, settings=settings)
+        return DaemonProcess(
+            uri=self._uri, database=self.database.name, log=log, error=BenchError, settings=known(QUIET | settings)
+        )
 
     def commits(self) -> Commits:
         """Record commits from now on."""
@@ -126,3 +140,9 @@ def wait_until_armed(daemon: DaemonProcess, due_at: int) -> None:
 
 class TooBusyError(BenchError):
     """The data was not ready in time. Stop other programs on this machine, or measure a smaller row."""
+
+
+def known(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return those settings that exist: a version that is compared with another may lack one."""
+    keys = {name: name.lower().partition(SEPARATOR) for name in settings}
+    return {name: settings[name] for name, (section, _, field) in keys.items() if field in SECTIONS.get(section, {})}

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pool_daemon.bench.commands import counted_commands
-from pool_daemon.bench.daemon_process import DaemonProcess, Entry, logged_at
 from pool_daemon.bench.figures import Figure, exponent
 from pool_daemon.bench.grid import Lot
 from pool_daemon.bench.latenesses import bystanders
 from pool_daemon.bench.stage import Stage
+from pool_daemon.harness import DaemonProcess, Entry, logged_at
 
 OVERDUE: Final = 1000
 FIRST_OVERDUE_ID: Final = 8_000_000

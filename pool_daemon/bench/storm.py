@@ -7,12 +7,12 @@ from typing import Final
 
 from pool_daemon.bench import raw_limit
 from pool_daemon.bench.commits import Commit
-from pool_daemon.bench.daemon_process import DaemonProcess
 from pool_daemon.bench.figures import Figure, exponent, median
 from pool_daemon.bench.grid import Lot
 from pool_daemon.bench.one_by_one import one_by_one
 from pool_daemon.bench.stage import Stage, in_time, wait_until_armed
 from pool_daemon.errors import BenchError
+from pool_daemon.harness import DaemonProcess
 
 SERVERS_LIMIT_MB: Final = 16
 """The largest entry of the server's oplog; a larger transaction is split into several."""

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.demo.customer import Customer
-from pool_daemon.demo.daemon_process import DaemonProcess
 from pool_daemon.demo.explorer import Explorer
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool, Timetable
 from pool_daemon.demo.scene import Event, Scene, Voice
@@ -18,6 +17,7 @@ from pool_daemon.demo.snapshot import Record, Snapshot
 from pool_daemon.demo.verdict import Evidence, Finding, judge, milliseconds
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import DemoError
+from pool_daemon.harness import DaemonProcess
 from pool_daemon.store.failures import translated
 
 TICK_SECONDS: Final = 0.1
@@ -56,12 +56,14 @@ class Performance:
         async with self._mongod as mongod:
             self._happened(Voice.STAGE, f"mongod is up: process {mongod.pid}, port {mongod.port}")
             explorer = Explorer(uri=mongod.uri, database=DATABASE)
-            daemon = DaemonProcess(uri=mongod.uri, database=DATABASE, log=self._folder / "daemon.log")
+            daemon = DaemonProcess(
+                uri=mongod.uri, database=DATABASE, log=self._folder / "daemon.log", error=DemoError, settings={}
+            )
             try:
                 with translated("playing the demo"):
                     return await self._play(explorer, daemon)
             finally:
-                await daemon.stop()
+                await asyncio.to_thread(daemon.stop)
                 await explorer.close()
 
     async def _play(self, explorer: Explorer, daemon: DaemonProcess) -> list[Finding]:
@@ -73,7 +75,7 @@ class Performance:
             clock=self._clock,
         )
         await customer.buy_what_is_there_before(self._scene.timetable)
-        await daemon.start()
+        daemon.start()
         self._happened(Voice.STAGE, f"the daemon starts: process {daemon.pid}")
         await self._until_the_daemon_is_up(explorer, daemon)
         await self._begin(customer)
@@ -83,7 +85,7 @@ class Performance:
             await playing
         finally:
             playing.cancel()
-        exit_code = await daemon.stop()
+        exit_code = await asyncio.to_thread(daemon.stop)
         evidence = Evidence(
             timetable=self._scene.timetable,
             snapshot=await explorer.snapshot(),
@@ -113,7 +115,7 @@ class Performance:
         """
         while not until():
             daemon.ensure_alive()
-            for entry in daemon.new_log_entries():
+            for entry in daemon.new_entries():
                 self._overheard(entry)
             self._look(await explorer.snapshot())
             await asyncio.sleep(TICK_SECONDS)

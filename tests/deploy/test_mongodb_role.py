@@ -14,7 +14,7 @@ import pytest_asyncio
 from addresses import as_user
 from arithmetic_model import Document, Rates
 from bson import json_util
-from daemon_process import DaemonProcess, environment, running_daemon
+from daemon_process import DaemonProcess, running_daemon
 from deadline import wait_until
 from deploy.files import PROJECT
 from deploy.guarded_mongod import NAME, PASSWORD, administered, daemons_uri, script_commands
@@ -26,6 +26,7 @@ from pymongo.errors import OperationFailure
 
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ExitCode
+from pool_daemon.harness import environment
 from pool_daemon.store.client import connect
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.store.setup import INDEXES, OWN_COLLECTIONS

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 import pytest
 from addresses import as_user
 from arithmetic_model import Document
-from daemon_process import DaemonProcess, environment
+from daemon_process import DaemonProcess
 from explorer import CONTAINER, Explorer
 from pymongo import MongoClient
+
+from pool_daemon.harness import environment
 
 PASSWORD = "correct-horse-battery"  # noqa: S105 - it is what must not be seen
 PATHS = ("/", "/livez", "/metrics", "/readyz", "/startupz", "/statusz")

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import pytest
 from arithmetic_model import Document, Rates, add_capacity
 from bson import Int64
-from daemon_process import environment
 from deadline import wait_for_instant, wait_until
 from explorer import CONTAINER, YEAR_SECONDS, Explorer, Purchase, encoded
 from faults.daemons import daemon_on
 from faults.figures import Figures
 from ledger import Ledger
 from pymongo.collection import Collection
+
+from pool_daemon.harness import environment
 
 HOUR_SECONDS = 3600
 

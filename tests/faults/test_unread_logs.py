@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from daemon_process import environment
 from explorer import Explorer
 from faults.daemons import STORM
 from faults.figures import Figures
 from faults.pools import ids_of, overdue
 from ledger import Ledger
+
+from pool_daemon.harness import environment
 
 DONE_SECONDS = 120
 STOP_SECONDS = 30

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from addresses import as_stranger
-from daemon_process import environment, running_daemon
+from daemon_process import running_daemon
 from endpoint import Endpoint
 from explorer import CONTAINER, Explorer
 from pymongo import AsyncMongoClient, MongoClient
@@ -25,6 +25,7 @@ from pool_daemon.embedded.folder import claim
 from pool_daemon.embedded.membership import step_up
 from pool_daemon.embedded.process import MongodProcess
 from pool_daemon.errors import EmbeddedError, ExitCode
+from pool_daemon.harness import environment
 
 SECRETS = (PASSWORD_FILE, KEY_FILE)
 UNAUTHORIZED = 13

@@ -14,13 +14,14 @@ from uuid import uuid4
 import pytest
 from arithmetic_model import Document, Rates
 from bson import Int64
-from daemon_process import DaemonProcess, environment, running_daemon
+from daemon_process import DaemonProcess, running_daemon
 from deadline import wait_until
 from endpoint import Endpoint
 from explorer import CONTAINER, YEAR_SECONDS, Explorer
 from pymongo import MongoClient
 
 from pool_daemon.errors import ExitCode
+from pool_daemon.harness import environment
 
 GONE_SECONDS = 20
 STOP_SECONDS = 20

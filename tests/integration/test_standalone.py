@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from daemon_process import Record, environment, running_daemon
+from daemon_process import Record, running_daemon
 from deadline import wait_until
 from explorer import CONTAINER, Explorer
 from pymongo import MongoClient
@@ -17,6 +17,7 @@ from replica_set import EmbeddedReplicaSet
 
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ExitCode, StoreUnavailableError
+from pool_daemon.harness import environment
 from pool_daemon.store.client import connect
 
 
