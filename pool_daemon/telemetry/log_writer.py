@@ -23,7 +23,7 @@ class LogWriter:
 
     Lines are dropped, and counted in `dropped`, while the buffer is full, when a write fails, and when standard error
     was closed before the process began. `on_resumed` is called in the writer's thread with the number dropped once a
-    write succeeds again. A stream in memory is written to at once.
+    write succeeds again. A stream in memory is written to at once. A writer's thread that died is replaced.
     """
 
     def __init__(self, stream: TextIO, *, on_resumed: Callable[[int], None]) -> None:
@@ -53,7 +53,7 @@ class LogWriter:
                 return
             self._lines.append(encoded)
             self._bytes += len(encoded)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, args=(self._file,), name="log", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
@@ -68,14 +68,16 @@ class LogWriter:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
                 lines = [self._lines.popleft() for _ in range(min(CHUNK_LINES, len(self._lines)))]
-            chunk = b"".join(lines)
-            written = _write_all(file, chunk)
-            with self._changed:
-                self._bytes -= len(chunk)
-                if not written:
-                    self._drop(len(lines))
-                missing, self._missing = (self._missing, 0) if written else (0, self._missing)
-                self._changed.notify_all()
+            written = False
+            try:
+                written = _write_all(file, b"".join(lines))
+            finally:  # lines that end the thread are no longer waited for
+                with self._changed:
+                    self._bytes -= sum(map(len, lines))
+                    if not written:
+                        self._drop(len(lines))
+                    missing, self._missing = (self._missing, 0) if written else (0, self._missing)
+                    self._changed.notify_all()
             if missing:
                 self._on_resumed(missing)
 

@@ -12,10 +12,12 @@ from arithmetic_model import Document, Rates
 from daemon_process import DaemonProcess, running_daemon
 from deadline import wait_until
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, YEAR_SECONDS, Explorer
+from fail_point import fail_point, times_entered
 from ledger import DELETE, Ledger
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import ExitCode
 
 QUICK = {"DATABASE__SERVER_SELECTION_SECONDS": "1"}
 """Settings with which a daemon notices within a second that MongoDB is away."""
@@ -161,6 +163,25 @@ def test_one_pass_deals_with_what_is_due_and_ends(explorer: Explorer, ledger: Le
 
     ledger.wait_for_decommissions(expired.workload_ids, within_seconds=0)
     assert explorer.next_actions(lasting.workload_ids) == [3]
+
+
+def test_a_second_signal_cuts_an_orderly_stop_short_and_says_so(
+    explorer: Explorer, mongo: MongoClient[Document], mongo_uri: str
+) -> None:
+    explorer.buy_expired(CONTAINER)
+    settings = {"DATABASE__TIMEOUT_SECONDS": "20"}
+    with (
+        fail_point(mongo, "commitTransaction", blockConnection=True, blockTimeMS=15_000),
+        DaemonProcess(uri=mongo_uri, database_name=explorer.database.name, **settings) as daemon,
+    ):
+        entered = times_entered(mongo)
+        wait_until(lambda: times_entered(mongo) > entered, within_seconds=30, what="a commit that takes its time")
+        daemon.process.terminate()
+        daemon.wait_for_log(lambda record: record["event"] == "stopping", within_seconds=5, what="the stop")
+        daemon.process.terminate()
+        daemon.wait_for_exit(code=ExitCode.FORCED)
+    [forced] = daemon.said("stop_forced")
+    assert (forced["level"], forced["exit_code"]) == ("critical", ExitCode.FORCED)
 
 
 def test_two_daemons_at_once_do_nothing_twice(explorer: Explorer, ledger: Ledger, mongo_uri: str) -> None:

@@ -192,6 +192,24 @@ def test_a_reader_that_leaves_early_is_no_error(arguments: list[str], unbuffered
     assert (left.returncode, left.stderr) == (ExitCode.OK, b"")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["check-config"], ["completion", "bash"], ["version"]])
+def test_a_full_disk_under_standard_output_is_said_in_one_line(arguments: list[str], unbuffered: str) -> None:
+    command = [sys.executable, "-m", "pool_daemon", *arguments]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command,
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            timeout=60,
+        )
+    assert ended.returncode == ExitCode.FAILED
+    assert ended.stderr == "pool-daemon: standard output cannot be written: no space left on its disk\n"
+
+
 def test_an_interrupt_ends_a_short_command_quietly(tmp_path: Path) -> None:
     fifo = tmp_path / "config.toml"
     os.mkfifo(fifo)

@@ -507,6 +507,7 @@ async def test_a_lease_that_nobody_renews_is_held_by_nobody_while_it_lasts() -> 
         {"seconds": 1e9},
         {"expires_at": datetime(2130, 1, 1, tzinfo=UTC)},
         {"seconds": 1e9, "expires_at": datetime(2130, 1, 1, tzinfo=UTC)},
+        {"seconds": 300.0, "expires_at": datetime(2130, 1, 1, tzinfo=UTC)},
         {"term": TERMS},
         {"term": TERMS - 1, "holder": None},
         {"term": TERMS - 1, "holder": "somebody"},
@@ -523,6 +524,15 @@ async def test_a_lease_that_no_daemon_writes_is_taken_within_two_lengths_and_kep
         assert sorted([leader.is_open, standby.is_open]) == [False, True]
     assert server.document is not None
     assert 0 < server.document["term"] < TERMS
+
+
+@in_virtual_time
+async def test_a_lease_is_not_waited_for_because_of_its_length_alone() -> None:
+    server = LeaseServer()
+    leader, standby = await leader_and_standby(server)
+    server.edit(holder="somebody", seconds=301.0, expires_at=server.now() + timedelta(seconds=599))
+    await asyncio.sleep(2 * SECONDS)
+    assert sorted([leader.is_open, standby.is_open]) == [False, True]
 
 
 @in_virtual_time

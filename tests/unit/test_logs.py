@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_daemon.telemetry.credentials import mask_credentials
+from pool_daemon.telemetry.log_writer import LogWriter
 from pool_daemon.telemetry.logs import configure_logs, dropped_lines, flush_logs, set_level
 
 URI = "mongodb://daemon:hunter2@db-1,db-2/?replicaSet=explorer"
@@ -172,6 +173,25 @@ def test_a_reader_who_does_not_read_keeps_nobody_waiting_and_hears_what_was_drop
         assert len(numbers) + dropped_lines() == 10_000
         assert sum(event["lines"] for event in read[-1:]) <= dropped_lines()
         flush_logs()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_dies_loses_what_it_held_and_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> bool:
+        raise MemoryError
+
+    with (tmp_path / "log").open("w") as file, monkeypatch.context() as patch:
+        patch.setattr("pool_daemon.telemetry.log_writer._write_all", out_of_memory)
+        writer = LogWriter(file, on_resumed=lambda _: None)
+        writer.write("lost")
+        assert writer.flush()
+        assert writer.dropped == 1
+        assert writer._thread is not None
+        writer._thread.join()
+        patch.undo()
+        writer.write("said")
+        assert writer.flush()
+    assert (tmp_path / "log").read_text() == "said\n"
 
 
 def test_where_standard_error_was_closed_every_line_is_counted_as_dropped() -> None:
