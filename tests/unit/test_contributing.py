@@ -56,6 +56,15 @@ def test_whatever_the_project_names_has_an_upper_bound_and_is_pinned_within_its_
         assert pinned[canonicalize_name(wanted.name)] in wanted.specifier, wanted
 
 
+def test_ci_holds_the_branch_coverage_to_its_floor() -> None:
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["coverage"]
+    ci = (PROJECT / ".ci/run").read_text(encoding="utf-8")
+
+    assert settings["run"]["branch"]
+    assert 0 < settings["report"]["fail_under"] < 100
+    assert re.search(r'^PYTEST_ADDOPTS="--cov .*bash -c "\$command"$', ci, re.MULTILINE)
+
+
 @pytest.mark.parametrize("deployed", DEPLOYED, ids=lambda path: path.name)
 def test_what_is_deployed_is_what_is_tested(deployed: Path) -> None:
     assert pins(deployed).items() <= pins(PINNED).items()
