@@ -17,7 +17,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.embedded.access import KEY_FILE, PASSWORD_FILE, Access
+from pool_daemon.embedded.access import KEY_FILE, PASSWORD_FILE, USER, Access
 from pool_daemon.embedded.process import MongodProcess
 
 NAME = "pool-daemon-three"
@@ -93,9 +93,12 @@ class EmbeddedReplicaSet:
         primary = await self.primary()
         async with self._access.as_server(f"127.0.0.1:{primary.port}") as server:
             await _agreed(partial(self._access.admit, server), on="a user")
-            await server.admin.command(
-                "appendOplogNote", 1, data={}, writeConcern={"w": 3 - self._arbiter}
-            )  # they know it
+            # A member that has just been elected may lack the key by which another one has signed the time.
+            trusted = {"resource": {"cluster": True}, "actions": ["advanceClusterTime"]}
+            await server.admin.command("createRole", "timekeeper", privileges=[trusted], roles=[])
+            await server.admin.command("grantRolesToUser", USER, roles=["timekeeper"])
+            everywhere = {"w": 3 - self._arbiter}
+            await server.admin.command("appendOplogNote", 1, data={}, writeConcern=everywhere)
         await self.complete()
 
     async def stop(self) -> None:
