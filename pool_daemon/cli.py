@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from pool_daemon import early_stop
+from pool_daemon import signals_blocked
 from pool_daemon.commands import build_parser
 from pool_daemon.errors import ExitCode, PoolDaemonError
 from pool_daemon.plain_text import escaped, escaped_lines
@@ -49,7 +49,7 @@ def _ended_by(error: Exception) -> ExitCode:
 def _dispatch(argv: Sequence[str]) -> ExitCode:
     # No option before the command takes a value, so the first word that is no option is the command.
     chosen = next((word for word in argv if not word.startswith("-")), "")
-    with early_stop.held_back() if chosen == "run" else nullcontext():
+    with signals_blocked.held_back() if chosen == "run" else nullcontext():
         return _run(chosen, argv)
 
 

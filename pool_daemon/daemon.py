@@ -12,11 +12,11 @@ from pool_daemon.backoff import Backoff
 from pool_daemon.errors import ConfigurationError, PartDiedError, StoreError, StoreRefusedError
 from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.guards.gate import StopGate
-from pool_daemon.parts import Parts
 from pool_daemon.settings import Settings
 from pool_daemon.store.changes import require_stream
 from pool_daemon.store.setup import create_collections, has_pools
 from pool_daemon.telemetry.logs import set_level
+from pool_daemon.wiring import Wiring
 
 WATCH_FIRST_SECONDS: Final = 3.0
 """How long the first pass waits for the change stream to be open. It opens in milliseconds or not for a while. In the
@@ -49,7 +49,7 @@ class Daemon:
         self._lease_seconds = settings.lease.seconds if leased and not dry_run else 0.0
         self._dry_run = dry_run
         self._stop = stop
-        self._parts = Parts(settings=settings, uri=uri, identity=identity, stop=stop, leased=leased, dry_run=dry_run)
+        self._parts = Wiring(settings=settings, uri=uri, identity=identity, stop=stop, leased=leased, dry_run=dry_run)
 
     async def run(self, companion: Companion | None = None) -> None:
         """Expire pools until a stop is requested, or until `companion` ends, which the daemon depends on.
@@ -82,7 +82,7 @@ class Daemon:
         try:
             changed, waiting = parts.live.replace(load())
         except ConfigurationError as error:
-            log.warning("settings_refused", reason=str(error), remedy="correct them and send SIGHUP again")
+            log.warning("settings_rejected", reason=str(error), remedy="correct them and send SIGHUP again")
             parts.observer.settings_reloaded(str(error))
         else:
             set_level(parts.live.current.log.level)
@@ -113,7 +113,7 @@ class Daemon:
                     earlier, report = report, await parts.expirer.run_pass(math.floor(parts.clock.now()))
                     report.settled += earlier.settled
                     report.decommissioned += earlier.decommissioned
-                    report.set_aside += earlier.set_aside
+                    report.failed_pools += earlier.failed_pools
             if not self._dry_run:  # pools held by earlier passes are reported, too
                 await parts.brake.look(parts.gate)
             await parts.quarantine.look()
@@ -128,7 +128,7 @@ class Daemon:
             "gate": report.cut_short_by,
             "held": {hold.reason: hold.detail if hold.pools is None else hold.pools for hold in now.holds},
             "failure": None if report.failure is None else str(report.failure),
-            "failed": report.set_aside,
+            "failed": report.failed_pools,
             "quarantined": now.quarantined,
             "unreadable": now.unreadable,
         }
@@ -179,10 +179,10 @@ class Daemon:
         """Run the parts until one ends or a stop is requested; in both cases the pass in progress is finished."""
         parts = self._parts
         parts.timer.start()
-        everlasting = parts.everlasting()
+        background_tasks = parts.background_tasks()
         if companion is not None:
-            everlasting["embedded mongod"] = companion()
-        tasks = [asyncio.create_task(work, name=name) for name, work in everlasting.items()]
+            background_tasks["embedded mongod"] = companion()
+        tasks = [asyncio.create_task(work, name=name) for name, work in background_tasks.items()]
         stopped = asyncio.create_task(self._stop.stopped.wait(), name="stop")
         await self._watching()
         loop = asyncio.create_task(parts.loop.run(self._stop.stopped), name="loop")

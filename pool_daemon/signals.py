@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import structlog
 
-from pool_daemon.early_stop import STOP_SIGNALS, let_through
 from pool_daemon.errors import ExitCode
+from pool_daemon.signals_blocked import STOP_SIGNALS, let_through
 from pool_daemon.telemetry.logs import flush_logs
 
 log = structlog.get_logger("pool_daemon")

@@ -39,7 +39,7 @@ class Endpoint:
     def wait_for(self, path: str, status: int, *, within_seconds: float = START_SECONDS) -> None:
         wait_until(lambda: self.ask(path)[0] == status, within_seconds=within_seconds, what=f"{status} at {path}")
 
-    def picture(self) -> dict[str, Any]:
+    def status_json(self) -> dict[str, Any]:
         return dict(json.loads(self.ask("/statusz")[1]))
 
     def sample(self, name: str, **labels: str) -> float | None:

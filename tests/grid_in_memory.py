@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import Pool, new_pool
-from pool_daemon.capacity.verdict import Resource
 from pool_daemon.store.cases import Case, Decommissioned, Limits, Settlement
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult
 from pool_daemon.store.rooms import Pools, Rooms, Settler, Workloads

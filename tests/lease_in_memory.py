@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from pool_daemon.errors import PoolDaemonError, StoreRefusedError, StoreUnavailableError, UnreadableDocumentError
-from pool_daemon.store.lease import ANSWERS_PER_LEASE, Sighting, read_lease
+from pool_daemon.store.lease import ANSWERS_PER_LEASE, LeaseRecord, read_lease
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -52,16 +52,16 @@ class LeaseInMemory:
         self._server = server
         self._next_trip = next_trip
 
-    async def look(self) -> Sighting:
+    async def look(self) -> LeaseRecord:
         return await self._ask(self._look)
 
-    async def take(self, seen: Sighting, *, term: int) -> bool:
+    async def take(self, seen: LeaseRecord, *, term: int) -> bool:
         return await self._ask(lambda: self._write(lambda: self._take(seen, term)))
 
     async def renew(self, *, term: int) -> bool:
         return await self._ask(lambda: self._write(lambda: self._change(term, self._renewed())))
 
-    async def end_sessions(self, seen: Sighting) -> None:
+    async def end_sessions(self, seen: LeaseRecord) -> None:
         """End nothing: nobody commits anything here."""
 
     async def release(self, *, term: int) -> bool:
@@ -84,21 +84,21 @@ class LeaseInMemory:
         await asyncio.sleep(trip.back_seconds)
         return result
 
-    def _look(self) -> Sighting:
+    def _look(self) -> LeaseRecord:
         document = self._server.document
         if document is None:
-            return Sighting()
+            return LeaseRecord()
         try:
             return read_lease(document, now=self._server.now(), raw=document)
         except UnreadableDocumentError as error:
-            return Sighting(document=document, problem=str(error))
+            return LeaseRecord(document=document, problem=str(error))
 
     def _write(self, operation: Callable[[], T]) -> T:
         if self._server.read_only:
             raise StoreRefusedError("not authorized")
         return operation()
 
-    def _take(self, seen: Sighting, term: int) -> bool:
+    def _take(self, seen: LeaseRecord, term: int) -> bool:
         if self._server.document != seen.document:
             return False
         taken = {"_id": "leader", "holder": self.identity, "term": term, "acquired_at": self._server.now()}

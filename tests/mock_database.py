@@ -8,7 +8,7 @@ from bson.raw_bson import RawBSONDocument
 from mongomock_motor import AsyncMongoMockClient
 
 from pool_daemon.store.client import Database
-from pool_daemon.store.documents import LENIENT, RAW
+from pool_daemon.store.codec import LENIENT, RAW
 
 
 class MockDatabase(Database):

@@ -4,16 +4,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from pool_daemon.capacity.verdict import Resource
+from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.clock import Clock, SystemClock
 from pool_daemon.store.cases import Decommissioned
-from pool_daemon.store.horizon import Upcoming
+from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.telemetry.endpoint import Routes, Server
-from pool_daemon.telemetry.health import Patience
+from pool_daemon.telemetry.health import StalenessLimits
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import PassOutcome, Role
 
-PATIENCE = Patience(database_seconds=30, stream_seconds=40, passes_seconds=150, lease_seconds=30)
+PATIENCE = StalenessLimits(database_seconds=30, stream_seconds=40, passes_seconds=150, lease_seconds=30)
 
 
 def new_observer(clock: Clock | None = None) -> Observer:
@@ -28,9 +28,9 @@ def make_ready(observer: Observer) -> None:
     observer.stream_opened()
     observer.clocks_compared(0.003, agree=True)
     observer.role_seen(Role.LEADER, term=7, leader="host-1:4711:a1b2c3")
-    observer.lease_held(observer.status.snapshot.started_tick)
+    observer.lease_held(observer.status.snapshot.started_monotonic)
     observer.backlog_counted(0)
-    observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, set_aside=0, outcome=PassOutcome.COMPLETED)
+    observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, failed_pools=0, outcome=PassOutcome.COMPLETED)
     observer.beat(0.0)
 
 
@@ -47,7 +47,7 @@ def upcoming(pool_id: int, *, in_seconds: float) -> Upcoming:
 def routes_of(observer: Observer, *, clock: Clock | None = None, allowed_hosts: Sequence[str] = ()) -> Routes:
     """Answer from what an observer knows."""
     return Routes(
-        observer=observer, patience=lambda: PATIENCE, clock=clock or SystemClock(), allowed_hosts=allowed_hosts
+        observer=observer, staleness_limits=lambda: PATIENCE, clock=clock or SystemClock(), allowed_hosts=allowed_hosts
     )
 
 

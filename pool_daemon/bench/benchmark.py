@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pymongo.errors import PyMongoError
 
+from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, Row
-from pool_daemon.bench.stage import Stage
 from pool_daemon.errors import PoolDaemonError
 
 
@@ -26,7 +26,7 @@ class Result:
         return self.failure is None and all(figure.reached is not False for figure in self.figures)
 
 
-def results(rows: Sequence[Row], stage: Stage) -> Iterator[Result]:
+def results(rows: Sequence[Row], stage: BenchDatabase) -> Iterator[Result]:
     """Measure row after row and yield the result of each.
 
     A row that cannot be measured counts as not reached, and the others are measured all the same.

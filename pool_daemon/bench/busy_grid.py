@@ -12,11 +12,11 @@ from bson import Int64
 from pymongo import UpdateOne
 
 from pool_daemon.bench.commands import counted_commands
+from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, percentile
-from pool_daemon.bench.grid import OWNERS, Lot, deploy
+from pool_daemon.bench.grid import OWNERS, PoolBatch, deploy
+from pool_daemon.bench.idle import SETTLE_SECONDS
 from pool_daemon.bench.latenesses import FAR_SECONDS, bystanders, rearm
-from pool_daemon.bench.stage import Stage
-from pool_daemon.bench.standing import SETTLE_SECONDS
 from pool_daemon.store.pools import CAPACITY_POOLS
 
 BATCH: Final = 20
@@ -54,7 +54,7 @@ class BusyGrid:
         """A description of the work."""
         return f"busy grid: {self.updates_a_second:,} pool updates/s from outside for {self.seconds} s, none due"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Write as another writer, and measure the daemon."""
         lot = bystanders(time.time())
         stage.fill(lot)
@@ -98,7 +98,7 @@ class Deployments:
         """A description of the work."""
         return f"busy grid: {self.deployments:,} deployments into pools that last"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Deploy, and measure the daemon."""
         lot = bystanders(time.time())
         stage.fill(lot)
@@ -134,7 +134,7 @@ class _Written:
 
 
 @contextmanager
-def _writing(stage: Stage, lot: Lot, *, updates_a_second: int) -> Iterator[_Written]:
+def _writing(stage: BenchDatabase, lot: PoolBatch, *, updates_a_second: int) -> Iterator[_Written]:
     written = _Written()
     writer = threading.Thread(target=_write, args=(stage, lot, updates_a_second, written), name="explorer")
     writer.start()
@@ -145,17 +145,17 @@ def _writing(stage: Stage, lot: Lot, *, updates_a_second: int) -> Iterator[_Writ
         writer.join()
 
 
-def _write(stage: Stage, lot: Lot, updates_a_second: int, written: _Written) -> None:
-    dice = random.Random(lot.pools)  # noqa: S311 - which pool is changed next
+def _write(stage: BenchDatabase, lot: PoolBatch, updates_a_second: int, written: _Written) -> None:
+    rng = random.Random(lot.pools)  # noqa: S311 - which pool is changed next
     began_at = time.monotonic()
     while not written.enough.is_set():
-        batch = [_update(dice.randrange(1, lot.pools), lot, written.updates + number) for number in range(BATCH)]
+        batch = [_update(rng.randrange(1, lot.pools), lot, written.updates + number) for number in range(BATCH)]
         stage.database[CAPACITY_POOLS].bulk_write(batch, ordered=False)
         written.updates += BATCH
         time.sleep(max(0.0, began_at + written.updates / updates_a_second - time.monotonic()))
 
 
-def _update(number: int, lot: Lot, step: int) -> UpdateOne:
+def _update(number: int, lot: PoolBatch, step: int) -> UpdateOne:
     """Return an update of all that a customer's action changes in a pool; its end stays behind the lot's first."""
     change = {
         "cus": float(FAR_SECONDS + step),

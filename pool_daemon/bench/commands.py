@@ -8,7 +8,7 @@ from typing import Any, Final
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.lease import LEASE
 
 Document = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pymongo import MongoClient
 
 from pool_daemon.errors import BenchError
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WORKLOADS
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pool_daemon.bench.commits import Commit
+from pool_daemon.bench.database import BenchDatabase, in_time, wait_until_armed
 from pool_daemon.bench.figures import Figure
-from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.grid import PoolBatch
 from pool_daemon.bench.latenesses import milliseconds_late
-from pool_daemon.bench.stage import Stage, in_time, wait_until_armed
 from pool_daemon.bench.storm import SLOWEST
 from pool_daemon.errors import BenchError
 from pool_daemon.harness import DaemonProcess
@@ -38,13 +38,13 @@ class Fairness:
         whose = "pool" if self.pools == 1 else f"{self.pools:,} pools"
         return f"fairness: {self.workloads:,} workloads in one owner's {whose}, {self.singles} single pools of others"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Let all pools fall due on one daemon."""
-        mass = Lot(pools=self.pools, workloads_each=self.workloads // self.pools, empty_at=0, owner=HOG)
+        mass = PoolBatch(pools=self.pools, workloads_each=self.workloads // self.pools, empty_at=0, owner=HOG)
         return in_time([mass], lambda due_at: self._measure_at(stage, mass, due_at))
 
-    def _measure_at(self, stage: Stage, mass: Lot, due_at: int) -> Sequence[Figure]:
-        singles = Lot(pools=self.singles, first_pool_id=FIRST_SMALL_ID, empty_at=due_at, apart_seconds=1)
+    def _measure_at(self, stage: BenchDatabase, mass: PoolBatch, due_at: int) -> Sequence[Figure]:
+        singles = PoolBatch(pools=self.singles, first_pool_id=FIRST_SMALL_ID, empty_at=due_at, apart_seconds=1)
         stage.fill(replace(mass, empty_at=due_at), singles)
         commits = stage.commits()
         with stage.daemon() as daemon:

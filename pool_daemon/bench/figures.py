@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from pool_daemon.bench.stage import Stage
+    from pool_daemon.bench.database import BenchDatabase
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Row(Protocol):
     def work(self) -> str:
         """A description of the work for the table."""
 
-    def measure(self, stage: "Stage") -> Sequence[Figure]:
+    def measure(self, stage: "BenchDatabase") -> Sequence[Figure]:
         """Do the work on an empty database and return the figures."""
 
 

@@ -11,7 +11,7 @@ from pymongo.database import Database
 
 from pool_daemon.capacity.pool import new_pool
 from pool_daemon.capacity.workload import NextAction, WorkloadType
-from pool_daemon.store.documents import pool_to_document
+from pool_daemon.store.codec import pool_to_document
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.setup import INDEXES
 from pool_daemon.store.workloads import WORKLOADS
@@ -45,7 +45,7 @@ EXPLORERS_INDEXES: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lot:
+class PoolBatch:
     """Some pools of one kind, each drained by as many containers of one compute unit.
 
     The first runs empty at `empty_at` (unix seconds), each other one `apart_seconds` after the one before. Of the
@@ -78,7 +78,7 @@ class Lot:
         return f"{pools} with {each}{' each' if self.pools > 1 else ''}"
 
 
-def build(database: Database[Document], lots: Sequence[Lot], *, indexes: bool = True) -> None:
+def build(database: Database[Document], lots: Sequence[PoolBatch], *, indexes: bool = True) -> None:
     """Fill an empty database with the pools of some lots and their workloads.
 
     Python writes a seed for each thousand pools, and the server multiplies it: a million pools in a quarter of a
@@ -97,14 +97,14 @@ def build(database: Database[Document], lots: Sequence[Lot], *, indexes: bool = 
 
 def add_pool(database: Database[Document], pool_id: int, *, empty_at: int) -> None:
     """Add one pool with one container, like a customer's purchase: the pool is written last."""
-    lot = Lot(pools=1, first_pool_id=pool_id, empty_at=empty_at)
+    lot = PoolBatch(pools=1, first_pool_id=pool_id, empty_at=empty_at)
     workload_id = Int64(pool_id * WORKLOAD_IDS_EACH)
     ids = {"_id": workload_id, "workload_id": workload_id, "pool_id": Int64(pool_id), "customer_tid": Int64(1)}
     database[WORKLOADS].insert_one(_container(lot) | ids)
     database[CAPACITY_POOLS].insert_one(_first_pool(lot) | {"active_workload_ids": [workload_id]})
 
 
-def deploy(database: Database[Document], lot: Lot, number: int) -> None:
+def deploy(database: Database[Document], lot: PoolBatch, number: int) -> None:
     """Deploy one more container into the pool of that number in a lot, as the explorer does."""
     pool_id = lot.first_pool_id + number
     workload_id = Int64((pool_id + 1) * WORKLOAD_IDS_EACH - 1)
@@ -112,7 +112,7 @@ def deploy(database: Database[Document], lot: Lot, number: int) -> None:
     database[WORKLOADS].insert_one(_container(lot) | ids)
 
 
-def _seeds(lot: Lot) -> Iterator[Document]:
+def _seeds(lot: PoolBatch) -> Iterator[Document]:
     for start in range(0, lot.pools, SEED_POOLS):
         yield {
             "start": Int64(start),
@@ -128,7 +128,7 @@ def _seeds(lot: Lot) -> Iterator[Document]:
         }
 
 
-def _first_pool(lot: Lot) -> Document:
+def _first_pool(lot: PoolBatch) -> Document:
     bought_at = lot.empty_at - PAID_SECONDS
     pool = new_pool(lot.first_pool_id, 1, 0, [NODE], now=bought_at)
     pool.add_workload(0, lot.workloads_each, 0, 0, now=bought_at)
@@ -138,7 +138,7 @@ def _first_pool(lot: Lot) -> Document:
     return pool_to_document(pool)
 
 
-def _container(lot: Lot) -> Document:
+def _container(lot: PoolBatch) -> Document:
     return {
         "_id": Int64(0),
         "workload_id": Int64(1),

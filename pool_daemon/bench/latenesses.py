@@ -10,9 +10,9 @@ from typing import Final
 from bson import Int64
 
 from pool_daemon.bench.commits import Commit
+from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, percentile
-from pool_daemon.bench.grid import Lot, add_pool
-from pool_daemon.bench.stage import Stage
+from pool_daemon.bench.grid import PoolBatch, add_pool
 from pool_daemon.harness import DaemonProcess, logged_at
 from pool_daemon.store.pools import CAPACITY_POOLS
 
@@ -25,9 +25,9 @@ SOON_SECONDS: Final = 30
 FAR_SECONDS: Final = 30 * DAY_SECONDS
 
 
-def bystanders(now: float, *, pools: int = 10_000) -> Lot:
+def bystanders(now: float, *, pools: int = 10_000) -> PoolBatch:
     """Return the pools beside those of a trial; none of them falls due while it lasts."""
-    return Lot(pools=pools, empty_at=int(now) + FAR_SECONDS, apart_seconds=5, missing_each=1)
+    return PoolBatch(pools=pools, empty_at=int(now) + FAR_SECONDS, apart_seconds=5, missing_each=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class OneAtATime:
         """A description of the work."""
         return f"one pool at a time: {self.trials} trials, a second apart"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Let the trials fall due on an otherwise idle daemon."""
         stage.fill(bystanders(time.time()))
         commits = stage.commits()
@@ -55,13 +55,13 @@ class OneAtATime:
         return lateness_figures(milliseconds_late(commits.decommissionings(), due_at), half_at_most=15, most_at_most=50)
 
 
-def fall_due_one_by_one(stage: Stage, *, trials: int) -> Mapping[int, int]:
+def fall_due_one_by_one(stage: BenchDatabase, *, trials: int) -> Mapping[int, int]:
     """Let single pools fall due, a second apart, and return the unix second of each by its id."""
-    dice = random.Random(trials)  # noqa: S311 - an offset within a second
+    rng = random.Random(trials)  # noqa: S311 - an offset within a second
     first = int(time.time()) + 2
     due_at = {FIRST_TRIAL_ID + trial: first + trial for trial in range(trials)}
     for pool_id, second in due_at.items():
-        time.sleep(max(0.0, second - dice.uniform(0.1, 0.9) - time.time()))
+        time.sleep(max(0.0, second - rng.uniform(0.1, 0.9) - time.time()))
         add_pool(stage.database, pool_id, empty_at=second)
     time.sleep(max(0.0, first + trials + 1 - time.time()))
     return due_at
@@ -102,7 +102,7 @@ class Rearming:
         """A description of the work."""
         return f"re-arming: a deadline brought forward from outside, {self.trials} trials"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Bring deadlines forward on an otherwise idle daemon."""
         stage.fill(bystanders(time.time()))
         with stage.daemon() as daemon:
@@ -114,9 +114,9 @@ class Rearming:
         ]
 
 
-def rearm(stage: Stage, daemon: DaemonProcess, *, trials: int, apart_seconds: float) -> list[float]:
+def rearm(stage: BenchDatabase, daemon: DaemonProcess, *, trials: int, apart_seconds: float) -> list[float]:
     """Bring a deadline forward and put it back, `trials` times, and return how long the daemon took to be armed."""
-    dice = random.Random(trials)  # noqa: S311 - an offset within a second
+    rng = random.Random(trials)  # noqa: S311 - an offset within a second
     commits = stage.commits()
     wanted = {}
     for trial in range(trials):
@@ -124,7 +124,7 @@ def rearm(stage: Stage, daemon: DaemonProcess, *, trials: int, apart_seconds: fl
         wanted[pool_id] = int(time.time()) + SOON_SECONDS
         add_pool(stage.database, pool_id, empty_at=int(time.time()) + FAR_SECONDS)
         for empty_at in (wanted[pool_id], wanted[pool_id] + FAR_SECONDS):
-            time.sleep(dice.uniform(0.5, 1.5) * apart_seconds)
+            time.sleep(rng.uniform(0.5, 1.5) * apart_seconds)
             _move_deadline(stage, pool_id, empty_at)
     moved_at = {pool_id: instants[0] for pool_id, instants in commits.updates().items()}
     armed_at = {
@@ -133,7 +133,7 @@ def rearm(stage: Stage, daemon: DaemonProcess, *, trials: int, apart_seconds: fl
     return [(armed_at.get(pool_id, math.inf) - moved_at[pool_id]) * 1000 for pool_id in wanted]
 
 
-def _move_deadline(stage: Stage, pool_id: int, empty_at: int) -> None:
+def _move_deadline(stage: BenchDatabase, pool_id: int, empty_at: int) -> None:
     left = float(empty_at - int(time.time()))
     change = {"cus": left, "last_updated": Int64(int(time.time())), "empty_at": Int64(empty_at)}
     stage.database[CAPACITY_POOLS].update_one({"_id": Int64(pool_id)}, {"$set": change})

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pool_daemon.bench.commits import Commits
+from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure
-from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.grid import PoolBatch
 from pool_daemon.bench.latenesses import FAR_SECONDS, fall_due_one_by_one, lateness_figures, milliseconds_late
-from pool_daemon.bench.stage import Stage
 
 REPAIR_SECONDS: Final = 60
 
@@ -43,13 +43,13 @@ class Reconciliation:
         workloads = self.pools * self.workloads_each
         return f"reconciliation of {self.pools:,} pools with {workloads:,} workloads, {self.drifted:,} pools drifted"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Let the daemon scan while single pools fall due."""
         drifted, sound = self._lots()
         stage.fill(drifted, sound)
         commits = stage.commits()
         with stage.daemon(**UNTHROTTLED) as daemon:
-            daemon.first("acting")
+            daemon.first("expiry_active")
             due_at = fall_due_one_by_one(stage, trials=self.trials)
             scan = daemon.first("reconciliation_completed", within_seconds=600)
             wrong = set(range(drifted.first_pool_id, drifted.first_pool_id + drifted.pools))
@@ -62,10 +62,10 @@ class Reconciliation:
             *lateness_figures(late, half_at_most=None, most_at_most=100),
         ]
 
-    def _lots(self) -> tuple[Lot, Lot]:
+    def _lots(self) -> tuple[PoolBatch, PoolBatch]:
         """Return the drifted pools and the others, in the order of the scan."""
         start, far = 1_000_000, int(time.time()) + FAR_SECONDS
-        drifted = Lot(
+        drifted = PoolBatch(
             pools=self.drifted,
             first_pool_id=start,
             empty_at=far,
@@ -73,7 +73,7 @@ class Reconciliation:
             workloads_each=self.workloads_each + 1,
             deleted_each=1,
         )
-        sound = Lot(
+        sound = PoolBatch(
             pools=self.pools - self.drifted,
             first_pool_id=start + self.drifted,
             empty_at=far,

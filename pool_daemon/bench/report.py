@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pool_daemon.bench.benchmark import Result
 from pool_daemon.bench.figures import Figure
-from pool_daemon.bench.programme import full
+from pool_daemon.bench.suite import full
 
 MARKS = {True: Text("reached", "green"), False: Text("not reached", "bold red"), None: Text()}
 

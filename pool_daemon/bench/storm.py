@@ -7,10 +7,10 @@ from typing import Final
 
 from pool_daemon.bench import raw_limit
 from pool_daemon.bench.commits import Commit
+from pool_daemon.bench.database import BenchDatabase, in_time, wait_until_armed
 from pool_daemon.bench.figures import Figure, exponent, median
-from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.grid import PoolBatch
 from pool_daemon.bench.one_by_one import one_by_one
-from pool_daemon.bench.stage import Stage, in_time, wait_until_armed
 from pool_daemon.errors import BenchError
 from pool_daemon.harness import DaemonProcess
 
@@ -71,7 +71,7 @@ class Storm:
         """A description of the work."""
         return f"storm: {self._lot(0).described} due in the same second"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Let the daemon and both references do the work, each on fresh data."""
         threads: Threads = {False: raw_limit.THREADS, True: raw_limit.THREADS}
         rounds = [self._round(stage, threads) for _ in range(self.rounds)]
@@ -80,7 +80,7 @@ class Storm:
             for first, *others in zip(*rounds, strict=True)
         ]
 
-    def _round(self, stage: Stage, threads: Threads) -> Sequence[Figure]:
+    def _round(self, stage: BenchDatabase, threads: Threads) -> Sequence[Figure]:
         workloads = self.pools * self.workloads_each
         run = storm_on_daemon(stage, self._lot(0))
         daemon_pace = workloads / run.seconds
@@ -101,10 +101,10 @@ class Storm:
             Figure("one by one", plain_pace, "workloads/s"),
         ]
 
-    def _lot(self, due_at: int) -> Lot:
-        return Lot(pools=self.pools, workloads_each=self.workloads_each, empty_at=due_at)
+    def _lot(self, due_at: int) -> PoolBatch:
+        return PoolBatch(pools=self.pools, workloads_each=self.workloads_each, empty_at=due_at)
 
-    def _raw_limit(self, stage: Stage, threads: Threads, *, transactions: bool) -> float:
+    def _raw_limit(self, stage: BenchDatabase, threads: Threads, *, transactions: bool) -> float:
         """Return the shortest duration of all numbers of threads, in seconds; later rounds try only the best number."""
         now = int(time.time())
         batches: Sequence[raw_limit.Batch] = ()
@@ -118,7 +118,7 @@ class Storm:
         threads[transactions] = (best,)
         return fewest
 
-    def _one_by_one(self, stage: Stage) -> float:
+    def _one_by_one(self, stage: BenchDatabase) -> float:
         stage.tell("one by one")
         now = int(time.time())
         stage.fill(self._lot(now))
@@ -142,9 +142,9 @@ class StormGrowth:
         """A description of the work."""
         return f"storm in sizes: {', '.join(f'{size:,}' for size in self.sizes)} pools with one container"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Let the daemon settle one size after the other, each on fresh data."""
-        runs = {size: storm_on_daemon(stage, Lot(pools=size, empty_at=0)) for size in self.sizes}
+        runs = {size: storm_on_daemon(stage, PoolBatch(pools=size, empty_at=0)) for size in self.sizes}
         seconds = {size: run.seconds for size, run in runs.items()}
         saturating = [size for size in self.sizes if size >= SATURATING]
         base = min(saturating or self.sizes)
@@ -161,7 +161,7 @@ class StormGrowth:
         ]
 
 
-def storm_on_daemon(stage: Stage, lot: Lot) -> Run:
+def storm_on_daemon(stage: BenchDatabase, lot: PoolBatch) -> Run:
     """Let all of a lot fall due in the same second on a daemon that waits for it.
 
     Raises BenchError if the machine is too busy to create the data in time, or the daemon does not finish.
@@ -169,7 +169,7 @@ def storm_on_daemon(stage: Stage, lot: Lot) -> Run:
     return in_time([lot], lambda due_at: _storm_at(stage, lot, due_at))
 
 
-def _storm_at(stage: Stage, lot: Lot, due_at: int) -> Run:
+def _storm_at(stage: BenchDatabase, lot: PoolBatch, due_at: int) -> Run:
     stage.tell("the daemon")
     stage.fill(replace(lot, empty_at=due_at))
     commits = stage.commits()

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from pool_daemon import __version__
 from pool_daemon.bench.benchmark import results
-from pool_daemon.bench.programme import full, quick
+from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.report import as_json, as_markdown, report
-from pool_daemon.bench.stage import Stage
+from pool_daemon.bench.suite import full, quick
 from pool_daemon.commands import add_config_argument
 from pool_daemon.commands.connection import address
 from pool_daemon.embedded import EmbeddedMongod
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         tempfile.TemporaryDirectory(prefix="pool-daemon-bench-") as folder,
         _server(arguments, Path(folder)) as (uri, database),
         _progress() as tell,
-        Stage(uri=uri, name=database, folder=Path(folder), tell=tell) as stage,
+        BenchDatabase(uri=uri, name=database, folder=Path(folder), tell=tell) as stage,
     ):
         measured = list(results(rows, stage))
         circumstances = _circumstances(stage, quick=arguments.quick)
@@ -132,7 +132,7 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _circumstances(stage: Stage, *, quick: bool) -> dict[str, Any]:
+def _circumstances(stage: BenchDatabase, *, quick: bool) -> dict[str, Any]:
     return {
         "version": __version__,
         "quick": quick,

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 
 from rich.console import Console
 
-from pool_daemon.demo.performance import Performance
 from pool_daemon.demo.report import report
+from pool_daemon.demo.run import DemoRun
 from pool_daemon.demo.scenario import SCENARIO
 from pool_daemon.demo.screen import screen_on
 from pool_daemon.demo.verdict import Finding, exit_code
@@ -78,7 +78,7 @@ def _console(*, plain: bool) -> Console:
 
 async def _perform(console: Console, *, plain: bool, keep: bool, mongod: Path | None) -> list[Finding]:
     with _temporary_folder(console, keep=keep) as folder, screen_on(console, plain=plain) as screen:
-        return await Performance(plans=SCENARIO, folder=folder, screen=screen, mongod=mongod).run()
+        return await DemoRun(plans=SCENARIO, folder=folder, screen=screen, mongod=mongod).run()
 
 
 @contextmanager

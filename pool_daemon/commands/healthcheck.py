@@ -4,7 +4,7 @@ import argparse
 import json
 
 from pool_daemon.commands import add_config_argument
-from pool_daemon.commands.inquiry import Answer, ask
+from pool_daemon.commands.http_client import Answer, ask
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import escaped_lines
 from pool_daemon.settings import load_settings

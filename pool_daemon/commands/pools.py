@@ -3,7 +3,7 @@
 import argparse
 
 from pool_daemon.commands import add_config_argument, int64
-from pool_daemon.commands.listing import list_pools, show_pool
+from pool_daemon.commands.output import list_pools, show_pool
 from pool_daemon.errors import ExitCode
 from pool_daemon.settings import load_settings
 

@@ -8,7 +8,7 @@ import structlog
 
 from pool_daemon.commands import add_config_argument
 from pool_daemon.errors import ExitCode
-from pool_daemon.service import serve
+from pool_daemon.process import serve
 from pool_daemon.settings import Settings, Sources
 
 EXAMPLES = (

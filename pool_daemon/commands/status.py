@@ -13,9 +13,9 @@ from rich.console import RenderableType
 from rich.live import Live
 
 from pool_daemon.commands import add_config_argument
-from pool_daemon.commands.inquiry import ask
+from pool_daemon.commands.http_client import ask
 from pool_daemon.commands.paper import paper
-from pool_daemon.commands.portrait import portrait
+from pool_daemon.commands.status_view import portrait
 from pool_daemon.errors import ExitCode, NoAnswerError
 from pool_daemon.plain_text import escaped_lines
 from pool_daemon.settings import Http, load_settings

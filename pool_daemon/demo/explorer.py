@@ -15,7 +15,7 @@ from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.demo.scenario import Workload
 from pool_daemon.demo.snapshot import Record, Snapshot
-from pool_daemon.store.documents import pool_from_document, pool_to_document
+from pool_daemon.store.codec import pool_from_document, pool_to_document
 
 NODE: Final = "a node"
 TIMEOUT_MILLISECONDS: Final = 10_000

@@ -26,7 +26,7 @@ CAUSES = {
         "{binary} cannot run, the shared library {found} is missing: install {package}, "
         "or set embedded.mongod to one made for this system"
     ),
-    re.compile(r"tether cannot run it: (.+)"): (
+    re.compile(r"die_with_parent cannot run it: (.+)"): (
         "{binary} is no mongod for this machine ({found}): correct embedded.mongod"
     ),
     re.compile(r"(No space left on device)"): "{found} for {folder}: free some, or choose another folder",

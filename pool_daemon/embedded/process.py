@@ -13,7 +13,7 @@ from pool_daemon.embedded import diagnosis
 from pool_daemon.embedded.folder import LOG
 from pool_daemon.errors import EmbeddedError
 
-TETHER = Path(__file__).with_name("tether.py")
+TETHER = Path(__file__).with_name("die_with_parent.py")
 
 LISTENING = b"aiting for connections"
 """What mongod logs, with a large or a small w, once the port is its own."""

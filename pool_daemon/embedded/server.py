@@ -13,8 +13,8 @@ from pool_daemon.embedded.access import Access
 from pool_daemon.embedded.binary import find_mongod
 from pool_daemon.embedded.diagnosis import PortInUseError
 from pool_daemon.embedded.folder import claim
-from pool_daemon.embedded.membership import step_up
 from pool_daemon.embedded.process import MongodProcess
+from pool_daemon.embedded.replica_set import become_primary
 from pool_daemon.errors import EmbeddedError
 
 FRUGAL_OPTIONS = (
@@ -142,7 +142,7 @@ class EmbeddedMongod:
         host = f"127.0.0.1:{process.port}"
         async with self._entry.as_server(host) as client:
             if self._replica_set is not None:
-                await process.until(partial(step_up, client, host=host, replica_set=self._replica_set))
+                await process.until(partial(become_primary, client, host=host, replica_set=self._replica_set))
             await process.until(partial(self._entry.admit, client))
         self._entry.publish(process.port)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Final
 
 from pool_daemon.errors import PoolDaemonError, Scope, StoreError
-from pool_daemon.store.failures import kind_of
+from pool_daemon.store.error_mapping import kind_of
 
 REMEMBERED: Final = 10_000
 """Pools remembered as having failed while nothing succeeded; beyond that the oldest is forgotten."""

@@ -25,7 +25,7 @@ from pool_daemon.expiry.work_queue import Cause, Work, WorkQueue
 from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
-from pool_daemon.store.failures import one_line, timed_out
+from pool_daemon.store.error_mapping import one_line, timed_out
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.rooms import Rooms
 from pool_daemon.telemetry.reports import Reports
@@ -51,7 +51,7 @@ class PassReport:
 
     settled: int = 0
     decommissioned: int = 0
-    set_aside: int = 0
+    failed_pools: int = 0
     next_at: int | None = None
     next_pool_id: int | None = None
     cut_short_by: Closed | None = None
@@ -156,7 +156,7 @@ class ExpiryPass:
         except StoreError as error:
             if error.scope is not Scope.UNKNOWN:
                 raise
-            log.debug("unreadable_deadlines_unknown", reason=str(error))
+            log.debug("unreadable_deadlines_read_failed", reason=str(error))
 
     async def _settle_all(self) -> None:
         """Settle batches, several at once, until none is left and none in flight can add another.
@@ -344,9 +344,9 @@ class ExpiryPass:
             return
         now = math.floor(self._context.clock.now())
         for pool_id, error in self._evidence.failures.items():
-            self._report.set_aside += 1
+            self._report.failed_pools += 1
             retry_at = await self._context.guards.quarantine.failed(pool_id, error, now)
-            self._context.reports.set_aside(pool_id, error, retry_seconds=retry_at - now)
+            self._context.reports.failed_pools(pool_id, error, retry_seconds=retry_at - now)
 
 
 async def due_by_id(store: Rooms, work: Work, *, now: int) -> list[DuePool]:

@@ -44,13 +44,13 @@ class ExpiryLoop:
         self._queue = queue
         self._timer = timer
         self._clock = clock
-        self._longest_sleep_seconds = settings.safety_seconds
+        self._longest_sleep_seconds = settings.max_sleep_seconds
         self._observer = observer
         self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
         self._told: tuple[Closed | None] | None = None  # None before the first pass: no state is logged yet
         self._next: tuple[float | None, int | None] = (None, None)
-        timer.every("longest sleep", seconds=settings.safety_seconds, ring=queue.ring)
-        timer.every("full scan", seconds=settings.rescan_seconds, ring=queue.request_full_scan)
+        timer.every("longest sleep", seconds=settings.max_sleep_seconds, ring=queue.ring)
+        timer.every("full scan", seconds=settings.full_scan_seconds, ring=queue.request_full_scan)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Make a pass whenever the queue rings, until `stop` is set."""
@@ -106,15 +106,15 @@ class ExpiryLoop:
             return
         self._queue.ring()
         if until_deadline > self._longest_sleep_seconds or self._clock.now() >= now + until_deadline:
-            log.warning("alarm_overslept", deadline=deadline)
+            log.warning("timer_late", deadline=deadline)
             self._timer.restart()
 
     def _passed(self, report: PassReport, *, seconds: float) -> None:
         self._backoff.reset()
         if self._told != (report.cut_short_by,):
             self._told = (report.cut_short_by,)
-            log.info("acting" if report.cut_short_by is None else "not_acting", reason=report.cut_short_by)
-        if report.settled or report.set_aside:
+            log.info("expiry_active" if report.cut_short_by is None else "expiry_paused", reason=report.cut_short_by)
+        if report.settled or report.failed_pools:
             counted = "would_decommission" if self._observer.status.snapshot.dry_run else "decommissioned"
             log.info(
                 "pass_completed",
@@ -126,7 +126,7 @@ class ExpiryLoop:
             seconds=seconds,
             settled=report.settled,
             decommissioned=report.decommissioned,
-            set_aside=report.set_aside,
+            failed_pools=report.failed_pools,
             outcome=report.outcome,
             reason=report.cut_short_by,
         )

@@ -162,9 +162,9 @@ class Watcher:
             self._token_moved_at = now
             self._observer.stream_token_moved()
             return True
-        silence_seconds = self._settings.silence_seconds
-        if now - self._token_moved_at > silence_seconds:
-            raise StreamStalledError(f"the resume token has not moved for {silence_seconds:g} s")
+        stall_seconds = self._settings.stall_seconds
+        if now - self._token_moved_at > stall_seconds:
+            raise StreamStalledError(f"the resume token has not moved for {stall_seconds:g} s")
         return False
 
     async def _resume_or_give_up(self, reason: str, backoff: Backoff) -> None:
@@ -177,7 +177,7 @@ class Watcher:
 
     def _drop_token(self, cause: StreamEnd, reason: str) -> None:
         """Discard the resume token: the changes behind it are lost, so the next opening requests a full scan."""
-        log.warning("stream_token_dropped", cause=cause, reason=reason)
+        log.warning("resume_token_discarded", cause=cause, reason=reason)
         self._observer.stream_lost(cause, reason=reason)
         self._token = None
         self._failures = 0

@@ -167,7 +167,7 @@ class ClockGuard:
         self._held = True
         self._observer.held("clock", detail=reason)
         log.error(
-            "clock_hold",
+            "clock_skew_detected",
             reason=reason,
             difference_seconds=round(difference_seconds, 3),
             max_difference_seconds=self._settings.max_difference_seconds,
@@ -176,7 +176,7 @@ class ClockGuard:
     def _let_go(self, comparison: Comparison) -> None:
         self._held = False
         self._observer.released("clock")
-        log.info("clock_agrees", difference_seconds=round(comparison.difference_seconds, 3))
+        log.info("clock_skew_resolved", difference_seconds=round(comparison.difference_seconds, 3))
         self._opened()
 
     def _not_compared(self, reason: str) -> None:

@@ -30,7 +30,7 @@ from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import PoolDaemonError
 from pool_daemon.guards.gate import Closed
-from pool_daemon.store.lease import TERMS, Sighting
+from pool_daemon.store.lease import TERMS, LeaseRecord
 from pool_daemon.store.rooms import Leases
 from pool_daemon.telemetry.snapshot import Role
 
@@ -71,10 +71,10 @@ class Leadership:
         self._leading = False
         self._ousted = False
         self._told_holder: str | None = None
-        self._seen: Sighting | None = Sighting()
+        self._seen: LeaseRecord | None = LeaseRecord()
         self._unchanged_since = -math.inf  # as far as anybody knows there never was a lease
         self._latest_term = 0
-        self._held_tick: float | None = None
+        self._held_monotonic: float | None = None
 
     @property
     def term(self) -> int | None:
@@ -89,9 +89,9 @@ class Leadership:
         return None if self._seen is None else self._seen.holder
 
     @property
-    def held_tick(self) -> float | None:
+    def held_monotonic(self) -> float | None:
         """When, by the monotonic clock, this process last held the lease or saw another renew it; None if never."""
-        return self._held_tick
+        return self._held_monotonic
 
     @property
     def role(self) -> Role:
@@ -161,7 +161,7 @@ class Leadership:
         reason = self._why_free(seen)
         if reason is None:
             if seen.holder is not None:  # what cannot be read is waited for, but held by nobody
-                self._held_tick = self._unchanged_since
+                self._held_monotonic = self._unchanged_since
             self._tell_standby(seen)
             return min(POLL_SECONDS, max(SHORTEST_WAIT_SECONDS, seen.remaining_seconds))
         term = (self._latest_term + 1) % TERMS or 1
@@ -172,7 +172,7 @@ class Leadership:
             return self._hold(term, sent_at=sent_at, reason=reason, previous_holder=seen.holder)
         return POLL_SECONDS
 
-    async def _end_sessions(self, seen: Sighting) -> None:
+    async def _end_sessions(self, seen: LeaseRecord) -> None:
         """Have what the former holder may have left open locked no longer; it takes over without that, too."""
         try:
             await self._store.end_sessions(seen)
@@ -185,7 +185,7 @@ class Leadership:
         self._term = self._latest_term = term
         self._seen = None  # a holder does not look; what it saw before is history once it looks again
         self._trusted_until = sent_at + TRUST * self._store.seconds
-        self._held_tick = sent_at
+        self._held_monotonic = sent_at
         if not self._leading and self.closed_by() is None:
             self._leading = True
             self._told_holder = None
@@ -204,7 +204,7 @@ class Leadership:
             self._leading = False
             log.warning("lease_lost", term=self._term, reason=reason)
 
-    def _note(self, seen: Sighting) -> None:
+    def _note(self, seen: LeaseRecord) -> None:
         """Remember what was seen, and since when it has been like that.
 
         That is now and not when the look was sent, for it may have become so in between.
@@ -217,7 +217,7 @@ class Leadership:
         self._seen = seen
         self._latest_term = max(self._latest_term, seen.term)
 
-    def _why_free(self, seen: Sighting) -> str | None:
+    def _why_free(self, seen: LeaseRecord) -> str | None:
         """Return why the lease may be taken; None if it may not.
 
         A lease that cannot be read, has vanished, or whose end moved out of reach because the database's clock was set
@@ -234,14 +234,14 @@ class Leadership:
         unclaimed = self._clock.monotonic() - self._unchanged_since >= length_seconds
         return "unclaimed" if unclaimed else None
 
-    def _tell_standby(self, seen: Sighting) -> None:
+    def _tell_standby(self, seen: LeaseRecord) -> None:
         """Tell once who holds the lease; and if that is another of the same name, what is wrong with that."""
         if seen.holder is None or seen.holder == self._told_holder:
             return
         self._told_holder = seen.holder
         log.info("standby", holder=seen.holder, term=seen.term)
         if seen.holder == self._store.identity:
-            log.warning("lease_identity_shared", reason="another daemon has the same lease.identity")
+            log.warning("lease_identity_conflict", reason="another daemon has the same lease.identity")
 
 
 class DryRun:
@@ -250,4 +250,4 @@ class DryRun:
     role: Role = Role.DRY_RUN
     term: int | None = None
     holder: str | None = None
-    held_tick: float | None = None
+    held_monotonic: float | None = None

@@ -15,7 +15,7 @@ from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
 from pool_daemon.settings import sections
-from pool_daemon.store.failures import one_line
+from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.rooms import QuarantineRoom
@@ -125,7 +125,7 @@ class Quarantine:
             if self._quarantined or self._clock.monotonic() - self._loaded_at >= RELOAD_SECONDS:
                 await self.load()
         except StoreError as error:
-            log.debug("quarantine_unread", reason=str(error))
+            log.debug("quarantine_read_failed", reason=str(error))
         self._tell()
 
     def filter_allowed(self, pools: Iterable[DuePool]) -> list[DuePool]:
@@ -172,16 +172,16 @@ class Quarantine:
         failure = self._failures.get(pool_id)
         if failure is None:
             if len(self._failures) >= REMEMBERED:
-                return now + math.ceil(self._settings.longest_seconds)
+                return now + math.ceil(self._settings.max_backoff_seconds)
             failure = self._failures[pool_id] = _Failure(now, self._backoff())
         failure.tries += 1
         failure.reason = reason
-        if failure.tries < self._settings.tries:
+        if failure.tries < self._settings.attempts:
             wait_seconds = failure.backoff.next_seconds()
         else:
             wait_seconds = self._settings.quarantine_seconds * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
         failure.next_try_at = now + math.ceil(wait_seconds)
-        if failure.tries >= self._settings.tries:
+        if failure.tries >= self._settings.attempts:
             await self._quarantine(pool_id, failure)
         return failure.next_try_at
 
@@ -202,7 +202,7 @@ class Quarantine:
             except StoreError as error:
                 self._unwritten.add(pool_id)
                 if not again:
-                    log.warning("quarantine_unwritten", pool=pool_id, reason=str(error))
+                    log.warning("quarantine_write_failed", pool=pool_id, reason=str(error))
                 return
 
     async def _write_one(self, pool_id: int) -> None:
@@ -234,7 +234,7 @@ class Quarantine:
             first_failed_at=quarantined.first_failed_at,
             backoff=self._backoff(),
             reason=quarantined.reason,
-            tries=max(quarantined.tries, self._settings.tries),
+            tries=max(quarantined.tries, self._settings.attempts),
             next_try_at=quarantined.next_try_at,
             stored=True,
         )
@@ -246,7 +246,8 @@ class Quarantine:
         self._quarantined.discard(pool_id)
 
     def _backoff(self) -> Backoff:
-        return Backoff(first_seconds=self._settings.first_seconds, longest_seconds=self._settings.longest_seconds)
+        first, longest = self._settings.initial_backoff_seconds, self._settings.max_backoff_seconds
+        return Backoff(first_seconds=first, longest_seconds=longest)
 
     def _tell(self) -> None:
         first = heapq.nsmallest(SAMPLE, self._quarantined, key=lambda pool_id: self._failures[pool_id].next_try_at)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pool_daemon.embedded import tether
+from pool_daemon.embedded import die_with_parent
 from pool_daemon.errors import PoolDaemonError
 from pool_daemon.harness import process_stats
 from pool_daemon.harness.environment import environment
@@ -61,7 +61,7 @@ class DaemonProcess:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the daemon itself
                 [
-                    *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
+                    *(sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid())),
                     *(sys.executable, "-m", "pool_daemon", "run"),
                 ],
                 env=self._environment,

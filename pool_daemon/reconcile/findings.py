@@ -7,7 +7,7 @@ from typing import Final, Protocol
 import structlog
 
 from pool_daemon.store.cases import Unreadable
-from pool_daemon.store.failures import one_line
+from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.missing_orders import RestoredOrder
 from pool_daemon.store.reconciliation import DriftedPool, Page
 

@@ -10,8 +10,8 @@ RELOADABLE: Final = frozenset({"expiry", "stream", "clock", "brake", "retry", "r
 
 FIXED: Final = frozenset(
     {
-        ("expiry", "safety_seconds"),
-        ("expiry", "rescan_seconds"),
+        ("expiry", "max_sleep_seconds"),
+        ("expiry", "full_scan_seconds"),
         ("expiry", "drain_seconds"),
         ("reconcile", "enabled"),
         ("log", "format"),

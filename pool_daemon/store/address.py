@@ -11,7 +11,7 @@ from pymongo import uri_parser
 from pymongo.errors import PyMongoError
 
 from pool_daemon.errors import ConfigurationError
-from pool_daemon.store.failures import one_line
+from pool_daemon.store.error_mapping import one_line
 
 WHERE_AND_WHO: Final = (
     "authMechanism",

@@ -9,12 +9,12 @@ from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
+from pool_daemon.capacity.exhaustion import Going, Resource, judge
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.capacity.verdict import Going, Resource, judge
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.documents import RAW, decoded, document_id, pool_from_document
-from pool_daemon.store.failures import translated
+from pool_daemon.store.codec import RAW, decoded, document_id, pool_from_document
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import NODE_ID_CHARACTERS, DeployedWorkload, WorkloadStore, deployed_workload, plain
 

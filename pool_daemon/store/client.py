@@ -24,8 +24,8 @@ from pymongo.write_concern import WriteConcern
 
 from pool_daemon.errors import ConfigurationError, StoreError, StoreUnavailableError
 from pool_daemon.store.address import read_address
-from pool_daemon.store.documents import LENIENT
-from pool_daemon.store.failures import one_line, translated
+from pool_daemon.store.codec import LENIENT
+from pool_daemon.store.error_mapping import one_line, translated
 from pool_daemon.store.renewal import renewing
 from pool_daemon.store.sessions import Sessions
 from pool_daemon.store.topology import OneRouter

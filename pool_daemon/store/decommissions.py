@@ -13,9 +13,9 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreConflictError, StoreError
 from pool_daemon.store.cases import Case, CaseReader, Limits, Settlement
 from pool_daemon.store.client import TRANSACTION_ATTEMPTS, Database, Session
-from pool_daemon.store.documents import changed_fields, pool_to_document, protecting_steps
+from pool_daemon.store.codec import changed_fields, pool_to_document, protecting_steps
+from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.events import EventStore
-from pool_daemon.store.failures import is_duplicate, translated
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import Order, WorkloadStore
 

@@ -8,7 +8,7 @@ from bson import Int64
 
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 
 EVENTS: Final = "pool-daemon-events"
 

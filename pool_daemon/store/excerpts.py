@@ -15,8 +15,8 @@ from bson.raw_bson import RawBSONDocument
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.errors import PoolNotFoundError, UnreadableDocumentError
 from pool_daemon.store.client import Database
-from pool_daemon.store.documents import POOL_FIELDS, RAW, decoded, document_id, pool_from_document
-from pool_daemon.store.failures import translated
+from pool_daemon.store.codec import POOL_FIELDS, RAW, decoded, document_id, pool_from_document
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.paging import pages
 from pool_daemon.store.pools import CAPACITY_POOLS
 

@@ -14,7 +14,7 @@ from pool_daemon.capacity.arithmetic import EARLIEST
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Collection as MongoCollection
 from pool_daemon.store.client import Database
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.impact import AffectedPool
 from pool_daemon.store.pools import DuePool
 

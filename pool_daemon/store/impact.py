@@ -11,8 +11,8 @@ from bson import Int64
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.store.cases import CaseReader, Limits
 from pool_daemon.store.client import Database
-from pool_daemon.store.failures import translated
-from pool_daemon.store.horizon import MOST, Horizon
+from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.pool_counts import MOST, PoolCounts
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WorkloadStore
 
@@ -46,11 +46,11 @@ class ImpactReader:
         self._pools = database.collection(CAPACITY_POOLS)
         self._workloads = WorkloadStore(database=database)
         self._cases = CaseReader(database=database)
-        self._horizon = Horizon(database=database)
+        self._pool_counts = PoolCounts(database=database)
 
     async def count_lasting(self, *, now: int, most: int) -> int:
         """Count, up to `most`, the pools that have a drain and end after the unix second `now`."""
-        return await self._horizon.count(after=now, until=NEVER - 1, most=min(most, MOST))
+        return await self._pool_counts.count(after=now, until=NEVER - 1, most=min(most, MOST))
 
     async def owners(self, pool_ids: Sequence[int], *, now: int) -> Counter[int]:
         """Count by owner those of some pools that are due and have a deployed workload; 0 is an unreadable owner."""

@@ -20,8 +20,8 @@ from pymongo import ReturnDocument
 from pool_daemon.capacity import fields
 from pool_daemon.errors import StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Collection, Database
-from pool_daemon.store.documents import RAW, decoded
-from pool_daemon.store.failures import translated
+from pool_daemon.store.codec import RAW, decoded
+from pool_daemon.store.error_mapping import translated
 
 LEASE: Final = "pool-daemon-lease"
 LEADER: Final = "leader"
@@ -40,7 +40,7 @@ SESSIONS_READ: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class LeaseRecord:
     """The lease as it was in the database at one moment.
 
     `document` is opaque: equal for two sightings if no write came in between, None if there is no document. `holder` is
@@ -74,20 +74,20 @@ class LeaseStore:
         self._leases: Collection = database.collection(LEASE)
         self._raw: Collection = database.collection(LEASE, RAW)
 
-    async def look(self) -> Sighting:
+    async def look(self) -> LeaseRecord:
         """Return the lease as it is now; an unreadable document is returned with its problem."""
         with self._asking("reading the lease"):
             answer = await self._raw.find_one({"_id": LEADER}, {"_id": 0, "document": "$$ROOT", "now": "$$NOW"})
         if answer is None:
-            return Sighting()
+            return LeaseRecord()
         raw, document = answer["document"], {}
         try:
             document = decoded(raw)
             return read_lease(document, now=answer["now"], raw=raw)
         except UnreadableDocumentError as error:
-            return Sighting(document=raw, problem=str(error), sessions=_sessions(document))
+            return LeaseRecord(document=raw, problem=str(error), sessions=_sessions(document))
 
-    async def take(self, seen: Sighting, *, term: int) -> bool:
+    async def take(self, seen: LeaseRecord, *, term: int) -> bool:
         """Become the holder in that term, if the lease is still exactly what was seen; return whether that succeeded.
 
         Of several daemons that saw the same lease, one takes it. No renewal in between goes unnoticed, for each writes
@@ -113,7 +113,7 @@ class LeaseStore:
         """
         return await self._write("renewing the lease", self._held(term), {"$set": await self._renewed()})
 
-    async def end_sessions(self, seen: Sighting) -> None:
+    async def end_sessions(self, seen: LeaseRecord) -> None:
         """End the sessions of the holder that was seen: its transactions are aborted and their locks released.
 
         Otherwise a holder that froze would lock its pools until the server aborts its transactions, a minute later.
@@ -158,7 +158,7 @@ class LeaseStore:
         }
 
 
-def read_lease(document: Mapping[str, Any], *, now: datetime, raw: Any) -> Sighting:
+def read_lease(document: Mapping[str, Any], *, now: datetime, raw: Any) -> LeaseRecord:
     """Read a lease document as of the database's instant `now`; `raw` is what later sightings are compared with.
 
     Raises UnreadableDocumentError, naming the field.
@@ -176,7 +176,7 @@ def read_lease(document: Mapping[str, Any], *, now: datetime, raw: Any) -> Sight
     if not 0 < term < TERMS:
         raise UnreadableDocumentError(f"term is {term}, out of bounds")
     released = "holder" in document and document["holder"] is None
-    return Sighting(
+    return LeaseRecord(
         document=raw,
         holder=None if released else fields.text(document, "holder", UnreadableDocumentError),
         term=term,
@@ -193,7 +193,7 @@ def _sessions(document: Mapping[str, Any]) -> tuple[Binary, ...]:
     return tuple(each for each in ids if isinstance(each, Binary) and each.subtype == UUID_SUBTYPE)
 
 
-def _unchanged(seen: Sighting) -> dict[str, Any]:
+def _unchanged(seen: LeaseRecord) -> dict[str, Any]:
     """Return the query for exactly the document that was seen; if there was none, one that matches no document."""
     if seen.document is None:
         return {"term": {"$in": []}}

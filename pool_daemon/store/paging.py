@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 
 PAGE: Final = 1000
 """Documents a round trip."""

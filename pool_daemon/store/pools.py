@@ -15,7 +15,7 @@ from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.errors import PoolNotFoundError, StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Collection, Database
-from pool_daemon.store.documents import (
+from pool_daemon.store.codec import (
     RAW,
     changed_fields,
     decoded,
@@ -24,7 +24,7 @@ from pool_daemon.store.documents import (
     pool_to_document,
     unchanged,
 )
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.paging import PAGE, pages
 
 CAPACITY_POOLS: Final = "capacity-pools"

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from pool_daemon.store.client import Database
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.events import EVENTS
-from pool_daemon.store.failures import translated
 
 SHOWN: Final = {"_id": 0, "pool_id": 1, "resources": 1, "decommissioned_at": 1}
 

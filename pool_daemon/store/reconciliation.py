@@ -19,13 +19,13 @@ from bson.raw_bson import RawBSONDocument
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.cloud_units import FREE_TYPES, cloud_units
 from pool_daemon.capacity.drift import Drift, PoolComparison, WorkloadState, is_deleted, repaired
+from pool_daemon.capacity.exhaustion import judge
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.capacity.verdict import judge
 from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
 from pool_daemon.store.client import Database
-from pool_daemon.store.documents import RAW, changed_fields, decoded, document_id, pool_from_document, unchanged
-from pool_daemon.store.failures import translated
+from pool_daemon.store.codec import RAW, changed_fields, decoded, document_id, pool_from_document, unchanged
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.missing_orders import MissingOrders
 from pool_daemon.store.paging import PAGE, pages
 from pool_daemon.store.pools import CAPACITY_POOLS

@@ -8,7 +8,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 
 from pool_daemon.errors import StoreError
-from pool_daemon.store.failures import lacks_sessions
+from pool_daemon.store.error_mapping import lacks_sessions
 
 Client = AsyncIOMotorClient[Any]
 

@@ -7,8 +7,8 @@ from bson import Int64
 from pool_daemon.capacity.reservation import Reservation
 from pool_daemon.errors import ReservationNotFoundError
 from pool_daemon.store.client import Database
-from pool_daemon.store.documents import RAW, decoded, reservation_from_document, reservation_to_document
-from pool_daemon.store.failures import translated
+from pool_daemon.store.codec import RAW, decoded, reservation_from_document, reservation_to_document
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pools import CAPACITY_RESERVATIONS, next_id
 
 

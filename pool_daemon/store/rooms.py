@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, Protocol
 
 from pool_daemon.store.cases import Limits, Settlement
-from pool_daemon.store.lease import Sighting
+from pool_daemon.store.lease import LeaseRecord
 from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult
 from pool_daemon.store.quarantine import Quarantined
@@ -78,16 +78,16 @@ class Leases(Protocol):
     identity: str
     seconds: float
 
-    async def look(self) -> Sighting:
+    async def look(self) -> LeaseRecord:
         """Return the lease as it is now."""
 
-    async def take(self, seen: Sighting, *, term: int) -> bool:
+    async def take(self, seen: LeaseRecord, *, term: int) -> bool:
         """Become the holder, if the lease is still exactly what was seen; return whether that was so."""
 
     async def renew(self, *, term: int) -> bool:
         """Extend the lease to its whole length again; False if it is no longer held in that term."""
 
-    async def end_sessions(self, seen: Sighting) -> None:
+    async def end_sessions(self, seen: LeaseRecord) -> None:
         """End the sessions of the holder that was seen; its transactions in flight are aborted."""
 
     async def release(self, *, term: int) -> bool:

@@ -1,8 +1,8 @@
 """The database's clock, as the server itself reads it."""
 
 from pool_daemon.store.client import Database
-from pool_daemon.store.documents import LENIENT
-from pool_daemon.store.failures import translated
+from pool_daemon.store.codec import LENIENT
+from pool_daemon.store.error_mapping import translated
 
 
 class ServerClock:

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 from pymongo.errors import CollectionInvalid, NetworkTimeout, OperationFailure
 
 from pool_daemon.store.client import Collection, Database
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.events import EVENTS
-from pool_daemon.store.failures import translated
 from pool_daemon.store.holds import BRAKE
 from pool_daemon.store.lease import LEASE
 from pool_daemon.store.pools import CAPACITY_POOLS

@@ -19,8 +19,8 @@ from pool_daemon.capacity.cloud_units import FREE_TYPES, UNIT_FIELDS
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.documents import RAW, decoded
-from pool_daemon.store.failures import one_line, translated
+from pool_daemon.store.codec import RAW, decoded
+from pool_daemon.store.error_mapping import one_line, translated
 
 WORKLOADS: Final = "workload"
 WORKQUEUE: Final = "workqueue"

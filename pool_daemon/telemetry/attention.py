@@ -41,14 +41,14 @@ def attentions(now: Snapshot) -> Iterator[Attention]:
 
 def undone_pools(now: Snapshot, tick: float) -> dict[str, int]:
     """Return, by reason, how many pools have been due and unsettled for longer than UNDONE_SECONDS."""
-    return {undone.reason: undone.pools for undone in now.undone if tick - undone.since_tick > UNDONE_SECONDS}
+    return {undone.reason: undone.pools for undone in now.undone if tick - undone.since_monotonic > UNDONE_SECONDS}
 
 
 def undone_problem(now: Snapshot, tick: float) -> str | None:
     """Return the problem if at least half of a leader's due pools of the last minutes are undone, else None."""
     pools = undone_pools(now, tick)
     total = sum(pools.values())
-    settled = sum(number for at_tick, number in now.settled if tick - at_tick <= SETTLED_SECONDS)
+    settled = sum(number for at_monotonic, number in now.settled if tick - at_monotonic <= SETTLED_SECONDS)
     if now.role is not Role.LEADER or total <= ALONE or total < settled:
         return None
     why = "; ".join(f"{attention.short}: {attention.detail}" for attention in attentions(now))

@@ -58,7 +58,7 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class StalenessLimits:
     """How old each sign of life may be, in seconds, before the daemon counts as not ready."""
 
     database_seconds: float
@@ -67,26 +67,26 @@ class Patience:
     lease_seconds: float
 
     @classmethod
-    def of(cls, *, silence_seconds: float, safety_seconds: float, lease_seconds: float | None) -> "Patience":
+    def of(cls, *, stall_seconds: float, max_sleep_seconds: float, lease_seconds: float | None) -> "StalenessLimits":
         """Derive the limits from the settings, so that nothing that works as configured ever exceeds them.
 
         An open stream asks the database every second, and an election takes up to twelve seconds; a closed stream is
-        given as long as the database. The watcher reopens a stream whose token stands still for `silence_seconds`; only
-        a watcher that fails to is a problem. Passes come at least every `safety_seconds`. A lease whose holder dies is
-        taken over within its length, and renewed only by a majority of the members. Without leases (`lease_seconds` is
-        None) there is no limit.
+        given as long as the database. The watcher reopens a stream whose token stands still for `stall_seconds`; only
+        a watcher that fails to is a problem. Passes come at least every `max_sleep_seconds`. A lease whose holder
+        dies is taken over within its length, and renewed only by a majority of the members. Without leases
+        (`lease_seconds` is None) there is no limit.
         """
         return cls(
             database_seconds=15,
-            stream_seconds=silence_seconds + 10,
-            passes_seconds=2 * safety_seconds + 30,
+            stream_seconds=stall_seconds + 10,
+            passes_seconds=2 * max_sleep_seconds + 30,
             lease_seconds=math.inf if lease_seconds is None else max(15, lease_seconds),
         )
 
 
 def liveness(now: Snapshot, tick: float) -> Health:
     """Check, at a tick of the monotonic clock, that the event loop is not stuck."""
-    silent = tick - now.beat_tick
+    silent = tick - now.beat_monotonic
     return Health(
         (Check("loop", f"the event loop stands still for {silent:.0f} s" if silent > BEAT_SECONDS else None),)
     )
@@ -94,38 +94,38 @@ def liveness(now: Snapshot, tick: float) -> Health:
 
 def startup(now: Snapshot, tick: float) -> Health:
     """Check that the daemon has found what it needs in order to work; it can work without indexes."""
-    building = not now.indexes_made and tick - now.started_tick <= INDEXES_SECONDS
+    building = not now.indexes_made and tick - now.started_monotonic <= INDEXES_SECONDS
     return Health(
         (
-            Check("database", "waits for MongoDB" if now.database_tick is None else None),
+            Check("database", "waits for MongoDB" if now.database_monotonic is None else None),
             Check("indexes", "waits for indexes" if building else None),
         )
     )
 
 
-def readiness(now: Snapshot, tick: float, patience: Patience) -> Health:
+def readiness(now: Snapshot, tick: float, staleness_limits: StalenessLimits) -> Health:
     """Check that the daemon would act in time, or take over in time, if a pool fell due at this tick."""
     return Health(
         (
             Check("running", "is stopping" if now.stopping else None),
-            Check("database", _silence("MongoDB", now.database_tick, tick, patience.database_seconds)),
-            Check("catch-up", "waits for the first pass" if now.completed_tick is None else None),
-            Check("passes", _passes(now, tick, patience)),
+            Check("database", _silence("MongoDB", now.database_monotonic, tick, staleness_limits.database_seconds)),
+            Check("catch-up", "waits for the first pass" if now.completed_monotonic is None else None),
+            Check("passes", _passes(now, tick, staleness_limits)),
             Check(UNDONE, undone_problem(now, tick)),
-            Check("stream", _stream(now, tick, patience)),
+            Check("stream", _stream(now, tick, staleness_limits)),
             Check("clocks", _clocks(now)),
-            Check("lease", _lease(now, tick, patience)),
+            Check("lease", _lease(now, tick, staleness_limits)),
         )
     )
 
 
-def headline(now: Snapshot, tick: float, patience: Patience) -> str:
+def headline(now: Snapshot, tick: float, staleness_limits: StalenessLimits) -> str:
     """Return one line on what the daemon waits for or is about to do; it changes only when that does."""
     if now.stopping:
         return "stopping"
     waits_for = [
         check.name
-        for health in (startup(now, tick), readiness(now, tick, patience))
+        for health in (startup(now, tick), readiness(now, tick, staleness_limits))
         for check in health.checks
         if check.problem is not None and check.name != UNDONE
     ]
@@ -157,20 +157,23 @@ def _silence(who: str, since: float | None, tick: float, limit_seconds: float) -
     return f"{who} last answered {silent:.0f} s ago" if silent > limit_seconds else None
 
 
-def _passes(now: Snapshot, tick: float, patience: Patience) -> str | None:
+def _passes(now: Snapshot, tick: float, staleness_limits: StalenessLimits) -> str | None:
     if now.failures >= FAILED_PASSES:
         return f"{now.failures} passes failed in a row: {now.failure_reason}"
-    silent = tick - (now.started_tick if now.progress_tick is None else now.progress_tick)
-    return f"no pass has come on for {silent:.0f} s" if silent > patience.passes_seconds else None
+    silent = tick - (now.started_monotonic if now.progress_monotonic is None else now.progress_monotonic)
+    return f"no pass has come on for {silent:.0f} s" if silent > staleness_limits.passes_seconds else None
 
 
-def _stream(now: Snapshot, tick: float, patience: Patience) -> str | None:
-    if now.stream.token_tick is None:
+def _stream(now: Snapshot, tick: float, staleness_limits: StalenessLimits) -> str | None:
+    if now.stream.token_monotonic is None:
         return "waits for the change stream"
-    if now.stream.closed_tick is not None and tick - now.stream.closed_tick > patience.database_seconds:
-        return f"the change stream has been closed for {tick - now.stream.closed_tick:.0f} s: {now.stream.reason}"
-    silent = tick - now.stream.token_tick
-    return f"the change stream is silent for {silent:.0f} s" if silent > patience.stream_seconds else None
+    if (
+        now.stream.closed_monotonic is not None
+        and tick - now.stream.closed_monotonic > staleness_limits.database_seconds
+    ):
+        return f"the change stream has been closed for {tick - now.stream.closed_monotonic:.0f} s: {now.stream.reason}"
+    silent = tick - now.stream.token_monotonic
+    return f"the change stream is silent for {silent:.0f} s" if silent > staleness_limits.stream_seconds else None
 
 
 def _clocks(now: Snapshot) -> str | None:
@@ -181,11 +184,15 @@ def _clocks(now: Snapshot) -> str | None:
     return f"this machine's clock and the database's are {abs(now.clocks.difference_seconds):.3f} s apart"
 
 
-def _lease(now: Snapshot, tick: float, patience: Patience) -> str | None:
+def _lease(now: Snapshot, tick: float, staleness_limits: StalenessLimits) -> str | None:
     """Return the problem if no daemon is known to hold the lease: passes would complete and settle nothing."""
-    if patience.lease_seconds == math.inf:
+    if staleness_limits.lease_seconds == math.inf:
         return None
-    if now.lease_tick is None:
+    if now.lease_monotonic is None:
         return "waits for somebody to hold the lease"
-    unheld = tick - now.lease_tick
-    return f"nobody is known to have held the lease for {unheld:.0f} s" if unheld > patience.lease_seconds else None
+    unheld = tick - now.lease_monotonic
+    return (
+        f"nobody is known to have held the lease for {unheld:.0f} s"
+        if unheld > staleness_limits.lease_seconds
+        else None
+    )

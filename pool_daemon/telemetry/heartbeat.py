@@ -8,7 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from pool_daemon.clock import Clock
-from pool_daemon.telemetry.health import Patience, headline, startup
+from pool_daemon.telemetry.health import StalenessLimits, headline, startup
 from pool_daemon.telemetry.logs import dropped_lines
 from pool_daemon.telemetry.notify import Notifier
 from pool_daemon.telemetry.observer import Observer
@@ -40,7 +40,7 @@ class Leadership(Protocol):
         """The identity of the daemon that leads."""
 
     @property
-    def held_tick(self) -> float | None:
+    def held_monotonic(self) -> float | None:
         """Monotonic time at which any daemon was last known to hold the lease; None if never."""
 
 
@@ -55,26 +55,26 @@ class Heartbeat:
         self,
         *,
         observer: Observer,
-        patience: Callable[[], Patience],
+        staleness_limits: Callable[[], StalenessLimits],
         notifier: Notifier,
         clock: Clock,
         leadership: Leadership | None = None,
     ) -> None:
         self._observer = observer
-        self._patience = patience
+        self._staleness_limits = staleness_limits
         self._notifier = notifier
         self._clock = clock
         self._leadership = leadership
         self._ready = False
         self._told: str | None = None
-        self._alive_tick = self._waiting_tick = -math.inf
+        self._alive_monotonic = self._waiting_monotonic = -math.inf
 
     async def run(self) -> None:
         """Beat twice a second."""
         while True:
-            due_tick = self._clock.monotonic() + TICK_SECONDS
+            due_monotonic = self._clock.monotonic() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
-            self.beat(max(0.0, self._clock.monotonic() - due_tick))
+            self.beat(max(0.0, self._clock.monotonic() - due_monotonic))
 
     def ready_again(self) -> None:
         """Report to systemd that a reload is over, but not before the end of the start has been reported."""
@@ -95,26 +95,26 @@ class Heartbeat:
             self._observer.role_seen(Role.LEADER)
         else:
             self._observer.role_seen(who.role, term=who.term, leader=who.holder)
-            self._observer.lease_held(who.held_tick)
+            self._observer.lease_held(who.held_monotonic)
 
     def _notify(self) -> None:
         now, tick = self._observer.status.snapshot, self._clock.monotonic()
-        line = headline(now, tick, self._patience())
+        line = headline(now, tick, self._staleness_limits())
         if not self._ready:
             self._begin(line, tick, started=startup(now, tick).is_good)
         elif line != self._told and self._notifier.status(line):
             self._told = line
         watchdog_seconds = self._notifier.watchdog_seconds
-        if watchdog_seconds is not None and tick - self._alive_tick >= watchdog_seconds - TICK_SECONDS:
+        if watchdog_seconds is not None and tick - self._alive_monotonic >= watchdog_seconds - TICK_SECONDS:
             self._notifier.alive()
-            self._alive_tick = tick
+            self._alive_monotonic = tick
 
     def _begin(self, line: str, tick: float, *, started: bool) -> None:
         """Report the end of the start until systemd has received it; before that, what the start waits for."""
         if started:
             self._ready = self._notifier.ready(line)
             self._told = line
-        elif line != self._told or tick - self._waiting_tick >= EXTENSION_SECONDS / 2:
+        elif line != self._told or tick - self._waiting_monotonic >= EXTENSION_SECONDS / 2:
             self._notifier.waiting(line, patience_seconds=EXTENSION_SECONDS)
             self._told = line
-            self._waiting_tick = tick
+            self._waiting_monotonic = tick

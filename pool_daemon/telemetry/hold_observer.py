@@ -35,10 +35,10 @@ class HoldObserver:
         undone = {each.reason: each for each in self.status.snapshot.undone}
         known = undone.pop(reason, None)
         if pools:
-            since_tick = tick if known is None else known.since_tick
+            since_monotonic = tick if known is None else known.since_monotonic
             if since_at is not None:
-                since_tick = tick - max(0.0, self._clock.now() - since_at)
-            undone[reason] = Undone(reason, pools, since_tick)
+                since_monotonic = tick - max(0.0, self._clock.now() - since_at)
+            undone[reason] = Undone(reason, pools, since_monotonic)
         if pools or known:
             self.status.change(undone=tuple(undone.values()))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final, Literal, get_args
 
-from pool_daemon.capacity.verdict import Resource
+from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.generated_table import write_table
 from pool_daemon.telemetry.attention import undone_pools
@@ -109,7 +109,7 @@ TERM = Gauge(
     read=lambda now, _: now.term,
 )
 ARMED = Gauge(
-    name="armed_deadline_timestamp_seconds",
+    name="next_deadline_timestamp_seconds",
     about="Unix time of the deadline that the timer is armed for; no sample while no deadline is known.",
     read=lambda now, _: now.next_at,
 )
@@ -117,13 +117,15 @@ PASS_AGE = Gauge(
     name="last_completed_pass_age_seconds",
     about="Seconds since a pass last completed or was held by a closed gate, or since the start if none has; on a "
     "clock that never steps.",
-    read=lambda now, tick: tick - (now.started_tick if now.completed_tick is None else now.completed_tick),
+    read=lambda now, tick: (
+        tick - (now.started_monotonic if now.completed_monotonic is None else now.completed_monotonic)
+    ),
 )
 TOKEN_AGE = Gauge(
     name="stream_token_age_seconds",
     about="Seconds since the change stream's resume token moved; it moves about every ten seconds even when nothing "
     "happens.",
-    read=lambda now, tick: _age(now.stream.token_tick, tick),
+    read=lambda now, tick: _age(now.stream.token_monotonic, tick),
 )
 STREAM_OPEN = Gauge(
     name="stream_open",
@@ -138,7 +140,7 @@ INDEXES_MISSING = Gauge(
 DATABASE_AGE = Gauge(
     name="database_answer_age_seconds",
     about="Seconds since the database last answered a command without an error.",
-    read=lambda now, tick: _age(now.database_tick, tick),
+    read=lambda now, tick: _age(now.database_monotonic, tick),
 )
 CLOCK_DIFFERENCE = Gauge(
     name="clock_difference_seconds",
@@ -174,7 +176,7 @@ MISSING_WORKLOADS = Gauge(
     read=lambda now, _: now.pools_missing_workloads,
 )
 HOLDING = Gauge(
-    name="holding",
+    name="on_hold",
     about="1 while due pools are on hold for the reason in the label; no sample otherwise.",
     labels={"reason": ("clock", "brake")},
     read=lambda now, _: dict.fromkeys((hold.reason for hold in now.holds), 1),
@@ -234,7 +236,7 @@ ORDERS_RESTORED = Counter(
     about="Delete orders that were missing before they were done, and were restored.",
 )
 STREAM_REOPENINGS = Counter(
-    name="stream_reopenings_total",
+    name="stream_reconnects_total",
     about="Times the change stream ended and had to be opened again, by what ended it.",
     labels={"cause": get_args(StreamEnd)},
 )

@@ -8,11 +8,12 @@ from typing import Final
 from pool_daemon.clock import Clock
 from pool_daemon.plain_text import shown_id
 from pool_daemon.store.cases import Decommissioned
-from pool_daemon.store.horizon import Upcoming
+from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.attention import SETTLED_SECONDS
 from pool_daemon.telemetry.hold_observer import HoldObserver
+from pool_daemon.telemetry.pass_costs import PassCosts, recorded_event
 from pool_daemon.telemetry.snapshot import (
     Clocks,
     FinishedPass,
@@ -21,7 +22,6 @@ from pool_daemon.telemetry.snapshot import (
     StreamState,
 )
 from pool_daemon.telemetry.status import EVENTS
-from pool_daemon.telemetry.toll import Toll, recorded_event
 
 AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 
@@ -43,7 +43,7 @@ class Observer(HoldObserver):
     def beat(self, lag_seconds: float) -> None:
         """Record a beat of the event loop, and how much later than scheduled it came."""
         self.metrics.observe(table.LOOP_LAG, lag_seconds)
-        self.status.change(beat_tick=self._clock.monotonic())
+        self.status.change(beat_monotonic=self._clock.monotonic())
 
     def log_lines_dropped(self, total: int) -> None:
         """Record how many log lines have been dropped since the start."""
@@ -93,7 +93,7 @@ class Observer(HoldObserver):
 
     def lease_held(self, tick: float | None) -> None:
         """Record when, by the monotonic clock, the lease was last known to be held by this daemon or another."""
-        self.status.change(lease_tick=tick)
+        self.status.change(lease_monotonic=tick)
 
     def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
         """Record the timer's deadline (unix seconds), and which pool runs empty then, if any."""
@@ -109,17 +109,17 @@ class Observer(HoldObserver):
         seconds: float,
         settled: int,
         decommissioned: int,
-        set_aside: int,
+        failed_pools: int,
         outcome: PassOutcome,
         reason: str | None = None,
     ) -> None:
         """Count a pass that did not fail; `reason` names the gate that held it."""
         self._count_pass(
-            FinishedPass(self._clock.now(), seconds, outcome, settled, decommissioned, set_aside, reason),
+            FinishedPass(self._clock.now(), seconds, outcome, settled, decommissioned, failed_pools, reason),
         )
         if outcome is not PassOutcome.STOPPED:
             tick = self._clock.monotonic()
-            self.status.change(completed_tick=tick, progress_tick=tick)
+            self.status.change(completed_monotonic=tick, progress_monotonic=tick)
         if outcome is PassOutcome.COMPLETED:
             self.status.change(failures=0)
         self._leave_failures_to_the_leader()
@@ -139,7 +139,7 @@ class Observer(HoldObserver):
         """
         self.status.change(
             backlog=None if pools is None else max(0, pools - self._settled_in_pass),
-            backlog_tick=self._clock.monotonic(),
+            backlog_monotonic=self._clock.monotonic(),
         )
 
     def batch_committed(
@@ -158,18 +158,18 @@ class Observer(HoldObserver):
         there.
         """
         if self._dry_run:
-            self.status.change(progress_tick=self._clock.monotonic())
-            self.status.note(*Toll(gone, at=at, due_at=due_at).would_be_events(EVENTS))
+            self.status.change(progress_monotonic=self._clock.monotonic())
+            self.status.note(*PassCosts(gone, at=at, due_at=due_at).would_be_events(EVENTS))
             return
         self.metrics.observe(table.BATCH_DURATION, seconds)
         self.metrics.observe(table.BATCH_POOLS, pools)
         self.metrics.observe(table.BATCH_WORKLOADS, len(gone))
-        toll = Toll(gone, at=at, due_at=due_at)
+        toll = PassCosts(gone, at=at, due_at=due_at)
         toll.count(self.metrics)
         before = self.status.snapshot
         self._settled_in_pass += pools
         self.status.change(
-            progress_tick=self._clock.monotonic(),
+            progress_monotonic=self._clock.monotonic(),
             pools_decommissioned=before.pools_decommissioned + toll.pools,
             workloads_decommissioned=before.workloads_decommissioned + len(gone),
             backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
@@ -181,10 +181,10 @@ class Observer(HoldObserver):
         """Record that a batch failed or was too large, and is retried in halves."""
         self.metrics.add(table.RETRIES, step="batch")
 
-    def pool_set_aside(self, pool_id: int, *, reason: str) -> None:
+    def pool_failed(self, pool_id: int, *, reason: str) -> None:
         """Record that a pool failed by itself and is retried later."""
         self.metrics.add(table.RETRIES, step="pool")
-        self._note("set_aside", reason, pool_id=pool_id)
+        self._note("failed", reason, pool_id=pool_id)
 
     def unreadable(self, kind: str, *, document_id: object, reason: str) -> None:
         """Record the first encounter with an unreadable document ("pool" or "workload") or "change"."""
@@ -221,7 +221,11 @@ class Observer(HoldObserver):
         stream = self.status.snapshot.stream
         self.status.change(
             stream=replace(
-                stream, state=StreamState.OPEN, token_tick=self._clock.monotonic(), closed_tick=None, reason=None
+                stream,
+                state=StreamState.OPEN,
+                token_monotonic=self._clock.monotonic(),
+                closed_monotonic=None,
+                reason=None,
             )
         )
         self._note("stream", "the change stream is open")
@@ -229,7 +233,7 @@ class Observer(HoldObserver):
     def stream_token_moved(self) -> None:
         """Record that the resume token moved: the change stream is alive."""
         stream = self.status.snapshot.stream
-        self.status.change(stream=replace(stream, token_tick=self._clock.monotonic()))
+        self.status.change(stream=replace(stream, token_monotonic=self._clock.monotonic()))
 
     def stream_lost(self, cause: table.StreamEnd, *, reason: str) -> None:
         """Record what ended the change stream or kept it from opening: `cause` in one word, `reason` in detail."""
@@ -239,7 +243,9 @@ class Observer(HoldObserver):
             stream=replace(
                 stream,
                 state=StreamState.CLOSED,
-                closed_tick=self._clock.monotonic() if stream.closed_tick is None else stream.closed_tick,
+                closed_monotonic=self._clock.monotonic()
+                if stream.closed_monotonic is None
+                else stream.closed_monotonic,
                 reopened=stream.reopened + 1,
                 reason=reason,
             )
@@ -258,7 +264,7 @@ class Observer(HoldObserver):
 
     def expiring_counted(self, expiring: Mapping[str, int]) -> None:
         """Record how many pools run empty within each horizon."""
-        self.status.change(expiring=MappingProxyType(dict(expiring)), expiring_tick=self._clock.monotonic())
+        self.status.change(expiring=MappingProxyType(dict(expiring)), expiring_monotonic=self._clock.monotonic())
 
     def recorded_events_seen(self, pools: Sequence[RecordedPool]) -> None:
         """Record decommissions from before this daemon's start, oldest first; they precede its own events."""
@@ -277,8 +283,8 @@ class Observer(HoldObserver):
         tick = self._clock.monotonic()
         settled = [each for each in self.status.snapshot.settled if tick - each[0] <= SETTLED_SECONDS]
         if settled and tick - settled[-1][0] <= SETTLED_SECONDS / 20:
-            began_tick, number = settled.pop()
-            return (*settled, (began_tick, number + pools))
+            began_monotonic, number = settled.pop()
+            return (*settled, (began_monotonic, number + pools))
         return (*settled, (tick, pools)) if pools else tuple(settled)
 
     def _count_pass(self, finished: FinishedPass) -> None:

@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 from pool_daemon.plain_text import shown_id
 from pool_daemon.settings import sections
 from pool_daemon.store.cases import Case, Settlement, Unreadable
-from pool_daemon.store.failures import one_line
+from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.pools import PoolResult
 from pool_daemon.telemetry.observer import Observer
 
@@ -83,11 +83,11 @@ class Reports:
         """Report that a batch is retried in halves."""
         self._observer.batch_halved()
 
-    def set_aside(self, pool_id: int, error: Exception, *, retry_seconds: float) -> None:
+    def failed_pools(self, pool_id: int, error: Exception, *, retry_seconds: float) -> None:
         """Report that settling one pool failed, and when it is retried."""
         reason = one_line(error)
-        log.warning("pool_set_aside", pool=pool_id, reason=reason, retry_seconds=retry_seconds)
-        self._observer.pool_set_aside(pool_id, reason=reason)
+        log.warning("pool_failed", pool=pool_id, reason=reason, retry_seconds=retry_seconds)
+        self._observer.pool_failed(pool_id, reason=reason)
 
     def locked(self, pool_id: int) -> None:
         """Report that another writer has an uncommitted write to a pool or to one of its workloads."""

@@ -1,6 +1,6 @@
 """The state of the daemon at one moment: immutable plain values.
 
-A field that ends in `_at` is a wall-clock instant in unix seconds. One that ends in `_tick` is a reading of the
+A field that ends in `_at` is a wall-clock instant in unix seconds. One that ends in `_monotonic` is a reading of the
 monotonic clock. Ages are computed from the latter, so that no step of the wall clock changes them.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pool_daemon.store.horizon import Upcoming
+from pool_daemon.store.pool_counts import Upcoming
 
 
 class Role(StrEnum):
@@ -44,13 +44,13 @@ class PassOutcome(StrEnum):
 class Stream:
     """The change stream.
 
-    `token_tick` is when its token last moved, None before the first opening; `closed_tick` since when it has been
-    closed, None while it is open.
+    `token_monotonic` is when its token last moved, None before the first opening; `closed_monotonic` since when it
+    has been closed, None while it is open.
     """
 
     state: StreamState = StreamState.CLOSED
-    token_tick: float | None = None
-    closed_tick: float | None = None
+    token_monotonic: float | None = None
+    closed_monotonic: float | None = None
     reopened: int = 0
     reason: str | None = None
 
@@ -61,7 +61,7 @@ class Clocks:
 
     difference_seconds: float
     agree: bool
-    compared_tick: float
+    compared_monotonic: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class FinishedPass:
     outcome: PassOutcome
     settled: int = 0
     decommissioned: int = 0
-    set_aside: int = 0
+    failed_pools: int = 0
     reason: str | None = None
 
 
@@ -96,7 +96,7 @@ class Undone:
 
     reason: str
     pools: int
-    since_tick: float
+    since_monotonic: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +129,21 @@ class Snapshot:
     """The whole state at one moment.
 
     `indexes_made` is set once the daemon has tried to build all indexes; `indexes_missing` has the reason for each one
-    that is missing. `completed_tick` is when a pass last reached its end, held by a gate or not; `progress_tick` when
-    one did or committed a batch. `failures` is how many passes have failed since one was completed, or since another
-    daemon acts. `lease_tick` is when the lease was last known to be held, by this daemon or another. `next_at` and
-    `next_pool_id` are what the timer is armed for, `timers` when each of its jobs rings next. `settled` holds the
-    numbers of pools that lost workloads in the last minutes, each with its tick. `passes` holds, oldest first, the last
-    passes that did anything or failed. None means not known yet.
+    that is missing. `completed_monotonic` is when a pass last reached its end, held by a gate or not;
+    `progress_monotonic` when one did or committed a batch. `failures` is how many passes have failed since one was
+    completed, or since another daemon acts. `lease_monotonic` is when the lease was last known to be held, by this
+    daemon or another. `next_at` and `next_pool_id` are what the timer is armed for, `timers` when each of its jobs
+    rings next. `settled` holds the numbers of pools that lost workloads in the last minutes, each with its tick.
+    `passes` holds, oldest first, the last passes that did anything or failed. None means not known yet.
     """
 
     identity: str
     version: str
     started_at: float
-    started_tick: float
-    beat_tick: float
+    started_monotonic: float
+    beat_monotonic: float
     dry_run: bool = False
-    database_tick: float | None = None
+    database_monotonic: float | None = None
     indexes_made: bool = False
     indexes_missing: Mapping[str, str] | None = None
     stopping: bool = False
@@ -152,20 +152,20 @@ class Snapshot:
     role: Role = Role.STARTING
     term: int | None = None
     leader: str | None = None
-    lease_tick: float | None = None
+    lease_monotonic: float | None = None
 
     next_at: float | None = None
     next_pool_id: int | None = None
     timers: Mapping[str, float] = field(default_factory=dict)
-    completed_tick: float | None = None
-    progress_tick: float | None = None
+    completed_monotonic: float | None = None
+    progress_monotonic: float | None = None
     failures: int = 0
     last_pass: FinishedPass | None = None
     passes: tuple[FinishedPass, ...] = ()
     pools_decommissioned: int = 0
     workloads_decommissioned: int = 0
     backlog: int | None = None
-    backlog_tick: float | None = None
+    backlog_monotonic: float | None = None
     settled: tuple[tuple[float, int], ...] = ()
 
     stream: Stream = Stream()
@@ -179,7 +179,7 @@ class Snapshot:
     pools_missing_workloads: int | None = None
 
     expiring: Mapping[str, int] = field(default_factory=dict)
-    expiring_tick: float | None = None
+    expiring_monotonic: float | None = None
     upcoming: tuple[Upcoming, ...] = ()
     events: tuple[Event, ...] = ()
 

@@ -31,16 +31,16 @@ class Status:
             version=version,
             dry_run=dry_run,
             started_at=clock.now(),
-            started_tick=tick,
-            beat_tick=tick,
+            started_monotonic=tick,
+            beat_monotonic=tick,
         )
-        self._database_tick: float | None = None
-        self._looked_tick: float | None = None
+        self._database_monotonic: float | None = None
+        self._looked_monotonic: float | None = None
 
     @property
     def snapshot(self) -> Snapshot:
         """The current snapshot; safe to keep and to pass on."""
-        return replace(self._snapshot, database_tick=self._database_tick)
+        return replace(self._snapshot, database_monotonic=self._database_monotonic)
 
     def change(self, **changes: Any) -> None:
         """Replace some fields of the snapshot."""
@@ -57,21 +57,21 @@ class Status:
     def finish_pass(self, finished: FinishedPass) -> None:
         """Record a finished pass as the last one and, if it did something or failed, in the list of passes."""
         passes = self._snapshot.passes
-        if finished.settled or finished.set_aside or finished.outcome is PassOutcome.FAILED:
+        if finished.settled or finished.failed_pools or finished.outcome is PassOutcome.FAILED:
             passes = (*passes, finished)[-PASSES:]
         self.change(last_pass=finished, passes=passes)
 
     def database_answered(self) -> None:
         """Record that the database has just answered; any thread may call this."""
-        self._database_tick = self._clock.monotonic()
+        self._database_monotonic = self._clock.monotonic()
 
     def looked_at(self) -> None:
         """Record that a client has just asked for the whole picture; any thread may call this."""
-        self._looked_tick = self._clock.monotonic()
+        self._looked_monotonic = self._clock.monotonic()
 
     def wanted(self) -> bool:
         """Return whether a client is watching."""
-        return self._looked_tick is not None and self._clock.monotonic() - self._looked_tick <= WANTED_SECONDS
+        return self._looked_monotonic is not None and self._clock.monotonic() - self._looked_monotonic <= WANTED_SECONDS
 
 
 def _what(event: Event) -> tuple[str, str, int | None]:

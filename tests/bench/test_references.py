@@ -9,27 +9,27 @@ from arithmetic_model import Document
 from pymongo import MongoClient
 
 from pool_daemon.bench import raw_limit
+from pool_daemon.bench.database import BenchDatabase, TooBusyError, in_time
 from pool_daemon.bench.figures import Figure, exponent, percentile
-from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.grid import PoolBatch
 from pool_daemon.bench.one_by_one import one_by_one
-from pool_daemon.bench.stage import Stage, TooBusyError, in_time
 from pool_daemon.errors import BenchError
 
 WORKLOADS = 60
 
 
 @pytest.fixture
-def stage(mongo_uri: str, database_name: str, tmp_path: Path) -> Stage:
-    return Stage(uri=mongo_uri, name=database_name, folder=tmp_path, tell=print)
+def stage(mongo_uri: str, database_name: str, tmp_path: Path) -> BenchDatabase:
+    return BenchDatabase(uri=mongo_uri, name=database_name, folder=tmp_path, tell=print)
 
 
-def storm(stage: Stage) -> int:
+def storm(stage: BenchDatabase) -> int:
     now = int(time.time())
-    stage.fill(Lot(pools=20, workloads_each=3, empty_at=now))
+    stage.fill(PoolBatch(pools=20, workloads_each=3, empty_at=now))
     return now
 
 
-def outcome(stage: Stage) -> dict[str, Any]:
+def outcome(stage: BenchDatabase) -> dict[str, Any]:
     """Return all that decommissioning writes, without the instants and the synced amounts."""
     workloads = list(stage.database["workload"].find().sort("_id", 1))
     orders = list(stage.database["workqueue"].find().sort("_id", 1))
@@ -37,7 +37,7 @@ def outcome(stage: Stage) -> dict[str, Any]:
     return {"workloads": workloads, "orders": orders, "events": events}
 
 
-def test_the_raw_limit_writes_what_the_daemon_does_with_and_without_transactions(stage: Stage) -> None:
+def test_the_raw_limit_writes_what_the_daemon_does_with_and_without_transactions(stage: BenchDatabase) -> None:
     with stage:
         written = []
         for transactions in (False, True):
@@ -56,7 +56,7 @@ def test_the_raw_limit_writes_what_the_daemon_does_with_and_without_transactions
     assert len(written[0]["orders"]) == written[0]["events"] == WORKLOADS
 
 
-def test_one_by_one_marks_every_workload_and_orders_it(stage: Stage) -> None:
+def test_one_by_one_marks_every_workload_and_orders_it(stage: BenchDatabase) -> None:
     with stage:
         assert one_by_one(stage.database, now=storm(stage), patience_seconds=60) > 0
         found = outcome(stage)
@@ -65,7 +65,7 @@ def test_one_by_one_marks_every_workload_and_orders_it(stage: Stage) -> None:
 
 
 def test_a_database_that_is_not_empty_is_refused_and_left_as_it_is(
-    stage: Stage, mongo: MongoClient[Document], database_name: str
+    stage: BenchDatabase, mongo: MongoClient[Document], database_name: str
 ) -> None:
     mongo[database_name]["customers"].insert_one({"_id": 1})
     with pytest.raises(BenchError, match="is not empty"), stage:
@@ -95,5 +95,5 @@ def test_a_deadline_that_comes_before_all_is_ready_is_put_off() -> None:
             raise TooBusyError("too busy")
         return "measured"
 
-    assert in_time([Lot(pools=1, empty_at=0)], attempt) == "measured"
+    assert in_time([PoolBatch(pools=1, empty_at=0)], attempt) == "measured"
     assert leads == pytest.approx([3, 6, 12], abs=1.5)

@@ -9,15 +9,15 @@ import pytest
 from pool_daemon.bench import storm
 from pool_daemon.bench.benchmark import Result, results
 from pool_daemon.bench.busy_grid import BusyGrid
+from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.fairness import Fairness
 from pool_daemon.bench.figures import Figure, Row
+from pool_daemon.bench.idle import Idle, StartWithoutIndexes
 from pool_daemon.bench.latenesses import OneAtATime, Rearming
-from pool_daemon.bench.programme import full, quick
 from pool_daemon.bench.reconciliation import Reconciliation
-from pool_daemon.bench.silent_nodes import SilentNodes
-from pool_daemon.bench.stage import Stage
-from pool_daemon.bench.standing import Standing, StartWithoutIndexes
 from pool_daemon.bench.storm import Storm, StormGrowth
+from pool_daemon.bench.stuck_pools import StuckPools
+from pool_daemon.bench.suite import full, quick
 from pool_daemon.errors import BenchError
 
 MINIATURES = (
@@ -26,10 +26,10 @@ MINIATURES = (
     OneAtATime(trials=3),
     Rearming(trials=3),
     BusyGrid(updates_a_second=200, seconds=4),
-    Standing(sizes=(1_000, 10_000), idle_seconds=1),
+    Idle(sizes=(1_000, 10_000), idle_seconds=1),
     StartWithoutIndexes(pools=1_000),
     Reconciliation(pools=2_000, workloads_each=2, drifted=20, trials=1),
-    SilentNodes(pools=100, trials=2),
+    StuckPools(pools=100, trials=2),
     Fairness(name="fairness-pools", workloads=1_500, pools=1_500, singles=2),
     Fairness(name="fairness-one-pool", workloads=600, pools=1, singles=2),
 )
@@ -44,13 +44,13 @@ class Impossible:
     name = "impossible"
     work = "the impossible"
 
-    def measure(self, _stage: Stage) -> Sequence[Figure]:
+    def measure(self, _stage: BenchDatabase) -> Sequence[Figure]:
         raise BenchError("this machine was too busy")
 
 
 @pytest.fixture
-def stage(mongo_uri: str, database_name: str, tmp_path: Path) -> Iterator[Stage]:
-    with Stage(uri=mongo_uri, name=database_name, folder=tmp_path, tell=print) as stage:
+def stage(mongo_uri: str, database_name: str, tmp_path: Path) -> Iterator[BenchDatabase]:
+    with BenchDatabase(uri=mongo_uri, name=database_name, folder=tmp_path, tell=print) as stage:
         yield stage
 
 
@@ -59,7 +59,7 @@ def figure_of(result: Result, name: str, unit: str | None = None) -> Figure:
 
 
 @pytest.mark.parametrize("row", MINIATURES, ids=lambda row: row.name)
-def test_a_row_measures_something_and_leaves_nothing_behind(stage: Stage, row: Row) -> None:
+def test_a_row_measures_something_and_leaves_nothing_behind(stage: BenchDatabase, row: Row) -> None:
     (result,) = results([row], stage)
     assert result.failure is None
     unmeasured = [each.name for each in result.figures if not math.isfinite(each.value)]
@@ -67,7 +67,7 @@ def test_a_row_measures_something_and_leaves_nothing_behind(stage: Stage, row: R
     assert stage.database.list_collection_names() == []
 
 
-def test_a_storm_is_counted_from_its_second_and_by_all_three(stage: Stage) -> None:
+def test_a_storm_is_counted_from_its_second_and_by_all_three(stage: BenchDatabase) -> None:
     (result,) = results([Storm(name="storm-pools", pools=100, patience_seconds=1)], stage)
     assert figure_of(result, "first decommissioning after the second").value >= 0
     daemon, raw, plain = (figure_of(result, name).value for name in ("daemon", "raw limit", "one by one"))
@@ -77,7 +77,7 @@ def test_a_storm_is_counted_from_its_second_and_by_all_three(stage: Stage) -> No
 
 @pytest.mark.parametrize(("saturating", "bound"), [(20, 5), (1000, None)])
 def test_memory_must_be_constant_only_from_where_every_batch_is_full(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, saturating: int, bound: float | None
+    stage: BenchDatabase, monkeypatch: pytest.MonkeyPatch, saturating: int, bound: float | None
 ) -> None:
     monkeypatch.setattr(storm, "SATURATING", saturating)
     (result,) = results([StormGrowth(sizes=(10, 30))], stage)
@@ -85,7 +85,7 @@ def test_memory_must_be_constant_only_from_where_every_batch_is_full(
     assert memory.at_most == bound
 
 
-def test_a_row_that_cannot_be_measured_is_not_reached_and_the_next_one_is_measured(stage: Stage) -> None:
+def test_a_row_that_cannot_be_measured_is_not_reached_and_the_next_one_is_measured(stage: BenchDatabase) -> None:
     failed, measured = results([Impossible(), StartWithoutIndexes(pools=100)], stage)
     assert (failed.reached, failed.failure) == (False, "this machine was too busy")
     assert measured.failure is None

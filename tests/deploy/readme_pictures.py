@@ -53,7 +53,7 @@ def take(browser: Browser, port: int, folder: Path) -> None:
 
 
 async def main(folder: Path) -> None:
-    """Stage the scene on a MongoDB of its own, and take the pictures when its moment comes."""
+    """BenchDatabase the scene on a MongoDB of its own, and take the pictures when its moment comes."""
     with tempfile.TemporaryDirectory() as data:
         async with EmbeddedMongod(folder=Path(data)) as mongod:
             await asyncio.to_thread(play, mongod.uri, "explorer", folder)

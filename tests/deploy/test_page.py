@@ -101,7 +101,7 @@ def test_what_happens_appears_without_a_reload(spotless: Scene) -> None:
     spotless.browser.evaluate("window.sameDocument = true")
     spotless.observer.batch_committed([gone(1, 16, empty_at=now)], pools=1, seconds=0.1, at=now + 0.012)
     spotless.observer.pass_finished(
-        seconds=0.2, settled=1, decommissioned=1, set_aside=0, outcome=PassOutcome.COMPLETED
+        seconds=0.2, settled=1, decommissioned=1, failed_pools=0, outcome=PassOutcome.COMPLETED
     )
     spotless.wait_for_text("#events", "pool 16 cu ran out, 1 workload")
     assert "+12 ms" in spotless.text("#events")
@@ -148,7 +148,7 @@ def test_a_dry_run_says_would(browser: Browser) -> None:
     make_ready(observer)
     observer.role_seen(Role.DRY_RUN)
     observer.batch_committed([gone(1, 16, empty_at=time.time())], pools=1, seconds=0.1, at=time.time())
-    observer.pass_finished(seconds=0.2, settled=1, decommissioned=1, set_aside=0, outcome=PassOutcome.COMPLETED)
+    observer.pass_finished(seconds=0.2, settled=1, decommissioned=1, failed_pools=0, outcome=PassOutcome.COMPLETED)
     with served(observer) as server:
         browser.go(f"http://127.0.0.1:{server.port}/")
         browser.wait_for("document.querySelector('#events').innerText.includes('would be decommissioned')")
@@ -201,7 +201,7 @@ def test_it_is_light_or_dark_as_its_reader_likes(spotless: Scene, scheme: str, t
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_narrow_timeline_still_names_the_pools_that_ran_empty_and_cuts_no_tick(spotless: Scene) -> None:
+def test_a_narrow_timeline_still_names_the_pools_that_ran_empty_and_cuts_no_monotonic(spotless: Scene) -> None:
     now = int(time.time())
     spotless.browser.show(width=390, height=900, scheme="light")
     spotless.observer.batch_committed([gone(1, 516, empty_at=now - 60)], pools=1, seconds=0.1, at=now - 59)

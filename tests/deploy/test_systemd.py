@@ -192,7 +192,7 @@ def test_a_reload_with_settings_that_make_no_sense_fails_and_changes_nothing(
 
     assert service.attempt("reload") != 0
     wait_until(lambda: "expiry.concurrency" in service.journal(), within_seconds=START_SECONDS, what="what is wrong")
-    assert "settings_refused" not in service.journal()
+    assert "settings_rejected" not in service.journal()
     assert service.is_("active")
     assert service.restarts() == 0
     _expect_expiry(explorer)
@@ -251,10 +251,10 @@ def test_a_stopped_service_ends_in_order(service: Service) -> None:
 
 
 def test_a_service_with_settings_that_make_no_sense_is_not_started_again(service: Service) -> None:
-    service.override("Environment=POOL_DAEMON_EXPIRY__SAFETY_SECONDS=soon")
+    service.override("Environment=POOL_DAEMON_EXPIRY__MAX_SLEEP_SECONDS=soon")
 
     _expect_failure(service, status=78)
-    assert "expiry.safety_seconds" in service.journal()
+    assert "expiry.max_sleep_seconds" in service.journal()
 
 
 def test_a_service_without_its_credential_is_not_started_again(service: Service) -> None:

@@ -8,7 +8,7 @@ from deadline import wait_until
 from explorer import Explorer, Purchase
 from pymongo import MongoClient
 
-DEAF = {"EXPIRY__SAFETY_SECONDS": "3600", "RECONCILE__ENABLED": "false"}
+DEAF = {"EXPIRY__MAX_SLEEP_SECONDS": "3600", "RECONCILE__ENABLED": "false"}
 """Nothing but the stream tells this daemon of a change: what goes in time went because the stream was back."""
 
 HEARD_SECONDS = 15

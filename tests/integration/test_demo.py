@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from deadline import wait_until
 
-from pool_daemon.demo.performance import Performance
+from pool_daemon.demo.run import DemoRun
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, SCENARIO
-from pool_daemon.demo.scene import Scene
+from pool_daemon.demo.state import Scene
 from pool_daemon.errors import ExitCode
 
 COMMAND = (sys.executable, "-m", "pool_daemon", "demo")
@@ -156,7 +156,7 @@ class Nap:
 
 
 async def test_a_daemon_that_sleeps_through_an_end_does_not_pass(tmp_path: Path) -> None:
-    performance = Performance(plans=SHORT, folder=tmp_path, screen=Nap(begins=2, ends=4.5))
+    performance = DemoRun(plans=SHORT, folder=tmp_path, screen=Nap(begins=2, ends=4.5))
     findings = {finding.name: finding for finding in await performance.run()}
     [fault] = findings.pop("container").faults
     assert re.fullmatch(r"stopped \d{4} ms late", fault)

@@ -36,8 +36,8 @@ def test_a_dry_run_tells_what_it_would_do_and_writes_nothing(
         wait_until(lambda: told() == wanted, within_seconds=20, what="the dry run to tell of every workload")
         endpoint = Endpoint(daemon)
         endpoint.wait_for("/readyz", 200)
-        wait_until(lambda: endpoint.picture()["role"] != "starting", within_seconds=5, what="its role")
-        picture = endpoint.picture()
+        wait_until(lambda: endpoint.status_json()["role"] != "starting", within_seconds=5, what="its role")
+        picture = endpoint.status_json()
         assert (picture["role"], picture["term"], picture["leader"]) == ("dry run", None, None)
         assert endpoint.sample("leader") == 0
         daemon.stop()

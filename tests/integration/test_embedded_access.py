@@ -22,8 +22,8 @@ from pymongo.errors import OperationFailure
 from pool_daemon.embedded import EmbeddedMongod, address_of_running, find_mongod
 from pool_daemon.embedded.access import KEY_FILE, PASSWORD_FILE, PORT_FILE
 from pool_daemon.embedded.folder import claim
-from pool_daemon.embedded.membership import step_up
 from pool_daemon.embedded.process import MongodProcess
+from pool_daemon.embedded.replica_set import become_primary
 from pool_daemon.errors import EmbeddedError, ExitCode
 from pool_daemon.harness import environment
 
@@ -67,7 +67,7 @@ async def make_without_password(folder: Path) -> None:
         async with AsyncMongoClient[dict[str, Any]](host, directConnection=True) as client:
 
             async def primary() -> bool:
-                return await step_up(client, host=host, replica_set="pool-daemon")
+                return await become_primary(client, host=host, replica_set="pool-daemon")
 
             await process.until(primary)
             await client["explorer"]["capacity-pools"].insert_one({"_id": 7})

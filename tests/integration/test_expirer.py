@@ -102,7 +102,7 @@ async def test_everything_overdue_is_settled_and_the_next_pool_is_found(explorer
     overdue = [explorer.buy_expired(CONTAINER) for _ in range(30)]
     coming = explorer.buy(Rates(1000, 1e9, 0), [CONTAINER])
     report = await expirer.run_pass(now())
-    assert (report.settled, report.decommissioned, report.set_aside) == (30, 30, 0)
+    assert (report.settled, report.decommissioned, report.failed_pools) == (30, 30, 0)
     assert (report.next_at, report.next_pool_id) == (coming.empty_at, coming.pool_id)
     gone = [workload for pool in overdue for workload in pool.workload_ids]
     assert set(explorer.next_actions(gone)) == {4}
@@ -153,7 +153,7 @@ async def test_orders_leave_at_the_rate_that_is_set_those_due_longest_first(
     assert (min(second) - max(first)).total_seconds() > 0.9
 
 
-async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settled_in_the_same_pass(
+async def test_one_pool_that_always_fails_waits_and_all_others_are_settled_in_the_same_pass(
     explorer: Explorer, expirer: Expirer
 ) -> None:
     pools = [explorer.buy_expired(CONTAINER) for _ in range(40)]
@@ -162,9 +162,9 @@ async def test_one_pool_that_always_fails_is_set_aside_and_all_others_are_settle
     moment = now()
     with capture_logs() as logs:
         report = await expirer.run_pass(moment)
-    assert (report.decommissioned, report.set_aside) == (39, 1)
+    assert (report.decommissioned, report.failed_pools) == (39, 1)
     assert explorer.next_actions(poison.workload_ids) == [3]
-    aside = [entry for entry in logs if entry["event"] == "pool_set_aside"]
+    aside = [entry for entry in logs if entry["event"] == "pool_failed"]
     assert [entry["pool"] for entry in aside] == [poison.pool_id]
     assert report.next_at is not None
     assert 0 <= report.next_at - moment - aside[0]["retry_seconds"] <= now() - moment
@@ -199,13 +199,13 @@ async def test_unreadable_documents_are_told_once_and_left_as_they_are(
     assert explorer.next_actions([*good.workload_ids, *strange.workload_ids, unknown["_id"]]) == [4, 3, 3]
 
 
-async def test_a_pool_that_was_set_aside_is_late_from_its_end_and_not_from_its_next_try(
+async def test_a_pool_that_failed_is_late_from_its_end_and_not_from_its_next_try(
     explorer: Explorer, expirer: Expirer
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)  # an hour ago
     explorer.buy_expired(CONTAINER)
     explorer.database.create_collection("workqueue", validator={"pool_id": {"$ne": pool.pool_id}})
-    assert (await expirer.run_pass(now())).set_aside == 1
+    assert (await expirer.run_pass(now())).failed_pools == 1
     explorer.database.command("collMod", "workqueue", validator={})
     with capture_logs() as logs:
         async with asyncio.timeout(20):
@@ -226,7 +226,7 @@ async def test_an_outage_fails_the_pass_blames_no_pool_and_loses_nothing(
         pytest.raises(StoreUnavailableError),
     ):
         await expirer.run_pass(now())
-    assert [entry for entry in logs if entry["event"] == "pool_set_aside"] == []
+    assert [entry for entry in logs if entry["event"] == "pool_failed"] == []
     await expirer.run_pass(now())
     assert explorer.next_actions(pool.workload_ids) == [4]
 

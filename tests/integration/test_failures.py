@@ -9,7 +9,7 @@ from pymongo import MongoClient, UpdateOne
 
 from pool_daemon.errors import StoreError, StoreRefusedError
 from pool_daemon.store.client import Database, Session, connect
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 
 PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long as these tests
 REMEDY = "run deploy/mongodb/create-user.js"

@@ -23,7 +23,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from pool_daemon.errors import StoreConflictError, StoreUnavailableError
 from pool_daemon.settings import Lease as LeaseSettings
 from pool_daemon.store.client import Database, Session, connect
-from pool_daemon.store.lease import LEADER, LEASE, LONGEST_SECONDS, LeaseStore, Sighting
+from pool_daemon.store.lease import LEADER, LEASE, LONGEST_SECONDS, LeaseRecord, LeaseStore
 from pool_daemon.store.rooms import Leases
 from pool_daemon.store.sessions import SESSIONS
 from pool_daemon.store.setup import create_collections
@@ -92,7 +92,7 @@ def leases(request: pytest.FixtureRequest) -> World:
     return leases_in(request.getfixturevalue("database"))
 
 
-async def expired(lease: Leases) -> Sighting:
+async def expired(lease: Leases) -> LeaseRecord:
     """Wait until the lease has expired, and return it as it is then."""
     await asyncio.sleep((await lease.look()).remaining_seconds + 0.002)
     seen = await lease.look()
@@ -101,7 +101,7 @@ async def expired(lease: Leases) -> Sighting:
 
 
 async def test_where_there_is_no_lease_there_is_nothing_to_see(leases: World) -> None:
-    assert await leases.of("a").look() == Sighting()
+    assert await leases.of("a").look() == LeaseRecord()
 
 
 async def test_a_lease_taken_shows_its_holder_its_term_and_the_time_that_is_left(leases: World) -> None:
@@ -120,14 +120,14 @@ async def test_two_looks_at_a_lease_that_nobody_touched_are_equal(leases: World)
 
 async def test_of_fifty_that_saw_no_lease_one_takes_it(leases: World) -> None:
     rivals = [leases.of(f"rival-{number}") for number in range(50)]
-    took = await asyncio.gather(*(rival.take(Sighting(), term=1) for rival in rivals))
+    took = await asyncio.gather(*(rival.take(LeaseRecord(), term=1) for rival in rivals))
     assert sum(took) == 1
     assert (await rivals[0].look()).holder == rivals[took.index(True)].identity
 
 
 async def test_of_fifty_that_saw_it_expire_one_takes_it(leases: World) -> None:
     last = leases.of("last", seconds=SHORT_SECONDS)
-    await last.take(Sighting(), term=1)
+    await last.take(LeaseRecord(), term=1)
     seen = await expired(last)
     took = await asyncio.gather(*(leases.of(f"rival-{number}").take(seen, term=2) for number in range(50)))
     assert sum(took) == 1
@@ -142,7 +142,7 @@ async def test_fifty_of_one_name_are_still_fifty(leases: World) -> None:
 
 async def test_a_lease_renewed_since_it_was_seen_is_not_taken(leases: World) -> None:
     holder, rival = leases.of("a", seconds=SHORT_SECONDS), leases.of("b")
-    await holder.take(Sighting(), term=1)
+    await holder.take(LeaseRecord(), term=1)
     seen = await expired(rival)
     assert await holder.renew(term=1)
     assert not await rival.take(seen, term=2)
@@ -150,7 +150,7 @@ async def test_a_lease_renewed_since_it_was_seen_is_not_taken(leases: World) -> 
 
 async def test_a_lease_that_vanished_since_it_was_seen_is_not_taken(leases: World) -> None:
     rival = leases.of("b")
-    await leases.of("a").take(Sighting(), term=1)
+    await leases.of("a").take(LeaseRecord(), term=1)
     seen = await rival.look()
     await leases.write(None)
     assert not await rival.take(seen, term=2)
@@ -158,7 +158,7 @@ async def test_a_lease_that_vanished_since_it_was_seen_is_not_taken(leases: Worl
 
 async def test_a_lease_is_renewed_from_now_on_for_its_whole_length(leases: World) -> None:
     holder = leases.of("a", seconds=SHORT_SECONDS)
-    await holder.take(Sighting(), term=1)
+    await holder.take(LeaseRecord(), term=1)
     await expired(holder)
     assert await leases.of("a", seconds=LONG_SECONDS).renew(term=1)
     seen = await holder.look()
@@ -167,7 +167,7 @@ async def test_a_lease_is_renewed_from_now_on_for_its_whole_length(leases: World
 
 async def test_only_its_holder_in_its_term_renews_or_releases_it(leases: World) -> None:
     holder = leases.of("a")
-    await holder.take(Sighting(), term=2)
+    await holder.take(LeaseRecord(), term=2)
     seen = await holder.look()
     for other, term in ((leases.of("b"), 2), (holder, 1), (holder, 3)):
         assert not await other.renew(term=term)
@@ -177,7 +177,7 @@ async def test_only_its_holder_in_its_term_renews_or_releases_it(leases: World) 
 
 async def test_a_lease_released_is_nobodys_keeps_its_term_and_is_not_renewed_by_a_straggler(leases: World) -> None:
     holder = leases.of("a")
-    await holder.take(Sighting(), term=2)
+    await holder.take(LeaseRecord(), term=2)
     assert await holder.release(term=2)
     assert not await holder.renew(term=2)
     seen = await holder.look()
@@ -187,7 +187,7 @@ async def test_a_lease_released_is_nobodys_keeps_its_term_and_is_not_renewed_by_
 
 async def test_a_name_that_looks_like_an_expression_is_a_name(leases: World) -> None:
     lease = leases.of("$term")
-    assert await lease.take(Sighting(), term=1)
+    assert await lease.take(LeaseRecord(), term=1)
     assert await lease.renew(term=1)
     assert (await lease.look()).holder == "$term"
 

@@ -128,7 +128,7 @@ def test_a_daemon_on_a_database_without_pools_warns_and_goes_on(
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_an_unexpected_error_in_the_settings_ends_in_one_line_and_its_exit_code(form: str) -> None:
     program = (
-        "import sys; from pool_daemon.service import serve\n"
+        "import sys; from pool_daemon.process import serve\n"
         "def load(): raise MemoryError('no room\\nfor a second line of mongodb://u:hunter2@db')\n"
         "sys.exit(serve(load))"
     )

@@ -55,7 +55,7 @@ def quarantine_of(database: Database, looks: dict[int, int] | None = None) -> Qu
 
     return Quarantine(
         store=QuarantineStore(database=database),
-        settings=sections.Retry(tries=1),
+        settings=sections.Retry(attempts=1),
         clock=SystemClock(),
         identity="me",
         look_again=look_again,
@@ -84,7 +84,7 @@ async def test_an_outage_crashes_nothing_and_what_could_not_be_written_is_writte
             await quarantine.look()
         assert tried(quarantine, 7, 8, 9) == [7, 9]
     warnings = [entry["event"] for entry in logs if entry["log_level"] != "debug"]
-    assert warnings == ["pool_quarantined", "quarantine_unwritten", "pool_released", "quarantine_unwritten"]
+    assert warnings == ["pool_quarantined", "quarantine_write_failed", "pool_released", "quarantine_write_failed"]
     assert [document["_id"] for document in documents.find()] == [7]
     await quarantine.look()
     assert [document["_id"] for document in documents.find()] == [8]

@@ -12,10 +12,10 @@ from explorer import CONTAINER, Explorer
 from pymongo import MongoClient
 
 from pool_daemon.guards.gate import StopGate
-from pool_daemon.parts import Parts
 from pool_daemon.settings import Settings
 from pool_daemon.settings.sections import Database, Expiry, Stream
-from pool_daemon.telemetry.health import Patience
+from pool_daemon.telemetry.health import StalenessLimits
+from pool_daemon.wiring import Wiring
 
 
 def reload(daemon: DaemonProcess, config: Path, text: str, event: str) -> dict[str, object]:
@@ -34,13 +34,13 @@ def test_a_good_file_takes_effect_and_a_bad_one_leaves_the_old_in_force(
 ) -> None:
     config = tmp_path / "config.toml"
     config.write_text("")
-    often = {"EXPIRY__SAFETY_SECONDS": "0.5"}  # each pass says at debug what it armed the alarm for
+    often = {"EXPIRY__MAX_SLEEP_SECONDS": "0.5"}  # each pass says at debug what it armed the alarm for
     with running_daemon("--config", str(config), uri=mongo_uri, database_name=database_name, **often) as daemon:
         daemon.wait_for_log(lambda record: record["event"] == "lease_acquired", within_seconds=20, what="the lease")
         applied = reload(daemon, config, "[brake]\nmin_pools = 7\n[expiry]\ndrain_seconds = 21\n", "settings_reloaded")
         assert applied["changed"] == ["brake.min_pools"]
         assert applied["needs_restart"] == ["expiry.drain_seconds"]
-        refused = reload(daemon, config, "[brake]\nmin_pools = 'many'\n", "settings_refused")
+        refused = reload(daemon, config, "[brake]\nmin_pools = 'many'\n", "settings_rejected")
         assert "brake.min_pools" in str(refused["reason"])
         again = reload(daemon, config, '[brake]\nmin_pools = 7\n[log]\nlevel = "debug"\n', "settings_reloaded")
         assert again["changed"] == ["log.level"]
@@ -59,21 +59,23 @@ def test_what_was_held_goes_at_once_when_the_brake_is_switched_off(
     config.write_text("[brake]\nmin_pools = 0\n[reconcile]\nenabled = false\n")
     with running_daemon("--config", str(config), uri=mongo_uri, database_name=database_name) as daemon:
         endpoint = Endpoint(daemon)
-        wait_until(lambda: endpoint.picture()["brake"], within_seconds=20, what="the hold")
+        wait_until(lambda: endpoint.status_json()["brake"], within_seconds=20, what="the hold")
         endpoint.wait_for("/startupz", 200)  # what begins with a start has had everything looked at
         endpoint.wait_for("/readyz", 200)
         reload(daemon, config, "[brake]\nenabled = false\n[reconcile]\nenabled = false\n", "settings_reloaded")
         wait_until(lambda: explorer.next_actions(held.workload_ids) == [4], within_seconds=5, what="it goes")
-        wait_until(lambda: not endpoint.picture()["holds"], within_seconds=5, what="nothing held to be told")
+        wait_until(lambda: not endpoint.status_json()["holds"], within_seconds=5, what="nothing held to be told")
 
 
 async def test_how_long_a_stream_may_be_silent_follows_the_settings(mongo_uri: str, database_name: str) -> None:
-    parts = Parts(
+    parts = Wiring(
         settings=Settings(database=Database(name=database_name)), uri=mongo_uri, identity="me", stop=StopGate()
     )
-    assert parts.patience() == Patience(database_seconds=15, stream_seconds=40, passes_seconds=150, lease_seconds=15)
-    parts.live.replace(Settings(stream=Stream(silence_seconds=600), expiry=Expiry(safety_seconds=3600)))
-    assert parts.patience() == Patience(
+    assert parts.staleness_limits() == StalenessLimits(
+        database_seconds=15, stream_seconds=40, passes_seconds=150, lease_seconds=15
+    )
+    parts.live.replace(Settings(stream=Stream(stall_seconds=600), expiry=Expiry(max_sleep_seconds=3600)))
+    assert parts.staleness_limits() == StalenessLimits(
         database_seconds=15, stream_seconds=610, passes_seconds=150, lease_seconds=15
     ), "what needs a restart stays as it was"
     parts.database.close()

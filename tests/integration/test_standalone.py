@@ -86,7 +86,7 @@ def _lost_to_a_standalone(record: Record) -> bool:
 def test_a_server_that_becomes_standalone_is_an_outage_and_its_return_ends_it(server: Server) -> None:
     uri = server.serve(replica_set="rs0")
     quick = {
-        "STREAM__SILENCE_SECONDS": "1",
+        "STREAM__STALL_SECONDS": "1",
         "DATABASE__TIMEOUT_SECONDS": "2",
         "DATABASE__SERVER_SELECTION_SECONDS": "1",
     }

@@ -30,7 +30,7 @@ def test_a_daemon_tells_what_it_waits_for_and_what_it_did(
 
         soon = explorer.buy(Rates(cu=3), [CONTAINER])
         wait_until(
-            lambda: endpoint.picture()["next"] == {"at": soon.empty_at, "pool_id": soon.pool_id},
+            lambda: endpoint.status_json()["next"] == {"at": soon.empty_at, "pool_id": soon.pool_id},
             within_seconds=2,
             what="the next pool in sight",
         )
@@ -44,7 +44,9 @@ def test_a_daemon_tells_what_it_waits_for_and_what_it_did(
         assert endpoint.sample("stream_open") == 1
         assert endpoint.sample("backlog_pools") == 0
         assert (endpoint.sample("database_command_duration_seconds_count", command="commitTransaction") or 0) >= 2
-        assert [event["pool_id"] for event in endpoint.picture()["events"] if event["kind"] == "decommissioned"] == [
+        assert [
+            event["pool_id"] for event in endpoint.status_json()["events"] if event["kind"] == "decommissioned"
+        ] == [
             soon.pool_id,
             overdue.pool_id,
         ]
@@ -59,14 +61,14 @@ def test_a_standby_is_ready_and_says_for_whom_it_stands_by(mongo_uri: str, datab
         for endpoint in endpoints:
             endpoint.wait_for("/readyz", 200)
         wait_until(
-            lambda: sorted(endpoint.picture()["role"] for endpoint in endpoints) == ["leader", "standby"],
+            lambda: sorted(endpoint.status_json()["role"] for endpoint in endpoints) == ["leader", "standby"],
             within_seconds=5,
             what="a leader and a standby",
         )
-        leader, standby = sorted(endpoints, key=lambda endpoint: str(endpoint.picture()["role"]))
-        identity = leader.picture()["identity"]
-        wait_until(lambda: standby.picture()["leader"] == identity, within_seconds=5, what="the leader's name")
-        assert standby.picture()["backlog"] is None
+        leader, standby = sorted(endpoints, key=lambda endpoint: str(endpoint.status_json()["role"]))
+        identity = leader.status_json()["identity"]
+        wait_until(lambda: standby.status_json()["leader"] == identity, within_seconds=5, what="the leader's name")
+        assert standby.status_json()["backlog"] is None
 
 
 def test_a_daemon_that_cannot_write_the_lease_is_alive_but_not_ready(
@@ -77,12 +79,12 @@ def test_a_daemon_that_cannot_write_the_lease_is_alive_but_not_ready(
     with running_daemon(uri=mongo_uri, database_name=database_name, LEASE__SECONDS="1") as daemon:
         endpoint = Endpoint(daemon)
         wait_until(
-            lambda: endpoint.picture()["completed_pass_age_seconds"] is not None,
+            lambda: endpoint.status_json()["completed_pass_age_seconds"] is not None,
             within_seconds=START_SECONDS,
             what="the first pass",
         )
         endpoint.wait_for("/readyz", 503)
-        assert endpoint.picture()["ready"]["problems"] == ["waits for somebody to hold the lease"]
+        assert endpoint.status_json()["ready"]["problems"] == ["waits for somebody to hold the lease"]
         assert endpoint.ask("/livez")[0] == 200
         mongo[database_name].command("collMod", LEASE, validator={})
         endpoint.wait_for("/readyz", 200)
@@ -93,7 +95,7 @@ def test_a_daemon_that_cannot_write_the_lease_is_alive_but_not_ready(
 
 async def test_a_daemon_without_its_database_is_alive_but_not_ready(tmp_path: Path) -> None:
     async with EmbeddedMongod(folder=tmp_path) as server:
-        quick = {"DATABASE__TIMEOUT_SECONDS": "1", "EXPIRY__SAFETY_SECONDS": "0.5"}
+        quick = {"DATABASE__TIMEOUT_SECONDS": "1", "EXPIRY__MAX_SLEEP_SECONDS": "0.5"}
         with running_daemon(uri=server.uri, database_name="explorer", **quick) as daemon:
             endpoint = Endpoint(daemon)
             endpoint.wait_for("/startupz", 200)
@@ -105,5 +107,5 @@ async def test_a_daemon_without_its_database_is_alive_but_not_ready(tmp_path: Pa
             assert endpoint.ask("/startupz")[0] == 200
             await server.start()
             endpoint.wait_for("/readyz", 200)
-            assert (endpoint.sample("stream_reopenings_total", cause="unavailable") or 0) >= 1
+            assert (endpoint.sample("stream_reconnects_total", cause="unavailable") or 0) >= 1
             assert (endpoint.sample("passes_total", outcome="failed") or 0) >= 3

@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.command_log import CommandLog
-from pool_daemon.store.horizon import Horizon, Upcoming
+from pool_daemon.store.pool_counts import PoolCounts, Upcoming
 from pool_daemon.store.setup import setup
 
 NOW = 1_700_000_000
@@ -50,7 +50,7 @@ async def test_pools_are_counted_within_each_horizon(database: Database) -> None
         NEVER,
         "soon",
     )
-    counts = await Horizon(database=database).expiring_counts(NOW, HORIZONS)
+    counts = await PoolCounts(database=database).expiring_counts(NOW, HORIZONS)
     assert counts == {"1h": 2, "1d": 4, "7d": 5}
     assert list(counts) == ["1h", "1d", "7d"]
 
@@ -67,14 +67,14 @@ async def test_a_count_reads_nothing_but_the_index(database: Database) -> None:
 
 async def test_what_is_overdue_is_counted_between_its_bounds(database: Database) -> None:
     await insert(database, NOW - 20, NOW - 10, NOW, NOW + 1)
-    horizon = Horizon(database=database)
+    horizon = PoolCounts(database=database)
     assert await horizon.overdue_count(after=NOW - 20, until=NOW) == 2
     assert await horizon.overdue_count(after=None, until=NOW) == 3
 
 
 async def test_the_next_pools_come_in_order_and_what_cannot_be_read_is_left_out(database: Database) -> None:
     await insert(database, NOW + 30, NOW, NOW + 10, NEVER, NOW + 20.5, NOW + 40)
-    ahead = await Horizon(database=database).upcoming(NOW, limit=3)
+    ahead = await PoolCounts(database=database).upcoming(NOW, limit=3)
     assert ahead == [Upcoming(3, 7, NOW + 10), Upcoming(1, 7, NOW + 30)]
 
 

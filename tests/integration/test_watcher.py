@@ -355,7 +355,7 @@ async def test_a_token_that_is_dead_is_dropped_and_everything_is_looked_at(
 @pytest.mark.usefixtures("watched")
 async def test_errors_that_never_end_cost_the_token_after_a_few_tries(mongo: Client) -> None:
     with fail_point(mongo, "getMore", mode={"times": 3}, errorCode=1), capture_logs() as logs:
-        await until(lambda: "stream_token_dropped" in events(logs), "the token to be dropped")
+        await until(lambda: "resume_token_discarded" in events(logs), "the token to be dropped")
 
 
 @pytest.mark.parametrize(("code", "cause"), [(40573, "unavailable"), (13, "refused")])
@@ -374,7 +374,7 @@ async def test_a_server_without_streams_or_a_right_taken_away_is_an_outage_and_n
 
 
 async def test_a_token_that_stands_still_is_a_dead_stream(watched: Watched) -> None:
-    watched.watcher._settings = Stream(silence_seconds=0.1)
+    watched.watcher._settings = Stream(stall_seconds=0.1)
     with capture_logs() as logs:
         await until(lambda: "stream_lost" in events(logs), "the stream to be given up")
     assert "not moved" in next(entry["reason"] for entry in logs if entry["event"] == "stream_lost")

@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 from grid_in_memory import Grid
 
+from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import new_pool
-from pool_daemon.capacity.verdict import Resource
 from pool_daemon.expiry.batches import Batch, Batches
 from pool_daemon.store.cases import Case, Decommissioned, Limits, Rest, Settlement
 from pool_daemon.store.pools import DuePool

@@ -130,7 +130,7 @@ def test_check_config_tells_the_same_in_json(
     shown = capsys.readouterr().out
     told = json.loads(shown)
     assert told["database"]["uri"]["from"] == "environment variable POOL_DAEMON_DATABASE__URI"
-    assert told["expiry"]["safety_seconds"] == {"value": 60.0, "from": "default"}
+    assert told["expiry"]["max_sleep_seconds"] == {"value": 60.0, "from": "default"}
     assert told.keys() == Settings.model_fields.keys()
     assert "hunter2" not in shown
 

@@ -96,7 +96,7 @@ async def test_clocks_that_agree_open_the_gate_and_tell_whoever_waits(scene: Sce
         await scene.guard.check()
     assert scene.guard.closed_by() is None
     assert scene.times_opened == 1
-    assert [entry["event"] for entry in logs] == ["clock_agrees"]
+    assert [entry["event"] for entry in logs] == ["clock_skew_resolved"]
     await scene.guard.check()
     assert scene.times_opened == 1
 
@@ -111,13 +111,13 @@ async def test_clocks_that_are_apart_hold_with_one_loud_line_until_they_agree(
         await scene.guard.check()
         await scene.guard.check()
     assert scene.guard.closed_by() == "clocks apart"
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("clock_hold", "error")]
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("clock_skew_detected", "error")]
     assert logs[0]["difference_seconds"] == -ahead_seconds
     scene.server.ahead_seconds = 0
     with capture_logs() as logs:
         await scene.guard.check()
     assert scene.guard.closed_by() is None
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("clock_agrees", "info")]
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("clock_skew_resolved", "info")]
     assert scene.times_opened == 2
 
 
@@ -175,7 +175,7 @@ async def test_a_step_of_the_local_clock_between_checks_is_noticed_when_the_gate
     with capture_logs() as logs:
         assert scene.guard.closed_by() == "clocks apart"
         assert scene.guard.closed_by() == "clocks apart"
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("clock_hold", "error")]
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("clock_skew_detected", "error")]
     assert logs[0]["difference_seconds"] == seconds
 
 

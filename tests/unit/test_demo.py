@@ -14,9 +14,9 @@ from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.demo.customer import Customer
 from pool_daemon.demo.report import report
 from pool_daemon.demo.scenario import HOUR, SCENARIO, PlannedPool, Timetable, Workload
-from pool_daemon.demo.scene import Event, Scene, Voice
 from pool_daemon.demo.screen import PlainScreen, event_line, picture
 from pool_daemon.demo.snapshot import Record, Snapshot
+from pool_daemon.demo.state import Event, Scene, Voice
 from pool_daemon.demo.verdict import Finding
 
 PLANS = {plan.name: plan for plan in SCENARIO}

@@ -23,12 +23,12 @@ BUILT = "dist/"
 FAILURES = "## When something is wrong"
 
 REPAIRED_BY_ITSELF = {
-    "alarm_overslept",
+    "timer_late",
     "clock_not_compared",
     "lease_not_released",
     "lease_sessions_not_ended",
     "lease_unavailable",
-    "quarantine_unwritten",
+    "quarantine_write_failed",
     "reconciliation_failed",
     "repair_failed",
     "setup_failed",

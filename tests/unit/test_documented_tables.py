@@ -12,8 +12,8 @@ from virtual_clock import VirtualClock
 
 from pool_daemon.bench.benchmark import Result
 from pool_daemon.bench.figures import Figure as Measured
-from pool_daemon.bench.programme import full
 from pool_daemon.bench.report import as_markdown as benchmark_table
+from pool_daemon.bench.suite import full
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.cloud_units import FREE_TYPES, MACHINE_SIZES
 from pool_daemon.capacity.pool import FIELDS
@@ -50,7 +50,7 @@ def test_every_exit_code_is_in_the_table_of_exit_codes() -> None:
 
 
 def test_every_path_is_in_the_table_of_endpoints() -> None:
-    routes = Routes(observer=new_observer(), patience=lambda: PATIENCE, clock=VirtualClock(0))
+    routes = Routes(observer=new_observer(), staleness_limits=lambda: PATIENCE, clock=VirtualClock(0))
     assert {row[0].strip("`") for row in rows(RUNBOOK, "path")} == set(routes._answers)
 
 

@@ -15,7 +15,7 @@ from bson.raw_bson import RawBSONDocument
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.capacity.reservation import Reservation
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.documents import (
+from pool_daemon.store.codec import (
     changed_fields,
     decoded,
     document_id,

@@ -260,7 +260,7 @@ class TestWhoseFaultItIs:
         scene.grid.on_settle = failing([42])
         report = await scene.expirer.run_pass(NOW)
         assert report.failure is None
-        assert (report.settled, report.set_aside) == (99, 1)
+        assert (report.settled, report.failed_pools) == (99, 1)
         assert sorted(scene.grid.settled) == [pool_id for pool_id in pools if pool_id != 42]
         assert scene.quarantine.knows(42)
 
@@ -292,7 +292,7 @@ class TestWhoseFaultItIs:
         await scene.expirer.run_pass(NOW)
         scene.expirer.evidence.succeeded([4711])
         report = await scene.expirer.run_pass(NOW)
-        assert (report.failure, report.set_aside) == (None, 1)
+        assert (report.failure, report.failed_pools) == (None, 1)
 
     async def test_known_culprits_do_not_hide_a_common_cause_nor_make_one(self, scene: Scene) -> None:
         culprits = scene.grid.add(3, empty_at=NOW)
@@ -334,7 +334,7 @@ class TestWhoseFaultItIs:
         (poison,) = scene.grid.add(1, empty_at=NOW)
         scene.grid.on_settle = failing([poison], lambda: error)
         report = await scene.expirer.run_pass(NOW)
-        assert (report.failure, report.set_aside) == (None, 1)
+        assert (report.failure, report.failed_pools) == (None, 1)
 
     async def test_a_failed_pass_knows_what_falls_due_next(self, scene: Scene) -> None:
         scene.grid.add(1, empty_at=NOW)
@@ -345,12 +345,12 @@ class TestWhoseFaultItIs:
 
 
 class TestLockedPools:
-    async def test_they_are_set_aside_for_a_second_and_blamed_for_nothing(self, scene: Scene) -> None:
+    async def test_they_wait_for_a_second_and_are_blamed_for_nothing(self, scene: Scene) -> None:
         scene.grid.add(100, empty_at=NOW)
         locked = {7, 42}
         scene.grid.on_settle = failing(locked, lambda: StoreConflictError("locked"))
         report = await scene.expirer.run_pass(NOW)
-        assert (report.settled, report.set_aside, report.failure) == (98, 0, None)
+        assert (report.settled, report.failed_pools, report.failure) == (98, 0, None)
         assert report.next_at == NOW + 1
         scene.grid.on_settle = lambda _: None
         scene.clock.pass_time(1)
@@ -402,7 +402,7 @@ class TestWhatIsTooMuchForTheServer:
 
         scene.grid.on_settle = on_settle
         report = await scene.expirer.run_pass(NOW)
-        assert (report.settled, report.set_aside) == (100, 0)
+        assert (report.settled, report.failed_pools) == (100, 0)
 
     async def test_a_time_out_halves_the_batches_and_success_doubles_them(self, scene: Scene) -> None:
         scene.grid.add(1000, empty_at=NOW)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pymongo import errors as driver
 
 from pool_daemon.errors import StoreError, StoreRefusedError
-from pool_daemon.store.failures import REASON_CHARACTERS, one_line, translated
+from pool_daemon.store.error_mapping import REASON_CHARACTERS, one_line, translated
 
 QUOTED = (
     'lsid: { id: UUID("4a"), uid: BinData(0, E3) }, $clusterTime: { signature: { hash: BinData(0, 00) } }, $db: "t" }'

@@ -6,7 +6,7 @@ import pytest
 from telemetry_scene import PATIENCE, make_ready, new_observer
 from virtual_clock import VirtualClock
 
-from pool_daemon.telemetry.health import Patience, headline, liveness, readiness, startup
+from pool_daemon.telemetry.health import StalenessLimits, headline, liveness, readiness, startup
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import (
     Clocks,
@@ -30,7 +30,7 @@ def snapshot(**changes: object) -> Snapshot:
     return replace(observer.status.snapshot, **changes)  # type: ignore[arg-type] # each test names fields that exist
 
 
-TICK = snapshot().beat_tick
+TICK = snapshot().beat_monotonic
 FAILED = FinishedPass(NOW, 5, PassOutcome.FAILED, reason="not primary")
 
 
@@ -41,16 +41,16 @@ FAILED = FinishedPass(NOW, 5, PassOutcome.FAILED, reason="not primary")
         pytest.param({"role": Role.STANDBY, "term": None}, [], id="a standby is ready"),
         pytest.param({"role": Role.STARTING}, [], id="as is one that knows no leader"),
         pytest.param({"stopping": True}, ["is stopping"], id="stopping"),
-        pytest.param({"database_tick": None}, ["waits for MongoDB"], id="never reached"),
-        pytest.param({"database_tick": TICK - 30}, [], id="database answered just in time"),
-        pytest.param({"database_tick": TICK - 31}, ["MongoDB last answered 31 s ago"], id="database silent"),
-        pytest.param({"completed_tick": None}, ["waits for the first pass"], id="catching up"),
+        pytest.param({"database_monotonic": None}, ["waits for MongoDB"], id="never reached"),
+        pytest.param({"database_monotonic": TICK - 30}, [], id="database answered just in time"),
+        pytest.param({"database_monotonic": TICK - 31}, ["MongoDB last answered 31 s ago"], id="database silent"),
+        pytest.param({"completed_monotonic": None}, ["waits for the first pass"], id="catching up"),
         pytest.param({"failures": 2, "passes": (FAILED,)}, [], id="two failures are an election"),
         pytest.param(
             {"failures": 3, "passes": (FAILED,)}, ["3 passes failed in a row: not primary"], id="three are not"
         ),
-        pytest.param({"progress_tick": TICK - 151}, ["no pass has come on for 151 s"], id="a dead timer"),
-        pytest.param({"completed_tick": TICK - 9999}, [], id="a long pass that comes on"),
+        pytest.param({"progress_monotonic": TICK - 151}, ["no pass has come on for 151 s"], id="a dead timer"),
+        pytest.param({"completed_monotonic": TICK - 9999}, [], id="a long pass that comes on"),
         pytest.param({"stream": Stream()}, ["waits for the change stream"], id="no stream yet"),
         pytest.param({"stream": Stream(StreamState.CLOSED, TICK - 5)}, [], id="a stream just lost"),
         pytest.param(
@@ -69,15 +69,17 @@ FAILED = FinishedPass(NOW, 5, PassOutcome.FAILED, reason="not primary")
         ),
         pytest.param({"clocks": None}, ["waits for a look at the database's clock"], id="clocks not compared"),
         pytest.param(
-            {"clocks": Clocks(-4.2, agree=False, compared_tick=TICK)},
+            {"clocks": Clocks(-4.2, agree=False, compared_monotonic=TICK)},
             ["this machine's clock and the database's are 4.200 s apart"],
             id="clocks apart",
         ),
-        pytest.param({"lease_tick": None}, ["waits for somebody to hold the lease"], id="no lease yet"),
-        pytest.param({"lease_tick": TICK - 30}, [], id="a lease that may just be changing hands"),
-        pytest.param({"lease_tick": TICK - 31}, ["nobody is known to have held the lease for 31 s"], id="nobody acts"),
+        pytest.param({"lease_monotonic": None}, ["waits for somebody to hold the lease"], id="no lease yet"),
+        pytest.param({"lease_monotonic": TICK - 30}, [], id="a lease that may just be changing hands"),
+        pytest.param(
+            {"lease_monotonic": TICK - 31}, ["nobody is known to have held the lease for 31 s"], id="nobody acts"
+        ),
         pytest.param({"holds": (Hold("brake", "too many", NOW),)}, [], id="a brake is for people, not for probes"),
-        pytest.param({"beat_tick": TICK - 9999}, [], id="the loop is liveness's business"),
+        pytest.param({"beat_monotonic": TICK - 9999}, [], id="the loop is liveness's business"),
     ],
 )
 def test_readiness(changes: dict[str, object], problems: list[str]) -> None:
@@ -112,17 +114,17 @@ def test_the_failures_of_a_leader_end_when_another_daemon_acts() -> None:
 
 def hold(observer: Observer) -> None:
     observer.pass_finished(
-        seconds=0.01, settled=0, decommissioned=0, set_aside=0, outcome=PassOutcome.HELD, reason="standby"
+        seconds=0.01, settled=0, decommissioned=0, failed_pools=0, outcome=PassOutcome.HELD, reason="standby"
     )
 
 
 @pytest.mark.parametrize(
     ("changes", "alive"),
     [
-        ({"beat_tick": TICK}, True),
-        ({"beat_tick": TICK - 30}, True),
-        ({"beat_tick": TICK - 31}, False),
-        ({"database_tick": None, "clocks": None, "stream": Stream(), "completed_tick": None}, True),
+        ({"beat_monotonic": TICK}, True),
+        ({"beat_monotonic": TICK - 30}, True),
+        ({"beat_monotonic": TICK - 31}, False),
+        ({"database_monotonic": None, "clocks": None, "stream": Stream(), "completed_monotonic": None}, True),
         ({"stopping": True}, True),
     ],
 )
@@ -135,10 +137,10 @@ def test_liveness_is_the_loops_heartbeat_and_nothing_else(changes: dict[str, obj
     [
         ({}, []),
         ({"indexes_made": False}, ["waits for indexes"]),
-        ({"indexes_made": False, "database_tick": None}, ["waits for MongoDB", "waits for indexes"]),
-        ({"indexes_made": False, "started_tick": TICK - 60}, ["waits for indexes"]),
-        ({"indexes_made": False, "started_tick": TICK - 61}, []),
-        ({"database_tick": TICK - 9999, "completed_tick": None}, []),
+        ({"indexes_made": False, "database_monotonic": None}, ["waits for MongoDB", "waits for indexes"]),
+        ({"indexes_made": False, "started_monotonic": TICK - 60}, ["waits for indexes"]),
+        ({"indexes_made": False, "started_monotonic": TICK - 61}, []),
+        ({"database_monotonic": TICK - 9999, "completed_monotonic": None}, []),
     ],
 )
 def test_a_start_is_over_once_the_database_was_reached_and_has_its_indexes(
@@ -154,13 +156,15 @@ def test_a_probe_is_answered_check_by_check() -> None:
 
 
 def test_what_is_configured_to_be_silent_is_given_time() -> None:
-    patience = Patience.of(silence_seconds=100, safety_seconds=3600, lease_seconds=20)
-    assert patience == Patience(database_seconds=15, stream_seconds=110, passes_seconds=7230, lease_seconds=20)
+    staleness_limits = StalenessLimits.of(stall_seconds=100, max_sleep_seconds=3600, lease_seconds=20)
+    assert staleness_limits == StalenessLimits(
+        database_seconds=15, stream_seconds=110, passes_seconds=7230, lease_seconds=20
+    )
 
 
 def test_without_a_lease_nobody_has_to_hold_it() -> None:
-    patience = Patience.of(silence_seconds=30, safety_seconds=60, lease_seconds=None)
-    assert readiness(snapshot(lease_tick=None), TICK, patience).is_good
+    staleness_limits = StalenessLimits.of(stall_seconds=30, max_sleep_seconds=60, lease_seconds=None)
+    assert readiness(snapshot(lease_monotonic=None), TICK, staleness_limits).is_good
 
 
 @pytest.mark.parametrize(
@@ -176,7 +180,7 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
         ),
         ({"role": Role.STANDBY, "leader": None}, "stands by; nothing is known to fall due"),
         ({"role": Role.DRY_RUN}, "only looks on; nothing is known to fall due"),
-        ({"database_tick": None, "clocks": None}, "waits for: database, clocks"),
+        ({"database_monotonic": None, "clocks": None}, "waits for: database, clocks"),
         (
             {"holds": (Hold("clock", "it has stepped", NOW),)},
             "held by the clock: it has stepped; nothing else is known to fall due",
@@ -186,7 +190,7 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
             "500 pools held by the brake: a backup; armed for 2023-11-14 22:13:20 UTC",
         ),
         (
-            {"quarantined": 1, "quarantine": (Quarantined(17, "poison", 5, NOW),), "database_tick": None},
+            {"quarantined": 1, "quarantine": (Quarantined(17, "poison", 5, NOW),), "database_monotonic": None},
             "1 pool in quarantine: poison; waits for: database",
         ),
         (
@@ -198,7 +202,7 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
             {"settings_problem": "log.level: loud"},
             "settings refused, the old ones stay in force: log.level: loud; nothing is known to fall due",
         ),
-        ({"stopping": True, "database_tick": None}, "stopping"),
+        ({"stopping": True, "database_monotonic": None}, "stopping"),
     ],
 )
 def test_one_line_says_what_the_daemon_waits_for(changes: dict[str, object], line: str) -> None:
@@ -206,7 +210,7 @@ def test_one_line_says_what_the_daemon_waits_for(changes: dict[str, object], lin
 
 
 def test_the_line_does_not_change_with_time_alone() -> None:
-    now = snapshot(next_at=NOW + 60, database_tick=None)
+    now = snapshot(next_at=NOW + 60, database_monotonic=None)
     assert headline(now, TICK, PATIENCE) == headline(now, TICK + 3, PATIENCE)
 
 

@@ -13,7 +13,7 @@ from virtual_time import Halting, ProcessClock, in_virtual_time
 
 from pool_daemon.errors import StoreRefusedError, StoreUnavailableError
 from pool_daemon.guards.leadership import Leadership
-from pool_daemon.store.lease import TERMS, Sighting
+from pool_daemon.store.lease import TERMS, LeaseRecord
 
 SECONDS = 15.0
 AWAY = StoreUnavailableError("nobody answers")
@@ -233,7 +233,7 @@ async def test_the_older_of_two_of_one_identity_yields_at_its_next_renewal_for_g
         await asyncio.sleep(A_WHILE)
     assert newer.is_open
     assert (len(older.opened_at), len(newer.opened_at)) == (1, 1)
-    assert [entry["event"] for entry in logs] == ["lease_acquired", "lease_lost", "standby", "lease_identity_shared"]
+    assert [entry["event"] for entry in logs] == ["lease_acquired", "lease_lost", "standby", "lease_identity_conflict"]
     newer.kill()
     await older.opens(within_seconds=SECONDS)
     assert older.leadership.term == 3
@@ -484,7 +484,7 @@ async def test_a_lease_that_can_be_read_but_not_taken_is_held_by_nobody() -> Non
     server.read_only = True
     await asyncio.sleep(A_WHILE)
     assert unheld_seconds(standby) >= A_WHILE - SECONDS
-    assert Process(server, "c").leadership.held_tick is None
+    assert Process(server, "c").leadership.held_monotonic is None
 
 
 @in_virtual_time
@@ -540,7 +540,7 @@ async def test_a_successor_ends_what_its_predecessor_left_open_before_it_acts() 
     ended: list[tuple[str | None, bool]] = []
 
     class Recording(LeaseInMemory):
-        async def end_sessions(self, seen: Sighting) -> None:
+        async def end_sessions(self, seen: LeaseRecord) -> None:
             ended.append((seen.holder, leadership.closed_by() is None))
             raise AWAY  # and takes over without that
 
@@ -558,5 +558,5 @@ async def test_a_successor_ends_what_its_predecessor_left_open_before_it_acts() 
 
 def unheld_seconds(process: Process) -> float:
     """Tell for how long a process has not known the lease to be held."""
-    assert process.leadership.held_tick is not None
-    return now() - process.leadership.held_tick
+    assert process.leadership.held_monotonic is not None
+    return now() - process.leadership.held_monotonic

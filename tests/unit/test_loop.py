@@ -67,7 +67,7 @@ class Passes:
         )
 
 
-NO_INTERVAL = Expiry(safety_seconds=60)
+NO_INTERVAL = Expiry(max_sleep_seconds=60)
 
 
 async def run(passes: Passes, *, within_seconds: float = 5, settings: Expiry = NO_INTERVAL) -> WorkQueue:
@@ -126,7 +126,7 @@ async def test_an_end_heard_of_during_a_pass_is_not_lost_to_a_later_one_that_the
 
 async def test_the_longest_sleep_bounds_every_wait() -> None:
     passes = Passes(PassReport(), PassReport(), PassReport())
-    await run(passes, settings=Expiry(safety_seconds=0.1))
+    await run(passes, settings=Expiry(max_sleep_seconds=0.1))
     assert passes.made == 3
 
 
@@ -135,7 +135,7 @@ async def test_a_full_scan_is_requested_in_its_interval() -> None:
     passes.queue.take(1)
     passes.queue.done(1)
     assert not passes.queue.full_scan_requested
-    await run(passes, settings=Expiry(safety_seconds=60, rescan_seconds=1))
+    await run(passes, settings=Expiry(max_sleep_seconds=60, full_scan_seconds=1))
     assert passes.queue.full_scan_requested
 
 
@@ -147,7 +147,7 @@ async def test_a_scheduler_that_died_delays_a_deadline_by_a_moment_and_is_replac
     with capture_logs() as logs:
         await run(passes)
     late = SystemClock().now() - (deadline + 1)
-    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == ["alarm_overslept"]
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == ["timer_late"]
     assert 0 <= late < 1
 
 
@@ -196,14 +196,16 @@ async def test_it_says_once_that_a_gate_has_closed_and_once_that_it_has_opened()
     opened = PassReport(next_at=1)
     with capture_logs() as logs:
         await run(Passes(closed, closed, opened, opened))
-    said = [entry["event"] for entry in logs if entry["event"] in {"acting", "not_acting"}]
-    assert said == ["not_acting", "acting"]
+    said = [entry["event"] for entry in logs if entry["event"] in {"expiry_active", "expiry_paused"}]
+    assert said == ["expiry_paused", "expiry_active"]
 
 
 async def test_the_first_pass_says_that_the_daemon_acts() -> None:
     with capture_logs() as logs:
         await run(Passes(PassReport(next_at=1), PassReport(next_at=1)))
-    assert [entry["event"] for entry in logs if entry["event"] in {"acting", "not_acting"}] == ["acting"]
+    assert [entry["event"] for entry in logs if entry["event"] in {"expiry_active", "expiry_paused"}] == [
+        "expiry_active"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from telemetry_scene import gone, make_ready, new_observer
 from virtual_clock import VirtualClock
 
-from pool_daemon.capacity.verdict import Resource
+from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.telemetry.metric_table import LATENESS, TABLE, Counter, Gauge, Histogram, StreamEnd
 from pool_daemon.telemetry.observer import Observer
@@ -53,7 +53,7 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader", {}, 1),
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader_term", {}, 7),
     (lambda o: o.role_seen(Role.STANDBY, leader="other"), "leader", {}, 0),
-    (lambda o: o.armed(NOW + 5, pool_id=17), "armed_deadline_timestamp_seconds", {}, NOW + 5),
+    (lambda o: o.armed(NOW + 5, pool_id=17), "next_deadline_timestamp_seconds", {}, NOW + 5),
     (lambda o: finish(o, PassOutcome.COMPLETED), "passes_total", {"outcome": "completed"}, 1),
     (lambda o: finish(o, PassOutcome.HELD), "passes_total", {"outcome": "held"}, 1),
     (lambda o: finish(o, PassOutcome.STOPPED), "passes_total", {"outcome": "stopped"}, 1),
@@ -69,13 +69,13 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (two_of_one_pool, "workloads_decommissioned_total", {"resource": "cu", "workload_type": "virtual_machine"}, 1),
     (two_of_one_pool, "lateness_seconds_sum", {}, 4),
     (lambda o: o.batch_halved(), "retries_total", {"step": "batch"}, 1),
-    (lambda o: o.pool_set_aside(17, reason="poison"), "retries_total", {"step": "pool"}, 1),
+    (lambda o: o.pool_failed(17, reason="poison"), "retries_total", {"step": "pool"}, 1),
     (lambda o: o.quarantine_seen(3, [Quarantined(17, "poison", 5, NOW)]), "quarantined_pools", {}, 3),
     (lambda o: o.undone_seen("failing", 4, NOW - 121), "undone_pools", {"reason": "failing"}, 4),
     (lambda o: o.undone_seen("failing", 4, NOW - 119), "undone_pools", {"reason": "failing"}, 0),
     (lambda o: o.unreadable("pool", document_id=17, reason="NaN"), "unreadable_documents_total", {"kind": "pool"}, 1),
-    (lambda o: o.held("brake", detail="too many"), "holding", {"reason": "brake"}, 1),
-    (lambda o: o.held("brake", detail="too many"), "holding", {"reason": "clock"}, 0),
+    (lambda o: o.held("brake", detail="too many"), "on_hold", {"reason": "brake"}, 1),
+    (lambda o: o.held("brake", detail="too many"), "on_hold", {"reason": "clock"}, 0),
     (lambda o: o.held("brake", detail="too many"), "holds_total", {"reason": "brake"}, 1),
     (lambda o: o.clocks_compared(-0.25, agree=True), "clock_difference_seconds", {}, -0.25),
     (lambda o: o.drift_repaired("rates", pool_id=17), "drift_repaired_total", {"kind": "rates"}, 1),
@@ -85,7 +85,7 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.indexes_missing({"pools: a": "no room"}), "indexes_missing", {}, 1),
     (lambda o: o.stream_opened(), "stream_open", {}, 1),
     (lambda o: o.stream_opened(), "stream_token_age_seconds", {}, 0),
-    (lambda o: o.stream_lost("stalled", reason="still"), "stream_reopenings_total", {"cause": "stalled"}, 1),
+    (lambda o: o.stream_lost("stalled", reason="still"), "stream_reconnects_total", {"cause": "stalled"}, 1),
     (lambda o: o.stream_lost("stalled", reason="still"), "stream_open", {}, 0),
     (lambda o: drop_lines(o, 2, 5), "log_lines_dropped_total", {}, 5),
     (lambda o: o.expiring_counted({"1h": 1, "1d": 2, "7d": 3}), "pools_expiring", {"within": "1d"}, 2),
@@ -98,7 +98,7 @@ def drop_lines(observer: Observer, *totals: int) -> None:
 
 
 def finish(observer: Observer, outcome: PassOutcome) -> None:
-    observer.pass_finished(seconds=0.5, settled=3, decommissioned=2, set_aside=0, outcome=outcome)
+    observer.pass_finished(seconds=0.5, settled=3, decommissioned=2, failed_pools=0, outcome=outcome)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_the_age_of_a_pass_that_never_completed_counts_from_the_start(observer: 
     "name",
     [
         "leader_term",
-        "armed_deadline_timestamp_seconds",
+        "next_deadline_timestamp_seconds",
         "stream_token_age_seconds",
         "database_answer_age_seconds",
         "clock_difference_seconds",
@@ -203,15 +203,15 @@ def test_no_label_grows_with_what_it_is_told(observer: Observer) -> None:
         observer.stream_lost(cast("StreamEnd", f"cause{number}"), reason="any")
         observer.held(f"reason{number}", detail="any")
     assert sample(observer, "database_command_errors_total", command="other") == 100
-    assert sample(observer, "stream_reopenings_total", cause="other") == 100
-    assert sample(observer, "holding", reason="other") == 1
+    assert sample(observer, "stream_reconnects_total", cause="other") == 100
+    assert sample(observer, "on_hold", reason="other") == 1
 
 
 def test_holding_ends_with_the_last_reason(observer: Observer) -> None:
     observer.held("clock", detail="apart")
     observer.released("clock")
     observer.released("clock")
-    assert sample(observer, "holding", reason="clock") == 0
+    assert sample(observer, "on_hold", reason="clock") == 0
     assert sample(observer, "holds_total", reason="clock") == 1
 
 
@@ -236,7 +236,7 @@ def test_a_standby_has_no_backlog_of_its_own(observer: Observer) -> None:
 
 def test_counters_start_at_zero_so_that_the_first_of_a_kind_is_seen_as_a_rise(observer: Observer) -> None:
     assert sample(observer, "workloads_decommissioned_total", resource="ipv4u", workload_type="public_ip") == 0
-    assert sample(observer, "stream_reopenings_total", cause="invalidated") == 0
+    assert sample(observer, "stream_reconnects_total", cause="invalidated") == 0
     assert sample(observer, "retries_total", step="pool") == 0
 
 

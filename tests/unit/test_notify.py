@@ -60,7 +60,7 @@ def observer(clock: VirtualClock) -> Observer:
 
 
 def heartbeat(observer: Observer, clock: VirtualClock, **environ: str) -> Heartbeat:
-    return Heartbeat(observer=observer, patience=lambda: PATIENCE, notifier=Notifier(environ), clock=clock)
+    return Heartbeat(observer=observer, staleness_limits=lambda: PATIENCE, notifier=Notifier(environ), clock=clock)
 
 
 def test_every_message_has_the_words_of_the_protocol(manager: Manager) -> None:
@@ -166,14 +166,14 @@ def test_every_beat_feeds_the_watchdog_in_time(manager: Manager, observer: Obser
 
 async def test_a_loop_that_stood_still_is_measured(observer: Observer) -> None:
     clock = SystemClock()
-    pulse = Heartbeat(observer=observer, patience=lambda: PATIENCE, notifier=Notifier({}), clock=clock)
-    began_tick = clock.monotonic()
+    pulse = Heartbeat(observer=observer, staleness_limits=lambda: PATIENCE, notifier=Notifier({}), clock=clock)
+    began_monotonic = clock.monotonic()
     beating = asyncio.create_task(pulse.run())
     await asyncio.sleep(0)  # the first beat is due in half a second
     time.sleep(1)  # noqa: ASYNC251 - what is being tried
     await until(lambda: measured(observer, "count"), within_seconds=5, what="a beat")
     beating.cancel()
-    assert 0.4 < measured(observer, "sum") <= clock.monotonic() - began_tick - TICK_SECONDS
+    assert 0.4 < measured(observer, "sum") <= clock.monotonic() - began_monotonic - TICK_SECONDS
 
 
 def measured(observer: Observer, what: str) -> float:
@@ -188,21 +188,21 @@ class Lease:
     def __init__(self) -> None:
         self.term: int | None = 3
         self.holder: str | None = "me"
-        self.held_tick: float | None = 5000.0
+        self.held_monotonic: float | None = 5000.0
         self.role = Role.LEADER
 
 
 def test_leadership_that_ends_by_itself_is_seen_with_the_next_beat(observer: Observer, clock: VirtualClock) -> None:
     lease = Lease()
     pulse = Heartbeat(
-        observer=observer, patience=lambda: PATIENCE, notifier=Notifier({}), clock=clock, leadership=lease
+        observer=observer, staleness_limits=lambda: PATIENCE, notifier=Notifier({}), clock=clock, leadership=lease
     )
     pulse.beat(0.0)
     assert observer.status.snapshot.role == "leader"
     lease.role, lease.term, lease.holder = Role.STANDBY, None, "other"
     pulse.beat(0.0)
     assert (observer.status.snapshot.role, observer.status.snapshot.leader) == ("standby", "other")
-    assert observer.status.snapshot.lease_tick == 5000
+    assert observer.status.snapshot.lease_monotonic == 5000
 
 
 def test_without_a_lease_a_daemon_acts(observer: Observer, clock: VirtualClock) -> None:

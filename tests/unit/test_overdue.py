@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
+from pool_daemon.capacity.exhaustion import Going, Resource, exhausted_resources, judge, overdue_since
 from pool_daemon.capacity.pool import NEVER, Pool, new_pool
-from pool_daemon.capacity.verdict import Going, Resource, exhausted_resources, judge, overdue_since
 
 BOUGHT_AT = 1_700_000_000
 VOLUME = {"_id": 12, "workload_type": 2, "size": 300, "type": 1}

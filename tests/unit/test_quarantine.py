@@ -19,7 +19,7 @@ from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.telemetry import snapshot
 
 POISON = StoreError("this document is too large")
-SETTINGS = sections.Retry(tries=5, first_seconds=1, longest_seconds=300, quarantine_seconds=3600)
+SETTINGS = sections.Retry(attempts=5, initial_backoff_seconds=1, max_backoff_seconds=300, quarantine_seconds=3600)
 
 
 class SlowStore(QuarantineStore):
@@ -100,7 +100,7 @@ class Scene:
 
 @in_virtual_time
 async def test_a_pool_that_fails_is_tried_again_later_and_later_with_jitter() -> None:
-    settings = sections.Retry(tries=100, first_seconds=2, longest_seconds=300)
+    settings = sections.Retry(attempts=100, initial_backoff_seconds=2, max_backoff_seconds=300)
     scenes = [Scene(settings=settings) for _ in range(20)]
     lasts = set()
     for scene in scenes:

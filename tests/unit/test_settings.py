@@ -190,7 +190,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         ),
         (
             "[stream]\nsilnce_seconds = 1",
-            "stream.silnce_seconds (file PATH): is no setting; did you mean stream.silence_seconds?",
+            "stream.silnce_seconds (file PATH): is no setting; did you mean stream.stall_seconds?",
         ),
         ("[zzz]\nq = 1", "zzz.q (file PATH): is no setting; remove it"),
         ("name = 'hunter2'", "name (file PATH): is no setting; remove it"),
@@ -290,22 +290,22 @@ def test_variables_of_others_are_left_alone() -> None:
 
 
 def test_every_problem_has_a_line_of_its_own(write_config: WriteConfig) -> None:
-    config = write_config("[expiry]\nsafety_seconds = 0\nworkers = 3\n[stream]\nsilence_seconds = 'soon'")
+    config = write_config("[expiry]\nmax_sleep_seconds = 0\nworkers = 3\n[stream]\nstall_seconds = 'soon'")
     lines = complaints(config, {"POOL_DAEMON_LOG__LEVEL": "loud", "POOL_DAEMON_LOG__FORM": "json"})
     assert sorted(line.split(" ")[0] for line in lines) == [
-        "expiry.safety_seconds",
+        "expiry.max_sleep_seconds",
         "expiry.workers",
         "log.form",
         "log.level",
-        "stream.silence_seconds",
+        "stream.stall_seconds",
     ]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e9", "", "soon", "0x10", "1,5", "true"])
 def test_a_duration_that_is_no_sensible_number_is_refused(value: str) -> None:
-    [line] = complaints(environ={"POOL_DAEMON_STREAM__SILENCE_SECONDS": value})
+    [line] = complaints(environ={"POOL_DAEMON_STREAM__STALL_SECONDS": value})
     assert line == (
-        "stream.silence_seconds (environment variable POOL_DAEMON_STREAM__SILENCE_SECONDS): "
+        "stream.stall_seconds (environment variable POOL_DAEMON_STREAM__STALL_SECONDS): "
         "must be a number from 0.1 to 3600"
     )
 

@@ -7,10 +7,10 @@ import pytest
 from telemetry_scene import PATIENCE, gone, make_ready, new_observer
 from virtual_clock import VirtualClock
 
-from pool_daemon.capacity.verdict import Resource
+from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.store.cases import Decommissioned
-from pool_daemon.store.horizon import Upcoming
-from pool_daemon.telemetry.endpoint.picture import picture
+from pool_daemon.store.pool_counts import Upcoming
+from pool_daemon.telemetry.endpoint.status_json import status_json
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import PassOutcome, Role, StreamState, Undone
 from pool_daemon.telemetry.status import EVENTS, PASSES
@@ -30,7 +30,7 @@ def observer(clock: VirtualClock) -> Observer:
 
 def finish(observer: Observer, settled: int) -> None:
     observer.pass_finished(
-        seconds=0.1, settled=settled, decommissioned=settled, set_aside=0, outcome=PassOutcome.COMPLETED
+        seconds=0.1, settled=settled, decommissioned=settled, failed_pools=0, outcome=PassOutcome.COMPLETED
     )
 
 
@@ -107,7 +107,7 @@ def test_failures_in_a_row_end_with_a_completed_pass(observer: Observer) -> None
 
 def test_a_held_pass_is_the_last_one_but_a_standby_fills_no_list_with_them(observer: Observer) -> None:
     observer.pass_finished(
-        seconds=0.1, settled=0, decommissioned=0, set_aside=0, outcome=PassOutcome.HELD, reason="standby"
+        seconds=0.1, settled=0, decommissioned=0, failed_pools=0, outcome=PassOutcome.HELD, reason="standby"
     )
     now = observer.status.snapshot
     assert now.last_pass is not None
@@ -149,8 +149,8 @@ def test_a_batch_is_progress_though_the_pass_goes_on(observer: Observer, clock: 
     clock.pass_time(500)
     observer.batch_committed([], pools=250, seconds=1, at=NOW)
     now = observer.status.snapshot
-    assert now.progress_tick == clock.monotonic()
-    assert now.completed_tick == clock.monotonic() - 500
+    assert now.progress_monotonic == clock.monotonic()
+    assert now.completed_monotonic == clock.monotonic() - 500
 
 
 def test_a_role_is_news_once(observer: Observer) -> None:
@@ -194,7 +194,9 @@ def test_stopping_is_told_once(observer: Observer) -> None:
 
 
 def test_the_picture_is_json_from_the_first_moment_on(observer: Observer, clock: VirtualClock) -> None:
-    shown = json.loads(json.dumps(picture(observer.status.snapshot, at=NOW, tick=clock.monotonic(), patience=PATIENCE)))
+    shown = json.loads(
+        json.dumps(status_json(observer.status.snapshot, at=NOW, tick=clock.monotonic(), staleness_limits=PATIENCE))
+    )
     assert shown["role"] == "starting"
     assert shown["last_pass"] is shown["clocks"] is shown["expiring"] is shown["brake"] is None
     assert shown["next"] == {"at": None, "pool_id": None}
@@ -206,7 +208,7 @@ def test_the_picture_holds_what_an_operator_asks_for(observer: Observer, clock: 
     observer.held("brake", detail="too many at once")
     observer.upcoming_seen([Upcoming(16, 7, int(NOW) - 1), Upcoming(17, 7, int(NOW) + 5)])
     clock.pass_time(2)
-    shown = picture(observer.status.snapshot, at=clock.now(), tick=clock.monotonic(), patience=PATIENCE)
+    shown = status_json(observer.status.snapshot, at=clock.now(), tick=clock.monotonic(), staleness_limits=PATIENCE)
     assert (shown["role"], shown["term"]) == ("leader", 7)
     assert shown["next"] == {"at": NOW + 5, "pool_id": 17}
     assert shown["last_pass"]["outcome"] is PassOutcome.COMPLETED

@@ -20,7 +20,7 @@ from rich.console import Console
 from telemetry_scene import gone, make_ready, new_observer, routes_of, running, served, upcoming
 from virtual_clock import VirtualClock
 
-from pool_daemon.commands.portrait import portrait, span
+from pool_daemon.commands.status_view import portrait, span
 from pool_daemon.errors import ExitCode
 from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server

@@ -8,14 +8,14 @@ from pool_daemon.settings.sections.section import Section
 class Expiry(Section):
     """The settlement of pools that run empty."""
 
-    safety_seconds: float = Field(
+    max_sleep_seconds: float = Field(
         default=60,
         ge=0.1,
         le=3600,
         description="Longest sleep, in seconds, before a pass reads what has fallen due since the last one, even if "
         "no change was reported. Costs one query.",
     )
-    rescan_seconds: float = Field(
+    full_scan_seconds: float = Field(
         default=600,
         ge=1,
         le=86_400,

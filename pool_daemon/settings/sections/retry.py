@@ -8,19 +8,19 @@ from pool_daemon.settings.sections.section import Section
 class Retry(Section):
     """The retries of a pool that fails by itself. An outage of the database does not count as a failure."""
 
-    tries: int = Field(
+    attempts: int = Field(
         default=5,
         ge=1,
         le=100,
         description="Failures in a row after which a pool goes into quarantine.",
     )
-    first_seconds: float = Field(
+    initial_backoff_seconds: float = Field(
         default=1,
         ge=0.1,
         le=3600,
         description="Longest wait, in seconds, before the second try. It doubles each time.",
     )
-    longest_seconds: float = Field(
+    max_backoff_seconds: float = Field(
         default=300,
         ge=0.1,
         le=86400,

@@ -8,7 +8,7 @@ from pool_daemon.settings.sections.section import Section
 class Stream(Section):
     """The change stream, which reports the changes of other writers."""
 
-    silence_seconds: float = Field(
+    stall_seconds: float = Field(
         default=30,
         ge=0.1,
         le=3600,

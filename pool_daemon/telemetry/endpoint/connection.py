@@ -25,7 +25,7 @@ log = structlog.get_logger("pool_daemon.http")
 class Connection:
     """Takes one step whenever its socket is ready: first it reads, then it writes, then it closes.
 
-    `patience_seconds` bounds the reading of the request and, separately, what follows; `deadline_tick` is when the
+    `patience_seconds` bounds the reading of the request and, separately, what follows; `deadline_monotonic` is when the
     current period ends.
     """
 
@@ -40,7 +40,7 @@ class Connection:
         self._outgoing = b""
         self._ignored = 0
         self._step = self._read
-        self.deadline_tick = time.monotonic() + patience_seconds
+        self.deadline_monotonic = time.monotonic() + patience_seconds
 
     def proceed(self) -> int:
         """Do what the socket is ready for; return the selector's events to wait for next, or `OVER`."""
@@ -78,7 +78,7 @@ class Connection:
     def _send(self, outgoing: bytes) -> int:
         self._outgoing = outgoing
         self._step = self._write
-        self.deadline_tick = time.monotonic() + self._patience_seconds
+        self.deadline_monotonic = time.monotonic() + self._patience_seconds
         return self._write()
 
     def _write(self) -> int:

@@ -134,7 +134,7 @@ function drawPasses() {
     make("td", null, stamp(pass.ended_at)),
     pass.outcome === "failed" ? make("td", { class: "kind failed fill" }, "failed") : make("td", { class: "fill" },
       (known.dry_run ? "would be " : "") + `${plural(pass.settled, "pool")}, ${plural(pass.decommissioned, "workload")}`
-      + (pass.set_aside ? `, ${count.format(pass.set_aside)} set aside` : "")),
+      + (pass.failed_pools ? `, ${count.format(pass.failed_pools)} set aside` : "")),
     make("td", { class: "number" }, span(pass.seconds)),
   )) : [nothing("No pool has run empty yet.")]);
   draw("bars", [known.passes, $("bars").clientWidth], () => {
@@ -157,7 +157,7 @@ function drawHeld() {
         make("td", { class: "fill" }, hold.detail))),
       ...quarantine.first.map((pool) => make("tr", null,
         make("td", null, make("span", { class: "quiet" }, "next try "), stamp(pool.retry_at)),
-        make("td", { class: "kind set_aside mono" }, `pool ${pool.pool_id}`),
+        make("td", { class: "kind failed mono" }, `pool ${pool.pool_id}`),
         make("td", { class: "fill" }, `${pool.reason} `, make("span", { class: "quiet" }, `×${pool.tries}`)))),
     ];
     const more = quarantine.pools - quarantine.first.length;

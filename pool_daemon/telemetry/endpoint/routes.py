@@ -10,8 +10,8 @@ from pool_daemon.clock import Clock
 from pool_daemon.telemetry.credentials import mask_credentials
 from pool_daemon.telemetry.endpoint.message import METHODS, Request, Response, named_address, refusal
 from pool_daemon.telemetry.endpoint.page import PAGE, POLICY
-from pool_daemon.telemetry.endpoint.picture import picture
-from pool_daemon.telemetry.health import Health, Patience, liveness, readiness, startup
+from pool_daemon.telemetry.endpoint.status_json import status_json
+from pool_daemon.telemetry.health import Health, StalenessLimits, liveness, readiness, startup
 from pool_daemon.telemetry.observer import Observer
 
 Answer = Callable[[Request], Response]
@@ -35,20 +35,20 @@ class Routes:
         self,
         *,
         observer: Observer,
-        patience: Callable[[], Patience],
+        staleness_limits: Callable[[], StalenessLimits],
         clock: Clock,
         allowed_hosts: Iterable[str] = (),
     ) -> None:
         self._allowed_hosts = {LOCALHOST, *map(named_address, allowed_hosts)}
         self._status = observer.status
         self._metrics = observer.metrics
-        self._patience = patience
+        self._staleness_limits = staleness_limits
         self._clock = clock
         self._answers: dict[str, Answer] = {
             "/": self._page,
             "/metrics": self._scrape,
             "/livez": lambda _: _answer(liveness(self._status.snapshot, clock.monotonic())),
-            "/readyz": lambda _: _answer(readiness(self._status.snapshot, clock.monotonic(), patience())),
+            "/readyz": lambda _: _answer(readiness(self._status.snapshot, clock.monotonic(), staleness_limits())),
             "/startupz": lambda _: _answer(startup(self._status.snapshot, self._clock.monotonic())),
             "/statusz": self._picture,
         }
@@ -74,8 +74,11 @@ class Routes:
 
     def _picture(self, _request: Request) -> Response:
         self._status.looked_at()
-        shown = picture(
-            self._status.snapshot, at=self._clock.now(), tick=self._clock.monotonic(), patience=self._patience()
+        shown = status_json(
+            self._status.snapshot,
+            at=self._clock.now(),
+            tick=self._clock.monotonic(),
+            staleness_limits=self._staleness_limits(),
         )
         text = mask_credentials(json.dumps(shown, allow_nan=False))
         return Response(HTTPStatus.OK, f"{text}\n".encode(), "application/json")

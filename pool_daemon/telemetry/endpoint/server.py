@@ -164,11 +164,12 @@ class Server:
 
     def _drop_overdue(self) -> None:
         tick = time.monotonic()
-        for client in [client for client, connection in self._connections.items() if connection.deadline_tick <= tick]:
+        overdue = [client for client, each in self._connections.items() if each.deadline_monotonic <= tick]
+        for client in overdue:
             self._drop(client)
 
     def _until_next_deadline(self) -> float | None:
-        ticks = [connection.deadline_tick for connection in self._connections.values()]
+        ticks = [connection.deadline_monotonic for connection in self._connections.values()]
         return max(0.0, min(ticks) - time.monotonic()) if ticks else None
 
 

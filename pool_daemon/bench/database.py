@@ -10,12 +10,12 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from pool_daemon.bench.commits import Commits
-from pool_daemon.bench.grid import Lot, build
+from pool_daemon.bench.grid import PoolBatch, build
 from pool_daemon.errors import BenchError
 from pool_daemon.harness import DaemonProcess
 from pool_daemon.settings.sections import SECTIONS
 from pool_daemon.settings.sources import SEPARATOR
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.setup import OWN_COLLECTIONS
 from pool_daemon.store.workloads import WORKQUEUE
 
@@ -36,7 +36,7 @@ QUIET: Final = {
 there to stop a storm."""
 
 
-class Stage:
+class BenchDatabase:
     """One database on one server, a folder for logs, and a receiver of progress messages.
 
     A context manager: the database must be empty when it is entered, or BenchError is raised, and is dropped at the
@@ -83,7 +83,7 @@ class Stage:
         """Report which part of the row is measured now."""
         self._tell(f"{self._work}: {what}")
 
-    def fill(self, *lots: Lot, indexes: bool = True) -> None:
+    def fill(self, *lots: PoolBatch, indexes: bool = True) -> None:
         """Replace the contents of the database with these pools and workloads."""
         self.clear()
         for name in (WORKQUEUE, *OWN_COLLECTIONS):
@@ -112,7 +112,7 @@ class Stage:
             return str(self.client.server_info()["version"])
 
 
-def in_time(lots: Sequence[Lot], attempt: Callable[[int], T]) -> T:
+def in_time(lots: Sequence[PoolBatch], attempt: Callable[[int], T]) -> T:
     """Let `attempt` create these lots for a deadline (unix seconds), and return its result.
 
     If the daemon is not armed for it by then, it is repeated with twice the time, and finally with four times as much.

@@ -4,11 +4,11 @@ import dataclasses
 from typing import Any
 
 from pool_daemon.telemetry.attention import attentions
-from pool_daemon.telemetry.health import Health, Patience, headline, liveness, readiness, startup
+from pool_daemon.telemetry.health import Health, StalenessLimits, headline, liveness, readiness, startup
 from pool_daemon.telemetry.snapshot import Clocks, Hold, Snapshot, Stream
 
 
-def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dict[str, Any]:
+def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: StalenessLimits) -> dict[str, Any]:
     """Return the status at the unix instant `at`, which is the monotonic clock's `tick`.
 
     Keys that end in `at` are instants in unix seconds, those that end in `seconds` durations or ages; null is unknown.
@@ -17,8 +17,8 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "version": now.version,
         "identity": now.identity,
         "at": at,
-        "uptime_seconds": tick - now.started_tick,
-        "headline": headline(now, tick, patience),
+        "uptime_seconds": tick - now.started_monotonic,
+        "headline": headline(now, tick, staleness_limits),
         "attention": [dataclasses.asdict(attention) for attention in attentions(now)],
         "role": now.role,
         "dry_run": now.dry_run,
@@ -26,16 +26,16 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "leader": now.leader,
         "live": _health(liveness(now, tick)),
         "started": _health(startup(now, tick)),
-        "ready": _health(readiness(now, tick, patience)),
+        "ready": _health(readiness(now, tick, staleness_limits)),
         "next": {"at": now.next_at, "pool_id": now.next_pool_id},
         "timers": dict(now.timers),
         "last_pass": now.last_pass and dataclasses.asdict(now.last_pass),
         "passes": [dataclasses.asdict(finished) for finished in now.passes],
-        "completed_pass_age_seconds": _age(now.completed_tick, tick),
+        "completed_pass_age_seconds": _age(now.completed_monotonic, tick),
         "decommissioned": {"pools": now.pools_decommissioned, "workloads": now.workloads_decommissioned},
         "backlog": now.backlog,
-        "backlog_age_seconds": _age(now.backlog_tick, tick),
-        "database": {"answer_age_seconds": _age(now.database_tick, tick)},
+        "backlog_age_seconds": _age(now.backlog_monotonic, tick),
+        "database": {"answer_age_seconds": _age(now.database_monotonic, tick)},
         "stream": _stream(now.stream, tick),
         "clocks": _clocks(now.clocks, tick),
         "indexes_missing": dict(now.indexes_missing or {}),
@@ -43,7 +43,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
         "holds": [_hold(hold) for hold in now.holds],
         "quarantine": {"pools": now.quarantined, "first": [dataclasses.asdict(pool) for pool in now.quarantine]},
         "expiring": dict(now.expiring) or None,
-        "expiring_age_seconds": _age(now.expiring_tick, tick),
+        "expiring_age_seconds": _age(now.expiring_monotonic, tick),
         "upcoming": [dataclasses.asdict(pool) for pool in now.upcoming if pool.empty_at > at],
         "events": [dataclasses.asdict(event) for event in reversed(now.events)],
     }
@@ -52,7 +52,7 @@ def picture(now: Snapshot, *, at: float, tick: float, patience: Patience) -> dic
 def _stream(stream: Stream, tick: float) -> dict[str, Any]:
     return {
         "state": stream.state,
-        "token_age_seconds": _age(stream.token_tick, tick),
+        "token_age_seconds": _age(stream.token_monotonic, tick),
         "reopened": stream.reopened,
         "reason": stream.reason,
     }
@@ -64,7 +64,7 @@ def _clocks(clocks: Clocks | None, tick: float) -> dict[str, Any] | None:
     return {
         "difference_seconds": clocks.difference_seconds,
         "agree": clocks.agree,
-        "age_seconds": tick - clocks.compared_tick,
+        "age_seconds": tick - clocks.compared_monotonic,
     }
 
 

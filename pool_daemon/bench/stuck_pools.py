@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, median
-from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.grid import PoolBatch
+from pool_daemon.bench.idle import FIRST_OVERDUE_ID, armed_after_first_pass
 from pool_daemon.bench.latenesses import bystanders, rearm
-from pool_daemon.bench.stage import Stage
-from pool_daemon.bench.standing import FIRST_OVERDUE_ID, armed_after_first_pass
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.harness import logged_at
 
@@ -26,7 +26,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class SilentNodes:
+class StuckPools:
     """Pools that ran empty long ago, their workloads decommissioned and never deleted, beside a grid without any.
 
     A pass is measured from the commit of a write that brings the next deadline forward until the daemon is armed for
@@ -44,11 +44,11 @@ class SilentNodes:
         """A description of the work."""
         return f"{self.pools:,} expired pools whose nodes never answer"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Start and pass, without and with them."""
-        overdue = Lot(pools=1, first_pool_id=FIRST_OVERDUE_ID, empty_at=int(time.time()) - DAY_SECONDS)
+        overdue = PoolBatch(pools=1, first_pool_id=FIRST_OVERDUE_ID, empty_at=int(time.time()) - DAY_SECONDS)
         without = self._costs(stage, overdue, bystanders(time.time()))
-        silent = Lot(
+        silent = PoolBatch(
             pools=self.pools,
             first_pool_id=FIRST_SILENT_ID,
             empty_at=int(time.time()) - DAY_SECONDS,
@@ -64,10 +64,10 @@ class SilentNodes:
             Figure("a rescan without them", without.rescan_milliseconds, "ms"),
         ]
 
-    def _costs(self, stage: Stage, *lots: Lot) -> Costs:
+    def _costs(self, stage: BenchDatabase, *lots: PoolBatch) -> Costs:
         stage.fill(*lots)
         with stage.daemon() as daemon:
             armed = armed_after_first_pass(daemon)
-            rescan_seconds = logged_at(armed) - logged_at(daemon.first("stream_opened"))
+            full_scan_seconds = logged_at(armed) - logged_at(daemon.first("stream_opened"))
             passes = rearm(stage, daemon, trials=self.trials, apart_seconds=0.1)
-        return Costs(pass_milliseconds=median(passes), rescan_milliseconds=rescan_seconds * 1000)
+        return Costs(pass_milliseconds=median(passes), rescan_milliseconds=full_scan_seconds * 1000)

@@ -11,14 +11,14 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.demo.customer import Customer
 from pool_daemon.demo.explorer import Explorer
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool, Timetable
-from pool_daemon.demo.scene import Event, Scene, Voice
 from pool_daemon.demo.screen import Screen
 from pool_daemon.demo.snapshot import Record, Snapshot
+from pool_daemon.demo.state import Event, Scene, Voice
 from pool_daemon.demo.verdict import Evidence, Finding, judge, milliseconds
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import DemoError
 from pool_daemon.harness import DaemonProcess
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 
 TICK_SECONDS: Final = 0.1
 """Interval between readings of the database and the log: a countdown shows tenths of a second."""
@@ -32,7 +32,7 @@ ENVELOPE: Final = frozenset({"event", "level", "timestamp", "logger", "exception
 """Fields of a log entry that are not shown beside the event's name."""
 
 
-class Performance:
+class DemoRun:
     """One run of a scenario, its data and logs in `folder`; to be run once."""
 
     def __init__(

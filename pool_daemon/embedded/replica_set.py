@@ -12,7 +12,7 @@ STILL_LOADING = frozenset({93, 94})
 """InvalidReplicaSetConfig and NotYetInitialized: the answers of a server that has yet to read its configuration."""
 
 
-async def step_up(client: AsyncMongoClient[dict[str, Any]], *, host: str, replica_set: str) -> bool:
+async def become_primary(client: AsyncMongoClient[dict[str, Any]], *, host: str, replica_set: str) -> bool:
     """Take the next step towards being the writable primary; return whether `host` is that already.
 
     `client` is a direct connection to `host`. A new folder is initiated. A folder that last ran on another

@@ -1,7 +1,7 @@
 """A program that becomes another program which the kernel ends together with its parent.
 
-Run as a file, by an interpreter without site-packages: ``tether.py PARENT_PID PROGRAM [ARGUMENT...]``. It stands
-between the daemon and mongod because the request below has to be made by the child itself, and Python
+Run as a file, by an interpreter without site-packages: ``die_with_parent.py PARENT_PID PROGRAM [ARGUMENT...]``. It
+stands between the daemon and mongod because the request below has to be made by the child itself, and Python
 code between fork and exec is unsafe in a daemon that has a second thread.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     try:
         os.execv(program, [program, *arguments])  # noqa: S606 - to become another program is its whole purpose
     except OSError as error:
-        sys.stderr.write(f"tether cannot run it: {error.strerror}\n")
+        sys.stderr.write(f"die_with_parent cannot run it: {error.strerror}\n")
         sys.exit(CANNOT_RUN)
 
 

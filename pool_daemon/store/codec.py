@@ -12,7 +12,7 @@ from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import FIELDS, Pool
 from pool_daemon.capacity.reservation import DATA_ZEROES, ZEROES, Reservation, ReservationData
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
-from pool_daemon.store.failures import one_line
+from pool_daemon.store.error_mapping import one_line
 
 LENIENT: CodecOptions[dict[str, Any]] = CodecOptions(
     document_class=dict,

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.commands.connection import connection
-from pool_daemon.commands.portrait import span
+from pool_daemon.commands.status_view import span
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import LAST_DATE, cut, date, escaped, shown_id
 from pool_daemon.settings import Settings

@@ -28,9 +28,9 @@ from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
 from pool_daemon.store.command_log import CommandLog
 from pool_daemon.store.holds import HoldStore
-from pool_daemon.store.horizon import Horizon
 from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.lease import LeaseStore
+from pool_daemon.store.pool_counts import PoolCounts
 from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.recent_events import RecentEvents
@@ -41,15 +41,15 @@ from pool_daemon.store.store import Store
 from pool_daemon.store.topology import PrimaryChanges
 from pool_daemon.telemetry.endpoint.routes import Routes
 from pool_daemon.telemetry.endpoint.server import Server
-from pool_daemon.telemetry.health import Patience
+from pool_daemon.telemetry.forecast import Forecast
+from pool_daemon.telemetry.health import StalenessLimits
 from pool_daemon.telemetry.heartbeat import Heartbeat
 from pool_daemon.telemetry.notify import Notifier
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.outlook import Outlook
 from pool_daemon.telemetry.reports import Reports
 
 
-class Parts:
+class Wiring:
     """All parts of a daemon on the MongoDB at `uri`; none runs yet.
 
     Without the lease (`leased` is False) the daemon acts whether or not another does. That is safe: every effect is
@@ -201,7 +201,7 @@ class Parts:
         if settings.http.enabled:
             routes = Routes(
                 observer=self.observer,
-                patience=self.patience,
+                staleness_limits=self.staleness_limits,
                 clock=self.clock,
                 allowed_hosts=settings.http.allowed_hosts,
             )
@@ -214,13 +214,13 @@ class Parts:
         self.notifier = Notifier()
         self.heartbeat = Heartbeat(
             observer=self.observer,
-            patience=self.patience,
+            staleness_limits=self.staleness_limits,
             notifier=self.notifier,
             clock=self.clock,
             leadership=DryRun() if self._dry_run else self.leadership if self._leased else None,
         )
-        self.outlook = Outlook(
-            horizon=Horizon(database=self.database),
+        self.forecast = Forecast(
+            pool_counts=PoolCounts(database=self.database),
             recent_events=RecentEvents(database=self.database),
             observer=self.observer,
             clock=self.clock,
@@ -228,22 +228,22 @@ class Parts:
             sleep=partial(self.timer.sleep, "forecast"),
         )
 
-    def patience(self) -> Patience:
+    def staleness_limits(self) -> StalenessLimits:
         """Return the limits on the age of each sign of life, by the settings in force; safe in any thread."""
         settings, stream = self._settings, self.live.current.stream
-        return Patience.of(
-            silence_seconds=stream.silence_seconds,
-            safety_seconds=settings.expiry.safety_seconds,
+        return StalenessLimits.of(
+            stall_seconds=stream.stall_seconds,
+            max_sleep_seconds=settings.expiry.max_sleep_seconds,
             lease_seconds=settings.lease.seconds if self._leased else None,
         )
 
-    def everlasting(self) -> dict[str, Coroutine[Any, Any, None]]:
+    def background_tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return, by name, the tasks that run beside the loop as long as the daemon does; each is to be awaited."""
         self.primaries.follow(self.watcher.primary_changed)
         tasks = {
             "watcher": self.watcher.run(),
             "clock guard": self.clock_guard.run(),
-            "outlook": self.outlook.run(),
+            "forecast": self.forecast.run(),
         }
         if self._leased:
             tasks["leadership"] = self.leadership.run()

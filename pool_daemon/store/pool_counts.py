@@ -10,7 +10,7 @@ from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Database
-from pool_daemon.store.failures import translated
+from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
 
 MOST: Final = 1_000_000
@@ -26,7 +26,7 @@ class Upcoming:
     empty_at: int
 
 
-class Horizon:
+class PoolCounts:
     """Reads upcoming expirations in `capacity-pools`, at a bounded cost however many pools there are.
 
     Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pool_daemon.bench.busy_grid import BusyGrid, Deployments
 from pool_daemon.bench.fairness import Fairness
 from pool_daemon.bench.figures import Row
+from pool_daemon.bench.idle import Idle, StartWithoutIndexes
 from pool_daemon.bench.latenesses import OneAtATime, Rearming
 from pool_daemon.bench.reconciliation import Reconciliation
-from pool_daemon.bench.silent_nodes import SilentNodes
-from pool_daemon.bench.standing import Standing, StartWithoutIndexes
 from pool_daemon.bench.storm import Storm, StormGrowth
+from pool_daemon.bench.stuck_pools import StuckPools
 
 
 def full() -> Sequence[Row]:
@@ -23,10 +23,10 @@ def full() -> Sequence[Row]:
         Rearming(trials=200),
         BusyGrid(updates_a_second=2000, seconds=60),
         Deployments(deployments=200),
-        Standing(sizes=(1_000, 10_000, 100_000, 1_000_000), idle_seconds=60),
+        Idle(sizes=(1_000, 10_000, 100_000, 1_000_000), idle_seconds=60),
         StartWithoutIndexes(pools=1_000_000),
         Reconciliation(pools=1_000_000, workloads_each=2, drifted=1_000, trials=60),
-        SilentNodes(pools=100_000, trials=50),
+        StuckPools(pools=100_000, trials=50),
         Fairness(name="fairness-pools", workloads=50_000, pools=50_000, singles=30),
         Fairness(name="fairness-large-pools", workloads=50_000, pools=50, singles=30),
         Fairness(name="fairness-one-pool", workloads=50_000, pools=1, singles=30),
@@ -44,10 +44,10 @@ def quick() -> Sequence[Row]:
         Rearming(trials=20),
         BusyGrid(updates_a_second=2000, seconds=5),
         Deployments(deployments=50),
-        Standing(sizes=(1_000, 10_000), idle_seconds=3),
+        Idle(sizes=(1_000, 10_000), idle_seconds=3),
         StartWithoutIndexes(pools=20_000),
         Reconciliation(pools=20_000, workloads_each=2, drifted=200, trials=3),
-        SilentNodes(pools=5_000, trials=5),
+        StuckPools(pools=5_000, trials=5),
         Fairness(name="fairness-pools", workloads=5_000, pools=5_000, singles=2),
         Fairness(name="fairness-large-pools", workloads=5_000, pools=5, singles=2),
         Fairness(name="fairness-one-pool", workloads=5_000, pools=1, singles=2),

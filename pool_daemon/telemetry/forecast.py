@@ -9,7 +9,7 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
-from pool_daemon.store.horizon import Horizon
+from pool_daemon.store.pool_counts import PoolCounts
 from pool_daemon.store.recent_events import RecentEvents
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
@@ -31,10 +31,10 @@ RECORDS: Final = 200
 UPCOMING: Final = 20
 """Number of pools on the timeline."""
 
-log = structlog.get_logger("pool_daemon.outlook")
+log = structlog.get_logger("pool_daemon.forecast")
 
 
-class Outlook:
+class Forecast:
     """Reads upcoming expirations until it is cancelled; a failed read is repeated after its interval.
 
     `watermark` returns the unix second through which everything due has been settled, None before the first pass.
@@ -43,21 +43,21 @@ class Outlook:
     def __init__(
         self,
         *,
-        horizon: Horizon,
+        pool_counts: PoolCounts,
         recent_events: RecentEvents,
         observer: Observer,
         clock: Clock,
         watermark: Callable[[], int | None],
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
-        self._horizon = horizon
+        self._pool_counts = pool_counts
         self._recent_events = recent_events
         self._observer = observer
         self._clock = clock
         self._watermark = watermark
         self._sleep = sleep
         self._has_records = False
-        self._read_tick: dict[str, float] = {}
+        self._read_monotonic: dict[str, float] = {}
 
     async def run(self) -> None:
         """Check every second which reads are due."""
@@ -65,7 +65,7 @@ class Outlook:
             try:
                 await self.look()
             except StoreError as error:
-                log.debug("outlook_unknown", reason=str(error))
+                log.debug("forecast_read_failed", reason=str(error))
             await self._sleep(1)
 
     async def look(self) -> None:
@@ -79,14 +79,16 @@ class Outlook:
             self._observer.recorded_events_seen(await self._recent_events.last(records=RECORDS))
             self._has_records = True
         if self._is_old("upcoming", LIST_SECONDS if self._observer.status.wanted() else COUNT_SECONDS):
-            self._observer.upcoming_seen(await self._horizon.upcoming(now, limit=UPCOMING))
+            self._observer.upcoming_seen(await self._pool_counts.upcoming(now, limit=UPCOMING))
         if self._observer.status.snapshot.role is not Role.LEADER:
             self._observer.backlog_counted(None)  # only a leader knows which overdue pools it has settled
         elif self._is_old("backlog", BACKLOG_SECONDS):
-            overdue = 0 if self._is_idle(now) else await self._horizon.overdue_count(after=self._watermark(), until=now)
+            overdue = 0
+            if not self._is_idle(now):
+                overdue = await self._pool_counts.overdue_count(after=self._watermark(), until=now)
             self._observer.backlog_counted(overdue)
         if self._is_old("expiring", COUNT_SECONDS):
-            self._observer.expiring_counted(await self._horizon.expiring_counts(now, HORIZONS))
+            self._observer.expiring_counted(await self._pool_counts.expiring_counts(now, HORIZONS))
 
     def _is_idle(self, now: int) -> bool:
         """Return whether the next deadline lies in the future, nothing is on hold, and the last pass did not fail."""
@@ -96,7 +98,7 @@ class Outlook:
     def _is_old(self, what: str, seconds: float) -> bool:
         """Return whether a read is due. If it is, count it as done, even if it then fails."""
         tick = self._clock.monotonic()
-        if tick - self._read_tick.get(what, -math.inf) < seconds:
+        if tick - self._read_monotonic.get(what, -math.inf) < seconds:
             return False
-        self._read_tick[what] = tick
+        self._read_monotonic[what] = tick
         return True

@@ -7,17 +7,17 @@ from telemetry_scene import new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.errors import StoreUnavailableError
-from pool_daemon.store.horizon import Horizon, Upcoming
+from pool_daemon.store.pool_counts import PoolCounts, Upcoming
 from pool_daemon.store.recent_events import RecentEvents, RecordedPool
+from pool_daemon.telemetry.forecast import Forecast
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.outlook import Outlook
 from pool_daemon.telemetry.snapshot import Role
 
 NOW = 1_700_000_000.0
 
 
-class CountedHorizon(Horizon):
+class CountedHorizon(PoolCounts):
     """A database that counts how often it is asked, and may be away."""
 
     def __init__(self) -> None:
@@ -80,64 +80,64 @@ def records() -> Records:
 
 
 @pytest.fixture
-def outlook(horizon: CountedHorizon, records: Records, observer: Observer, clock: VirtualClock) -> Outlook:
-    return Outlook(
-        horizon=horizon, recent_events=records, observer=observer, clock=clock, watermark=lambda: int(NOW) - 60
+def forecast(horizon: CountedHorizon, records: Records, observer: Observer, clock: VirtualClock) -> Forecast:
+    return Forecast(
+        pool_counts=horizon, recent_events=records, observer=observer, clock=clock, watermark=lambda: int(NOW) - 60
     )
 
 
 async def test_nobody_looks_and_the_database_is_asked_once_a_minute(
-    outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
+    forecast: Forecast, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
 ) -> None:
     for _ in range(120):
-        await outlook.look()
+        await forecast.look()
         clock.pass_time(1)
     assert (horizon.counts, horizon.lists) == (2, 2)
     assert observer.status.snapshot.expiring == {name: int(NOW) + 60 + seconds for name, seconds in HORIZONS.items()}
 
 
 async def test_somebody_looks_and_the_list_is_kept_fresh_but_nothing_is_counted_more_often(
-    outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
+    forecast: Forecast, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
 ) -> None:
     for _ in range(60):
         observer.status.looked_at()
-        await outlook.look()
+        await forecast.look()
         clock.pass_time(1)
     assert (horizon.counts, horizon.lists) == (1, 30)
     assert observer.status.snapshot.upcoming == (Upcoming(17, 7, int(NOW) + 58 + 20),)
 
 
 async def test_a_database_that_is_away_is_not_asked_more_often_for_it(
-    outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
+    forecast: Forecast, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
 ) -> None:
     horizon.away = True
     with pytest.raises(StoreUnavailableError):
-        await outlook.look()
-    await outlook.look()
+        await forecast.look()
+    await forecast.look()
     assert horizon.lists == 1
     horizon.away = False
     clock.pass_time(60)
-    await outlook.look()
+    await forecast.look()
     assert observer.status.snapshot.upcoming != ()
 
 
 async def test_what_is_overdue_since_the_last_complete_pass_is_the_backlog(
-    outlook: Outlook, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
+    forecast: Forecast, horizon: CountedHorizon, observer: Observer, clock: VirtualClock
 ) -> None:
     observer.role_seen(Role.LEADER, term=1, leader="me")
     for _ in range(20):
-        await outlook.look()
+        await forecast.look()
         clock.pass_time(1)
     assert horizon.overdue_asked == [(int(NOW) - 60, int(NOW)), (int(NOW) - 60, int(NOW) + 10)]
     assert observer.status.snapshot.backlog == 5
 
 
 async def test_while_the_next_end_is_yet_to_come_there_is_no_backlog_and_nobody_is_asked(
-    outlook: Outlook, horizon: CountedHorizon, observer: Observer
+    forecast: Forecast, horizon: CountedHorizon, observer: Observer
 ) -> None:
     observer.role_seen(Role.LEADER, term=1, leader="me")
     observer.armed(NOW + 30, pool_id=7)
-    await outlook.look()
+    await forecast.look()
     assert horizon.overdue_asked == []
     assert observer.status.snapshot.backlog == 0
 
@@ -150,35 +150,35 @@ async def test_while_the_next_end_is_yet_to_come_there_is_no_backlog_and_nobody_
     ],
 )
 async def test_while_something_keeps_the_daemon_from_its_work_the_backlog_is_counted(
-    outlook: Outlook, horizon: CountedHorizon, observer: Observer, trouble: Callable[[Observer], None]
+    forecast: Forecast, horizon: CountedHorizon, observer: Observer, trouble: Callable[[Observer], None]
 ) -> None:
     observer.role_seen(Role.LEADER, term=1, leader="me")
     observer.armed(NOW + 30, pool_id=7)
     trouble(observer)
-    await outlook.look()
+    await forecast.look()
     assert len(horizon.overdue_asked) == 1
 
 
 async def test_a_standby_does_not_know_what_its_leader_has_yet_to_do(
-    outlook: Outlook, horizon: CountedHorizon, observer: Observer
+    forecast: Forecast, horizon: CountedHorizon, observer: Observer
 ) -> None:
     observer.role_seen(Role.STANDBY, leader="other")
-    await outlook.look()
+    await forecast.look()
     assert horizon.overdue_asked == []
     assert observer.status.snapshot.backlog is None
 
 
 async def test_what_the_daemon_before_did_is_read_once_and_stands_before_what_this_one_does(
-    outlook: Outlook, records: Records, observer: Observer, clock: VirtualClock
+    forecast: Forecast, records: Records, observer: Observer, clock: VirtualClock
 ) -> None:
     observer.drift_repaired("rates", pool_id=3)
     records.away = True
     with pytest.raises(StoreUnavailableError):
-        await outlook.look()
+        await forecast.look()
     records.away = False
     for _ in range(4):
         clock.pass_time(61)
-        await outlook.look()
+        await forecast.look()
     assert records.asked == 2
     first, *others = observer.status.snapshot.events
     assert (first.pool_id, first.text, first.at) == (16, "cu and ipv4u ran out, 3 workloads", NOW - 86_400)

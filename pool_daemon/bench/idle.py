@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pool_daemon.bench.commands import counted_commands
+from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, exponent
-from pool_daemon.bench.grid import Lot
+from pool_daemon.bench.grid import PoolBatch
 from pool_daemon.bench.latenesses import bystanders
-from pool_daemon.bench.stage import Stage
 from pool_daemon.harness import DaemonProcess, Entry, logged_at
 
 OVERDUE: Final = 1000
@@ -22,7 +22,7 @@ SHORT_SHARE: Final = 1 / 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stand:
+class IdleResult:
     """The measurements at one size."""
 
     armed_seconds: float
@@ -33,7 +33,7 @@ class Stand:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Idle:
     """A start with some pools overdue, then a wait, in grids of several sizes; the bounds apply to the largest.
 
     The start is counted from the daemon's log entry that it has reached the database to the one that it is armed, and
@@ -52,7 +52,7 @@ class Standing:
         """A description of the work."""
         return f"start and idle with {', '.join(f'{size:,}' for size in self.sizes)} pools, up to {OVERDUE:,} overdue"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Start and wait at each size."""
         stands = {size: self._stand(stage, size) for size in self.sizes}
         largest = stands[max(self.sizes)]
@@ -70,7 +70,7 @@ class Standing:
             *_growth("idle: processor", "%", {size: stand.idle_percent for size, stand in stands.items()}),
         ]
 
-    def _stand(self, stage: Stage, size: int) -> Stand:
+    def _stand(self, stage: BenchDatabase, size: int) -> IdleResult:
         stage.tell(f"{size:,} pools")
         idle_seconds = self.idle_seconds * (1 if size == max(self.sizes) else SHORT_SHARE)
         stage.fill(*_with_overdue(size))
@@ -86,7 +86,7 @@ class Standing:
             elapsed = time.monotonic() - began_at
             cpu_seconds = daemon.cpu_seconds() - cpu_seconds
             memory_mb = daemon.memory_mb()
-        return Stand(
+        return IdleResult(
             armed_seconds=logged_at(armed) - reached_at,
             done_seconds=commits.decommissionings()[-1].committed_at - reached_at,
             memory_mb=memory_mb,
@@ -110,7 +110,7 @@ class StartWithoutIndexes:
         """A description of the work."""
         return f"start with {self.pools:,} pools, {OVERDUE:,} overdue, the indexes still to be built"
 
-    def measure(self, stage: Stage) -> Sequence[Figure]:
+    def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Start once."""
         stage.fill(*_with_overdue(self.pools), indexes=False)
         commits = stage.commits()
@@ -132,12 +132,12 @@ def armed_after_first_pass(daemon: DaemonProcess) -> Entry:
     return daemon.first("armed", holds=lambda entry: logged_at(entry) >= settled_at)
 
 
-def _with_overdue(size: int) -> tuple[Lot, Lot]:
+def _with_overdue(size: int) -> tuple[PoolBatch, PoolBatch]:
     overdue = min(OVERDUE, size // 10)
     now = int(time.time())
     return (
         bystanders(now, pools=size - overdue),
-        Lot(pools=overdue, first_pool_id=FIRST_OVERDUE_ID, empty_at=now - 3600),
+        PoolBatch(pools=overdue, first_pool_id=FIRST_OVERDUE_ID, empty_at=now - 3600),
     )
 
 

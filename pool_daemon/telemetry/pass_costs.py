@@ -15,7 +15,7 @@ from pool_daemon.telemetry.snapshot import Event
 TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
 
 
-class Toll:
+class PassCosts:
     """The workloads that were decommissioned at the unix instant `at`.
 
     `due_at` maps a pool to the instant since which its workloads were due, where that is not its `empty_at`.
