@@ -134,7 +134,7 @@ function drawPasses() {
     make("td", null, stamp(pass.ended_at)),
     pass.outcome === "failed" ? make("td", { class: "kind failed fill" }, "failed") : make("td", { class: "fill" },
       (known.dry_run ? "would be " : "") + `${plural(pass.settled, "pool")}, ${plural(pass.decommissioned, "workload")}`
-      + (pass.failed_pools ? `, ${count.format(pass.failed_pools)} set aside` : "")),
+      + (pass.failed_pools ? `, ${count.format(pass.failed_pools)} failed` : "")),
     make("td", { class: "number" }, span(pass.seconds)),
   )) : [nothing("No pool has run empty yet.")]);
   draw("bars", [known.passes, $("bars").clientWidth], () => {
