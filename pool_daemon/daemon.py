@@ -219,8 +219,8 @@ class Daemon:
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Return what `work` returns; if a stop is requested first, cancel the work and return None."""
-        task = asyncio.create_task(work)
-        stopped = asyncio.create_task(self._stop.stopped.wait())
+        task = asyncio.create_task(work, name="until a stop")
+        stopped = asyncio.create_task(self._stop.stopped.wait(), name="stop")
         try:
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
             return task.result() if task.done() and not stopped.done() else None

@@ -107,7 +107,10 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreConflictError(StoreError):
-    """Another writer was faster, or has not committed yet; the daemon retries. Nothing to do unless it persists."""
+    """Another writer was faster, or has not committed yet; the daemon retries. Nothing to do unless it persists.
+
+    It concerns single pools, but no pool is blamed for it.
+    """
 
     scope = Scope.POOL
 

@@ -53,8 +53,8 @@ class Wiring:
     """All parts of a daemon on the MongoDB at `uri`; none runs yet.
 
     Without the lease (`leased` is False) the daemon acts whether or not another does. That is safe: every effect is
-    conditional on the state in the database. In a `dry_run` the parts that write are left out: lease, brake and
-    reconciler.
+    conditional on the state in the database. In a `dry_run` nothing is written: no
+    lease is taken, and the tasks that exist to write do not start; the brake only says what it would hold.
     """
 
     def __init__(

@@ -8,9 +8,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from pool_daemon.capacity.arithmetic import runs_out_at
 from pool_daemon.capacity.cloud_units import CloudUnits, cloud_units
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.errors import UnitsError
@@ -33,14 +32,6 @@ class Going:
 
     document: Mapping[str, Any]
     resources: tuple[Resource, ...]
-
-
-class UsesExhausted(Protocol):
-    """A workload whose exhausted resources are known."""
-
-    @property
-    def resources(self) -> tuple[Resource, ...]:
-        """The exhausted resources that it uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +74,6 @@ def judge(pool: Pool, workloads: Iterable[Mapping[str, Any]], *, now: int) -> Ve
         else:
             lasting.update(used)
     return Verdict(tuple(going), tuple(incomputable), _look_again_at(pool, lasting, now=now))
-
-
-def overdue_since(pool: Pool, going: Iterable[UsesExhausted]) -> int:
-    """Return the unix second since which the first of `going` has been due; `pool` is as read, not synced since.
-
-    For a workload that uses the resource that ran out first, that is `empty_at`. Other resources may last for years
-    longer, and a workload that uses only those is not overdue until they, too, have run out.
-    """
-    ends = {
-        resource: runs_out_at(left, rate, pool.last_updated) if left > 0 and rate > 0 else pool.last_updated
-        for resource, left, rate in _levels(pool)
-    }
-    return max(pool.empty_at, min(ends[resource] for each in going for resource in each.resources))
 
 
 def _levels(pool: Pool) -> tuple[tuple[Resource, float, float], ...]:

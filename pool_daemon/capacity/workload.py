@@ -1,7 +1,7 @@
 """The numbers in a workload's document for its type and its next action.
 
-The daemon reads of such a document: `_id` and `pool_id`, `next_action` and `workload_type` as below, `customer_tid` and
-`node_id` for its records, and the fields of its type from which `cloud_units` computes what it drains.
+The daemon reads of such a document: `_id` and `pool_id`, `next_action` and `workload_type` as below, `node_id` for
+its records, and the fields of its type from which `cloud_units` computes what it drains.
 """
 
 from enum import IntEnum

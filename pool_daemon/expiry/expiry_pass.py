@@ -107,12 +107,12 @@ class ExpiryPass:
         self._evidence = context.evidence
         self._taken: list[Work] = []
         self._until = 0
-        self._began_at = context.clock.monotonic()
+        self._began_monotonic = context.clock.monotonic()
         self._running: set[asyncio.Task[None]] = set()
         self._failed: list[Batch] = []
 
     async def run(self, now: int) -> int:
-        """Settle everything due; return the unix second through which it did: later than `now` after a long pass."""
+        """Settle what is due; return the unix second through which work was taken: later than `now` in a long pass."""
         self._context.reports.begin()
         self._evidence.begin_pass()
         self._context.locked.begin_pass()
@@ -202,7 +202,7 @@ class ExpiryPass:
     def _takes_more(self) -> bool:
         if self._gate.closed_by() is not None:
             return False
-        lasts = self._context.clock.monotonic() - self._began_at < FULL_SCAN_SECONDS
+        lasts = self._context.clock.monotonic() - self._began_monotonic < FULL_SCAN_SECONDS
         return not self._queue.full_scan_requested or (self._taken[0].after is None and lasts)
 
     def _seconds_to_fresh(self) -> float | None:
@@ -266,7 +266,7 @@ class ExpiryPass:
         return bool(pieces)
 
     async def _settle_whole(self, batch: Batch) -> None:
-        began_at = self._context.clock.monotonic()
+        began_monotonic = self._context.clock.monotonic()
         settlement = await self._context.store.decommissions.settle(
             batch.pool_ids,
             now=batch.now,
@@ -274,7 +274,7 @@ class ExpiryPass:
             after=batch.after,
             attempts=batch.attempts,
         )
-        self._note(settlement, seconds=self._context.clock.monotonic() - began_at)
+        self._note(settlement, seconds=self._context.clock.monotonic() - began_monotonic)
         if settlement.withheld:
             self._queue.request_full_scan()
         left = batch.left_by(settlement, most=self._context.throttle.limits.workloads)

@@ -25,7 +25,7 @@ TRIES_PER_SECOND: Final = 50
 """Tries a second of all locked pools together; if there are too many of them for this, they wait longer."""
 
 REMEMBERED: Final = 10_000
-"""Locked pools whose tries are counted; any further one waits a second each time."""
+"""Locked pools whose tries are counted; the wait of any further one does not grow with its tries."""
 
 
 class LockedPools:
@@ -56,7 +56,7 @@ class LockedPools:
         if len(self._waits) < REMEMBERED:
             self._waits[pool_id] = waits + 1
         spread_seconds = random.uniform(0, 2 * len(self._waits) / TRIES_PER_SECOND)  # noqa: S311 - jitter
-        return max(min(LONGEST_WAIT_SECONDS, 1 << min(waits, 8)), math.floor(spread_seconds))
+        return max(min(LONGEST_WAIT_SECONDS, 1 << min(waits, 2)), math.floor(spread_seconds))
 
     def forget(self, pool_ids: Iterable[int]) -> None:
         """Forget pools that are no longer due."""

@@ -61,24 +61,22 @@ class ExpiryLoop:
     async def _round(self) -> None:
         """Make a pass, unless pools were only added by id and none of them is due; then arm the timer."""
         is_stale = self._queue.disarm()
-        began_at = self._clock.monotonic()
+        began_monotonic = self._clock.monotonic()
         try:
             if is_stale or await self._expirer.any_due(math.floor(self._clock.now())):
-                await self._pass(began_at)
+                await self._pass(began_monotonic)
             else:
                 self._come_back_by(self._queue.next_at())
-        except StoreError as error:
-            self._next = (self._failed(error, seconds=self._clock.monotonic() - began_at), None)
         except Exception as error:  # noqa: BLE001 - a bug in one pass must not leave the timer unarmed
-            self._next = (self._failed(error, seconds=self._clock.monotonic() - began_at), None)
+            self._next = (self._failed(error, seconds=self._clock.monotonic() - began_monotonic), None)
         finally:
             self._arm()
 
-    async def _pass(self, began_at: float) -> None:
+    async def _pass(self, began_monotonic: float) -> None:
         log.debug("pass_began")
         report = await self._expirer.run_pass(math.floor(self._clock.now()))
         self._next = (report.next_at, report.next_pool_id)
-        seconds = self._clock.monotonic() - began_at
+        seconds = self._clock.monotonic() - began_monotonic
         if report.failure is None:
             self._passed(report, seconds=seconds)
             return
@@ -99,7 +97,7 @@ class ExpiryLoop:
         log.debug("armed", pool=pool_id, at=deadline)
 
     async def _wait(self) -> None:
-        """Wait for a ring; if none comes in time the scheduler has died, and is replaced."""
+        """Wait for a ring; a scheduler that sends none in time is dead, unless the wall clock has stepped back."""
         deadline, now = self._queue.deadline, self._clock.now()
         until_deadline = math.inf if deadline is None else max(0.0, deadline - now)
         if await self._queue.wait(within_seconds=min(self._longest_sleep_seconds, until_deadline) + LATE_SECONDS):

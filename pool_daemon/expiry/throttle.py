@@ -23,7 +23,7 @@ class Throttle:
     def __init__(self, *, clock: Clock, settings: sections.Expiry) -> None:
         self._clock = clock
         self._settings = settings
-        self._free_at = 0.0
+        self._free_monotonic = 0.0
         self._halvings = 0
 
     @property
@@ -44,7 +44,7 @@ class Throttle:
 
     def wait_seconds(self) -> float:
         """Return the seconds until more orders may be written; 0 if they may be now."""
-        return max(0.0, self._free_at - self._clock.monotonic()) if self.enabled else 0.0
+        return max(0.0, self._free_monotonic - self._clock.monotonic()) if self.enabled else 0.0
 
     @property
     def limits(self) -> Limits:
@@ -63,4 +63,4 @@ class Throttle:
         """Record that `orders` orders were written."""
         if self.enabled:
             now = self._clock.monotonic()
-            self._free_at = max(now, self._free_at) + orders / self._settings.orders_per_second
+            self._free_monotonic = max(now, self._free_monotonic) + orders / self._settings.orders_per_second

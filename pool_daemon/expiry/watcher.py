@@ -61,7 +61,7 @@ class Watcher:
         self._observer = observer
         self._notes = notes
         self._token: Mapping[str, Any] | None = None
-        self._token_moved_at = clock.monotonic()
+        self._token_moved_monotonic = clock.monotonic()
         self._failures = 0
         self.watching = asyncio.Event()
 
@@ -97,7 +97,7 @@ class Watcher:
             if not resumed:
                 self._notes.note_watching(int(self._clock.now()))
                 self._queue.request_full_scan()
-            self._token_moved_at = self._clock.monotonic()
+            self._token_moved_monotonic = self._clock.monotonic()
             self._queue.ring()
             self.watching.set()
             async for batch in stream:
@@ -159,11 +159,11 @@ class Watcher:
         now = self._clock.monotonic()
         if token != self._token:
             self._token = token
-            self._token_moved_at = now
+            self._token_moved_monotonic = now
             self._observer.stream_token_moved()
             return True
         stall_seconds = self._settings.stall_seconds
-        if now - self._token_moved_at > stall_seconds:
+        if now - self._token_moved_monotonic > stall_seconds:
             raise StreamStalledError(f"the resume token has not moved for {stall_seconds:g} s")
         return False
 

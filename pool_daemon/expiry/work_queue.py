@@ -1,4 +1,4 @@
-"""The work queue: what the daemon has to check, and when. Every addition rings.
+"""The work queue: what the daemon has to check, and when. What comes before the armed deadline rings.
 
 The watermark is the unix second through which everything due has been settled. A pass reads only what lies behind it,
 so a pool whose nodes never answer costs nothing twice. A pool that has to be checked again below the watermark is added
@@ -221,7 +221,7 @@ class WorkQueue:
             self.request_full_scan()
 
     def has_pending(self, pool_id: int | None) -> bool:
-        """Return whether a check of a pool is pending: it has run empty, and another of its resources lasts longer.
+        """Return whether a pool is in the queue, as one is of which another resource lasts longer.
 
         A pass in progress may be about to add one, by what it read before: meanwhile the answer is True for any pool.
         """

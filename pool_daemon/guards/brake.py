@@ -15,10 +15,12 @@ Then the new ones are held, and nothing else.
 
 - Ends that were *near* when they were written are known from the change stream, and counted as soon as they have come:
   who buys for minutes waits for nobody.
-- What is *late* (written past its end, or found overdue) may come in pieces, so it waits for full scans. Each counts by
-  kind and owner what it leaves waiting; the next one holds all that is late, or lets go exactly what was counted. If
-  that exceeds `min_pools`, it has to have stopped growing: a share of what is partly restored says nothing. What is
-  held counts, too: while a backup waits for an operator, the rest of it does.
+- What is *late* (written past its end, or found overdue) may come in pieces, so it waits for full scans:
+  1. A full scan counts, by kind and owner, what it leaves waiting.
+  2. The next one holds all that is late if that count is too many, else it lets go as many as were counted.
+  3. A count above `min_pools` that grows from scan to scan lets nothing go yet: a share of what is only partly restored
+     says nothing.
+  What is held counts, too: while a backup waits for an operator, the rest of it does.
 
 Only those numbers are kept, and no ids of what is held or waits, so that memory stays flat.
 
@@ -121,7 +123,7 @@ class Brake:
         self._expirations.settled(pool_ids, lost=lost)
 
     def passed(self, *, complete: bool) -> None:
-        """Note that a pass is over; what one has counted that is not `complete` says nothing."""
+        """Note that a pass is over; what an incomplete pass has counted is discarded."""
         self._in_pass = False
         self._held.log()
         if not complete:

@@ -40,7 +40,7 @@ class Comparison:
 
     local_at: float
     server_at: float
-    monotonic_at: float
+    at_monotonic: float
     uncertainty_seconds: float
 
     @property
@@ -76,14 +76,14 @@ async def compare(read_server_clock: ReadServerClock, clock: Clock) -> Compariso
 
     Should this machine's clock step meanwhile, what it shows afterwards counts. Raises what `read_server_clock` raises.
     """
-    asked_at = clock.monotonic()
+    asked_monotonic = clock.monotonic()
     server_at = await read_server_clock()
-    answered_at = clock.monotonic()
-    half_seconds = (answered_at - asked_at) / 2
+    answered_monotonic = clock.monotonic()
+    half_seconds = (answered_monotonic - asked_monotonic) / 2
     return Comparison(
         local_at=clock.now() - half_seconds,
         server_at=server_at,
-        monotonic_at=answered_at - half_seconds,
+        at_monotonic=answered_monotonic - half_seconds,
         uncertainty_seconds=half_seconds,
     )
 
@@ -158,7 +158,7 @@ class ClockGuard:
 
     def _difference_now(self, known: Comparison) -> float:
         """Return how far this machine's clock must be ahead by now, if the server's has not stepped since."""
-        passed_seconds = self._clock.monotonic() - known.monotonic_at
+        passed_seconds = self._clock.monotonic() - known.at_monotonic
         return self._clock.now() - (known.server_at + passed_seconds)
 
     def _hold(self, reason: str, difference_seconds: float) -> None:

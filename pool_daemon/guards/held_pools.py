@@ -73,7 +73,7 @@ class HeldPools:
         self._walks = dict.fromkeys(State, FIRST)
         self._untold: Counter[str] = Counter()
         self._reason = ""
-        self._told_at = -math.inf
+        self._told_monotonic = -math.inf
 
     async def of(self, pools: Sequence[DuePool]) -> dict[int, Hold]:
         """Return, by id, the holds that concern some pools that are due; no query while there are none at all."""
@@ -113,11 +113,11 @@ class HeldPools:
     def log(self) -> None:
         """Log what was held since the last such line, unless that was a moment ago."""
         now = self._clock.monotonic()
-        if self._untold and now - self._told_at >= TELL_SECONDS:
+        if self._untold and now - self._told_monotonic >= TELL_SECONDS:
             event = "brake_would_hold" if self.dry_run else "brake_held"
             log.error(event, **self._untold, reason=self._reason, remedy=REMEDY)
             self._untold.clear()
-            self._told_at = now
+            self._told_monotonic = now
 
     async def _review(self, gate: Gate) -> None:
         """Review the next page of holds in each state."""

@@ -147,9 +147,9 @@ class Leadership:
         return wait_seconds
 
     async def _renew(self, term: int) -> float:
-        sent_at = self._clock.monotonic()
+        sent = self._clock.monotonic()
         if await self._store.renew(term=term):
-            return self._hold(term, sent_at=sent_at, reason="renewed", previous_holder=self._store.identity)
+            return self._hold(term, sent=sent, reason="renewed", previous_holder=self._store.identity)
         self._lose("another daemon has taken it, or it was edited by hand")
         self._term = None
         self._ousted = True
@@ -165,11 +165,11 @@ class Leadership:
             self._tell_standby(seen)
             return min(POLL_SECONDS, max(SHORTEST_WAIT_SECONDS, seen.remaining_seconds))
         term = (self._latest_term + 1) % TERMS or 1
-        sent_at = self._clock.monotonic()
+        sent = self._clock.monotonic()
         if await self._store.take(seen, term=term):
             if reason != "released":
                 await self._end_sessions(seen)
-            return self._hold(term, sent_at=sent_at, reason=reason, previous_holder=seen.holder)
+            return self._hold(term, sent=sent, reason=reason, previous_holder=seen.holder)
         return POLL_SECONDS
 
     async def _end_sessions(self, seen: LeaseRecord) -> None:
@@ -179,20 +179,20 @@ class Leadership:
         except PoolDaemonError as error:
             log.warning("lease_sessions_not_ended", reason=str(error))
 
-    def _hold(self, term: int, *, sent_at: float, reason: str, previous_holder: str | None) -> float:
+    def _hold(self, term: int, *, sent: float, reason: str, previous_holder: str | None) -> float:
         """Trust the lease from when it was asked for; return the seconds until it is to be renewed."""
         self._notice_end_of_trust()
         self._term = self._latest_term = term
         self._seen = None  # a holder does not look; what it saw before is history once it looks again
-        self._trusted_until = sent_at + TRUST * self._store.seconds
-        self._held_monotonic = sent_at
+        self._trusted_until = sent + TRUST * self._store.seconds
+        self._held_monotonic = sent
         if not self._leading and self.closed_by() is None:
             self._leading = True
             self._told_holder = None
             log.info("lease_acquired", term=term, previous_holder=previous_holder, reason=reason)
             self._on_acquired()
         interval_seconds = self._store.seconds / RENEWALS_PER_LEASE * random.uniform(0.8, 1)  # noqa: S311 - jitter
-        return max(0.0, sent_at + interval_seconds - self._clock.monotonic())
+        return max(0.0, sent + interval_seconds - self._clock.monotonic())
 
     def _notice_end_of_trust(self) -> None:
         if self._clock.monotonic() >= self._trusted_until:

@@ -90,7 +90,7 @@ class Quarantine:
         self._quarantined: set[int] = set()
         self._unwritten: set[int] = set()
         self._writing = asyncio.Lock()  # two writes about one pool must land in their order
-        self._loaded_at = -math.inf
+        self._loaded_monotonic = -math.inf
 
     async def load(self) -> None:
         """Read what is in quarantine: at the start, and to notice what an operator or another daemon has done to it.
@@ -110,7 +110,7 @@ class Quarantine:
             log.info("pool_released", pool=pool_id, reason="by an operator")
         if wishes:
             self._look_again(wishes)
-        self._loaded_at = self._clock.monotonic()
+        self._loaded_monotonic = self._clock.monotonic()
 
     async def run(self) -> None:
         """Look after the quarantine for ever."""
@@ -122,7 +122,7 @@ class Quarantine:
         """Make up for writes that failed, and notice what was released; a query a minute while there is neither."""
         await self._write(sorted(self._unwritten))
         try:
-            if self._quarantined or self._clock.monotonic() - self._loaded_at >= RELOAD_SECONDS:
+            if self._quarantined or self._clock.monotonic() - self._loaded_monotonic >= RELOAD_SECONDS:
                 await self.load()
         except StoreError as error:
             log.debug("quarantine_read_failed", reason=str(error))

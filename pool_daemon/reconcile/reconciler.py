@@ -82,16 +82,16 @@ class Reconciler:
 
     async def _go_on(self, scan: Scan) -> bool:
         """Run the steps of a scan, no faster than the settings allow; False if a gate closed before the end."""
-        began_at = self._clock.monotonic()
+        began_monotonic = self._clock.monotonic()
         async with aclosing(scan.steps()) as steps:
             async for step in steps:
                 self._backoff.reset()
-                taken_seconds = self._clock.monotonic() - began_at
+                taken_seconds = self._clock.monotonic() - began_monotonic
                 self._active_seconds += taken_seconds
                 await self._rest(max(step.wait_seconds, self._seconds_for(step.documents) - taken_seconds))
                 if self._gate.closed_by() is not None or self._stop.is_set():
                     return False
-                began_at = self._clock.monotonic()
+                began_monotonic = self._clock.monotonic()
         return True
 
     async def _may_act(self) -> bool:

@@ -48,7 +48,8 @@ class Heartbeat:
     """Beats until it is cancelled.
 
     Leadership is read with every beat because a lease ends by the passing of time alone: no event reports it. Without
-    leadership, this daemon acts in any case. `patience` is called with every beat, too, so that it follows a reload.
+    leadership, this daemon acts in any case. `staleness_limits` is called with every beat, too, so that it
+    follows a reload.
     """
 
     def __init__(

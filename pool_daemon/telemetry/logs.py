@@ -1,7 +1,7 @@
 """Logs: one format for the daemon's own events and for those of its libraries.
 
 A module of the daemon calls `structlog.get_logger("pool_daemon.NOUN")` and names an event, with key/values:
-`log.info("pool_expired", pool_id=7, workloads=3)`. The daemon's own events go straight to the writer. Those of the
+`log.info("pool_decommissioned", pool=7, workloads=3)`. The daemon's own events go straight to the writer. Those of the
 libraries pass through the standard library's handlers, which cost four times as much a line.
 """
 

@@ -212,7 +212,7 @@ LATENESS = Histogram(
 )
 RETRIES = Counter(
     name="retries_total",
-    about="Retries, by what is retried: a whole pass, a batch in halves, or a single pool.",
+    about="Retries, by what is retried: a whole pass, a batch in pieces, or a single pool.",
     labels={"step": ("pass", "batch", "pool")},
 )
 HOLDS = Counter(

@@ -70,7 +70,7 @@ class Observer(HoldObserver):
             self.status.database_answered()
 
     def indexes_made(self) -> None:
-        """Record that the indexes exist, or that MongoDB refuses for good to build them."""
+        """Record that the indexes exist, or that each missing one was tried once; it is tried again later."""
         self.status.change(indexes_made=True)
 
     def indexes_missing(self, missing: Mapping[str, str]) -> None:
@@ -164,21 +164,21 @@ class Observer(HoldObserver):
         self.metrics.observe(table.BATCH_DURATION, seconds)
         self.metrics.observe(table.BATCH_POOLS, pools)
         self.metrics.observe(table.BATCH_WORKLOADS, len(gone))
-        toll = PassCosts(gone, at=at, due_at=due_at)
-        toll.count(self.metrics)
+        costs = PassCosts(gone, at=at, due_at=due_at)
+        costs.count(self.metrics)
         before = self.status.snapshot
         self._settled_in_pass += pools
         self.status.change(
             progress_monotonic=self._clock.monotonic(),
-            pools_decommissioned=before.pools_decommissioned + toll.pools,
+            pools_decommissioned=before.pools_decommissioned + costs.pools,
             workloads_decommissioned=before.workloads_decommissioned + len(gone),
             backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
-            settled=self._settled(toll.pools),
+            settled=self._settled(costs.pools),
         )
-        self.status.note(*toll.last_events(EVENTS))
+        self.status.note(*costs.last_events(EVENTS))
 
     def batch_halved(self) -> None:
-        """Record that a batch failed or was too large, and is retried in halves."""
+        """Record that a batch conflicted, failed or was too large, and is retried in pieces."""
         self.metrics.add(table.RETRIES, step="batch")
 
     def pool_failed(self, pool_id: int, *, reason: str) -> None:

@@ -80,7 +80,7 @@ class Reports:
         self._observer.unreadable(unreadable.kind, document_id=unreadable.document_id, reason=unreadable.reason)
 
     def halved(self) -> None:
-        """Report that a batch is retried in halves."""
+        """Report that a batch is retried in pieces."""
         self._observer.batch_halved()
 
     def failed_pools(self, pool_id: int, error: Exception, *, retry_seconds: float) -> None:

@@ -201,7 +201,7 @@ def test_it_is_light_or_dark_as_its_reader_likes(spotless: Scene, scheme: str, t
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_narrow_timeline_still_names_the_pools_that_ran_empty_and_cuts_no_monotonic(spotless: Scene) -> None:
+def test_a_narrow_timeline_still_names_the_pools_that_ran_empty_and_cuts_no_mark(spotless: Scene) -> None:
     now = int(time.time())
     spotless.browser.show(width=390, height=900, scheme="light")
     spotless.observer.batch_committed([gone(1, 516, empty_at=now - 60)], pools=1, seconds=0.1, at=now - 59)

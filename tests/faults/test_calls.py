@@ -98,7 +98,7 @@ class Aim:
 def test_3_whichever_call_of_a_pass_fails_there_is_another_pass(
     fault: Fault, most: float, explorer: Explorer, ledger: Ledger, mongo: Client, network: Proxy, figures: Figures
 ) -> None:
-    """The second pool is due a second after the first: it is missed if the alarm is not armed after the error."""
+    """The second pool is due a second after the first: it is missed if the timer is not armed after the error."""
     with daemon_on(network.uri, explorer, **SETTINGS) as daemon:
         trials = Trials(daemon, explorer, ledger, network, mongo)
         trials.run(fault, is_of_a_pass, most=most, pools=2)
@@ -201,7 +201,7 @@ class Trials:
         def is_armed_since(record: dict[str, Any]) -> bool:
             return record["event"] == "armed" and instant(record) >= hit_at
 
-        self._daemon.wait_for_log(is_armed_since, within_seconds=LATEST_SECONDS, what="an armed alarm")
+        self._daemon.wait_for_log(is_armed_since, within_seconds=LATEST_SECONDS, what="an armed timer")
         armed_at = next(instant(record) for record in self._daemon.records if is_armed_since(record))
         self.largest_gap_seconds = max(self.largest_gap_seconds, armed_at - hit_at)
 

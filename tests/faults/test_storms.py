@@ -48,14 +48,14 @@ MOST_ADDED_SECONDS = 20
 @pytest.mark.parametrize(
     "pools", [100, *(pytest.param(pools, marks=pytest.mark.faults) for pools in (1, 1_000, 20_000))]
 )
-def test_1_what_is_overdue_at_the_start_goes_and_the_alarm_is_armed(
+def test_1_what_is_overdue_at_the_start_goes_and_the_timer_is_armed(
     pools: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
 ) -> None:
     buy_expired(explorer, pools)
     explorer.buy(Rates(cu=YEAR_SECONDS), [CONTAINER])
     began_at = time.time()
     with daemon_on(mongo_uri, explorer, **STORM, LOG__LEVEL="debug") as daemon:
-        wait_until(lambda: armed_after_a_pass(daemon), within_seconds=90, what="an armed alarm")
+        wait_until(lambda: armed_after_a_pass(daemon), within_seconds=90, what="an armed timer")
         armed_after = time.time() - began_at
         assert explorer.running() == 1
     done_after = max(gone.committed_at for gone in ledger.read().decommissions) - began_at
@@ -174,7 +174,7 @@ def test_7_poison_delays_nobody_else(explorer: Explorer, ledger: Ledger, mongo_u
 
 
 def armed_after_a_pass(daemon: DaemonProcess) -> bool:
-    """Tell whether the alarm was armed when something had been settled, not by a daemon that only stands by."""
+    """Tell whether the timer was armed when something had been settled, not by a daemon that only stands by."""
     events = [record["event"] for record in list(daemon.records)]
     return "pass_completed" in events and "armed" in events[events.index("pass_completed") :]
 

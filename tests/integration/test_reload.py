@@ -34,7 +34,7 @@ def test_a_good_file_takes_effect_and_a_bad_one_leaves_the_old_in_force(
 ) -> None:
     config = tmp_path / "config.toml"
     config.write_text("")
-    often = {"EXPIRY__MAX_SLEEP_SECONDS": "0.5"}  # each pass says at debug what it armed the alarm for
+    often = {"EXPIRY__MAX_SLEEP_SECONDS": "0.5"}  # each pass says at debug what it armed the timer for
     with running_daemon("--config", str(config), uri=mongo_uri, database_name=database_name, **often) as daemon:
         daemon.wait_for_log(lambda record: record["event"] == "lease_acquired", within_seconds=20, what="the lease")
         applied = reload(daemon, config, "[brake]\nmin_pools = 7\n[expiry]\ndrain_seconds = 21\n", "settings_reloaded")
