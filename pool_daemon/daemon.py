@@ -129,6 +129,8 @@ class Daemon:
             "held": {hold.reason: hold.detail if hold.pools is None else hold.pools for hold in now.holds},
             "failure": None if report.failure is None else str(report.failure),
             "failed": report.failed_pools,
+            "locked": report.locked,
+            "waiting": "for another full scan" if self._parts.queue.full_scan_requested and not self._dry_run else None,
             "quarantined": now.quarantined,
             "unreadable": now.unreadable,
         }

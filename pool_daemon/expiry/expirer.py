@@ -42,7 +42,7 @@ class Expirer:
             clock=clock,
             throttle=self.throttle,
             evidence=self.evidence,
-            locked=LockedPools(reports),
+            locked=LockedPools(reports, clock=clock),
         )
 
     async def any_due(self, now: int) -> bool:
@@ -52,8 +52,10 @@ class Expirer:
         Raises StoreUnavailableError or StoreRefusedError; nothing is dropped then.
         """
         if self._gate.closed_by() is not None:
-            self._queue.clear()
+            self._clear()
             return False
+        if self._queue.watermark is not None and now < self._queue.watermark:  # the clock has stepped back
+            return True
         work = self._queue.take_more(now, after=self._queue.watermark)
         due = True
         try:
@@ -61,6 +63,8 @@ class Expirer:
         finally:
             if due:
                 self._queue.put_back(work)
+            else:
+                self._context.locked.forget(work.by_id)
         return due
 
     async def run_pass(self, now: int) -> PassReport:
@@ -73,15 +77,20 @@ class Expirer:
         report = PassReport(cut_short_by=self._gate.closed_by())
         if report.cut_short_by is None:
             now = await ExpiryPass(self._context, report).run(now)
+            report.locked = len(self._context.locked)
         else:
-            self._queue.clear()
+            self._clear()
         await self._find_next(now, report)
         return report
 
+    def _clear(self) -> None:
+        self._queue.clear()
+        self._context.locked.clear()
+
     async def _find_next(self, now: int, report: PassReport) -> None:
         """Find the next deadline; after a failed pass only a future one, for the rest waits for the retry anyway."""
-        report.next_at = self._queue.next_at() if report.failure is None else None
         following = await self._store.pools.next_deadline(now)
+        report.next_at = self._queue.next_at() if report.failure is None else None  # read last: it may have come nearer
         if following is not None and (report.next_at is None or following.empty_at <= report.next_at):
             report.next_at = following.empty_at
             report.next_pool_id = following.pool_id

@@ -46,12 +46,13 @@ class PassReport:
 
     `next_at` is when the next pass is due, because `next_pool_id` runs empty if that is not None. `cut_short_by` is why
     a gate closed before everything due was settled; None if none did. `failure` is the common cause if all pools that
-    were tried failed; they stay due.
+    were tried failed; they stay due. `locked` pools wait for another writer's transaction.
     """
 
     settled: int = 0
     decommissioned: int = 0
     failed_pools: int = 0
+    locked: int = 0
     next_at: int | None = None
     next_pool_id: int | None = None
     cut_short_by: Closed | None = None
@@ -284,7 +285,7 @@ class ExpiryPass:
         lost = settlement.lost_something
         self._context.throttle.went_through()
         now = math.floor(self._context.clock.now())
-        self._queue.add_all(self._context.locked.settled(batch.pool_ids, now=now), cause=Cause.RETRY)
+        self._queue.add_all(dict.fromkeys(self._context.locked.settled(batch.pool_ids), now), cause=Cause.RETRY)
         self._evidence.succeeded(lost)
         self._context.guards.brake.settled(settled, lost=lost, now=batch.now)
         await self._context.guards.quarantine.settled(settled)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from pool_daemon.clock import Clock
 from pool_daemon.telemetry.reports import Reports
 
 TRIES_AT_ONCE: Final = 3
@@ -31,15 +32,20 @@ REMEMBERED: Final = 10_000
 class LockedPools:
     """Counts the tries of each locked pool, over all passes."""
 
-    def __init__(self, reports: Reports) -> None:
+    def __init__(self, reports: Reports, *, clock: Clock) -> None:
         self._reports = reports
+        self._clock = clock
         self._waits: dict[int, int] = {}
         self._conflicts: Counter[int] = Counter()
-        self._hurried_at = 0
+        self._hurried_monotonic = -math.inf
 
     def __contains__(self, pool_id: int) -> bool:
         """Return whether a pool is waiting for a lock."""
         return pool_id in self._waits
+
+    def __len__(self) -> int:
+        """Return how many pools wait for a lock."""
+        return len(self._waits)
 
     def begin_pass(self) -> None:
         """Begin a pass: forget the conflicts of the pass before."""
@@ -64,14 +70,18 @@ class LockedPools:
             for pool_id in pool_ids:
                 self._waits.pop(pool_id, None)
 
-    def settled(self, pool_ids: Iterable[int], *, now: int) -> dict[int, int]:
-        """Record settled pools; if one was locked, return all locked pools with `now`, to be tried at once.
+    def clear(self) -> None:
+        """Forget all pools."""
+        self._waits.clear()
+
+    def settled(self, pool_ids: Iterable[int]) -> list[int]:
+        """Record settled pools; if one of them was locked, return all that wait, to be tried at once.
 
         Once in four seconds at most: with many writers, locks come and go all the time.
         """
-        before = len(self._waits)
+        before, now = len(self._waits), self._clock.monotonic()
         self.forget(pool_ids)
-        if len(self._waits) == before or now - self._hurried_at < LONGEST_WAIT_SECONDS:
-            return {}
-        self._hurried_at = now
-        return dict.fromkeys(self._waits, now)
+        if len(self._waits) == before or now - self._hurried_monotonic < LONGEST_WAIT_SECONDS:
+            return []
+        self._hurried_monotonic = now
+        return list(self._waits)

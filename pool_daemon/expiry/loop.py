@@ -20,6 +20,9 @@ from pool_daemon.telemetry.observer import Observer
 LONGEST_RETRY_SECONDS: Final = 5.0
 """The longest wait after a failed pass: once the cause is gone, everything due is settled soon."""
 
+STALL_SECONDS: Final = 0.05
+"""After an event loop that stood still, a ring that was due comes this soon if the scheduler lives."""
+
 LATE_SECONDS: Final = 0.25
 """How late a ring may be before the wait ends by itself: far more than the scheduler takes on a busy machine, so that
 it only happens when the scheduler is dead, and far less than a farmer would notice."""
@@ -45,12 +48,16 @@ class ExpiryLoop:
         self._timer = timer
         self._clock = clock
         self._longest_sleep_seconds = settings.max_sleep_seconds
+        self._full_scan_seconds = settings.full_scan_seconds
+        self._full_scan_monotonic = clock.monotonic() + settings.full_scan_seconds
+        self._pass_monotonic = clock.monotonic()
+        self._is_failing = False
         self._observer = observer
         self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
         self._told: tuple[Closed | None] | None = None  # None before the first pass: no state is logged yet
         self._next: tuple[float | None, int | None] = (None, None)
         timer.every("longest sleep", seconds=settings.max_sleep_seconds, ring=queue.ring)
-        timer.every("full scan", seconds=settings.full_scan_seconds, ring=queue.request_full_scan)
+        timer.every("full scan", seconds=settings.full_scan_seconds, ring=queue.ring)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Make a pass whenever the queue rings, until `stop` is set."""
@@ -59,11 +66,18 @@ class ExpiryLoop:
             await self._wait()
 
     async def _round(self) -> None:
-        """Make a pass, unless pools were only added by id and none of them is due; then arm the timer."""
-        is_stale = self._queue.disarm()
+        """Make a pass, unless pools were only added by id and none of them is due; then arm the timer.
+
+        While passes fail, a pool that is added waits for the retry.
+        """
         began_monotonic = self._clock.monotonic()
+        # By age, and not by the job alone: that depends on a scheduler and on the wall clock.
+        if began_monotonic >= self._full_scan_monotonic:
+            self._full_scan_monotonic = began_monotonic + self._full_scan_seconds
+            self._queue.request_full_scan()
+        is_pass_due = self._queue.disarm() or self._is_pass_due(began_monotonic)
         try:
-            if is_stale or await self._expirer.any_due(math.floor(self._clock.now())):
+            if is_pass_due or (not self._is_failing and await self._expirer.any_due(math.floor(self._clock.now()))):
                 await self._pass(began_monotonic)
             else:
                 self._come_back_by(self._queue.next_at())
@@ -72,8 +86,15 @@ class ExpiryLoop:
         finally:
             self._arm()
 
+    def _is_pass_due(self, now_monotonic: float) -> bool:
+        """Return whether the deadline has come or the longest sleep is over, though only additions have rung."""
+        deadline = self._next[0]
+        has_come = deadline is not None and self._clock.now() >= deadline
+        return has_come or now_monotonic - self._pass_monotonic >= self._longest_sleep_seconds
+
     async def _pass(self, began_monotonic: float) -> None:
         log.debug("pass_began")
+        self._pass_monotonic = began_monotonic
         report = await self._expirer.run_pass(math.floor(self._clock.now()))
         self._next = (report.next_at, report.next_pool_id)
         seconds = self._clock.monotonic() - began_monotonic
@@ -100,7 +121,8 @@ class ExpiryLoop:
         """Wait for a ring; a scheduler that sends none in time is dead, unless the wall clock has stepped back."""
         deadline, now = self._queue.deadline, self._clock.now()
         until_deadline = math.inf if deadline is None else max(0.0, deadline - now)
-        if await self._queue.wait(within_seconds=min(self._longest_sleep_seconds, until_deadline) + LATE_SECONDS):
+        bound_seconds = min(self._longest_sleep_seconds, until_deadline) + LATE_SECONDS
+        if await self._queue.wait(within_seconds=bound_seconds) or await self._queue.wait(within_seconds=STALL_SECONDS):
             return
         self._queue.ring()
         if until_deadline > self._longest_sleep_seconds or self._clock.now() >= now + until_deadline:
@@ -109,6 +131,7 @@ class ExpiryLoop:
 
     def _passed(self, report: PassReport, *, seconds: float) -> None:
         self._backoff.reset()
+        self._is_failing = False
         if self._told != (report.cut_short_by,):
             self._told = (report.cut_short_by,)
             log.info("expiry_active" if report.cut_short_by is None else "expiry_paused", reason=report.cut_short_by)
@@ -132,6 +155,7 @@ class ExpiryLoop:
     def _failed(self, error: Exception, *, seconds: float) -> float:
         """Report a failed pass; return when to retry (unix seconds)."""
         wait_seconds = self._backoff.next_seconds()
+        self._is_failing = True
         log.error(
             "pass_failed",
             reason=str(error),

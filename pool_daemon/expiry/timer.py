@@ -72,8 +72,9 @@ class Timer:
 
     def next_runs(self) -> dict[str, float]:
         """Return when each job rings next, in unix seconds."""
-        jobs = self._scheduler.get_jobs()
-        return {job.id: job.next_run_time.timestamp() for job in jobs if job.next_run_time is not None}
+        # While the scheduler is stopped, a job has no such attribute.
+        jobs = [(job.id, getattr(job, "next_run_time", None)) for job in self._scheduler.get_jobs()]
+        return {name: next_run.timestamp() for name, next_run in jobs if next_run is not None}
 
     def _add(self, name: str, trigger: str, ring: Ring, **when: Any) -> None:
         async def job() -> None:  # a coroutine runs on the loop; a function would run in a thread

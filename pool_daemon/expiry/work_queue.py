@@ -146,15 +146,16 @@ class WorkQueue:
         return is_stale
 
     def arm(self, deadline: float | None, *, pool_id: int | None = None) -> None:
-        """Set the next deadline (unix seconds); an entry added since the queue was disarmed may come first.
+        """Set what falls due next, and when (unix seconds).
 
-        Rings at once if an earlier end was expected since then: `deadline` was read before that.
+        Rings at once if, since the queue was disarmed, an earlier check was added, or an earlier end expected:
+        `deadline` was read before that.
         """
-        if self._added_at is not None and (deadline is None or self._added_at < deadline):
-            deadline, pool_id = self._added_at, None
         self._is_armed = True
         self._deadline = deadline
         self._pool_id = pool_id
+        if self._added_at is not None and (deadline is None or self._added_at < deadline):
+            self._ringing.set()
         if self._expected is not None:
             self.expect(self._expected)
 

@@ -120,7 +120,8 @@ class Brake:
     def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
         """Note that some pools are in flight no more, and which pools have lost something."""
         del now
-        self._expirations.settled(pool_ids, lost=lost)
+        # A dry run takes nothing away: the same pools would count again with each full scan.
+        self._expirations.settled(pool_ids, lost=() if self._held.dry_run else lost)
 
     def passed(self, *, complete: bool) -> None:
         """Note that a pass is over; what an incomplete pass has counted is discarded."""

@@ -23,6 +23,7 @@ from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings.sections import Expiry, Log, Retry
+from pool_daemon.store.pools import Deadline
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.reports import Reports
@@ -198,6 +199,26 @@ class TestPoolsAddedById:
         assert not await scene.expirer.any_due(NOW)
         assert scene.queue.next_at() is None
         assert scene.queue.full_scan_requested
+
+
+async def test_a_check_that_is_added_while_the_next_deadline_is_read_may_be_what_comes_next(scene: Scene) -> None:
+    scene.grid.add(1, empty_at=NOW + 60)
+    read = scene.grid.next_deadline
+
+    async def next_deadline(ts: int) -> Deadline | None:
+        scene.queue.add(7, at=NOW + 5, cause=Cause.RETRY)
+        return await read(ts)
+
+    scene.grid.next_deadline = next_deadline  # type: ignore[method-assign]
+    report = await scene.expirer.run_pass(NOW)
+    assert (report.next_at, report.next_pool_id) == (NOW + 5, None)
+
+
+async def test_a_clock_that_has_stepped_back_leaves_pools_added_by_id_to_the_pass(scene: Scene) -> None:
+    await scene.expirer.run_pass(NOW)
+    scene.queue.add(7, at=NOW - 10, cause=Cause.CHANGED)
+    assert await scene.expirer.any_due(NOW - 5)
+    assert scene.queue.next_at() == NOW - 10
 
 
 async def test_a_long_full_scan_takes_up_what_falls_due_though_another_is_wanted(scene: Scene) -> None:

@@ -10,8 +10,12 @@ from pool_daemon.telemetry.reports import Reports
 NOW = 1_800_000_000
 
 
-def locked_pools() -> LockedPools:
-    return LockedPools(Reports(observer=Observer(identity="me", version="0", clock=VirtualClock(NOW)), settings=Log()))
+CLOCK = VirtualClock(NOW)
+
+
+def locked_pools(clock: VirtualClock = CLOCK) -> LockedPools:
+    observer = Observer(identity="me", version="0", clock=clock)
+    return LockedPools(Reports(observer=observer, settings=Log()), clock=clock)
 
 
 def test_a_pool_that_another_writer_was_faster_at_is_tried_at_once_a_few_times() -> None:
@@ -40,15 +44,18 @@ def test_where_very_many_are_locked_they_wait_so_long_that_the_tries_a_second_ar
 
 
 def test_when_one_of_them_goes_the_others_are_tried_at_once_but_not_time_and_again() -> None:
-    locked = locked_pools()
+    clock = VirtualClock(NOW)
+    locked = locked_pools(clock)
     for pool_id in range(3 * FEW):
         locked.wait_seconds(pool_id)
-    assert locked.settled([4711], now=NOW) == {}
-    others = locked.settled([3 * FEW - 1, 4711], now=NOW)
-    assert others.keys() == set(range(FEW, 3 * FEW - 1))
-    assert set(others.values()) == {NOW}
-    assert locked.settled([3 * FEW - 2], now=NOW + LONGEST_WAIT_SECONDS - 1) == {}
-    assert len(locked.settled([3 * FEW - 3], now=NOW + LONGEST_WAIT_SECONDS)) == 2 * FEW - 3
+    assert locked.settled([4711]) == []
+    assert set(locked.settled([3 * FEW - 1, 4711])) == set(range(FEW, 3 * FEW - 1))
+    clock.pass_time(LONGEST_WAIT_SECONDS - 1)
+    assert locked.settled([3 * FEW - 2]) == []
+    clock.pass_time(1)
+    assert len(locked.settled([3 * FEW - 3])) == 2 * FEW - 3 == len(locked)
+    locked.clear()
+    assert len(locked) == 0
 
 
 def test_a_pool_that_is_not_due_any_more_is_forgotten() -> None:

@@ -43,7 +43,7 @@ class Passes:
     async def any_due(self, now: int) -> bool:
         self.checked += 1
         self.queue.take_more(now, after=None)
-        return self.checks.pop(0)
+        return self.checks.pop(0) if self.checks else False
 
     async def run_pass(self, _now: int) -> PassReport:
         outcome = self._outcomes[self.made]
@@ -189,6 +189,57 @@ class TestPoolsAddedById:
             await run(passes)
         assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["pass_failed"]
         assert passes.made == 2
+
+
+class TestASchedulerThatIsDeadBesideAStreamOfAdditions:
+    """Each addition ends the wait, and with it the time-out that bounds the wait."""
+
+    @staticmethod
+    async def seconds_until_the_second_pass(passes: Passes, settings: Expiry) -> float:
+        began_at = passes.clock.monotonic()
+        running = asyncio.create_task(passes.loop(settings).run(passes.stop))  # its timer is never started
+        async with asyncio.timeout(5):
+            while not passes.stop.is_set():
+                passes.queue.add_workloads([7])
+                await asyncio.sleep(0.02)
+            passes.queue.ring()
+            await running
+        assert passes.made == 2
+        assert passes.checked > 3
+        return passes.clock.monotonic() - began_at
+
+    async def test_a_deadline_is_noticed(self) -> None:
+        deadline = SystemClock().now() + 0.5
+        passes = Passes(PassReport(next_at=deadline), PassReport())  # type: ignore[arg-type] # sooner than a second
+        assert 0.4 < await self.seconds_until_the_second_pass(passes, NO_INTERVAL) < 1.5
+
+    async def test_the_longest_sleep_is_kept(self) -> None:
+        passes = Passes(PassReport(), PassReport())
+        assert 0.4 < await self.seconds_until_the_second_pass(passes, Expiry(max_sleep_seconds=0.5)) < 1.5
+
+    async def test_a_full_scan_comes_by_its_age(self) -> None:
+        passes = Passes(PassReport(), PassReport())
+        passes.queue.take(1)
+        passes.queue.done(1)
+        settings = Expiry(max_sleep_seconds=60, full_scan_seconds=1)
+        assert 0.9 < await self.seconds_until_the_second_pass(passes, settings) < 2
+        assert passes.queue.full_scan_requested
+
+
+async def test_while_passes_fail_an_addition_waits_for_the_retry() -> None:
+    passes = Passes(StoreUnavailableError("away"), StoreUnavailableError("away"), PassReport())
+    passes.checks = [True] * 100
+
+    async def add() -> None:
+        while True:
+            passes.queue.add_workloads([7])
+            await asyncio.sleep(0.01)
+
+    adding = asyncio.create_task(add())
+    with capture_logs():
+        await run(passes)
+    adding.cancel()
+    assert (passes.made, passes.checked) == (3, 0)
 
 
 async def test_it_says_once_that_a_gate_has_closed_and_once_that_it_has_opened() -> None:

@@ -107,5 +107,7 @@ async def test_a_sleep_is_a_job_that_tells_when_it_ends(timer: Timer) -> None:
 
 async def test_a_scheduler_that_died_makes_no_sleep_longer(timer: Timer) -> None:
     timer.stop()
+    await asyncio.sleep(0)  # it shuts down with the loop's next round
     async with asyncio.timeout(1):
         await timer.sleep("reconciliation", 0.1)
+    assert timer.next_runs() == {}

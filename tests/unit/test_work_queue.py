@@ -266,11 +266,16 @@ class TestRinging:
         armed.add_workloads([70])
         assert await rings(armed)
 
-    async def test_a_pool_added_while_disarmed_is_armed_for_if_it_comes_first(self, armed: WorkQueue) -> None:
+    @pytest.mark.parametrize(("at", "expected"), [(LATER - 1, True), (LATER, False)])
+    async def test_a_pool_added_while_disarmed_rings_if_it_comes_first(
+        self, armed: WorkQueue, at: int, *, expected: bool
+    ) -> None:
         armed.disarm()
-        armed.add(8, at=LATER - 1, cause=Cause.CHANGED)
+        armed.add(8, at=at, cause=Cause.CHANGED)
         armed.arm(LATER, pool_id=7)
-        assert (armed.deadline, armed.pool_id) == (LATER - 1, None)
+        assert (armed.deadline, armed.pool_id) == (LATER, 7)
+        assert await rings(armed) is expected
+        assert not armed.disarm()
 
     async def test_what_a_failed_pass_put_back_waits_for_the_instant_that_is_armed(self, armed: WorkQueue) -> None:
         """Else a pass that fails would be repeated without a pause."""
