@@ -85,6 +85,18 @@ def test_one_pass_that_all_pools_failed_alike_names_the_cause(explorer: Explorer
     assert "Document failed validation" in left["failure"]
 
 
+def test_one_pass_names_the_pools_that_another_transaction_has_locked(
+    explorer: Explorer, mongo_uri: str, mongo: MongoClient[Document]
+) -> None:
+    locked, free = explorer.buy_expired(CONTAINER), explorer.buy_expired(CONTAINER)
+    with mongo.start_session() as session, session.start_transaction():
+        explorer.pools.update_one({"_id": locked.pool_id}, {"$set": {"x_note": 1}}, session=session)
+        [left] = once(mongo_uri, explorer).said("left_undone")
+        session.abort_transaction()
+    assert left["locked"] == 1
+    assert explorer.next_actions([*locked.workload_ids, *free.workload_ids]) == [3, 4]
+
+
 def test_one_pass_that_leaves_nothing_ends_well(explorer: Explorer, mongo_uri: str) -> None:
     explorer.buy_expired(CONTAINER)
     assert once(mongo_uri, explorer, code=0).said("left_undone") == []
