@@ -79,7 +79,7 @@ class ExpiryLoop:
         try:
             if is_pass_due or (not self._is_failing and await self._expirer.any_due(math.floor(self._clock.now()))):
                 await self._pass(began_monotonic)
-            else:
+            elif not self._is_failing:
                 self._come_back_by(self._queue.next_at())
         except Exception as error:  # noqa: BLE001 - a bug in one pass must not leave the timer unarmed
             self._next = (self._failed(error, seconds=self._clock.monotonic() - began_monotonic), None)

@@ -24,6 +24,7 @@ class Passes:
     def __init__(self, *outcomes: PassReport | Exception, meanwhile: Callable[[WorkQueue], None] | None = None) -> None:
         self.stop = asyncio.Event()
         self.made = 0
+        self.began_at: list[float] = []
         self.checks: list[bool] = []
         self.checked = 0
         self.clock = SystemClock()
@@ -48,6 +49,7 @@ class Passes:
     async def run_pass(self, _now: int) -> PassReport:
         outcome = self._outcomes[self.made]
         self.made += 1
+        self.began_at.append(self.clock.monotonic())
         if self._meanwhile is not None and self.made == 1:
             self._meanwhile(self.queue)
         if self.made == len(self._outcomes):
@@ -232,14 +234,17 @@ async def test_while_passes_fail_an_addition_waits_for_the_retry() -> None:
 
     async def add() -> None:
         while True:
-            passes.queue.add_workloads([7])
+            passes.queue.add(7, at=1, cause=Cause.CHANGED)
             await asyncio.sleep(0.01)
 
     adding = asyncio.create_task(add())
-    with capture_logs():
+    with capture_logs() as logs:
         await run(passes)
     adding.cancel()
     assert (passes.made, passes.checked) == (3, 0)
+    waited = [later - earlier for earlier, later in pairwise(passes.began_at)]
+    wanted = [entry["retry_seconds"] for entry in logs if entry["event"] == "pass_failed"]
+    assert all(seconds > wanted_seconds - 0.02 for seconds, wanted_seconds in zip(waited, wanted, strict=True))
 
 
 async def test_it_says_once_that_a_gate_has_closed_and_once_that_it_has_opened() -> None:
