@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import pytest
 from structlog.testing import capture_logs
