@@ -11,12 +11,14 @@ from datetime import UTC
 from pathlib import Path
 
 import pytest
-from arithmetic_model import Rates
+from arithmetic_model import Document, Rates
 from daemon_process import DaemonProcess
 from deadline import wait_until
 from explorer import CONTAINER, FREE, Explorer, Purchase
 from faults.daemons import RESTARTED, STORM
 from faults.figures import Figures
+from pymongo.collection import Collection
+from pymongo.errors import WriteError
 
 KB = 1000
 MB = 1000 * KB
@@ -27,6 +29,9 @@ GONE_SECONDS = 60
 OTHERS = 10
 DRAIN_SECONDS = 20
 AHEAD_SECONDS = 8
+ROOM_SECONDS = 30
+
+TOO_LARGE_FOR_CACHE = 388
 
 
 @dataclass(frozen=True)
@@ -57,18 +62,33 @@ LARGE = {
 }
 
 
+def put(collection: Collection[Document], document: Document) -> None:
+    """Insert a large document as soon as the server's cache has room for it."""
+
+    def inserted() -> bool:
+        try:
+            collection.insert_one(document)
+        except WriteError as error:
+            if error.code != TOO_LARGE_FOR_CACHE:
+                raise
+            return False
+        return True
+
+    wait_until(inserted, within_seconds=ROOM_SECONDS, what="room in the server's cache")
+
+
 def write(explorer: Explorer, load: Load) -> Purchase:
     """Write what the customer owns, and last the pool, which runs empty in some seconds; return it."""
     for _ in range(load.unpaid_pools):
         unpaid = explorer.draft(Rates(), [])
-        explorer.pools.insert_one(unpaid.document | {"node_ids": ["n" * load.node_bytes]})
+        put(explorer.pools, unpaid.document | {"node_ids": ["n" * load.node_bytes]})
     template = explorer.draft(Rates(cu=1), [CONTAINER])
     going = [explorer.new_workload(template.pool_id, CONTAINER) for _ in range(load.workloads - 1)]
     free = [explorer.new_workload(template.pool_id, FREE[0]) for _ in range(load.free)]
     for workload in free:
-        explorer.workloads.insert_one(workload | {"description": "x" * load.free_bytes})
+        put(explorer.workloads, workload | {"description": "x" * load.free_bytes})
     for workload in (*template.workloads, *going):
-        explorer.workloads.insert_one(workload | {"description": "x" * load.workload_bytes})
+        put(explorer.workloads, workload | {"description": "x" * load.workload_bytes})
     pool = explorer.draft(Rates(cu=AHEAD_SECONDS), [CONTAINER]).document
     listed = [*template.workload_ids, *(workload["_id"] for workload in going), *range(10**9, 10**9 + load.listed_ids)]
     explorer.pools.insert_one(pool | {"_id": template.pool_id, "active_workload_ids": listed})
