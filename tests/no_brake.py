@@ -15,7 +15,7 @@ class NoBrake:
         del now, full_scan
         return list(pools)
 
-    def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
+    def settled(self, pool_ids: Collection[int], *, lost: Collection[int]) -> None:
         """Forget it."""
 
     def passed(self, *, complete: bool) -> None:

@@ -287,7 +287,7 @@ class ExpiryPass:
         now = math.floor(self._context.clock.now())
         self._queue.add_all(dict.fromkeys(self._context.locked.settled(batch.pool_ids), now), cause=Cause.RETRY)
         self._evidence.succeeded(lost)
-        self._context.guards.brake.settled(settled, lost=lost, now=batch.now)
+        self._context.guards.brake.settled(settled, lost=lost)
         await self._context.guards.quarantine.settled(settled)
 
     def _note(self, settlement: Settlement, *, seconds: float) -> None:

@@ -117,9 +117,8 @@ class Brake:
                 doubtful.append((pool, kind))
         return allowed + await self._filter_doubtful(doubtful, now, full_scan=full_scan)
 
-    def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
+    def settled(self, pool_ids: Collection[int], *, lost: Collection[int]) -> None:
         """Note that some pools are in flight no more, and which pools have lost something."""
-        del now
         # A dry run takes nothing away: the same pools would count again with each full scan.
         self._expirations.settled(pool_ids, lost=() if self._held.dry_run else lost)
 

@@ -18,7 +18,7 @@ class PoolBrake(Protocol):
     async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
         """Return the pools that may be settled as of the unix second `now`; they are in flight then."""
 
-    def settled(self, pool_ids: Collection[int], *, lost: Collection[int], now: int) -> None:
+    def settled(self, pool_ids: Collection[int], *, lost: Collection[int]) -> None:
         """Note that some pools are in flight no more, and which pools have lost something."""
 
     def passed(self, *, complete: bool) -> None:

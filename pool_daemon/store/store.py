@@ -14,7 +14,6 @@ class Store:
     """
 
     def __init__(self, *, database: Database, clock: Clock, identity: str, dry_run: bool = False) -> None:
-        self.database = database
         self.pools = PoolStore(database=database)
         self.workloads = WorkloadStore(database=database)
         self.decommissions = Decommissions(database=database, clock=clock, identity=identity, dry_run=dry_run)
