@@ -23,7 +23,7 @@ from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import Reconciler
 from pool_daemon.reconcile.scans import OrderScan, PoolScan
 from pool_daemon.settings import Settings
-from pool_daemon.settings.live import LiveSettings
+from pool_daemon.settings.settings import LiveSettings
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
 from pool_daemon.store.command_log import CommandLog

@@ -13,7 +13,7 @@ from pool_daemon.bench.commits import Commits
 from pool_daemon.bench.grid import PoolBatch, build
 from pool_daemon.errors import BenchError
 from pool_daemon.harness import DaemonProcess
-from pool_daemon.settings.sections import SECTIONS
+from pool_daemon.settings.settings import SECTIONS
 from pool_daemon.settings.sources import SEPARATOR
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.setup import OWN_COLLECTIONS

@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NestedSecretsSettingsSource, SecretsSettingsSource, SettingsError
 
 from pool_daemon.errors import ConfigurationError
-from pool_daemon.settings.sections import SECTIONS, Settings, takes
+from pool_daemon.settings.fields import takes
+from pool_daemon.settings.settings import SECTIONS, Settings
 
 PREFIX = "POOL_DAEMON_"
 SECRETS_DIR = "POOL_DAEMON_SECRETS_DIR"

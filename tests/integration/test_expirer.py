@@ -24,8 +24,8 @@ from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import Settings
-from pool_daemon.settings.live import LiveSettings
 from pool_daemon.settings.sections import Expiry, Log, Retry
+from pool_daemon.settings.settings import LiveSettings
 from pool_daemon.store.client import connect
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.setup import create_collections, setup

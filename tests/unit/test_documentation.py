@@ -10,7 +10,7 @@ from deploy.files import DEPLOY, PROJECT, README, RUNBOOK, section
 from deploy.queries import served_metrics
 
 from pool_daemon.commands import COMMANDS, build_parser
-from pool_daemon.settings.sections import SECTIONS
+from pool_daemon.settings.settings import SECTIONS
 
 FOLDERS = (".", ".github", "deploy", "deploy/*", "pool_daemon", "pool_daemon/*", "tests", "tests/*")
 DOCUMENTS = sorted(path for folder in FOLDERS for path in PROJECT.glob(f"{folder}/*.md"))

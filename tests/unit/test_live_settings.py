@@ -1,6 +1,6 @@
 from pool_daemon.settings import Settings
-from pool_daemon.settings.live import LiveSettings
 from pool_daemon.settings.sections import Brake, Clock, Database, Log, Reconcile
+from pool_daemon.settings.settings import LiveSettings
 
 
 def test_a_view_follows_what_is_put_in_force() -> None:

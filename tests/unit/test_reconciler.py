@@ -18,8 +18,8 @@ from pool_daemon.guards.gate import Closed
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import PAUSE_SECONDS, Reconciler
 from pool_daemon.reconcile.scans import RESTORE_SECONDS, OrderScan, PoolScan
-from pool_daemon.settings.live import LiveSettings
-from pool_daemon.settings.sections import Expiry, Reconcile, Settings
+from pool_daemon.settings.sections import Expiry, Reconcile
+from pool_daemon.settings.settings import LiveSettings, Settings
 from pool_daemon.store.cases import Unreadable
 
 CONFIRM_SECONDS = 60.0

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from pool_daemon.commands import run
 from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.settings import Database, Settings, Sources, example_toml, load_settings
-from pool_daemon.settings.sections import SECTIONS
+from pool_daemon.settings.settings import SECTIONS
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 URI = "mongodb://daemon:hunter2@db-1,db-2/?replicaSet=explorer"
