@@ -25,17 +25,15 @@ from pool_daemon.reconcile.scans import OrderScan, PoolScan
 from pool_daemon.settings import Settings
 from pool_daemon.settings.settings import LiveSettings
 from pool_daemon.store.changes import open_stream
-from pool_daemon.store.client import connect
-from pool_daemon.store.command_log import CommandLog
+from pool_daemon.store.client import CommandLog, ServerClock, connect
+from pool_daemon.store.events import RecentEvents
 from pool_daemon.store.holds import HoldStore
 from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.lease import LeaseStore
 from pool_daemon.store.pool_counts import PoolCounts
 from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
-from pool_daemon.store.recent_events import RecentEvents
 from pool_daemon.store.reconciliation import ReconciliationStore
-from pool_daemon.store.server_clock import ServerClock
 from pool_daemon.store.setup import build_index, missing_indexes
 from pool_daemon.store.store import Store
 from pool_daemon.store.topology import PrimaryChanges

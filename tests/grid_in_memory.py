@@ -8,7 +8,7 @@ from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import Pool, new_pool
 from pool_daemon.store.cases import Case, Decommissioned, Limits, Settlement
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult
-from pool_daemon.store.rooms import Pools, Rooms, Settler, Workloads
+from pool_daemon.store.store import Pools, Rooms, Settler, Workloads
 
 PAGE = 1000
 LIMITS = Limits(PAGE, PAGE)

@@ -11,7 +11,7 @@ from pool_daemon.errors import ExitCode
 from pool_daemon.guards.clock_guard import Comparison, Verdict, compare
 from pool_daemon.plain_text import date
 from pool_daemon.settings import load_settings
-from pool_daemon.store.server_clock import ServerClock
+from pool_daemon.store.client import ServerClock
 
 EXAMPLES = (
     "pool-daemon clock --config /etc/pool-daemon/config.toml",

@@ -16,7 +16,7 @@ from typing import Any, Final
 from pool_daemon.store.cases import Limits, Settlement
 from pool_daemon.store.client import TRANSACTION_ATTEMPTS
 from pool_daemon.store.pools import DuePool, PoolResult
-from pool_daemon.store.rooms import Rooms
+from pool_daemon.store.store import Rooms
 
 FIRST_WORKLOADS: Final = 50
 """Workloads in the first batch of a pass; each batch after it may take twice as many, up to the setting. So the first

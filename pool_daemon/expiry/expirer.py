@@ -8,7 +8,7 @@ from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import WorkQueue
 from pool_daemon.guards.guards import Guards
 from pool_daemon.settings import sections
-from pool_daemon.store.rooms import Rooms
+from pool_daemon.store.store import Rooms
 from pool_daemon.telemetry.reports import Reports
 
 

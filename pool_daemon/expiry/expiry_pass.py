@@ -27,7 +27,7 @@ from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.error_mapping import one_line, timed_out
 from pool_daemon.store.pools import DuePool
-from pool_daemon.store.rooms import Rooms
+from pool_daemon.store.store import Rooms
 from pool_daemon.telemetry.reports import Reports
 from pool_daemon.telemetry.snapshot import PassOutcome
 

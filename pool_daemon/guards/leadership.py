@@ -31,7 +31,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import PoolDaemonError
 from pool_daemon.guards.gate import Closed
 from pool_daemon.store.lease import TERMS, LeaseRecord
-from pool_daemon.store.rooms import Leases
+from pool_daemon.store.store import Leases
 from pool_daemon.telemetry.snapshot import Role
 
 TRUST: Final = 0.8

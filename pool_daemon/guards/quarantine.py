@@ -18,7 +18,7 @@ from pool_daemon.settings import sections
 from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined
-from pool_daemon.store.rooms import QuarantineRoom
+from pool_daemon.store.store import QuarantineRoom
 from pool_daemon.telemetry import snapshot
 
 LOOK_SECONDS: Final = 3.0

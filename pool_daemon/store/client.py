@@ -1,11 +1,14 @@
-"""The connection to MongoDB: one client, its time-outs, and the transaction in which effects are committed."""
+"""The connection to MongoDB: one client, its time-outs, and the transaction in which effects are committed.
+
+Beside it what all reads share: pages, the server's clock, and the report of how long each command took.
+"""
 
 import asyncio
 import contextlib
 import random
 import warnings
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import pymongo
 from bson import Binary
@@ -16,6 +19,7 @@ from motor.motor_asyncio import (
     AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
+from pymongo import monitoring
 from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.monitoring import CommandListener, TopologyListener
 from pymongo.read_concern import ReadConcern
@@ -26,8 +30,7 @@ from pool_daemon.errors import ConfigurationError, StoreError, StoreUnavailableE
 from pool_daemon.store.address import read_address
 from pool_daemon.store.codec import LENIENT
 from pool_daemon.store.error_mapping import one_line, translated
-from pool_daemon.store.renewal import renewing
-from pool_daemon.store.sessions import Sessions
+from pool_daemon.store.sessions import Sessions, renewing
 from pool_daemon.store.topology import OneRouter
 
 T = TypeVar("T")
@@ -245,3 +248,71 @@ def _lost_a_race(error: BaseException) -> bool:
     if isinstance(error, StoreError):
         error = error.__cause__ or error
     return isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")
+
+
+class ServerClock:
+    """The clock of the server that takes the writes.
+
+    `hello` returns it: the cheapest command there is, which touches no data and needs no privilege. `$$NOW` in an
+    aggregation reads the same clock, but needs the right to read a collection.
+    """
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def now(self) -> float:
+        """Return the server's wall clock, in unix seconds exact to the millisecond, as of some moment of the call.
+
+        Raises StoreUnavailableError or StoreRefusedError.
+        """
+        with translated("reading the server's clock"):
+            hello = await self._database.motor.command("hello", codec_options=LENIENT)
+        return float(hello["localTime"].timestamp())
+
+
+PAGE: Final = 1000
+"""Documents a round trip."""
+
+
+async def pages(cursor: Any, *, doing: str) -> AsyncGenerator[list[Any], None]:
+    """Yield the documents of a cursor in pages, and close it; close the iterator when leaving it early.
+
+    `doing` names the operation in errors. Raises StoreUnavailableError or StoreRefusedError.
+    """
+    try:
+        while True:
+            with translated(doing):
+                documents = await cursor.to_list(PAGE)
+            if not documents:
+                return
+            yield documents
+    finally:
+        await cursor.close()
+
+
+class CommandObserver(Protocol):
+    """Receives the duration of each command, in the driver's threads: it must be quick and thread-safe."""
+
+    def __call__(self, name: str, seconds: float, /, *, failed: bool) -> None:
+        """Record one command."""
+
+
+class CommandLog(monitoring.CommandListener):
+    """A listener of the driver; pass it to the client as one of its `event_listeners`.
+
+    A command that the server refused and one that it never answered both count as failed.
+    """
+
+    def __init__(self, told: CommandObserver) -> None:
+        self._told = told
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        """Ignore the start: the end has the duration."""
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Report an answer."""
+        self._told(event.command_name, event.duration_micros / 1e6, failed=False)
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Report an error, or a connection that broke."""
+        self._told(event.command_name, event.duration_micros / 1e6, failed=True)

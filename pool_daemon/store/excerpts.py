@@ -1,10 +1,10 @@
-"""Excerpts of pools for display: their numbers, and of their arrays only the length and the beginning.
+"""Excerpts of documents: projections that cut them down on the server, and pools for display.
 
-Customers decide how long the arrays are, up to megabytes. So the server counts and checks them, and a listing takes no
-more memory than a page of numbers.
+Customers decide how long fields and arrays are, up to megabytes. So the server counts and checks them, and nothing of
+a customer's length is received.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,16 +12,69 @@ from typing import Any, Final
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
-from pool_daemon.capacity.pool import Pool
+from pool_daemon.capacity.cloud_units import UNIT_FIELDS
+from pool_daemon.capacity.pool import FIELDS, Pool
 from pool_daemon.errors import PoolNotFoundError, UnreadableDocumentError
-from pool_daemon.store.client import Database
+from pool_daemon.store.client import Database, pages
 from pool_daemon.store.codec import POOL_FIELDS, RAW, decoded, document_id, pool_from_document
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.paging import pages
 from pool_daemon.store.pools import CAPACITY_POOLS
 
-ARRAYS: Final = {"node_ids": ["string"], "active_workload_ids": ["int", "long", "double"]}
-"""The arrays of a pool, and the types of their elements."""
+ARRAYS: Final = ("node_ids", "active_workload_ids")
+
+NUMBERS: Final = tuple(name for name, _, _ in FIELDS if name not in ARRAYS)
+
+IDS: Final = {"$cond": [{"$isArray": "$active_workload_ids"}, "$active_workload_ids", []]}
+"""The ids of a pool's workloads; none if the field is no array."""
+
+SUBDOCUMENT_BYTES: Final = 1024
+"""The longest sub-document that units are computed from; a valid one has a tenth of that."""
+
+
+def number_only(name: str) -> dict[str, Any]:
+    """Return the expression of a field that is sent only if it is a number; otherwise the name of its type is sent.
+
+    So nothing of any length is received, and a reader finds the field missing or wrong as before.
+    """
+    kind = {"$type": f"${name}"}
+    return {"$cond": [{"$isNumber": f"${name}"}, f"${name}", {"$cond": [{"$eq": [kind, "missing"]}, "$$REMOVE", kind]}]}
+
+
+def _unless_array(name: str, array: Any) -> dict[str, Any]:
+    """Return the expression of a field that is `array` where it is an array, else missing, null or wrong as before."""
+    kind = {"$type": f"${name}"}
+    absent = {"$cond": [{"$in": [kind, ["missing", "null"]]}, f"${name}", kind]}
+    return {"$cond": [{"$isArray": f"${name}"}, array, absent]}
+
+
+def pool_fields(start: int, count: int) -> dict[str, Any]:
+    """Return the projection of a pool: its numbers, some of its workload ids, and the length of their list."""
+    ids = {"$map": {"input": {"$slice": ["$active_workload_ids", start, count]}, "in": number_only("$this")}}
+    return {name: number_only(name) for name in NUMBERS} | {
+        "node_ids": _unless_array("node_ids", []),
+        "active_workload_ids": _unless_array("active_workload_ids", ids),
+        "listed": {"$size": IDS},
+    }
+
+
+def _unit_field(name: str) -> dict[str, Any]:
+    if name not in ("capcity", "custom_size"):
+        return number_only(name)
+    is_small = {"$lte": [{"$bsonSize": {"value": f"${name}"}}, SUBDOCUMENT_BYTES]}
+    return {"$cond": [is_small, f"${name}", "$$REMOVE"]}
+
+
+WORKLOAD_FIELDS: Final[Mapping[str, Any]] = {
+    "next_action": number_only("next_action"),
+    **{name: _unit_field(name) for name in UNIT_FIELDS},
+}
+"""The fields of a listed workload that are read."""
+
+OVERDUE_FIELDS: Final[Mapping[str, Any]] = {**WORKLOAD_FIELDS, "_id": 0, "pool_id": number_only("pool_id")}
+
+
+ELEMENT_TYPES: Final = {"node_ids": ["string"], "active_workload_ids": ["int", "long", "double"]}
+"""The types of the elements of a pool's arrays."""
 
 FOUND: Final = {"node_ids": "nodes", "active_workload_ids": "workloads"}
 """The name of the field in which the server returns its findings on each array."""
@@ -73,7 +126,7 @@ class Excerpts:
 def _projection(*, most: int) -> dict[str, Any]:
     """Return the projection of a pool: numbers as they are; of an array its type, its length, its beginning."""
     projection: dict[str, Any] = dict.fromkeys(POOL_FIELDS, 1)
-    for name, types in ARRAYS.items():
+    for name, types in ELEMENT_TYPES.items():
         field = f"${name}"
         items = {"$cond": [{"$isArray": field}, field, []]}
         found = {"$setUnion": [{"$map": {"input": items, "in": {"$type": "$$this"}}}, []]}

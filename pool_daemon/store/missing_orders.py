@@ -17,12 +17,11 @@ from pymongo import UpdateOne
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import PAGE, Database, Session, pages
 from pool_daemon.store.codec import RAW
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.paging import PAGE, pages
+from pool_daemon.store.excerpts import number_only
 from pool_daemon.store.pools import CAPACITY_POOLS
-from pool_daemon.store.projections import number_only
 from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore
 
 DELETE: Final = int(NextAction.DELETE)

@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.errors import PoolNotFoundError, StoreConflictError, UnreadableDocumentError
-from pool_daemon.store.client import Collection, Database
+from pool_daemon.store.client import PAGE, Collection, Database, pages
 from pool_daemon.store.codec import (
     RAW,
     changed_fields,
@@ -25,7 +25,6 @@ from pool_daemon.store.codec import (
     unchanged,
 )
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.paging import PAGE, pages
 
 CAPACITY_POOLS: Final = "capacity-pools"
 CAPACITY_RESERVATIONS: Final = "capacity-reservations"

@@ -10,9 +10,8 @@ from bson import Int64
 
 from pool_daemon.capacity import fields
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.client import Collection, Database
+from pool_daemon.store.client import PAGE, Collection, Database, pages
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.paging import PAGE, pages
 
 QUARANTINE: Final = "pool-daemon-quarantine"
 

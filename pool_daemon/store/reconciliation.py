@@ -23,13 +23,12 @@ from pool_daemon.capacity.exhaustion import judge
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
-from pool_daemon.store.client import Database
+from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.codec import RAW, changed_fields, decoded, document_id, pool_from_document, unchanged
 from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.excerpts import ARRAYS, IDS, NUMBERS, OVERDUE_FIELDS, WORKLOAD_FIELDS, pool_fields
 from pool_daemon.store.missing_orders import MissingOrders
-from pool_daemon.store.paging import PAGE, pages
 from pool_daemon.store.pools import CAPACITY_POOLS
-from pool_daemon.store.projections import ARRAYS, IDS, NUMBERS, OVERDUE_FIELDS, WORKLOAD_FIELDS, pool_fields
 from pool_daemon.store.workloads import DEPLOYED, WORKLOADS
 
 BEGINNING: Final = -math.inf

@@ -9,8 +9,8 @@ import structlog
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.store.events import RecentEvents
 from pool_daemon.store.pool_counts import PoolCounts
-from pool_daemon.store.recent_events import RecentEvents
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import Role

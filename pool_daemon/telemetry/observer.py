@@ -8,8 +8,8 @@ from typing import Final
 from pool_daemon.clock import Clock
 from pool_daemon.plain_text import shown_id
 from pool_daemon.store.cases import Decommissioned
+from pool_daemon.store.events import RecordedPool
 from pool_daemon.store.pool_counts import Upcoming
-from pool_daemon.store.recent_events import RecordedPool
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.attention import SETTLED_SECONDS
 from pool_daemon.telemetry.hold_observer import HoldObserver

@@ -7,7 +7,7 @@ from typing import Final
 
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.store.cases import Decommissioned
-from pool_daemon.store.recent_events import RecordedPool
+from pool_daemon.store.events import RecordedPool
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.metrics import Metrics
 from pool_daemon.telemetry.snapshot import Event

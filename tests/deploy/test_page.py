@@ -14,7 +14,7 @@ from deploy.readme_pictures import play
 from telemetry_scene import gone, make_ready, new_observer, served, upcoming
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.store.recent_events import RecordedPool
+from pool_daemon.store.events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import PassOutcome, Quarantined, Role

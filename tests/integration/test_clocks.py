@@ -13,8 +13,7 @@ from pool_daemon.cli import main
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.guards.clock_guard import compare
-from pool_daemon.store.client import Database, connect
-from pool_daemon.store.server_clock import ServerClock
+from pool_daemon.store.client import Database, ServerClock, connect
 
 
 @pytest_asyncio.fixture

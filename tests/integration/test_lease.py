@@ -24,9 +24,9 @@ from pool_daemon.errors import StoreConflictError, StoreUnavailableError
 from pool_daemon.settings import Lease as LeaseSettings
 from pool_daemon.store.client import Database, Session, connect
 from pool_daemon.store.lease import LEADER, LEASE, LONGEST_SECONDS, LeaseRecord, LeaseStore
-from pool_daemon.store.rooms import Leases
 from pool_daemon.store.sessions import SESSIONS
 from pool_daemon.store.setup import create_collections
+from pool_daemon.store.store import Leases
 
 Document = dict[str, Any]
 Client = MongoClient[Document]

@@ -17,9 +17,8 @@ from fail_point import fail_point, times_entered
 from pymongo import MongoClient
 
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.client import Database, connect
+from pool_daemon.store.client import PAGE, Database, connect
 from pool_daemon.store.missing_orders import MissingOrders, RestoredOrder
-from pool_daemon.store.paging import PAGE
 from pool_daemon.store.setup import setup
 
 Client = MongoClient[dict[str, Any]]

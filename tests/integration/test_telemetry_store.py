@@ -10,8 +10,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import OperationFailure
 
 from pool_daemon.capacity.pool import NEVER
-from pool_daemon.store.client import Database, connect
-from pool_daemon.store.command_log import CommandLog
+from pool_daemon.store.client import CommandLog, Database, connect
 from pool_daemon.store.pool_counts import PoolCounts, Upcoming
 from pool_daemon.store.setup import setup
 

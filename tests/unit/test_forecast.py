@@ -7,8 +7,8 @@ from telemetry_scene import new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.store.events import RecentEvents, RecordedPool
 from pool_daemon.store.pool_counts import PoolCounts, Upcoming
-from pool_daemon.store.recent_events import RecentEvents, RecordedPool
 from pool_daemon.telemetry.forecast import Forecast
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer

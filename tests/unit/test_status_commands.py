@@ -22,7 +22,7 @@ from virtual_clock import VirtualClock
 
 from pool_daemon.commands.status_view import portrait, span
 from pool_daemon.errors import ExitCode
-from pool_daemon.store.recent_events import RecordedPool
+from pool_daemon.store.events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.endpoint.message import Request, Response, refusal
 from pool_daemon.telemetry.observer import Observer
