@@ -30,6 +30,17 @@ from pool_daemon.store.store import Store
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.reports import Reports
 
+
+class Impact(ImpactReader):
+    """Remembers how many pools' owners it was asked for."""
+
+    asked_owners = 0
+
+    async def owners(self, pool_ids: Sequence[int], *, now: int) -> dict[int, int]:
+        self.asked_owners += len(pool_ids)
+        return await super().owners(pool_ids, now=now)
+
+
 Client = MongoClient[dict[str, Any]]
 
 FEW = 8
@@ -78,7 +89,7 @@ class Scene:
         self.told = Told()
         self.queue = WorkQueue()
         self.holds = HoldStore(database=self.database, identity="me", dry_run=dry_run)
-        self.impact = ImpactReader(database=self.database)
+        self.impact = Impact(database=self.database)
         self.held_pools = HeldPools(
             holds=self.holds,
             impact=self.impact,
@@ -143,10 +154,11 @@ class Scene:
         """Have pools that are drained and last for weeks."""
         return self.buy(number, ended_ago=-30 * 24 * HOUR)
 
-    def write(self, pools: Sequence[Purchase], *, ago: int = 0) -> None:
-        """Have the watcher notice that somebody wrote these pools so many seconds ago."""
+    def write(self, pools: Sequence[Purchase], *, ago: int = 0, tells_owner: bool = False) -> None:
+        """Have the watcher notice that somebody wrote these pools so many seconds ago: updated them, or put them in."""
         for pool in pools:
-            self.brake.notes.note_write(pool.pool_id, pool.empty_at, self.now - ago)
+            owner = int(pool.document["customer_tid"]) if tells_owner else None
+            self.brake.notes.note_write(pool.pool_id, pool.empty_at, self.now - ago, owner)
             if pool.empty_at <= self.now:
                 self.queue.add(pool.pool_id, at=self.now, cause=Cause.CHANGED)
 

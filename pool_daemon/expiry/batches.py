@@ -135,6 +135,12 @@ class Batches:
         self._on_unreadable = on_unreadable
         self._growing = FIRST_WORKLOADS
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
+        self._fresh = 0
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether the next batch may be the first of pools that were added or ran empty only just now."""
+        return self._fresh > 0
 
     def add_work(self, pools: Sequence[DuePool], *, alone: Sequence[DuePool], after: int | None, now: int) -> None:
         """Open lanes for due pools that were added by id, and for pools that ran empty.
@@ -147,6 +153,7 @@ class Batches:
             self._lanes.extend(lanes)
         else:
             self._lanes.extendleft(reversed(lanes))
+            self._fresh += len(lanes)
 
     def add(self, *batches: Batch) -> None:
         """Add batches, to be settled in their turn."""
@@ -160,6 +167,7 @@ class Batches:
         """
         while self._lanes:
             lane = self._lanes.popleft()
+            self._fresh = max(0, self._fresh - 1)
             batch = await anext(lane, None)
             if batch is not None:
                 self._take_turns(lane)

@@ -4,10 +4,13 @@ A server reports the failure on one document with the same words as a failure on
 not decide, a pool is blamed only if others could be settled; if everything that was tried failed alike, no pool is.
 """
 
+import random
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from pool_daemon.errors import PoolDaemonError, Scope, StoreError
+from pool_daemon.expiry.batches import Batch
 from pool_daemon.store.error_mapping import kind_of
 
 REMEMBERED: Final = 10_000
@@ -81,3 +84,42 @@ class Evidence:
             return False
         others_succeeded = self._successes > self._suspects.get(pool_id, self._successes)
         return not others_succeeded and not self._is_blamed(pool_id)
+
+
+class Isolation:
+    """Finds the pools behind failed batches, once no other batch waits.
+
+    As long as nothing has succeeded, single pools are drawn from all failed batches. If those fail alike, the rest is
+    left alone, because it would fail, too. As soon as one succeeds, the failed batches are split until the failing
+    pools are found.
+    """
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._failed: list[Batch] = []
+
+    def add(self, batch: Batch) -> None:
+        """Add a batch of several pools that has failed."""
+        self._failed.append(batch)
+
+    def next_batches(self) -> list[Batch]:
+        """Remove and return what to try next; nothing if no batch has failed, or if the rest is left alone."""
+        if not self._failed:
+            return []
+        if self._evidence.has_success:
+            batch = self._failed.pop()
+            return batch.split() if len(batch.pools) > 1 else [batch]
+        if len(self._evidence.failures) >= SAMPLE and self._evidence.common_cause() is not None:
+            self._failed.clear()
+            return []
+        return [self._drawn()]
+
+    def _drawn(self) -> Batch:
+        """Remove one random pool from the failed batches, to be tried alone."""
+        number = random.randrange(len(self._failed))  # noqa: S311 - a sample, not a secret
+        batch = self._failed.pop(number)
+        pool = random.choice(batch.pools)  # noqa: S311 - as above
+        others = [each for each in batch.pools if each is not pool]
+        if others:
+            self._failed.append(replace(batch, pools=others))
+        return replace(batch, pools=[pool])

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import random
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,7 +17,7 @@ from pool_daemon.errors import (
     StoreOverloadError,
 )
 from pool_daemon.expiry.batches import Batch, Batches
-from pool_daemon.expiry.evidence import SAMPLE, Evidence
+from pool_daemon.expiry.evidence import Evidence, Isolation
 from pool_daemon.expiry.locked_pools import LockedPools
 from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import Cause, Work, WorkQueue
@@ -110,7 +109,7 @@ class ExpiryPass:
         self._until = 0
         self._began_monotonic = context.clock.monotonic()
         self._running: set[asyncio.Task[None]] = set()
-        self._failed: list[Batch] = []
+        self._isolation = Isolation(context.evidence)
 
     async def run(self, now: int) -> int:
         """Settle what is due; return the unix second through which work was taken: later than `now` in a long pass."""
@@ -169,12 +168,14 @@ class ExpiryPass:
         try:
             while self._goes_on():
                 await self._take_more()
-                batch = await self._batches.take()
+                batch = await self._batches.take() if self._may_start() else None
                 if batch is not None:
                     await self._start(batch)
                 elif self._running:
                     await self._wait(within_seconds=self._seconds_to_fresh())
-                elif not await self._isolate():
+                elif pieces := self._isolation.next_batches():
+                    self._batches.add(*pieces)
+                else:
                     complete = True
                     break
         finally:
@@ -210,10 +211,12 @@ class ExpiryPass:
         """Return the time until more pools can have fallen due, in seconds; None if this pass takes up no more."""
         return max(0.0, self._until + 1 - self._context.clock.now()) if self._takes_more() else None
 
+    def _may_start(self) -> bool:
+        """Return whether a batch may be started: a place is free, one more being kept for what has only just come."""
+        return len(self._running) < self._context.throttle.concurrency + self._batches.has_fresh
+
     async def _start(self, batch: Batch) -> None:
-        """Start to settle a batch as soon as fewer are in flight than the limit, unless a gate closes before."""
-        while len(self._running) >= self._context.throttle.concurrency:
-            await self._wait()
+        """Start to settle a batch, unless a gate closes before."""
         await self._spare_the_nodes()
         allowed = await self._context.guards.filter_allowed(batch.pools, now=batch.now, full_scan=batch.full_scan)
         if allowed and self._goes_on():
@@ -254,7 +257,7 @@ class ExpiryPass:
                     self._context.throttle.took_too_long()
                 raise
             if len(batch.pools) > 1:
-                self._failed.append(batch)
+                self._isolation.add(batch)
             else:
                 self._evidence.failed(batch.pools[0].pool_id, error)
 
@@ -306,34 +309,6 @@ class ExpiryPass:
             self._queue.add(pool_id, at=at, cause=Cause.RETRY)
         else:
             self._batches.add(batch)
-
-    async def _isolate(self) -> bool:
-        """Find the pools behind the failed batches, once no other batch waits; False if none has failed.
-
-        As long as nothing has succeeded, single pools are drawn from all failed batches. If those fail alike, the rest
-        is left alone, because it would fail, too. As soon as one succeeds, the failed batches are split until the
-        failing pools are found.
-        """
-        if not self._failed:
-            return False
-        if self._evidence.has_success:
-            batch = self._failed.pop()
-            self._batches.add(*(batch.split() if len(batch.pools) > 1 else [batch]))
-        elif len(self._evidence.failures) >= SAMPLE and self._evidence.common_cause() is not None:
-            self._failed.clear()
-        else:
-            self._batches.add(self._drawn())
-        return True
-
-    def _drawn(self) -> Batch:
-        """Remove one random pool from the failed batches, to be tried alone."""
-        number = random.randrange(len(self._failed))  # noqa: S311 - a sample, not a secret
-        batch = self._failed.pop(number)
-        pool = random.choice(batch.pools)  # noqa: S311 - as above
-        others: list[DuePool] = [each for each in batch.pools if each is not pool]
-        if others:
-            self._failed.append(replace(batch, pools=others))
-        return replace(batch, pools=[pool])
 
     async def _blame(self) -> None:
         """Decide what the failures of this pass are due to: a common cause, or each failed pool itself."""

@@ -34,7 +34,7 @@ class WriteNotes(Protocol):
     def note_watching(self, at: int) -> None:
         """Record that a stream begins at the unix second `at`; earlier writes are unknown."""
 
-    def note_write(self, pool_id: int, empty_at: int | None, at: int) -> None:
+    def note_write(self, pool_id: int, empty_at: int | None, at: int, owner: int | None = None) -> None:
         """Record that a pool got that `empty_at` at the unix second `at`; None if the change does not contain it."""
 
 
@@ -143,7 +143,7 @@ class Watcher:
         if change.subject_id is not None and change.subject_id == self._queue.pool_id:
             self._queue.ring()
         if change.subject_id is not None and not change.removed and not change.amounts_only:
-            self._notes.note_write(change.subject_id, change.empty_at, change.at)
+            self._notes.note_write(change.subject_id, change.empty_at, change.at, change.owner)
         if change.removed or (change.amounts_only and not self._queue.has_pending(change.subject_id)):
             return
         if change.empty_at is not None and change.empty_at > now:

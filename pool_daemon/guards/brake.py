@@ -33,7 +33,7 @@ status` shows that: it groups what is held by owner, with pools and workloads, a
 
 import asyncio
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
@@ -170,11 +170,13 @@ class Brake:
     async def _judge_near(self, now: int) -> str | None:
         """Return the reason to hold the pools that were written near their end, which has come; None if they go."""
         near, census = self.notes.near(now), self._expirations.census(Kind.NEAR)
-        if len(near) + census.total() <= self._settings.min_pools:
-            return None
-        owners = await self._impact.owners(near, now=now)
-        census.update({(Kind.NEAR, owner): number for owner, number in owners.items()})
-        return await self._excess(census, now)
+        known = [owner for owner in near.values() if owner is not None]
+        at_most = census + Counter((Kind.NEAR, owner) for owner in known)
+        if measure(at_most, self._settings)[0] + len(near) - len(known) <= self._settings.min_pools:
+            return None  # even if each of them has a workload to lose, and each unknown owner is another
+        owners = await self._impact.owners(list(near), now=now)
+        self.notes.note_owners(owners)
+        return await self._excess(census + Counter((Kind.NEAR, owner) for owner in owners.values()), now)
 
     async def _excess(self, census: Census, now: int, *, held: int = 0) -> str | None:
         """Return the reason to hold the new ones of some unexpected pools; None if they are not too many."""

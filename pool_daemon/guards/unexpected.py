@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter, deque
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -111,6 +111,7 @@ class UnexpectedExpirations:
 class _Note:
     at: int
     end: int | None
+    owner: int | None
 
 
 class Notes:
@@ -133,15 +134,16 @@ class Notes:
         """Note that a stream begins at the unix second `at`: what ended before may have been written unseen."""
         self.since = at if self.since is None else max(self.since, at)
 
-    def note_write(self, pool_id: int, empty_at: int | None, at: int) -> None:
+    def note_write(self, pool_id: int, empty_at: int | None, at: int, owner: int | None = None) -> None:
         """Note that another writer has written a pool at the unix second `at`.
 
-        Its end is None if that was not told: where rates were changed alone, or a workload of it came as deployed.
+        Its end is None if that was not told: where rates were changed alone, or a workload of it came as deployed. Its
+        owner is None if that was not told: an owner noted before stands.
         """
         notice = int(self._settings.notice_seconds)
-        self._notes.pop(pool_id, None)
+        former = self._notes.pop(pool_id, None)
         if empty_at is None or empty_at <= at + notice:
-            self._notes[pool_id] = _Note(at, empty_at)
+            self._notes[pool_id] = _Note(at, empty_at, owner if owner is not None or former is None else former.owner)
         while self._notes:
             oldest = next(iter(self._notes))
             expired = self._notes[oldest].at <= at - 2 * notice
@@ -161,10 +163,16 @@ class Notes:
         note = self._notes.get(pool_id)
         return note is not None and note.at > at
 
-    def near(self, now: int) -> list[int]:
-        """Return the ids of the pools that were written near an end which has come by the unix second `now`."""
-        ends = [(pool_id, note.at, note.end) for pool_id, note in self._notes.items() if note.end is not None]
-        return [pool_id for pool_id, at, end in ends if at - PAST_SECONDS <= end <= now]
+    def note_owners(self, owners: Mapping[int, int]) -> None:
+        """Note the owners of some pools, by id."""
+        for pool_id, owner in owners.items():
+            if pool_id in self._notes:
+                self._notes[pool_id] = replace(self._notes[pool_id], owner=owner)
+
+    def near(self, now: int) -> dict[int, int | None]:
+        """Return the pools that were written near an end which has come by the unix second `now`: owners by id."""
+        ends = [(pool_id, note, note.end) for pool_id, note in self._notes.items() if note.end is not None]
+        return {pool_id: note.owner for pool_id, note, end in ends if note.at - PAST_SECONDS <= end <= now}
 
     def kind_of_written(self, pool: DuePool) -> Kind | None:
         """Return what its last write makes of a pool that is due; None if nothing."""

@@ -36,8 +36,9 @@ class Change:
     """One change that may move a deadline.
 
     `subject_id` is the document's id. Of a pool it is None if it is no integer; of a workload it may be of any type,
-    hashable or not. `empty_at` (unix seconds) is the pool's new deadline, `pool_id` the pool of a workload that is now
-    deployed or was moved; both are None where the event does not carry them or they cannot be read. `removed`: the pool
+    hashable or not. `empty_at` (unix seconds) is the pool's new deadline, `owner` its owner (an update does not tell),
+    `pool_id` the pool of a workload that is now deployed or was moved; all are None where the event does not carry them
+    or they cannot be read. `removed`: the pool
     was deleted. `amounts_only`: only its amounts changed, its end and its rates did not. A change of a whole collection
     (dropped, renamed), these two or another, has neither id. `at` is the unix second of the write, by the server's
     clock.
@@ -46,6 +47,7 @@ class Change:
     subject: Subject
     subject_id: Any = None
     empty_at: int | None = None
+    owner: int | None = None
     pool_id: int | None = None
     removed: bool = False
     amounts_only: bool = False
@@ -168,6 +170,7 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
                 "documentKey._id": 1,
                 "fullDocument.empty_at": 1,
                 "fullDocument.pool_id": 1,
+                "fullDocument.customer_tid": 1,
                 **{f"{_UPDATED}.{name}": 1 for name in (*DEADLINE_FIELDS, "pool_id")},
             }
         },
@@ -242,6 +245,7 @@ def change_of(event: Mapping[str, Any]) -> Change:
         Subject.POOL,
         _whole(key, "_id"),
         empty_at=_whole(body, "empty_at"),
+        owner=_whole(body, "customer_tid"),
         removed=operation == "delete",
         amounts_only=operation == "update" and not body,
         at=at,

@@ -1,10 +1,9 @@
 """Dry-run evaluation: which due pools would lose workloads. Used by the brake."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from bson import Int64
 
@@ -12,6 +11,7 @@ from pool_daemon.capacity.pool import NEVER
 from pool_daemon.store.cases import CaseReader, Limits
 from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.excerpts import number_only
 from pool_daemon.store.pool_counts import MOST, PoolCounts
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import WorkloadStore
@@ -52,19 +52,17 @@ class ImpactReader:
         """Count, up to `most`, the pools that have a drain and end after the unix second `now`."""
         return await self._pool_counts.count(after=now, until=NEVER - 1, most=min(most, MOST))
 
-    async def owners(self, pool_ids: Sequence[int], *, now: int) -> Counter[int]:
-        """Count by owner those of some pools that are due and have a deployed workload; 0 is an unreadable owner."""
-        found: Counter[int] = Counter()
+    async def owners(self, pool_ids: Sequence[int], *, now: int) -> dict[int, int]:
+        """Return, by id, the owners of those pools that are due and have a deployed workload; 0 if unreadable."""
+        found: dict[int, int] = {}
         for start in range(0, len(pool_ids), IDS):
             deploying = await self._workloads.deploying(pool_ids[start : start + IDS])
             ids = [Int64(pool_id) for pool_id in deploying]
-            pipeline: list[dict[str, Any]] = [
-                {"$match": {"_id": {"$in": ids}, "empty_at": {"$lte": Int64(now)}}},
-                {"$group": {"_id": "$customer_tid", "pools": {"$sum": 1}}},
-            ]
-            with translated("counting pools by owner"):
-                for group in await self._pools.aggregate(pipeline).to_list(None):
-                    found[group["_id"] if isinstance(group["_id"], int) else 0] += group["pools"]
+            due = {"_id": {"$in": ids}, "empty_at": {"$lte": Int64(now)}}
+            with translated("reading the owners of pools"):
+                for pool in await self._pools.find(due, {"customer_tid": number_only("customer_tid")}).to_list(None):
+                    owner = pool.get("customer_tid")
+                    found[pool["_id"]] = owner if isinstance(owner, int) else 0
         return found
 
     async def of(self, pool_ids: Sequence[int], *, now: int) -> dict[int, AffectedPool]:

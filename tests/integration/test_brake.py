@@ -70,6 +70,17 @@ async def test_what_ended_behind_a_gap_in_the_stream_is_overdue_beyond_what_was_
     assert scene.held() == set(ids(pools))
 
 
+@pytest.mark.parametrize("tells_owner", [True, False])
+async def test_the_crowd_of_one_owner_costs_no_read_where_the_stream_told_whose_it_is(
+    scene: Scene, *, tells_owner: bool
+) -> None:
+    """The pools of others, which fall due in the midst of it, wait for each read."""
+    crowd = scene.buy(5 * FEW, ended_ago=0, owners=[7] * 5 * FEW)
+    scene.write(crowd, tells_owner=tells_owner)
+    assert await scene.run_passes() == len(crowd)
+    assert scene.impact.asked_owners == (0 if tells_owner else len(crowd))
+
+
 @pytest.mark.parametrize("at_once", [1, 3, FEW, 10 * FEW])
 async def test_of_a_restore_that_the_stream_tells_no_more_goes_than_a_few_at_any_speed(
     scene: Scene, at_once: int

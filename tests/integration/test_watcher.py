@@ -139,6 +139,7 @@ async def test_every_write_that_gives_a_pool_a_near_or_past_end_is_noted_and_sin
         return [watched.notes.kind_of_written(DuePool(pool_id, empty_at=end)) for pool_id, end in ends.items()]
 
     await until(lambda: noted() == [Kind.PAST, Kind.NEAR, None, Kind.PAST], "the writes to be noted")
+    assert watched.notes.near(near.empty_at)[near.pool_id] == near.document["customer_tid"]
     assert watched.notes.since == began_at
 
 

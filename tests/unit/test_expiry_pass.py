@@ -1,9 +1,12 @@
 """One pass over pools in memory: what it takes up, what it leaves, and whose fault it says a failure is."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+from deadline import until
 from grid_in_memory import Grid
 from no_brake import NoBrake
 from pymongo.errors import WriteError
@@ -23,6 +26,7 @@ from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings.sections import Expiry, Log, Retry
+from pool_daemon.store.cases import Settlement
 from pool_daemon.store.pools import Deadline
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.observer import Observer
@@ -74,8 +78,8 @@ class NoStore:
 class Scene:
     """An expirer on a grid in memory."""
 
-    def __init__(self) -> None:
-        self.grid = Grid()
+    def __init__(self, grid: Grid | None = None) -> None:
+        self.grid = grid or Grid()
         self.clock = VirtualClock(NOW + 0.25)
         self.queue = WorkQueue()
         self.latch = Latch()
@@ -140,6 +144,40 @@ async def test_what_falls_due_meanwhile_is_taken_up_and_the_brake_has_seen_it(sc
     assert fresh in scene.grid.settled
     assert scene.brake.inspected == [(None, NOW), (NOW, NOW + 1)]
     assert scene.queue.watermark == NOW + 1
+
+
+class SlowGrid(Grid):
+    """Settles nothing of an owner until the test says so."""
+
+    def __init__(self, slow_owner: int) -> None:
+        super().__init__()
+        self._slow_owner = slow_owner
+        self.go = asyncio.Event()
+
+    async def settle(self, pool_ids: Sequence[int], **how: Any) -> Settlement:
+        if any(self.pools[pool_id].owner == self._slow_owner for pool_id in pool_ids):
+            self.on_settle(pool_ids)
+            await self.go.wait()
+        return await super().settle(pool_ids, **how)
+
+
+async def test_what_falls_due_while_all_places_are_taken_waits_for_none_of_them() -> None:
+    """One place more is kept for it: the batches of a crowd take a second on a busy server."""
+    grid = SlowGrid(slow_owner=7)
+    scene = Scene(grid)
+    crowd = grid.add(5000, empty_at=NOW, owner=7)
+    fresh, fresher = (grid.add(1, empty_at=NOW + seconds, owner=99)[0] for seconds in (1, 2))
+    started: list[Sequence[int]] = []
+    grid.on_settle = started.append
+    scene.clock.pass_time(0.7)
+    running = asyncio.create_task(scene.expirer.run_pass(NOW))
+    await until(lambda: len(started) == Expiry().concurrency, within_seconds=5, what="all places to be taken")
+    for settled in ([fresh], [fresh, fresher]):
+        scene.clock.pass_time(1)
+        await until(lambda: grid.settled == settled, within_seconds=5, what=f"{settled} to be settled")  # noqa: B023
+    grid.go.set()
+    await running
+    assert sorted(grid.settled) == [*crowd, fresh, fresher]
 
 
 async def test_what_is_asked_for_meanwhile_is_taken_up_wherever_it_stands(scene: Scene) -> None:

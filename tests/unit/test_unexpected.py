@@ -54,8 +54,17 @@ def test_a_pool_that_is_topped_up_or_judged_is_forgotten(notes: Notes) -> None:
 def test_pools_that_end_near_their_write_are_counted_once_that_end_has_come(notes: Notes) -> None:
     notes.note_write(1, NOW + 30, NOW)
     notes.note_write(2, NOW - 3600, NOW)
-    assert notes.near(NOW + 29) == []
-    assert notes.near(NOW + 30) == [1]
+    assert notes.near(NOW + 29) == {}
+    assert notes.near(NOW + 30) == {1: None}
+
+
+def test_the_owner_of_a_written_pool_is_known_once_it_was_told(notes: Notes) -> None:
+    notes.note_write(1, NOW + 30, NOW, 7)
+    notes.note_write(1, NOW + 20, NOW + 1)
+    notes.note_write(2, NOW + 20, NOW)
+    assert notes.near(NOW + 20) == {1: 7, 2: None}
+    notes.note_owners({2: 8, 3: 9})
+    assert notes.near(NOW + 20) == {1: 7, 2: 8}
 
 
 def test_beyond_the_bound_the_oldest_is_forgotten_and_what_ended_by_then_counts_as_unknown(
