@@ -41,8 +41,7 @@ from pool_daemon.telemetry.endpoint.routes import Routes
 from pool_daemon.telemetry.endpoint.server import Server
 from pool_daemon.telemetry.forecast import Forecast
 from pool_daemon.telemetry.health import StalenessLimits
-from pool_daemon.telemetry.heartbeat import Heartbeat
-from pool_daemon.telemetry.notify import Notifier
+from pool_daemon.telemetry.heartbeat import Heartbeat, Notifier
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.reports import Reports
 

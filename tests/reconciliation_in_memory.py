@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from typing import Any
 
-from pool_daemon.capacity.cloud_units import CloudUnits
 from pool_daemon.capacity.drift import Drift
 from pool_daemon.capacity.pool import new_pool
+from pool_daemon.capacity.workload import CloudUnits
 from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
 from pool_daemon.store.reconciliation import DriftedPool, ListedPool, Page
 

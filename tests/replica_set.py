@@ -17,7 +17,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.embedded.access import KEY_FILE, PASSWORD_FILE, USER, Access
+from pool_daemon.embedded.folder import KEY_FILE, PASSWORD_FILE, USER, Access
 from pool_daemon.embedded.process import MongodProcess
 
 NAME = "pool-daemon-three"

@@ -11,12 +11,12 @@ from typing import Final
 from bson import Int64
 from pymongo import UpdateOne
 
-from pool_daemon.bench.commands import counted_commands
 from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, percentile
 from pool_daemon.bench.grid import OWNERS, PoolBatch, deploy
 from pool_daemon.bench.idle import SETTLE_SECONDS
 from pool_daemon.bench.latenesses import FAR_SECONDS, bystanders, rearm
+from pool_daemon.bench.server import counted_commands
 from pool_daemon.store.pools import CAPACITY_POOLS
 
 BATCH: Final = 20

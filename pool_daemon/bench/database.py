@@ -9,8 +9,8 @@ from typing import Any, Final, Self, TypeVar
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from pool_daemon.bench.commits import Commits
 from pool_daemon.bench.grid import PoolBatch, build
+from pool_daemon.bench.server import Commits
 from pool_daemon.errors import BenchError
 from pool_daemon.harness import DaemonProcess
 from pool_daemon.settings.settings import SECTIONS

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pool_daemon.bench.commands import counted_commands
 from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, exponent
 from pool_daemon.bench.grid import PoolBatch
 from pool_daemon.bench.latenesses import bystanders
+from pool_daemon.bench.server import counted_commands
 from pool_daemon.harness import DaemonProcess, Entry, logged_at
 
 OVERDUE: Final = 1000

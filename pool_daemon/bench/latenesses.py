@@ -9,10 +9,10 @@ from typing import Final
 
 from bson import Int64
 
-from pool_daemon.bench.commits import Commit
 from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, percentile
 from pool_daemon.bench.grid import PoolBatch, add_pool
+from pool_daemon.bench.server import Commit
 from pool_daemon.harness import DaemonProcess, logged_at
 from pool_daemon.store.pools import CAPACITY_POOLS
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pool_daemon.bench.commits import Commits
 from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure
 from pool_daemon.bench.grid import PoolBatch
 from pool_daemon.bench.latenesses import FAR_SECONDS, fall_due_one_by_one, lateness_figures, milliseconds_late
+from pool_daemon.bench.server import Commits
 
 REPAIR_SECONDS: Final = 60
 

@@ -11,9 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pool_daemon.bench.benchmark import Result
 from pool_daemon.bench.figures import Figure
-from pool_daemon.bench.suite import full
+from pool_daemon.bench.suite import Result, full
 
 MARKS = {True: Text("reached", "green"), False: Text("not reached", "bold red"), None: Text()}
 

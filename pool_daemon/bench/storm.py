@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pool_daemon.bench import raw_limit
-from pool_daemon.bench.commits import Commit
+from pool_daemon.bench import references
 from pool_daemon.bench.database import BenchDatabase, in_time, wait_until_armed
 from pool_daemon.bench.figures import Figure, exponent, median
 from pool_daemon.bench.grid import PoolBatch
-from pool_daemon.bench.one_by_one import one_by_one
+from pool_daemon.bench.server import Commit
 from pool_daemon.errors import BenchError
 from pool_daemon.harness import DaemonProcess
 
@@ -73,7 +72,7 @@ class Storm:
 
     def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Let the daemon and both references do the work, each on fresh data."""
-        threads: Threads = {False: raw_limit.THREADS, True: raw_limit.THREADS}
+        threads: Threads = {False: references.THREADS, True: references.THREADS}
         rounds = [self._round(stage, threads) for _ in range(self.rounds)]
         return [
             replace(first, value=median([figure.value for figure in (first, *others)]))
@@ -107,13 +106,13 @@ class Storm:
     def _raw_limit(self, stage: BenchDatabase, threads: Threads, *, transactions: bool) -> float:
         """Return the shortest duration of all numbers of threads, in seconds; later rounds try only the best number."""
         now = int(time.time())
-        batches: Sequence[raw_limit.Batch] = ()
+        batches: Sequence[references.Batch] = ()
         seconds: dict[int, float] = {}
         for number in threads[transactions]:
             stage.tell(f"the raw limit{' in transactions' if transactions else ''} with {number} threads")
             stage.fill(self._lot(now))
-            batches = batches or raw_limit.prepare(stage.database, now=now)
-            seconds[number] = raw_limit.write(stage.database, batches, threads=number, transactions=transactions)
+            batches = batches or references.prepare(stage.database, now=now)
+            seconds[number] = references.write(stage.database, batches, threads=number, transactions=transactions)
         best, fewest = min(seconds.items(), key=lambda item: item[1])
         threads[transactions] = (best,)
         return fewest
@@ -122,7 +121,7 @@ class Storm:
         stage.tell("one by one")
         now = int(time.time())
         stage.fill(self._lot(now))
-        return one_by_one(stage.database, now=now, patience_seconds=self.patience_seconds)
+        return references.one_by_one(stage.database, now=now, patience_seconds=self.patience_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,23 @@
-"""The rows of the table, in the sizes of a full run and of a quick one."""
+"""The rows of the benchmark, in the sizes of a full run and of a quick one; and the run, row by row.
 
-from collections.abc import Sequence
+Each row is measured on an empty database, even if the row before has failed.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pymongo.errors import PyMongoError
 
 from pool_daemon.bench.busy_grid import BusyGrid, Deployments
-from pool_daemon.bench.fairness import Fairness
-from pool_daemon.bench.figures import Row
+from pool_daemon.bench.database import BenchDatabase
+from pool_daemon.bench.figures import Figure, Row
 from pool_daemon.bench.idle import Idle, StartWithoutIndexes
 from pool_daemon.bench.latenesses import OneAtATime, Rearming
+from pool_daemon.bench.neighbours import Fairness, StuckPools
 from pool_daemon.bench.reconciliation import Reconciliation
 from pool_daemon.bench.storm import Storm, StormGrowth
-from pool_daemon.bench.stuck_pools import StuckPools
+from pool_daemon.errors import PoolDaemonError
 
 
 def full() -> Sequence[Row]:
@@ -52,3 +60,36 @@ def quick() -> Sequence[Row]:
         Fairness(name="fairness-large-pools", workloads=5_000, pools=5, singles=2),
         Fairness(name="fairness-one-pool", workloads=5_000, pools=1, singles=2),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of a row: its figures, or why there are none."""
+
+    row: Row
+    figures: Sequence[Figure]
+    seconds: float
+    failure: str | None = None
+
+    @property
+    def reached(self) -> bool:
+        """Whether every figure keeps its bounds."""
+        return self.failure is None and all(figure.reached is not False for figure in self.figures)
+
+
+def results(rows: Sequence[Row], stage: BenchDatabase) -> Iterator[Result]:
+    """Measure row after row and yield the result of each.
+
+    A row that cannot be measured counts as not reached, and the others are measured all the same.
+    """
+    for row in rows:
+        stage.begin(row.work)
+        started_at = time.monotonic()
+        figures: Sequence[Figure] = ()
+        failure = None
+        try:
+            figures = row.measure(stage)
+        except (PoolDaemonError, PyMongoError) as error:
+            failure = str(error)
+        yield Result(row, figures, time.monotonic() - started_at, failure)
+        stage.clear()

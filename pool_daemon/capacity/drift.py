@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from pool_daemon.capacity.cloud_units import CloudUnits
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.capacity.workload import NextAction
+from pool_daemon.capacity.workload import CloudUnits, NextAction
 
 RATE_DIGITS: Final = 4
 """Decimals to which a rate is compared. Units are whole thousandths, so an id that is lost or counted twice shows in

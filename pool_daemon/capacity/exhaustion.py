@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from pool_daemon.capacity.cloud_units import CloudUnits, cloud_units
 from pool_daemon.capacity.pool import NEVER, Pool
+from pool_daemon.capacity.workload import CloudUnits, cloud_units
 from pool_daemon.errors import UnitsError
 
 

@@ -16,10 +16,9 @@ from typing import Any, Final
 from rich.console import Console
 
 from pool_daemon import __version__
-from pool_daemon.bench.benchmark import results
 from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.report import as_json, as_markdown, report
-from pool_daemon.bench.suite import full, quick
+from pool_daemon.bench.suite import full, quick, results
 from pool_daemon.commands import add_config_argument
 from pool_daemon.commands.connection import address
 from pool_daemon.embedded import EmbeddedMongod

@@ -14,12 +14,11 @@ from typing import Any, Final, TypeVar
 
 from rich.console import Console
 
-from pool_daemon.demo.report import report
 from pool_daemon.demo.run import DemoRun
 from pool_daemon.demo.scenario import SCENARIO
 from pool_daemon.demo.screen import screen_on
-from pool_daemon.demo.verdict import Finding, exit_code
-from pool_daemon.embedded.binary import find_mongod
+from pool_daemon.demo.verdict import Finding, exit_code, report
+from pool_daemon.embedded.process import find_mongod
 from pool_daemon.errors import EmbeddedError, ExitCode
 
 T = TypeVar("T")

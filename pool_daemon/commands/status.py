@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.live import Live
 
 from pool_daemon.commands import add_config_argument
-from pool_daemon.commands.http_client import ask
+from pool_daemon.commands.healthcheck import ask
 from pool_daemon.commands.paper import paper
 from pool_daemon.commands.status_view import portrait
 from pool_daemon.errors import ExitCode, NoAnswerError

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.demo.customer import Customer
-from pool_daemon.demo.explorer import Explorer
+from pool_daemon.demo.customer import Customer, Explorer
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool, Timetable
+from pool_daemon.demo.scene import Event, Record, Scene, Snapshot, Voice
 from pool_daemon.demo.screen import Screen
-from pool_daemon.demo.snapshot import Record, Snapshot
-from pool_daemon.demo.state import Event, Scene, Voice
 from pool_daemon.demo.verdict import Evidence, Finding, judge, milliseconds
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import DemoError

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool
-from pool_daemon.demo.snapshot import Record
-from pool_daemon.demo.state import Event, Scene, Voice
+from pool_daemon.demo.scene import Event, Record, Scene, Voice
 from pool_daemon.demo.verdict import TOLERANCE, milliseconds
 from pool_daemon.plain_text import escaped
 

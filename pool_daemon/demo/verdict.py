@@ -1,13 +1,18 @@
-"""The verdict: what was expected of the daemon and what it did, pool by pool, as read from the database."""
+"""The verdict: pool by pool, what was expected of the daemon and what it did, as read from the database."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool, Timetable
-from pool_daemon.demo.snapshot import Record, Snapshot
+from pool_daemon.demo.scene import Record, Snapshot
 from pool_daemon.errors import ExitCode
 
 TOLERANCE: Final = timedelta(seconds=1)
@@ -179,3 +184,30 @@ def _faults_of_staying(workload_id: int, snapshot: Snapshot) -> Iterator[str]:
         yield f"workload {workload_id} has a work order"
     if any(record.workload_id == workload_id for record in snapshot.records):
         yield f"workload {workload_id} has a record of being stopped"
+
+
+def report(findings: Sequence[Finding]) -> RenderableType:
+    """Return the verdict as a table, with every fault on a line of its own below it, and a summary."""
+    faults = [Text(f"✗ {finding.name}: {fault}", "red") for finding in findings for fault in finding.faults]
+    return Group(Text(), _table(findings), Text(), *faults, _summary(findings))
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column in ("pool", "what it shows", "expected", "happened", ""):
+        table.add_column(column)
+    for finding in findings:
+        mark = Text("✓", "green") if finding.held else Text("✗", "bold red")
+        table.add_row(Text(finding.name, "bold"), finding.shows, finding.expected, finding.happened, mark)
+    return table
+
+
+def _summary(findings: Sequence[Finding]) -> Text:
+    failed = sum(not finding.held for finding in findings)
+    if failed:
+        return Text(f"{failed} of {len(findings)} did not hold.", "bold red")
+    latest = max((finding.lateness for finding in findings if finding.lateness), default=timedelta())
+    return Text(
+        f"All {len(findings)} held: nothing stopped early, and nothing more than {milliseconds(latest)} ms late.",
+        "bold green",
+    )

@@ -1,8 +1,7 @@
 """A MongoDB of one's own, for trying the daemon out and for its tests: a real mongod on loopback."""
 
-from pool_daemon.embedded.access import address_of_running
-from pool_daemon.embedded.binary import find_mongod
-from pool_daemon.embedded.folder import default_folder
+from pool_daemon.embedded.folder import address_of_running, default_folder
+from pool_daemon.embedded.process import find_mongod
 from pool_daemon.embedded.server import EmbeddedMongod
 
 __all__ = ["EmbeddedMongod", "address_of_running", "default_folder", "find_mongod"]

@@ -12,8 +12,8 @@ from typing import Any, Final
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
-from pool_daemon.capacity.cloud_units import UNIT_FIELDS
 from pool_daemon.capacity.pool import FIELDS, Pool
+from pool_daemon.capacity.workload import UNIT_FIELDS
 from pool_daemon.errors import PoolNotFoundError, UnreadableDocumentError
 from pool_daemon.store.client import Database, pages
 from pool_daemon.store.codec import POOL_FIELDS, RAW, decoded, document_id, pool_from_document

@@ -17,10 +17,10 @@ from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.cloud_units import FREE_TYPES, cloud_units
 from pool_daemon.capacity.drift import Drift, PoolComparison, WorkloadState, is_deleted, repaired
 from pool_daemon.capacity.exhaustion import judge
 from pool_daemon.capacity.pool import Pool
+from pool_daemon.capacity.workload import FREE_TYPES, cloud_units
 from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
 from pool_daemon.store.client import PAGE, Database, pages

@@ -15,8 +15,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.cloud_units import FREE_TYPES, UNIT_FIELDS
-from pool_daemon.capacity.workload import NextAction
+from pool_daemon.capacity.workload import FREE_TYPES, UNIT_FIELDS, NextAction
 from pool_daemon.errors import StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import RAW, decoded

@@ -8,11 +8,11 @@ import pytest
 from arithmetic_model import Document
 from pymongo import MongoClient
 
-from pool_daemon.bench import raw_limit
+from pool_daemon.bench import references
 from pool_daemon.bench.database import BenchDatabase, TooBusyError, in_time
 from pool_daemon.bench.figures import Figure, exponent, percentile
 from pool_daemon.bench.grid import PoolBatch
-from pool_daemon.bench.one_by_one import one_by_one
+from pool_daemon.bench.references import one_by_one
 from pool_daemon.errors import BenchError
 
 WORKLOADS = 60
@@ -42,8 +42,8 @@ def test_the_raw_limit_writes_what_the_daemon_does_with_and_without_transactions
         written = []
         for transactions in (False, True):
             now = storm(stage)
-            batches = raw_limit.prepare(stage.database, now=now)
-            assert raw_limit.write(stage.database, batches, threads=2, transactions=transactions) > 0
+            batches = references.prepare(stage.database, now=now)
+            assert references.write(stage.database, batches, threads=2, transactions=transactions) > 0
             written.append(outcome(stage) | {"events": len(outcome(stage)["events"])})
         now = storm(stage)
         commits = stage.commits()

@@ -7,17 +7,15 @@ from pathlib import Path
 import pytest
 
 from pool_daemon.bench import storm
-from pool_daemon.bench.benchmark import Result, results
 from pool_daemon.bench.busy_grid import BusyGrid
 from pool_daemon.bench.database import BenchDatabase
-from pool_daemon.bench.fairness import Fairness
 from pool_daemon.bench.figures import Figure, Row
 from pool_daemon.bench.idle import Idle, StartWithoutIndexes
 from pool_daemon.bench.latenesses import OneAtATime, Rearming
+from pool_daemon.bench.neighbours import Fairness, StuckPools
 from pool_daemon.bench.reconciliation import Reconciliation
 from pool_daemon.bench.storm import Storm, StormGrowth
-from pool_daemon.bench.stuck_pools import StuckPools
-from pool_daemon.bench.suite import full, quick
+from pool_daemon.bench.suite import Result, full, quick, results
 from pool_daemon.errors import BenchError
 
 MINIATURES = (

@@ -12,9 +12,8 @@ import structlog
 
 from pool_daemon.daemon import Daemon
 from pool_daemon.guards.gate import StopGate
-from pool_daemon.process import process_identity
+from pool_daemon.process import process_identity, stop_signals
 from pool_daemon.settings import load_settings
-from pool_daemon.signals import stop_signals
 from pool_daemon.telemetry.logs import configure_logs
 
 log = structlog.get_logger("pool_daemon.stalling")

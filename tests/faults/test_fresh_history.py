@@ -19,7 +19,7 @@ from ledger import Ledger
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
-from pool_daemon.embedded.access import KEY_FILE, PASSWORD_FILE
+from pool_daemon.embedded.folder import KEY_FILE, PASSWORD_FILE
 
 RETURN_SECONDS = 60
 QUICK = STORM | DEAF | {"LEASE__SECONDS": "3", "DATABASE__SERVER_SELECTION_SECONDS": "2"}

@@ -18,7 +18,7 @@ from deadline import wait_until
 
 from pool_daemon.demo.run import DemoRun
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, SCENARIO
-from pool_daemon.demo.state import Scene
+from pool_daemon.demo.scene import Scene
 from pool_daemon.errors import ExitCode
 
 COMMAND = (sys.executable, "-m", "pool_daemon", "demo")

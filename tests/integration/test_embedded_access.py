@@ -20,10 +20,9 @@ from pymongo import AsyncMongoClient, MongoClient
 from pymongo.errors import OperationFailure
 
 from pool_daemon.embedded import EmbeddedMongod, address_of_running, find_mongod
-from pool_daemon.embedded.access import KEY_FILE, PASSWORD_FILE, PORT_FILE
-from pool_daemon.embedded.folder import claim
+from pool_daemon.embedded.folder import KEY_FILE, PASSWORD_FILE, PORT_FILE, claim
 from pool_daemon.embedded.process import MongodProcess
-from pool_daemon.embedded.replica_set import become_primary
+from pool_daemon.embedded.server import become_primary
 from pool_daemon.errors import EmbeddedError, ExitCode
 from pool_daemon.harness import environment
 

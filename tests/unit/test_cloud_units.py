@@ -11,8 +11,7 @@ from bson import Decimal128, Int64, json_util
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pool_daemon.capacity.cloud_units import MACHINE_SIZES, CloudUnits, cloud_units
-from pool_daemon.capacity.workload import WorkloadType
+from pool_daemon.capacity.workload import MACHINE_SIZES, CloudUnits, WorkloadType, cloud_units
 from pool_daemon.errors import UnitsError
 
 FREE = (

@@ -9,15 +9,13 @@ import pytest
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from pool_daemon.capacity.cloud_units import cloud_units
 from pool_daemon.capacity.pool import NEVER, Pool
+from pool_daemon.capacity.workload import cloud_units
 from pool_daemon.demo.customer import Customer
-from pool_daemon.demo.report import report
 from pool_daemon.demo.scenario import HOUR, SCENARIO, PlannedPool, Timetable, Workload
+from pool_daemon.demo.scene import Event, Record, Scene, Snapshot, Voice
 from pool_daemon.demo.screen import PlainScreen, event_line, picture
-from pool_daemon.demo.snapshot import Record, Snapshot
-from pool_daemon.demo.state import Event, Scene, Voice
-from pool_daemon.demo.verdict import Finding
+from pool_daemon.demo.verdict import Finding, report
 
 PLANS = {plan.name: plan for plan in SCENARIO}
 OPENED_AT = 1_700_000_000

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pool_daemon.demo.scenario import SCENARIO, PlannedPool, Timetable
-from pool_daemon.demo.snapshot import Record, Snapshot
+from pool_daemon.demo.scene import Record, Snapshot
 from pool_daemon.demo.verdict import Evidence, exit_code, judge
 from pool_daemon.errors import ExitCode
 

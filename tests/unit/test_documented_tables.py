@@ -10,14 +10,12 @@ from faults.figures import Figure, table_of, write_rows
 from telemetry_scene import PATIENCE, new_observer
 from virtual_clock import VirtualClock
 
-from pool_daemon.bench.benchmark import Result
 from pool_daemon.bench.figures import Figure as Measured
 from pool_daemon.bench.report import as_markdown as benchmark_table
-from pool_daemon.bench.suite import full
+from pool_daemon.bench.suite import Result, full
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.cloud_units import FREE_TYPES, MACHINE_SIZES
 from pool_daemon.capacity.pool import FIELDS
-from pool_daemon.capacity.workload import NextAction, WorkloadType
+from pool_daemon.capacity.workload import FREE_TYPES, MACHINE_SIZES, NextAction, WorkloadType
 from pool_daemon.commands import COMMANDS
 from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.generated_table import read_table, write_table

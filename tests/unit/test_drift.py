@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pool_daemon.capacity import drift as module
-from pool_daemon.capacity.cloud_units import CloudUnits
 from pool_daemon.capacity.drift import Drift, PoolComparison, WorkloadState, is_deleted, repaired
 from pool_daemon.capacity.pool import Pool, new_pool
-from pool_daemon.capacity.workload import NextAction
+from pool_daemon.capacity.workload import CloudUnits, NextAction
 from pool_daemon.errors import NotFiniteError
 
 NOW = 1_700_000_000

@@ -16,8 +16,7 @@ from telemetry_scene import make_ready, new_observer, routes_of, running, served
 
 from pool_daemon.errors import ConfigurationError
 from pool_daemon.telemetry.endpoint import Server
-from pool_daemon.telemetry.endpoint.connection import HEAD_BYTES
-from pool_daemon.telemetry.endpoint.message import Request, Response
+from pool_daemon.telemetry.endpoint.connection import HEAD_BYTES, Request, Response
 from pool_daemon.telemetry.endpoint.server import MOST_CONNECTIONS, _most_connections
 from pool_daemon.telemetry.observer import Observer
 

@@ -7,7 +7,7 @@ import pytest
 
 HEAPS_OF_FIVE_THREADS = """
 import ctypes, os, sys, tempfile, threading
-from pool_daemon.memory import keep_one_heap
+from pool_daemon.process import keep_one_heap
 
 if "one" in sys.argv:
     keep_one_heap()

@@ -14,8 +14,7 @@ from telemetry_scene import PATIENCE, make_ready, new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.telemetry.heartbeat import TICK_SECONDS, Heartbeat
-from pool_daemon.telemetry.notify import Notifier
+from pool_daemon.telemetry.heartbeat import TICK_SECONDS, Heartbeat, Notifier
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import Role
 

@@ -24,7 +24,7 @@ from pool_daemon.commands.status_view import portrait, span
 from pool_daemon.errors import ExitCode
 from pool_daemon.store.events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
-from pool_daemon.telemetry.endpoint.message import Request, Response, refusal
+from pool_daemon.telemetry.endpoint.connection import Request, Response, refusal
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import Role
 

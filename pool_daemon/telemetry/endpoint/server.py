@@ -14,8 +14,7 @@ from typing import Final
 import structlog
 
 from pool_daemon.errors import ConfigurationError
-from pool_daemon.telemetry.endpoint.connection import OVER, Connection
-from pool_daemon.telemetry.endpoint.message import Request, Response
+from pool_daemon.telemetry.endpoint.connection import OVER, Connection, Request, Response
 
 MOST_CONNECTIONS: Final = 32
 """A scraper, probes and some pages need a handful. When all are taken the oldest is closed: an honest client has long

@@ -1,12 +1,42 @@
-"""The state of the demo at one moment: the only input of the screens."""
+"""The scene: scenario, database and events at one moment; the input of the screens, and in part of the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from pool_daemon.demo.scenario import PlannedPool, Timetable
-from pool_daemon.demo.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The daemon's record that it stopped one workload; `empty_at` in unix seconds."""
+
+    workload_id: int
+    resources: tuple[str, ...]
+    empty_at: int
+    decommissioned_at: datetime
+
+    @property
+    def lateness(self) -> timedelta:
+        """How long after the pool's last second the workload was stopped; negative if before it."""
+        return timedelta(seconds=self.decommissioned_at.timestamp() - self.empty_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Pools, workloads and work orders by their `_id`, and the daemon's records, the earliest first."""
+
+    pools: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    workloads: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    orders: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    records: Sequence[Record] = ()
+
+    def records_of(self, plan: PlannedPool) -> list[Record]:
+        """Return the records of one pool's workloads."""
+        return [record for record in self.records if record.workload_id in plan.all_workloads]
+
 
 LINGER_SECONDS: Final = 2
 """How long the demo goes on after the last pool's end, to see that the workloads that must stay keep running."""

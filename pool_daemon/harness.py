@@ -1,4 +1,4 @@
-"""One run of the daemon, in a process of its own, its log in a file."""
+"""The real daemon as a process that is started and watched: for the demo, the benchmark and the tests."""
 
 import json
 import os
@@ -14,8 +14,7 @@ from typing import Any, Final, Self
 
 from pool_daemon.embedded import die_with_parent
 from pool_daemon.errors import PoolDaemonError
-from pool_daemon.harness import process_stats
-from pool_daemon.harness.environment import environment
+from pool_daemon.settings.sources import PREFIX, SYSTEMD_SECRETS_DIR
 
 Entry = Mapping[str, Any]
 
@@ -134,15 +133,15 @@ class DaemonProcess:
 
     def cpu_seconds(self) -> float:
         """Return the processor time that the daemon has used so far."""
-        return process_stats.cpu_seconds(self.pid)
+        return cpu_seconds(self.pid)
 
     def memory_mb(self) -> float:
         """Return the memory that the daemon uses, in megabytes."""
-        return process_stats.memory_mb(self.pid)
+        return memory_mb(self.pid)
 
     def peak_memory_mb(self) -> float:
         """Return the peak memory of the daemon, in megabytes."""
-        return process_stats.peak_memory_mb(self.pid)
+        return peak_memory_mb(self.pid)
 
     @property
     def _running(self) -> "subprocess.Popen[bytes]":
@@ -167,3 +166,45 @@ def _parsed(line: bytes) -> Entry | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None
+
+
+DEFAULTS: Final = {"LOG__FORMAT": "json", "HTTP__PORT": "0"}
+"""A log that a program can read, and a port that nothing else has."""
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return this process's environment with these settings and no others, named as `DATABASE__URI`.
+
+    Settings meant for another daemon are removed: they would lead this one to its database, and change results.
+    """
+    inherited = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.upper().startswith(PREFIX) and name != SYSTEMD_SECRETS_DIR
+    }
+    return inherited | {PREFIX + name: text for name, text in (DEFAULTS | settings).items()}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that the process has used so far."""
+    fields = _proc(pid, "stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pid: int) -> float:
+    """Return the memory that the process uses, in megabytes."""
+    return _kilobytes(pid, "VmRSS:") / 1024
+
+
+def peak_memory_mb(pid: int) -> float:
+    """Return the peak memory of the process, in megabytes."""
+    return _kilobytes(pid, "VmHWM:") / 1024
+
+
+def _kilobytes(pid: int, name: str) -> int:
+    line = next(line for line in _proc(pid, "status").splitlines() if line.startswith(name))
+    return int(line.split()[1])
+
+
+def _proc(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8", errors="replace")
