@@ -150,7 +150,8 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="PATH",
-        help="TOML file of settings; without it none is read. Secrets and the environment rank above it",
+        help="TOML file of settings (default: $POOL_DAEMON_CONFIG, else /etc/pool-daemon/config.toml if it exists). "
+        "Secrets and the environment rank above it",
     )
 
 

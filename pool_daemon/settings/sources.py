@@ -22,6 +22,8 @@ from pool_daemon.settings.fields import takes
 from pool_daemon.settings.settings import SECTIONS, Settings
 
 PREFIX = "POOL_DAEMON_"
+CONFIG = "POOL_DAEMON_CONFIG"
+DEFAULT_CONFIG = Path("/etc/pool-daemon/config.toml")
 SECRETS_DIR = "POOL_DAEMON_SECRETS_DIR"
 SYSTEMD_SECRETS_DIR = "CREDENTIALS_DIRECTORY"
 SEPARATOR = "__"
@@ -55,9 +57,14 @@ class Overridden(NamedTuple):
 
 
 class Sources:
-    """All values from all sources; of each key only the one that ranks highest."""
+    """All values from all sources; of each key only the one that ranks highest.
+
+    The TOML file is `config`, else what POOL_DAEMON_CONFIG names (empty: none), else that of an installed daemon if it
+    exists.
+    """
 
     def __init__(self, *, config: Path | None, environ: Mapping[str, str]) -> None:
+        config = config or _usual_config(environ)
         folder = environ.get(SECRETS_DIR) or environ.get(SYSTEMD_SECRETS_DIR)
         self._readings: dict[Key, Reading] = {}
         self.overridden: list[Overridden] = []
@@ -117,11 +124,20 @@ class Sources:
 
 
 def load_settings(config: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings from all sources; a TOML file only if one is named.
+    """Read the settings from all sources.
 
     Raises ConfigurationError with one line per problem.
     """
     return Sources(config=config, environ=environ).load()
+
+
+def _usual_config(environ: Mapping[str, str]) -> Path | None:
+    if CONFIG in environ:
+        return Path(environ[CONFIG]) if environ[CONFIG] else None
+    try:
+        return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+    except PermissionError:  # an installed daemon's, and this user is not meant to read it
+        return None
 
 
 def _read_file(path: Path) -> Iterator[tuple[Key, Reading]]:
@@ -174,7 +190,7 @@ def _names_of_secrets(folder: Path) -> Iterator[str]:
 
 def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[Key, Reading]]:
     for name, text in environ.items():
-        if name.startswith(PREFIX) and name != SECRETS_DIR:
+        if name.startswith(PREFIX) and name not in {CONFIG, SECRETS_DIR}:
             yield _key(name.removeprefix(PREFIX)), Reading(text, f"environment variable {name}")
 
 

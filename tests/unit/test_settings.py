@@ -54,6 +54,14 @@ def every_field() -> Iterator[tuple[str, str, FieldInfo]]:
             yield section, name, field
 
 
+@pytest.fixture(autouse=True)
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have the file of an installed daemon elsewhere; it does not exist."""
+    path = tmp_path / "installed.toml"
+    monkeypatch.setattr("pool_daemon.settings.sources.DEFAULT_CONFIG", path)
+    return path
+
+
 def complaints(config: Path | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
     """Load settings that must be refused, and return the lines that say why."""
     with pytest.raises(ConfigurationError) as refused:
@@ -87,6 +95,28 @@ def test_the_environment_ranks_above_secrets_and_those_above_the_file(write_conf
     assert sources.place_of("database", "timeout_seconds") == f"secret {secrets}/database__timeout_seconds"
     assert sources.place_of("database", "server_selection_seconds") == f"file {config}"
     assert sources.place_of("database", "uri") == "default"
+
+
+def test_the_file_is_the_one_given_else_the_one_in_the_environment_else_that_of_an_installed_daemon(
+    write_config: WriteConfig, tmp_path: Path, installed: Path
+) -> None:
+    def name(config: Path | None, **environ: str) -> str:
+        return load_settings(config, environ).database.name
+
+    chosen = tmp_path / "chosen.toml"
+    assert name(None) == "explorer"
+    installed.write_text('[database]\nname = "installed"\n')
+    chosen.write_text('[database]\nname = "chosen"\n')
+    given = write_config('[database]\nname = "given"\n')
+    assert name(None) == "installed"
+    assert name(None, POOL_DAEMON_CONFIG=str(chosen)) == "chosen"
+    assert name(given, POOL_DAEMON_CONFIG=str(chosen)) == "given"
+    assert name(None, POOL_DAEMON_CONFIG="") == "explorer"
+
+
+def test_a_file_that_the_environment_names_has_to_exist(tmp_path: Path) -> None:
+    [line] = complaints(environ={"POOL_DAEMON_CONFIG": str(tmp_path / "absent.toml")})
+    assert line == f"{tmp_path}/absent.toml: cannot be read: No such file or directory"
 
 
 def test_a_setting_of_two_places_is_told_with_both(write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
