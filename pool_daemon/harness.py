@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from pool_daemon.embedded import die_with_parent
 from pool_daemon.errors import PoolDaemonError
-from pool_daemon.settings.sources import PREFIX, SYSTEMD_SECRETS_DIR
+from pool_daemon.settings.sources import CONFIG, PREFIX, SYSTEMD_SECRETS_DIR
 
 Entry = Mapping[str, Any]
 
@@ -182,7 +182,7 @@ def environment(**settings: str) -> dict[str, str]:
         for name, text in os.environ.items()
         if not name.upper().startswith(PREFIX) and name != SYSTEMD_SECRETS_DIR
     }
-    return inherited | {PREFIX + name: text for name, text in (DEFAULTS | settings).items()}
+    return inherited | {CONFIG: ""} | {PREFIX + name: text for name, text in (DEFAULTS | settings).items()}
 
 
 def cpu_seconds(pid: int) -> float:
