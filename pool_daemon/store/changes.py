@@ -114,6 +114,19 @@ OF_DOCUMENTS: Final = frozenset({"insert", "replace", "update", "delete"})
 """Changes of one document."""
 
 
+TOLD: Final = {
+    "operationType": 1,
+    "clusterTime": 1,
+    "ns.coll": 1,
+    "documentKey._id": 1,
+    "fullDocument.empty_at": 1,
+    "fullDocument.pool_id": 1,
+    "fullDocument.customer_tid": 1,
+    **{f"{_UPDATED}.{name}": 1 for name in (*DEADLINE_FIELDS, "pool_id")},
+}
+"""What the server sends of a change."""
+
+
 def _pipeline(database: str) -> list[Mapping[str, Any]]:
     """Return the stages that filter a database's changes and cut them down.
 
@@ -162,18 +175,7 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
                 ]
             }
         },
-        {
-            "$project": {
-                "operationType": 1,
-                "clusterTime": 1,
-                "ns.coll": 1,
-                "documentKey._id": 1,
-                "fullDocument.empty_at": 1,
-                "fullDocument.pool_id": 1,
-                "fullDocument.customer_tid": 1,
-                **{f"{_UPDATED}.{name}": 1 for name in (*DEADLINE_FIELDS, "pool_id")},
-            }
-        },
+        {"$project": TOLD},
     ]
 
 
