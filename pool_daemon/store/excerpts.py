@@ -7,6 +7,7 @@ a customer's length is received.
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from bson import Int64
@@ -15,7 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from pool_daemon.capacity.pool import FIELDS, Pool
 from pool_daemon.capacity.workload import UNIT_FIELDS
 from pool_daemon.errors import PoolNotFoundError, UnreadableDocumentError
-from pool_daemon.store.client import Database, pages
+from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.codec import POOL_FIELDS, RAW, decoded, document_id, pool_from_document
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
@@ -93,6 +94,42 @@ class Excerpt:
     error: UnreadableDocumentError | None = None
 
 
+class Order(StrEnum):
+    """The order of a list of pools; the value is the field by which they are sorted."""
+
+    ID = "_id"
+    END = "empty_at"
+    OWNER = "customer_tid"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which pools are read, and in which order.
+
+    Those of one `owner`, those whose `empty_at` lies in (`after`, `until`], in unix seconds; None sets no bound.
+    """
+
+    owner: int | None = None
+    after: int | None = None
+    until: int | None = None
+    order: Order = Order.ID
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The query that matches these pools."""
+        owner = {} if self.owner is None else {"customer_tid": Int64(self.owner)}
+        bounds = {"$gt": self.after, "$lte": self.until}
+        ends = {operator: Int64(at) for operator, at in bounds.items() if at is not None}
+        return owner | ({"empty_at": ends} if ends else {})
+
+    @property
+    def is_read_in_order(self) -> bool:
+        """Whether an index leads to these pools in their order, so that none has to be sorted."""
+        if self.order is Order.END:
+            return self.owner is None
+        return not self.query
+
+
 class Excerpts:
     """Reads pools from `capacity-pools` in parts.
 
@@ -102,14 +139,18 @@ class Excerpts:
     def __init__(self, *, database: Database) -> None:
         self._pools = database.collection(CAPACITY_POOLS, RAW)
 
-    async def all(self, owner_tid: int | None = None) -> AsyncGenerator[Excerpt, None]:
-        """Stream all pools, or all pools of one owner, by id and without their arrays."""
-        query = {} if owner_tid is None else {"customer_tid": Int64(owner_tid)}
-        cursor = self._pools.find(query, _projection(most=0), sort=[("_id", 1)])
+    async def pages(self, selection: Selection) -> AsyncGenerator[list[Excerpt], None]:
+        """Stream pools in pages, without their arrays; close the iterator when leaving it early.
+
+        Pools that have to be sorted are cut down first: the server sorts numbers, however long the documents are.
+        """
+        cut = [{"$project": _projection(most=0)}]
+        by = {"$sort": {selection.order.value: 1} | {"_id": 1}}
+        stages = [{"$sort": {selection.order.value: 1}}, *cut] if selection.is_read_in_order else [*cut, by]
+        cursor = self._pools.aggregate([{"$match": selection.query}, *stages], batchSize=PAGE, allowDiskUse=True)
         async with aclosing(pages(cursor, doing="reading pools")) as found:
             async for documents in found:
-                for document in documents:
-                    yield _excerpt(document)
+                yield [_excerpt(document) for document in documents]
 
     async def first_of(self, pool_id: int, *, most: int) -> Excerpt:
         """Return one pool with the first `most` elements of each of its arrays.

@@ -1,6 +1,6 @@
 """The pools in quarantine: kept in the database, so that they survive a restart and an operator sees them."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,6 +61,14 @@ class QuarantineStore:
         with translated(f"releasing pool {pool_id}"):
             result = await self._documents.delete_one({"_id": Int64(pool_id)})
         return result.deleted_count == 1
+
+    async def among(self, pool_ids: Iterable[int]) -> dict[int, Quarantined]:
+        """Return, by id, those of some pools that are in quarantine."""
+        query = {"_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}}
+        with translated("reading the quarantine"):
+            documents = await self._documents.find(query).to_list(None)
+        found = [each for document in documents if (each := _quarantined(document)) is not None]
+        return {each.pool_id: each for each in found}
 
     async def all(self) -> AsyncGenerator[Quarantined, None]:
         """Stream every pool in quarantine by id; an unreadable document quarantines nothing."""

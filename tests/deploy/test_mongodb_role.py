@@ -212,6 +212,12 @@ def test_the_role_is_enough_for_the_quarantine(uri: str, explorer: Explorer) -> 
     assert explorer.database["pool-daemon-quarantine"].count_documents({}) == 0
 
 
+def test_the_role_is_enough_for_the_commands_that_show_pools(uri: str, explorer: Explorer) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    for words in (["list", "--overdue"], ["list", "--sort", "owner"], ["next"], ["show", str(pool.pool_id)]):
+        _command("pools", *words, uri=uri)
+
+
 @pytest.mark.parametrize("collection", [*MAY, "capacity-reservations", "counters", "user", "anything"])
 def test_the_role_permits_no_other_write(collection: str, allowed: Database[Document], explorer: Explorer) -> None:
     explorer.database[collection].insert_one({"_id": "somebody's"})

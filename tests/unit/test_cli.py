@@ -60,7 +60,15 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert f"pool-daemon {name}" in capsys.readouterr().out.split("examples:")[1]
 
 
-ACTIONS = ["pools list", "pools show", "brake status", "brake release", "quarantine list", "quarantine release"]
+ACTIONS = [
+    "pools list",
+    "pools next",
+    "pools show",
+    "brake status",
+    "brake release",
+    "quarantine list",
+    "quarantine release",
+]
 
 
 @pytest.mark.parametrize("action", ACTIONS)

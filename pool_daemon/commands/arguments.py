@@ -1,0 +1,42 @@
+"""Arguments of several commands: durations, and limits of lists."""
+
+import argparse
+import re
+from typing import Final
+
+UNITS: Final = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+"""Each unit's length in seconds."""
+
+LONGEST_SECONDS: Final = 100 * 366 * 86_400
+
+MOST: Final = 999_999_999
+"""The highest limit of a list."""
+
+_DURATION: Final = re.compile(rf"(\d{{1,12}}(?:\.\d{{1,6}})?)({'|'.join(UNITS)})", re.ASCII)
+
+
+def duration(text: str) -> int:
+    """Read a duration, such as 90s, 15min, 1h or 30d, in whole seconds; anything else is a usage error."""
+    match = _DURATION.fullmatch(text)
+    seconds = round(float(match[1]) * UNITS[match[2]]) if match else 0
+    if not 1 <= seconds <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError("must be a duration from 1s to 100 years, such as 90s, 15min, 1h or 30d")
+    return seconds
+
+
+def add_limit_argument(parser: argparse.ArgumentParser, *, default: int | None, what: str) -> None:
+    """Add `--limit`, for commands that print lists; None prints all."""
+    parser.add_argument(
+        "--limit",
+        type=_positive,
+        default=default,
+        metavar="N",
+        help=f"print at most so many {what} (default: {default or 'all'})",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST}")
+    return number

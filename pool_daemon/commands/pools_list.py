@@ -1,0 +1,181 @@
+"""Lists of pools: some of them, those that are overdue, and those that the daemon takes next."""
+
+import argparse
+import json
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from pool_daemon.capacity.pool import NEVER, Pool
+from pool_daemon.commands.output import json_id, short, when
+from pool_daemon.errors import ExitCode
+from pool_daemon.plain_text import escaped, shown_id
+from pool_daemon.settings import Settings
+from pool_daemon.store.client import Database
+from pool_daemon.store.excerpts import Excerpt, Excerpts, Order, Selection
+from pool_daemon.store.holds import HoldStore, State
+from pool_daemon.store.impact import ImpactReader
+from pool_daemon.store.pools import PoolStore
+from pool_daemon.store.quarantine import QuarantineStore
+from pool_daemon.store.workloads import WorkloadStore
+
+LINE: Final = "{:>9} {:>8} {:>6} {:>6} {:>6} {:>6}  {}"
+HEAD: Final = ("pool", "owner", "cu", "su", "ipv4u", "loads", "runs empty (UTC)")
+"""Fits the 80 columns of the narrowest terminal in use."""
+
+ORDERS: Final = {"id": Order.ID, "end": Order.END, "owner": Order.OWNER}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A pool in a list; `overdue` is how many workloads it should have lost by now, None if that was not asked."""
+
+    excerpt: Excerpt
+    overdue: int | None = None
+
+
+async def list_pools(database: Database, settings: Settings, arguments: argparse.Namespace) -> ExitCode:
+    """Print the pools that are asked for; FAILED if one of them cannot be read."""
+    del settings
+    now = int(time.time())
+    selection = _selection(arguments, now=now)
+    rows = _overdue(database, selection, now=now) if arguments.overdue else _plain(database, selection)
+    head = (*HEAD[:-2], "to go" if arguments.overdue else "loads", HEAD[-1])
+    number = unreadable = 0
+    async with aclosing(rows) as found:
+        async for row in found:
+            if number == arguments.limit:
+                print(f"pool-daemon: there are more; --limit {number} ends the list", file=sys.stderr)
+                break
+            if not number and not arguments.json:
+                print(LINE.format(*head))
+            number += 1
+            unreadable += row.excerpt.pool is None
+            print(_json(row) if arguments.json else _line(row, now=now))
+    if not number and not arguments.json:
+        print(_nothing(arguments))
+    return ExitCode.FAILED if unreadable else ExitCode.OK
+
+
+async def list_next(database: Database, settings: Settings, arguments: argparse.Namespace) -> ExitCode:
+    """Print the pools that the daemon takes next, and how many of those that are overdue it passes over."""
+    now = int(time.time())
+    passed_over: Counter[str] = Counter()
+    rows: list[Row] = []
+    overdue = Selection(until=now, order=Order.END)
+    upcoming = Selection(after=now, until=NEVER - 1, order=Order.END)
+    async with aclosing(_overdue_pages(database, overdue, now=now)) as pages:
+        async for page in pages:
+            rows += await _taken(database, settings, page, passed_over, now=now)
+            if len(rows) >= arguments.limit:
+                break
+    async with aclosing(_plain(database, upcoming)) as found:
+        while len(rows) < arguments.limit and (row := await anext(found, None)) is not None:
+            rows += [row] if row.excerpt.pool is not None else []
+    rows = rows[: arguments.limit]
+    for line in [] if arguments.json or not rows else [LINE.format(*HEAD)]:
+        print(line)
+    for row in rows:
+        print(_json(row) if arguments.json else _line(row, now=now))
+    if not rows and not arguments.json:
+        print("no pool is going to run empty")
+    if passed_over:
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(passed_over.items()))
+        print(f"pool-daemon: overdue and passed over: {reasons}", file=sys.stderr)
+    return ExitCode.OK
+
+
+def _selection(arguments: argparse.Namespace, *, now: int) -> Selection:
+    by_end = arguments.expired or arguments.overdue or arguments.within is not None
+    order = ORDERS[arguments.sort or ("end" if by_end else "id")]
+    selection = Selection(owner=arguments.owner, order=order)
+    if arguments.within is not None:
+        return replace(selection, after=now, until=now + arguments.within)
+    return replace(selection, until=now) if by_end else selection
+
+
+async def _plain(database: Database, selection: Selection) -> AsyncGenerator[Row, None]:
+    async with aclosing(Excerpts(database=database).pages(selection)) as pages:
+        async for page in pages:
+            for excerpt in page:
+                yield Row(excerpt)
+
+
+async def _overdue(database: Database, selection: Selection, *, now: int) -> AsyncGenerator[Row, None]:
+    async with aclosing(_overdue_pages(database, selection, now=now)) as pages:
+        async for page in pages:
+            for row in page:
+                yield row
+
+
+async def _overdue_pages(database: Database, selection: Selection, *, now: int) -> AsyncGenerator[list[Row], None]:
+    """Stream the pools that would lose a workload if they were settled now, and those that cannot be read."""
+    workloads, impact = WorkloadStore(database=database), ImpactReader(database=database)
+    async with aclosing(Excerpts(database=database).pages(selection)) as pages:
+        async for page in pages:
+            deploying = await workloads.deploying([each.pool.pool_id for each in page if each.pool is not None])
+            affected = await impact.of(sorted(deploying), now=now)
+            rows = []
+            for excerpt in page:
+                if excerpt.pool is None:
+                    rows.append(Row(excerpt))
+                elif excerpt.pool.pool_id in affected:
+                    rows.append(Row(excerpt, affected[excerpt.pool.pool_id].workloads))
+            yield rows
+
+
+async def _taken(
+    database: Database, settings: Settings, rows: Iterable[Row], passed_over: Counter[str], *, now: int
+) -> list[Row]:
+    """Return those of some overdue pools that no guard keeps from being settled, and count the others by guard."""
+    by_id = {row.excerpt.pool.pool_id: row for row in rows if row.excerpt.pool is not None}
+    due = await PoolStore(database=database).due_among(by_id, until=now)
+    holds = await HoldStore(database=database, identity=socket.gethostname()).of(due)
+    held = {pool_id for pool_id, hold in holds.items() if settings.brake.enabled and hold.state is State.HELD}
+    resting = await QuarantineStore(database=database).among(by_id)
+    waiting = {pool_id for pool_id, each in resting.items() if each.next_try_at > now} - held
+    if held:
+        passed_over["held by the brake"] += len(held)
+    if waiting:
+        passed_over["in quarantine"] += len(waiting)
+    return [row for pool_id, row in by_id.items() if pool_id not in held | waiting]
+
+
+def _nothing(arguments: argparse.Namespace) -> str:
+    whose = "there are no pools" if arguments.owner is None else f"customer {arguments.owner} has no pools"
+    if arguments.overdue:
+        return f"{whose} that are overdue"
+    if arguments.expired:
+        return f"{whose} that have run empty"
+    return whose if arguments.within is None else f"{whose} that run empty so soon"
+
+
+def _json(row: Row) -> str:
+    excerpt = row.excerpt
+    if excerpt.pool is None:
+        return json.dumps({"pool_id": json_id(excerpt.document_id), "error": str(excerpt.error)})
+    pool = excerpt.pool.to_json()
+    del pool["node_ids"], pool["active_workload_ids"]
+    more: dict[str, Any] = {"nodes": excerpt.nodes, "workloads": excerpt.workloads}
+    return json.dumps(pool | more | ({} if row.overdue is None else {"overdue_workloads": row.overdue}))
+
+
+def _line(row: Row, *, now: int) -> str:
+    excerpt = row.excerpt
+    if excerpt.pool is None:
+        return f"{shown_id(excerpt.document_id):>9} unreadable: {escaped(str(excerpt.error))}"
+    left = (short(each) for each in _left_at(excerpt.pool, now))
+    loads = excerpt.workloads if row.overdue is None else row.overdue
+    at = when(excerpt.pool.empty_at, now=now)
+    return LINE.format(excerpt.pool.pool_id, excerpt.pool.customer_tid, *left, short(loads), at)
+
+
+def _left_at(pool: Pool, now: int) -> Sequence[float]:
+    synced = replace(pool)
+    synced.sync_current_capacity(now)
+    return synced.cus, synced.sus, synced.ipv4us
