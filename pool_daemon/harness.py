@@ -152,7 +152,7 @@ class DaemonProcess:
     def _last_words(self) -> str:
         with self._log.open(encoding="utf-8", errors="replace") as log:
             lines = [line.rstrip()[:LAST_WORDS_LENGTH] for line in deque(log, maxlen=LAST_WORDS)]
-        return "\n".join(lines) or "it said nothing"
+        return "\n".join(lines) or "it logged nothing"
 
 
 def logged_at(entry: Entry) -> float:

@@ -186,7 +186,6 @@ class Wiring:
             ],
             findings=findings,
             gate=self.gate,
-            clock=self.clock,
             stop=self.stop.stopped,
             settings=settings,
             sleep=partial(self.timer.sleep, "reconciliation"),

@@ -92,7 +92,7 @@ class EmbeddedReplicaSet:
             await server.admin.command("replSetInitiate", config)
         primary = await self.primary()
         async with self._access.as_server(f"127.0.0.1:{primary.port}") as server:
-            await _agreed(partial(self._access.admit, server), on="a user")
+            await _agreed(partial(self._access.create_user, server), on="a user")
             # A member that has just been elected may lack the key by which another one has signed the time.
             trusted = {"resource": {"cluster": True}, "actions": ["advanceClusterTime"]}
             await server.admin.command("createRole", "timekeeper", privileges=[trusted], roles=[])

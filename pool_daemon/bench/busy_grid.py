@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from bson import Int64
 from pymongo import UpdateOne
@@ -16,7 +16,8 @@ from pool_daemon.bench.figures import Figure, percentile
 from pool_daemon.bench.grid import OWNERS, PoolBatch, deploy
 from pool_daemon.bench.idle import SETTLE_SECONDS
 from pool_daemon.bench.latenesses import FAR_SECONDS, bystanders, rearm
-from pool_daemon.bench.server import counted_commands
+from pool_daemon.bench.server import CommandCount, counted_commands
+from pool_daemon.harness import DaemonProcess
 from pool_daemon.store.pools import CAPACITY_POOLS
 
 BATCH: Final = 20
@@ -56,22 +57,18 @@ class BusyGrid:
 
     def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Write as another writer, and measure the daemon."""
-        lot = bystanders(time.time())
-        stage.fill(lot)
         watched_seconds = self.seconds * QUIET_SHARE
-        with stage.daemon() as daemon:
-            daemon.first("armed")
-            time.sleep(SETTLE_SECONDS)
-            with counted_commands(stage.database) as anyway:
+        with (
+            _quiet_grid(stage, seconds=watched_seconds) as (lot, daemon, anyway),
+            _writing(stage, lot, updates_a_second=self.updates_a_second) as written,
+        ):
+            updates, cpu_seconds, began_at = written.updates, daemon.cpu_seconds(), time.monotonic()
+            with counted_commands(stage.database) as commands:
                 time.sleep(watched_seconds)
-            with _writing(stage, lot, updates_a_second=self.updates_a_second) as written:
-                updates, cpu_seconds, began_at = written.updates, daemon.cpu_seconds(), time.monotonic()
-                with counted_commands(stage.database) as commands:
-                    time.sleep(watched_seconds)
-                elapsed = time.monotonic() - began_at
-                updates, cpu_seconds = written.updates - updates, daemon.cpu_seconds() - cpu_seconds
-                trials = max(1, int((self.seconds - watched_seconds) / (2 * APART_SECONDS)))
-                lags = rearm(stage, daemon, trials=trials, apart_seconds=APART_SECONDS)
+            elapsed = time.monotonic() - began_at
+            updates, cpu_seconds = written.updates - updates, daemon.cpu_seconds() - cpu_seconds
+            trials = max(1, int((self.seconds - watched_seconds) / (2 * APART_SECONDS)))
+            lags = rearm(stage, daemon, trials=trials, apart_seconds=APART_SECONDS)
         del commands.by_name["update"]
         return [
             Figure("lag of the stream, 99 of 100", percentile(lags, 99), "ms", at_most=100),
@@ -100,14 +97,8 @@ class Deployments:
 
     def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Deploy, and measure the daemon."""
-        lot = bystanders(time.time())
-        stage.fill(lot)
         seconds = self.deployments * BETWEEN_DEPLOYMENTS_SECONDS
-        with stage.daemon() as daemon:
-            daemon.first("armed")
-            time.sleep(SETTLE_SECONDS)
-            with counted_commands(stage.database) as anyway:
-                time.sleep(seconds + SETTLE_SECONDS)
+        with _quiet_grid(stage, seconds=seconds + SETTLE_SECONDS) as (lot, daemon, anyway):
             passes = sum(1 for _ in daemon.entries("pass_began"))
             with counted_commands(stage.database) as commands:
                 for number in range(self.deployments):
@@ -123,6 +114,27 @@ class Deployments:
             Figure("transactions", transactions, "transactions", at_most=0),
             Figure("queries for each", reads, "commands", at_most=1.1),
         ]
+
+
+class _QuietGrid(NamedTuple):
+    """Pools of which none is due, an armed daemon, and the commands that it sends anyway."""
+
+    lot: PoolBatch
+    daemon: DaemonProcess
+    commands: CommandCount
+
+
+@contextmanager
+def _quiet_grid(stage: BenchDatabase, *, seconds: float) -> Iterator[_QuietGrid]:
+    """Start a daemon on a grid where nothing is due, and count its commands for so many seconds."""
+    lot = bystanders(time.time())
+    stage.fill(lot)
+    with stage.daemon() as daemon:
+        daemon.first("armed")
+        time.sleep(SETTLE_SECONDS)
+        with counted_commands(stage.database) as commands:
+            time.sleep(seconds)
+        yield _QuietGrid(lot, daemon, commands)
 
 
 class _Written:

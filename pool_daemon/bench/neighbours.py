@@ -81,7 +81,7 @@ class Costs:
     """The duration of a pass and of a full scan, in milliseconds."""
 
     pass_milliseconds: float
-    rescan_milliseconds: float
+    full_scan_milliseconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,12 @@ class StuckPools:
         beside = self._costs(stage, overdue, bystanders(time.time()), silent)
         return [
             Figure("a pass", beside.pass_milliseconds / without.pass_milliseconds, "× without", at_most=2),
-            Figure("a rescan", beside.rescan_milliseconds / without.rescan_milliseconds, "× without", at_most=2),
+            Figure(
+                "a full scan", beside.full_scan_milliseconds / without.full_scan_milliseconds, "× without", at_most=2
+            ),
             Figure("a pass", beside.pass_milliseconds, "ms"),
-            Figure("a rescan", beside.rescan_milliseconds, "ms"),
-            Figure("a rescan without them", without.rescan_milliseconds, "ms"),
+            Figure("a full scan", beside.full_scan_milliseconds, "ms"),
+            Figure("a full scan without them", without.full_scan_milliseconds, "ms"),
         ]
 
     def _costs(self, stage: BenchDatabase, *lots: PoolBatch) -> Costs:
@@ -129,4 +131,4 @@ class StuckPools:
             armed = armed_after_first_pass(daemon)
             full_scan_seconds = logged_at(armed) - logged_at(daemon.first("stream_opened"))
             passes = rearm(stage, daemon, trials=self.trials, apart_seconds=0.1)
-        return Costs(pass_milliseconds=median(passes), rescan_milliseconds=full_scan_seconds * 1000)
+        return Costs(pass_milliseconds=median(passes), full_scan_milliseconds=full_scan_seconds * 1000)

@@ -1,4 +1,4 @@
-"""A MongoDB of one's own, for trying the daemon out and for its tests: a real mongod on loopback."""
+"""The embedded MongoDB, for trying the daemon out and for its tests: a real mongod on loopback."""
 
 from pool_daemon.embedded.folder import address_of_running, default_folder
 from pool_daemon.embedded.process import find_mongod

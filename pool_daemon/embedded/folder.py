@@ -1,9 +1,9 @@
-"""The folder of a mongod: its data, its lock, its log, and the secrets that decide who may use it.
+"""The folder of a mongod: data, lock, log, and the secrets that give access to the server.
 
-Each user of a machine can reach a port of its loopback address, so the server asks for a password from its first
-moment. MongoDB's exception for the first user, who needs none on loopback, is closed: that user is created by the
-server's own identity, which the key file gives. Every start makes the server agree with the files. So there is nothing
-to upgrade in a folder that was made without a password, and no moment at which a crash leaves it half done.
+Every user of a machine can reach a port of its loopback address, so the server requires a password from the start.
+MongoDB's localhost exception, which lets the first user in without one, is disabled: that user is created with the
+server's own identity, which the key file provides. Every start updates the server from the files. So a folder that was
+made without a password needs no upgrade, and a crash leaves nothing half done.
 """
 
 import fcntl
@@ -21,6 +21,14 @@ from pymongo.errors import AutoReconnect, OperationFailure
 
 from pool_daemon.errors import EmbeddedError
 
+LOCK: Final = "mongod.lock"
+"""Locked by the mongod that uses the folder; contains its process id, nothing after a clean shutdown."""
+
+LOG: Final = "mongod.log"
+PREVIOUS_LOG: Final = "mongod.previous.log"
+
+OWN_FOLDER: Final = 0o700
+
 USER: Final = "pool-daemon"
 PASSWORD_FILE: Final = "mongod.password"  # noqa: S105 - the name of a file
 KEY_FILE: Final = "mongod.key"
@@ -29,7 +37,7 @@ PORT_FILE: Final = "mongod.port"
 OWN_FILE: Final = 0o600
 RANDOM_BYTES: Final = 32
 SELECTION_MILLISECONDS: Final = 1000
-"""How long a question to mongod waits before the next look at whether it still runs."""
+"""Time-out of a command to mongod, after which the process is checked again."""
 
 ALREADY_EXISTS: Final = 51003
 ACCOUNT: Final[dict[str, Any]] = {"roles": ["root"], "mechanisms": ["SCRAM-SHA-256"]}
@@ -40,7 +48,7 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{6,1024}")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The two secrets of a folder: the user's password, and the key that makes a client the server's equal."""
+    """The two secrets of a folder: the user's password, and the key with which a client acts as the server itself."""
 
     folder: Path
     password: str
@@ -48,9 +56,9 @@ class Access:
 
     @classmethod
     def prepare(cls, folder: Path) -> Self:
-        """Read the secrets of a folder, and make those that are missing, torn or readable by others fit.
+        """Read the secrets of a folder, and replace those that are missing, truncated or readable by others.
 
-        Raises OSError if the folder cannot be written. Nobody else may prepare it meanwhile.
+        Raises OSError if the folder cannot be written. The caller holds the folder's lock.
         """
         password = _secret(folder / PASSWORD_FILE, _PASSWORD, secrets.token_urlsafe(RANDOM_BYTES))
         key = _secret(folder / KEY_FILE, _KEY, secrets.token_hex(RANDOM_BYTES))
@@ -58,7 +66,7 @@ class Access:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The options that make mongod ask for a password. None of them holds one: others see a command line."""
+        """The options that make mongod require a password. None contains one: a command line is public."""
         return (
             f"--keyFile={self.folder / KEY_FILE}",
             "--setParameter=enableLocalhostAuthBypass=false",
@@ -67,11 +75,11 @@ class Access:
         )
 
     def uri(self, *, port: int, query: str) -> str:
-        """Return the address by which the user connects."""
+        """Return the address for the user, password included."""
         return f"mongodb://{USER}:{self.password}@127.0.0.1:{port}/?{query}"
 
     def as_server(self, host: str) -> AsyncMongoClient[dict[str, Any]]:
-        """Connect to `host` directly, as the server itself, which needs no user to exist."""
+        """Connect to `host` directly with the identity of the server itself, for which no user has to exist."""
         return AsyncMongoClient(
             host,
             directConnection=True,
@@ -82,8 +90,8 @@ class Access:
             authMechanism="SCRAM-SHA-256",
         )
 
-    async def admit(self, client: AsyncMongoClient[dict[str, Any]]) -> bool:
-        """Create the user, or give it the password of the folder; return whether the server answered.
+    async def create_user(self, client: AsyncMongoClient[dict[str, Any]]) -> bool:
+        """Create the user, or set its password to that of the folder; return whether the server answered.
 
         `client` comes from `as_server`. Raises EmbeddedError if the server refuses.
         """
@@ -101,7 +109,7 @@ class Access:
         return True
 
     def publish(self, port: int) -> None:
-        """Let other commands of the same user find the server; EmbeddedError if the folder cannot be written."""
+        """Write the port for other commands of the same user; EmbeddedError if the folder cannot be written."""
         try:
             _write_private(self.folder / PORT_FILE, str(port))
         except OSError as error:
@@ -110,54 +118,8 @@ class Access:
             ) from error
 
     def withdraw(self) -> None:
-        """Let other commands find the server no more."""
+        """Remove the port."""
         (self.folder / PORT_FILE).unlink(missing_ok=True)
-
-
-def address_of_running(folder: Path) -> str | None:
-    """Return the address, with the password, of the mongod that runs in a folder; None if none does.
-
-    One that was killed still seems to run. Raises OSError if the folder cannot be read.
-    """
-    try:
-        port = int((folder / PORT_FILE).read_text(encoding="ascii"))
-        password = (folder / PASSWORD_FILE).read_text(encoding="ascii").strip()
-    except (FileNotFoundError, ValueError):
-        return None
-    return Access(folder=folder, password=password, key="").uri(port=port, query="directConnection=true")
-
-
-def _secret(path: Path, form: re.Pattern[str], fresh: str) -> str:
-    """Return what the file holds, without the end of a line; the fresh secret, written there, if it is no secret."""
-    try:
-        path.chmod(OWN_FILE)
-        text = path.read_text(encoding="ascii").strip()
-    except (FileNotFoundError, UnicodeDecodeError):
-        text = ""
-    if not form.fullmatch(text):
-        text = fresh
-        _write_private(path, text)
-    return text
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that its owner alone can read: all of it or nothing."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWN_FILE), "w", encoding="ascii") as file:  # noqa: PTH123
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-
-
-LOCK = "mongod.lock"
-"""Held by the mongod that uses the folder, whose process id it contains; empty after a clean end."""
-
-LOG = "mongod.log"
-PREVIOUS_LOG = "mongod.previous.log"
-
-OWN_FOLDER: Final = 0o700
 
 
 def default_folder(environ: Mapping[str, str]) -> Path:
@@ -169,10 +131,10 @@ def default_folder(environ: Mapping[str, str]) -> Path:
 
 
 def claim(folder: Path) -> Access:
-    """Make the folder, for its owner alone, with its secrets, and begin a new log; the previous one is kept beside it.
+    """Create the folder, for its owner alone, with its secrets and a new log; the previous log is kept beside it.
 
-    Raises EmbeddedError if another mongod uses it or it cannot be written. Nothing is claimed for long:
-    mongod itself takes the lock, and ends with DBPathInUse should another have been faster.
+    Raises EmbeddedError if another mongod uses the folder, or if it cannot be written. The lock is released at once:
+    mongod takes it itself, and ends with DBPathInUse if another was faster.
     """
     try:
         folder.mkdir(mode=OWN_FOLDER, parents=True, exist_ok=True)
@@ -197,8 +159,45 @@ def in_use(folder: Path) -> EmbeddedError:
     return EmbeddedError(f"a mongod ({process}) uses {folder} already: stop it, or choose another folder")
 
 
+def address_of_running(folder: Path) -> str | None:
+    """Return the address, with the password, of the mongod that runs in a folder; None if none does.
+
+    A mongod that was killed still counts as running. Raises OSError if the folder cannot be read.
+    """
+    try:
+        port = int((folder / PORT_FILE).read_text(encoding="ascii"))
+        password = (folder / PASSWORD_FILE).read_text(encoding="ascii").strip()
+    except (FileNotFoundError, ValueError):
+        return None
+    return Access(folder=folder, password=password, key="").uri(port=port, query="directConnection=true")
+
+
 def _begin_log(folder: Path) -> None:
     log = folder / LOG
     with suppress(FileNotFoundError):
         log.replace(folder / PREVIOUS_LOG)
     log.touch(mode=0o600)
+
+
+def _secret(path: Path, form: re.Pattern[str], fresh: str) -> str:
+    """Return the secret in a file; if it holds none of this form, write the fresh one there and return that."""
+    try:
+        path.chmod(OWN_FILE)
+        text = path.read_text(encoding="ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        text = ""
+    if not form.fullmatch(text):
+        text = fresh
+        _write_private(path, text)
+    return text
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file atomically, readable by its owner alone."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWN_FILE), "w", encoding="ascii") as file:  # noqa: PTH123
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

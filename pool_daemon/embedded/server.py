@@ -1,4 +1,4 @@
-"""The server of one folder, over as many runs of mongod as its life takes, as primary of a replica set of one."""
+"""The embedded server: a mongod in one folder, restarted as often as needed, primary of a replica set of one."""
 
 import asyncio
 import socket
@@ -22,19 +22,19 @@ FRUGAL_OPTIONS = (
     "--oplogSize=512",
     "--setParameter=diagnosticDataCollectionEnabled=false",
 )
-"""Little memory, a bounded history (MB) and a short log: it shares its machine with the daemon."""
+"""Little memory, a bounded oplog (MB) and a short log: the machine is shared with the daemon."""
 
 FREE_PORTS_TRIED = 5
-"""A port that was free may be taken before mongod takes it; as often in a row it is no accident."""
+"""Free ports tried in a row: each may be taken by another program before mongod binds it."""
 
 
 class EmbeddedMongod:
     """A mongod on the loopback address, with its data in a folder that outlives it; an async context manager.
 
-    It asks for a password, which `uri` has and the folder keeps; without it nobody learns more than that it is there.
-    With `replica_set` it is the primary of a set of one and has transactions and change streams; with None
-    it stands alone. `port` 0 takes any free port, and the same one again after a stop where possible.
-    `options` are further options of mongod, in the form ``--name=value``; they win over FRUGAL_OPTIONS.
+    It requires a password, which `uri` contains and the folder keeps. With `replica_set` it is the primary of a set of
+    one and has transactions and change streams; with None it is a standalone server. `port` 0 takes any free port, and
+    the same one again after a stop where possible. `options` are further options of mongod, in the form
+    ``--name=value``; they rank above FRUGAL_OPTIONS.
 
     Use it from one event loop. If the thread of that loop ends, even by SIGKILL, mongod ends with it.
     """
@@ -60,38 +60,38 @@ class EmbeddedMongod:
 
     @property
     def port(self) -> int:
-        """The port of the present or the last run; EmbeddedError before the first start."""
+        """The port of the current or the last run; EmbeddedError before the first start."""
         return self._run.port
 
     @property
     def pid(self) -> int:
-        """The process id of the present or the last run; EmbeddedError before the first start."""
+        """The process id of the current or the last run; EmbeddedError before the first start."""
         return self._run.pid
 
     @property
     def uri(self) -> str:
-        """Where clients connect, with user and password, without a database; EmbeddedError before the first start."""
+        """The address for clients, with user and password, without a database; EmbeddedError before the first start."""
         query = f"replicaSet={self._replica_set}" if self._replica_set else "directConnection=true"
         return self._entry.uri(port=self.port, query=query)
 
     async def start(self) -> None:
-        """Run mongod and return once it takes writes.
+        """Run mongod and return once it accepts writes.
 
-        Raises EmbeddedError, naming the remedy, if there is no mongod, it cannot run, its folder or its port
-        is taken, or it is not ready within `start_seconds`. Failed or cancelled, it leaves no process.
+        Raises EmbeddedError with the remedy if there is no mongod, if it cannot run, if its folder or its port is in
+        use, or if it is not ready within `start_seconds`. A failed or cancelled start leaves no process.
         """
         binary = find_mongod(self._mongod)
         self._access = claim(self._folder)
         self._process = await self._serve_somewhere(binary)
 
     async def stop(self) -> None:
-        """End mongod cleanly, or by force if it does not end; nothing happens if it is not running."""
+        """Stop mongod, by force if it hangs; do nothing if it is not running."""
         if self._process is not None:
             self._entry.withdraw()
             await self._process.stop()
 
     async def wait(self) -> None:
-        """Return once mongod was stopped; raise EmbeddedError if it ended by itself, so that its owner notices."""
+        """Wait until mongod is stopped; raise EmbeddedError if it ended by itself."""
         await self._run.wait()
 
     async def __aenter__(self) -> Self:
@@ -130,7 +130,9 @@ class EmbeddedMongod:
                 await self._until_ready(process)
         except TimeoutError:
             await process.kill()
-            raise EmbeddedError(f"{binary} was not ready within {self._start_seconds:g} s: {process.words()}") from None
+            raise EmbeddedError(
+                f"{binary} was not ready within {self._start_seconds:g} s: {process.log_excerpt()}"
+            ) from None
         except BaseException:
             await process.kill()
             raise
@@ -142,7 +144,7 @@ class EmbeddedMongod:
         async with self._entry.as_server(host) as client:
             if self._replica_set is not None:
                 await process.until(partial(become_primary, client, host=host, replica_set=self._replica_set))
-            await process.until(partial(self._entry.admit, client))
+            await process.until(partial(self._entry.create_user, client))
         self._entry.publish(process.port)
 
     def _all_options(self) -> list[str]:
@@ -173,15 +175,15 @@ def _free_port() -> int:
 
 ALREADY_INITIALIZED = 23
 STILL_LOADING = frozenset({93, 94})
-"""InvalidReplicaSetConfig and NotYetInitialized: the answers of a server that has yet to read its configuration."""
+"""InvalidReplicaSetConfig and NotYetInitialized: the server has not read its configuration yet."""
 
 
 async def become_primary(client: AsyncMongoClient[dict[str, Any]], *, host: str, replica_set: str) -> bool:
-    """Take the next step towards being the writable primary; return whether `host` is that already.
+    """Take the next step towards a writable primary; return whether `host` is one already.
 
-    `client` is a direct connection to `host`. A new folder is initiated. A folder that last ran on another
-    port still names that port as its only member: it is reconfigured by force, or it would wait for
-    itself for ever. A server that does not answer is not there yet. Raises EmbeddedError if it refuses.
+    `client` is a direct connection to `host`. A new folder is initiated. A folder whose last run had another port still
+    names that port as its only member: it is reconfigured by force, or it would wait for itself for ever. A server that
+    does not answer counts as not ready. Raises EmbeddedError if the server refuses.
     """
     try:
         hello = await client.admin.command("hello")

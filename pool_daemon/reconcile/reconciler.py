@@ -9,7 +9,6 @@ from typing import Any, Final
 import structlog
 
 from pool_daemon.backoff import Backoff
-from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
 from pool_daemon.guards.gate import Gate
 from pool_daemon.reconcile.findings import Findings
@@ -26,7 +25,7 @@ class Reconciler:
     """Runs the scans in turn, then sleeps, until `stop` is set.
 
     While the gate is closed it pauses at its position. It holds no resources, so it may also be cancelled at any
-    moment.
+    moment. Its rate is measured by the clock of the event loop, on which it sleeps.
     """
 
     def __init__(
@@ -35,14 +34,12 @@ class Reconciler:
         scans: Sequence[Scan],
         findings: Findings,
         gate: Gate,
-        clock: Clock,
         stop: asyncio.Event,
         settings: Reconcile,
         sleep: Callable[[float], Coroutine[Any, Any, None]] = asyncio.sleep,
     ) -> None:
         self._findings = findings
         self._gate = gate
-        self._clock = clock
         self._stop = stop
         self._settings = settings
         self._sleep = sleep
@@ -82,16 +79,17 @@ class Reconciler:
 
     async def _go_on(self, scan: Scan) -> bool:
         """Run the steps of a scan, no faster than the settings allow; False if a gate closed before the end."""
-        began_monotonic = self._clock.monotonic()
+        loop = asyncio.get_running_loop()
+        began_monotonic = loop.time()
         async with aclosing(scan.steps()) as steps:
             async for step in steps:
                 self._backoff.reset()
-                taken_seconds = self._clock.monotonic() - began_monotonic
+                taken_seconds = loop.time() - began_monotonic
                 self._active_seconds += taken_seconds
                 await self._rest(max(step.wait_seconds, self._seconds_for(step.documents) - taken_seconds))
                 if self._gate.closed_by() is not None or self._stop.is_set():
                     return False
-                began_monotonic = self._clock.monotonic()
+                began_monotonic = loop.time()
         return True
 
     async def _may_act(self) -> bool:

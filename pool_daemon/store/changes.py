@@ -137,30 +137,27 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
     pattern. For the same reason the collection that was dropped or renamed is not compared; that is rare.
     """
     pools, workloads = ({"db": database, "coll": name} for name in (CAPACITY_POOLS, WORKLOADS))
-    return [
+    relevant: list[Mapping[str, Any]] = [
+        {"ns": pools, "operationType": {"$in": ["insert", "replace", "delete"]}},
         {
-            "$match": {
-                "$or": [
-                    {"ns": pools, "operationType": {"$in": ["insert", "replace", "delete"]}},
-                    {
-                        "ns": pools,
-                        "operationType": "update",
-                        "$or": [_is_updated(name) for name in (*DEADLINE_FIELDS, *AMOUNT_FIELDS)],
-                    },
-                    {
-                        "ns": workloads,
-                        "operationType": {"$in": ["insert", "replace"]},
-                        "fullDocument.next_action": int(NextAction.DEPLOY),
-                    },
-                    {
-                        "ns": workloads,
-                        "operationType": "update",
-                        "$or": [{f"{_UPDATED}.next_action": int(NextAction.DEPLOY)}, _is_updated("pool_id")],
-                    },
-                    {"operationType": {"$in": sorted(OF_COLLECTIONS)}},
-                ]
-            }
+            "ns": pools,
+            "operationType": "update",
+            "$or": [_is_updated(name) for name in (*DEADLINE_FIELDS, *AMOUNT_FIELDS)],
         },
+        {
+            "ns": workloads,
+            "operationType": {"$in": ["insert", "replace"]},
+            "fullDocument.next_action": int(NextAction.DEPLOY),
+        },
+        {
+            "ns": workloads,
+            "operationType": "update",
+            "$or": [{f"{_UPDATED}.next_action": int(NextAction.DEPLOY)}, _is_updated("pool_id")],
+        },
+        {"operationType": {"$in": sorted(OF_COLLECTIONS)}},
+    ]
+    return [
+        {"$match": {"$or": relevant}},
         # Matched directly, the filter would be applied to the oplog, where a retryable write has a transaction number,
         # too.
         {"$set": {"in_transaction": {"$ne": [{"$type": "$txnNumber"}, "missing"]}}},

@@ -203,16 +203,20 @@ class ReconciliationStore:
         listed = {each for read in group for each in read.pool.active_workload_ids or ()}
         known = await self._known(listed, page)
         async for read in _unhurried(group):
-            comparison = PoolComparison(read.pool)
-            comparison.add(read.pool.active_workload_ids or (), known)
-            if read.listed > IDS_INLINE and not await self._compare_rest(read, comparison, page):
-                continue
-            if comparison.missing:
-                page.missing[read.pool.pool_id] = comparison.missing
-            elif drift := comparison.drift():
-                page.drifted.append(DriftedPool(read, drift))
+            await self._compare_pool(read, known, page)
         if overdue_at is not None:
             page.overdue += await self._overdue([each.pool for each in group], overdue_at)
+
+    async def _compare_pool(self, read: ListedPool, known: Mapping[int, WorkloadState], page: Page) -> None:
+        """Compare one pool; `known` has the states of the workloads that were read along with it."""
+        comparison = PoolComparison(read.pool)
+        comparison.add(read.pool.active_workload_ids or (), known)
+        if read.listed > IDS_INLINE and not await self._compare_rest(read, comparison, page):
+            return
+        if comparison.missing:
+            page.missing[read.pool.pool_id] = comparison.missing
+        elif drift := comparison.drift():
+            page.drifted.append(DriftedPool(read, drift))
 
     async def _compare_rest(self, first: ListedPool, comparison: PoolComparison, page: Page) -> bool:
         """Compare the other ids of a large pool; False if it has changed meanwhile, or cannot be read."""

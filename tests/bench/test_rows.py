@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pool_daemon.bench import storm
-from pool_daemon.bench.busy_grid import BusyGrid
+from pool_daemon.bench.busy_grid import BusyGrid, Deployments
 from pool_daemon.bench.database import BenchDatabase
 from pool_daemon.bench.figures import Figure, Row
 from pool_daemon.bench.idle import Idle, StartWithoutIndexes
@@ -24,6 +24,7 @@ MINIATURES = (
     OneAtATime(trials=3),
     Rearming(trials=3),
     BusyGrid(updates_a_second=200, seconds=4),
+    Deployments(deployments=20),
     Idle(sizes=(1_000, 10_000), idle_seconds=1),
     StartWithoutIndexes(pools=1_000),
     Reconciliation(pools=2_000, workloads_each=2, drifted=20, trials=1),

@@ -151,7 +151,7 @@ class TestNotStarting:
 
     async def test_a_program_that_is_no_mongod_is_asked_about(self, tmp_path: Path, folder: Path) -> None:
         message = await refusal(EmbeddedMongod(folder=folder, mongod=script(tmp_path / "mongod", "exit 0")))
-        assert "exit code 0: it said nothing; is it a mongod?" in message
+        assert "exit code 0: it logged nothing; is it a mongod?" in message
 
     async def test_a_processor_that_is_too_old_is_told(self, tmp_path: Path, folder: Path) -> None:
         message = await refusal(EmbeddedMongod(folder=folder, mongod=script(tmp_path / "mongod", "kill -ILL $$")))

@@ -190,13 +190,13 @@ async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_rep
     repairs = Repairs()
     shared: dict[str, Any] = {
         "findings": Findings(on_overdue=print, on_unreadable=print, metrics=repairs),
-        "clock": SystemClock(),
         "settings": Reconcile(pools_per_second=0, confirm_seconds=CONFIRM_SECONDS),
     }
-    throttle = Throttle(clock=SystemClock(), settings=Expiry())
+    clock = SystemClock()
+    throttle = Throttle(clock=clock, settings=Expiry())
     scans: list[Scan] = [
-        OrderScan(store=store.orders, throttle=throttle, **shared),
-        PoolScan(store=store, looked_past=lambda: None, **shared),
+        OrderScan(store=store.orders, throttle=throttle, clock=clock, **shared),
+        PoolScan(store=store, looked_past=lambda: None, clock=clock, **shared),
     ]
     reconciler = Reconciler(scans=scans, gate=Gates(), stop=asyncio.Event(), **shared)
     writers = [Writer(explorer, seed=seed) for seed in range(WRITERS)]

@@ -45,13 +45,13 @@ class Scene:
         findings = Findings(on_overdue=self.metrics.overdue, on_unreadable=self.unreadable.append, metrics=self.metrics)
         shared: dict[str, Any] = {
             "findings": findings,
-            "clock": ProcessClock(),
             "settings": self.live.view(lambda now: now.reconcile),
         }
+        clock = ProcessClock()
         return Reconciler(
             scans=[
-                OrderScan(store=self.store.orders, throttle=self.throttle, **shared),
-                PoolScan(store=self.store, looked_past=lambda: self.looked_past, **shared),
+                OrderScan(store=self.store.orders, throttle=self.throttle, clock=clock, **shared),
+                PoolScan(store=self.store, looked_past=lambda: self.looked_past, clock=clock, **shared),
             ],
             gate=self,
             stop=self.stop,

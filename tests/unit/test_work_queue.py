@@ -18,7 +18,7 @@ def test_a_pass_reads_only_behind_what_the_one_before_has_looked_at() -> None:
     assert queue.take(160).after == 100
 
 
-def test_a_rescan_by_id_during_a_pass_is_not_forgotten_when_the_pass_finishes() -> None:
+def test_a_full_scan_requested_during_a_pass_is_not_forgotten_when_the_pass_finishes() -> None:
     queue = WorkQueue()
     queue.take(100)
     queue.request_full_scan()

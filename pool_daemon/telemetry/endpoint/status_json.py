@@ -1,6 +1,7 @@
 """The whole status as JSON: what `/statusz` serves to the page, to `pool-daemon status` and to scripts."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from pool_daemon.telemetry.attention import attentions
@@ -19,7 +20,7 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "at": at,
         "uptime_seconds": tick - now.started_monotonic,
         "headline": headline(now, tick, staleness_limits),
-        "attention": [dataclasses.asdict(attention) for attention in attentions(now)],
+        "attention": _listed(attentions(now)),
         "role": now.role,
         "dry_run": now.dry_run,
         "term": now.term,
@@ -30,7 +31,7 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "next": {"at": now.next_at, "pool_id": now.next_pool_id},
         "timers": dict(now.timers),
         "last_pass": now.last_pass and dataclasses.asdict(now.last_pass),
-        "passes": [dataclasses.asdict(finished) for finished in now.passes],
+        "passes": _listed(now.passes),
         "completed_pass_age_seconds": _age(now.completed_monotonic, tick),
         "decommissioned": {"pools": now.pools_decommissioned, "workloads": now.workloads_decommissioned},
         "backlog": now.backlog,
@@ -41,12 +42,16 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "indexes_missing": dict(now.indexes_missing or {}),
         "brake": _hold(next((hold for hold in now.holds if hold.reason == "brake"), None)),
         "holds": [_hold(hold) for hold in now.holds],
-        "quarantine": {"pools": now.quarantined, "first": [dataclasses.asdict(pool) for pool in now.quarantine]},
+        "quarantine": {"pools": now.quarantined, "first": _listed(now.quarantine)},
         "expiring": dict(now.expiring) or None,
         "expiring_age_seconds": _age(now.expiring_monotonic, tick),
-        "upcoming": [dataclasses.asdict(pool) for pool in now.upcoming if pool.empty_at > at],
-        "events": [dataclasses.asdict(event) for event in reversed(now.events)],
+        "upcoming": _listed(pool for pool in now.upcoming if pool.empty_at > at),
+        "events": _listed(reversed(now.events)),
     }
+
+
+def _listed(records: Iterable[Any]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(record) for record in records]
 
 
 def _stream(stream: Stream, tick: float) -> dict[str, Any]:
