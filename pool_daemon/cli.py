@@ -11,8 +11,7 @@ from contextlib import nullcontext
 from pool_daemon import signals_blocked
 from pool_daemon.commands import build_parser
 from pool_daemon.errors import ExitCode, PoolDaemonError
-from pool_daemon.plain_text import escaped, escaped_lines
-from pool_daemon.telemetry.credentials import mask_credentials
+from pool_daemon.plain_text import escaped, escaped_lines, mask_credentials
 
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:

@@ -19,8 +19,7 @@ from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
 import pool_daemon
 from pool_daemon.capacity.arithmetic import EARLIEST, LATEST
 from pool_daemon.errors import ExitCode
-from pool_daemon.plain_text import escaped
-from pool_daemon.telemetry.credentials import mask_credentials
+from pool_daemon.plain_text import escaped, mask_credentials
 
 NAMES_WIDTH: Final = 26
 """Columns for the names on the left; our longest name fits."""

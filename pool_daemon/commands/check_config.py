@@ -11,10 +11,10 @@ from typing import Any
 from pool_daemon.commands import add_config_argument
 from pool_daemon.embedded import find_mongod
 from pool_daemon.errors import ExitCode, StoreUnavailableError
+from pool_daemon.plain_text import mask_credentials
 from pool_daemon.settings import Settings, Sources, example_toml
 from pool_daemon.store.address import read_address
 from pool_daemon.store.client import connect
-from pool_daemon.telemetry.credentials import mask_credentials
 
 EXAMPLES = (
     "pool-daemon check-config --config /etc/pool-daemon/config.toml",

@@ -9,10 +9,9 @@ from typing import Final
 
 from pool_daemon.embedded import address_of_running, default_folder
 from pool_daemon.errors import ConfigurationError
-from pool_daemon.plain_text import escaped
+from pool_daemon.plain_text import escaped, mask_credentials
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import CommandLog, Database, connect
-from pool_daemon.telemetry.credentials import mask_credentials
 
 SILENT_SECONDS: Final = 2.0
 """After this long without output a person at a terminal wonders whether the command hangs."""

@@ -1,11 +1,10 @@
-"""Amounts, instants and ids, formatted for a person."""
+"""Amounts, durations, instants and ids, formatted for a person."""
 
 import time
 from typing import Any, Final
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import NEVER
-from pool_daemon.commands.status_view import span
 from pool_daemon.plain_text import LAST_DATE, cut, date
 
 LARGE: Final = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -15,6 +14,17 @@ UNITS: Final = {Resource.COMPUTE: "CU", Resource.STORAGE: "SU", Resource.ADDRESS
 """What a unit of each resource is called by those who buy it."""
 
 NAMES: Final = {Resource.COMPUTE: "compute", Resource.STORAGE: "storage", Resource.ADDRESSES: "addresses"}
+
+LENGTHS: Final = ((172_800, 86_400, "d"), (7200, 3600, "h"), (120, 60, "min"), (10, 1, "s"))
+"""The shortest span, in seconds, for each unit, and the unit's length in seconds."""
+
+
+def span(seconds: float) -> str:
+    """Format a duration, rounded to its largest unit."""
+    for least, unit, name in LENGTHS:
+        if seconds >= least:
+            return f"{seconds / unit:,.0f} {name}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 def short(number: float) -> str:

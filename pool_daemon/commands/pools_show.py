@@ -13,8 +13,7 @@ from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.outlook import Outlook, first_to_run_out, lasting_until, outlook, to_buy
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import NextAction, WorkloadType
-from pool_daemon.commands.output import NAMES, short, units_for, when
-from pool_daemon.commands.status_view import span
+from pool_daemon.commands.output import NAMES, short, span, units_for, when
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import cut, date, escaped, shown_id
 from pool_daemon.settings import Settings

@@ -1,4 +1,4 @@
-"""Pools in the database, under the function names of the existing service's interface."""
+"""Pools and reservations in the database, under the function names of the existing service's interface."""
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
@@ -13,7 +13,8 @@ from pymongo.errors import DuplicateKeyError
 
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import NEVER, Pool
-from pool_daemon.errors import PoolNotFoundError, StoreConflictError, UnreadableDocumentError
+from pool_daemon.capacity.reservation import Reservation
+from pool_daemon.errors import PoolNotFoundError, ReservationNotFoundError, StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import PAGE, Collection, Database, pages
 from pool_daemon.store.codec import (
     RAW,
@@ -22,6 +23,8 @@ from pool_daemon.store.codec import (
     document_id,
     pool_from_document,
     pool_to_document,
+    reservation_from_document,
+    reservation_to_document,
     unchanged,
 )
 from pool_daemon.store.error_mapping import translated
@@ -239,6 +242,36 @@ class PoolStore:
             async for documents in found:
                 for document in documents:
                     yield _result(document)
+
+
+class ReservationStore:
+    """The collection `capacity-reservations`.
+
+    Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
+    """
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+        self._reservations = database.collection(CAPACITY_RESERVATIONS)
+        self._raw = database.collection(CAPACITY_RESERVATIONS, RAW)
+
+    async def capacity_reservation_create(self, reservation: Reservation) -> Reservation:
+        """Save a reservation under the next id of the sequence, and return it as saved."""
+        saved = replace(reservation, reservation_id=await next_id(self._database))
+        with translated(f"creating reservation {saved.reservation_id}"):
+            await self._reservations.insert_one(reservation_to_document(saved))
+        return saved
+
+    async def capacity_reservation_get(self, reservation_id: int) -> Reservation:
+        """Return the reservation with that id.
+
+        Raises ReservationNotFoundError or UnreadableDocumentError.
+        """
+        with translated(f"reading reservation {reservation_id}"):
+            raw = await self._raw.find_one({"_id": Int64(reservation_id)})
+        if raw is None:
+            raise ReservationNotFoundError(f"reservation {reservation_id}: the specified reservation was not found")
+        return reservation_from_document(decoded(raw))
 
 
 async def next_id(database: Database) -> int:

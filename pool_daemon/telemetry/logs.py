@@ -21,8 +21,7 @@ from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from pool_daemon.plain_text import escaped, escaped_lines, shown_id
-from pool_daemon.telemetry.credentials import mask_credentials
+from pool_daemon.plain_text import escaped, escaped_lines, mask_credentials, shown_id
 from pool_daemon.telemetry.log_writer import LogWriter
 
 Form = Literal["auto", "json", "console"]

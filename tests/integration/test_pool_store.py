@@ -24,8 +24,7 @@ from pool_daemon.errors import (
 )
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.codec import pool_to_document
-from pool_daemon.store.pools import Deadline, DuePage, PoolStore, next_id
-from pool_daemon.store.reservations import ReservationStore
+from pool_daemon.store.pools import Deadline, DuePage, PoolStore, ReservationStore, next_id
 from pool_daemon.store.setup import INDEXES, Index, build_index, create_collections, missing_indexes, setup
 
 

@@ -15,7 +15,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_daemon.telemetry.credentials import mask_credentials
+from pool_daemon.plain_text import mask_credentials
 from pool_daemon.telemetry.log_writer import LogWriter
 from pool_daemon.telemetry.logs import configure_logs, dropped_lines, flush_logs, set_level
 

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pool_daemon.plain_text import LAST_DATE, MOST_CHARACTERS, cut, date, escaped, escaped_lines, shown_id
-from pool_daemon.telemetry.credentials import mask_credentials
+from pool_daemon.plain_text import (
+    LAST_DATE,
+    MOST_CHARACTERS,
+    cut,
+    date,
+    escaped,
+    escaped_lines,
+    mask_credentials,
+    shown_id,
+)
 
 
 @pytest.mark.parametrize(

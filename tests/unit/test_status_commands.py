@@ -20,7 +20,8 @@ from rich.console import Console
 from telemetry_scene import gone, make_ready, new_observer, routes_of, running, served, upcoming
 from virtual_clock import VirtualClock
 
-from pool_daemon.commands.status_view import portrait, span
+from pool_daemon.commands.output import span
+from pool_daemon.commands.status import status_view
 from pool_daemon.errors import ExitCode
 from pool_daemon.store.events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
@@ -308,7 +309,7 @@ def test_status_shows_the_date_of_what_is_not_of_today_and_text_as_text() -> Non
     observer.stream_opened()
     shown = json.loads(routes_of(observer, clock=clock).respond(Request("GET", "/statusz")).body)
     written = io.StringIO()
-    Console(file=written, width=120).print(portrait(shown))
+    Console(file=written, width=120).print(status_view(shown))
     lines = written.getvalue().splitlines()
     assert any(line.startswith("22:13:20  ") and "change stream is open" in line for line in lines)
     assert any(line.startswith("2023-11-14 22:13:20  unreadable  pool \\x1b[2J[/nope]: \\nFORGED") for line in lines)

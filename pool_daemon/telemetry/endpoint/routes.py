@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Final
 
 from pool_daemon.clock import Clock
-from pool_daemon.telemetry.credentials import mask_credentials
+from pool_daemon.plain_text import mask_credentials
 from pool_daemon.telemetry.endpoint.connection import METHODS, Request, Response, named_address, refusal
 from pool_daemon.telemetry.endpoint.status_json import status_json
 from pool_daemon.telemetry.health import Health, StalenessLimits, liveness, readiness, startup
