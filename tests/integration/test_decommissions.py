@@ -452,6 +452,38 @@ async def test_the_portions_of_a_pool_leave_out_no_id_whatever_its_type(
     assert explorer.events.count_documents({}) == len(ids) + 1
 
 
+@pytest.mark.parametrize("size", [0, 10_000])
+async def test_workloads_whose_pool_id_is_an_array_are_reported_and_cut_no_portion_short(
+    size: int, explorer: Explorer, decommissions: Decommissions
+) -> None:
+    """An array matches each number in it and sorts by its least one: before and among the workloads of the pool."""
+    kept = explorer.buy_expired(*[CONTAINER] * 3)
+    pool = explorer.buy_expired(*[CONTAINER] * 3)
+    arrays = [[pool.pool_id], [-1, pool.pool_id], [pool.pool_id] * 300, [kept.pool_id, pool.pool_id]]
+    foreign = [explorer.new_workload(0, CONTAINER) | {"pool_id": array, "note": "x" * size} for array in arrays]
+    last = explorer.new_workload(pool.pool_id, CONTAINER)
+    explorer.workloads.insert_many([*foreign, last])
+    portions = await settle_in_portions(decommissions, pool, Limits(workloads=2, size=BYTES))
+    assert_decommissioned(explorer, [*pool.workload_ids, last["_id"]])
+    assert_untouched(explorer, [*kept.workload_ids, *(each["_id"] for each in foreign)])
+    reported = {each.document_id for portion in portions for each in portion.unreadable if each.kind == "workload"}
+    assert reported == {each["_id"] for each in foreign}
+
+
+async def test_a_workload_whose_pool_id_is_an_array_leaves_over_no_pool_of_a_batch(
+    explorer: Explorer, decommissions: Decommissions
+) -> None:
+    pools = [explorer.buy_expired(*[CONTAINER] * 2) for _ in range(3)]
+    ids = [pool.pool_id for pool in pools]
+    foreign = explorer.new_workload(0, CONTAINER) | {"pool_id": [-1, *ids]}
+    explorer.workloads.insert_one(foreign)
+    settlement = await decommissions.settle(ids, now=now(), limits=Limits(workloads=4, size=BYTES))
+    assert settlement.left_over == ids[2:]
+    assert_decommissioned(explorer, [*pools[0].workload_ids, *pools[1].workload_ids])
+    assert_untouched(explorer, [foreign["_id"], *pools[2].workload_ids])
+    assert [each.document_id for each in settlement.unreadable] == [foreign["_id"]]
+
+
 async def test_the_pools_of_workloads_are_found_whatever_number_they_are_stored_as(
     explorer: Explorer, database: Database
 ) -> None:
