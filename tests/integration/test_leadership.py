@@ -19,6 +19,7 @@ from deadline import soonest_of, until, wait_until
 from fail_point import fail_point
 from pymongo import MongoClient
 from replica_set import EmbeddedReplicaSet
+from telemetry_scene import LogOnly
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.guards.leadership import RENEWALS_PER_LEASE, Leadership
@@ -52,7 +53,7 @@ class Contender:
     def __init__(self, database: Database, identity: str, *, seconds: float) -> None:
         store = LeaseStore(database=database, identity=identity, seconds=seconds)
         self.opened = asyncio.Event()
-        self.leadership = Leadership(store=store, clock=SystemClock(), on_acquired=self.opened.set)
+        self.leadership = Leadership(store=store, clock=SystemClock(), on_acquired=self.opened.set, observer=LogOnly())
 
     @property
     def is_open(self) -> bool:
