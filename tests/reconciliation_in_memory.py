@@ -1,18 +1,15 @@
 """What the reconciliation reads and repairs, without a database: pages of pools and orders that a test makes up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from typing import Any
-
-from virtual_time import ProcessClock
 
 from pool_daemon.capacity.drift import Drift
 from pool_daemon.capacity.pool import new_pool
 from pool_daemon.capacity.workload import CloudUnits
 from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
 from pool_daemon.store.reconciliation import DriftedPool, ListedPool, Page
-from pool_daemon.telemetry.observer import Observer
 
 POOL = new_pool(1, 7, 0, None, now=0)
 
@@ -92,24 +89,21 @@ class OrdersInMemory:
         return RestoredOrder(workload_id, 1)
 
 
-class RecordingObserver(Observer):
-    """Keeps what it is told, too."""
+class RecordedMetrics:
+    """Keeps what is told."""
 
     def __init__(self) -> None:
-        super().__init__(identity="me", version="0", clock=ProcessClock())
         self.told: list[Any] = []
+        self.missing: int | None = None
 
-    @property
-    def missing(self) -> int | None:
-        return self.status.snapshot.pools_missing_workloads
+    def drift_repaired(self, kind: str, *, pool_id: int) -> None:
+        self.told.append((kind, pool_id))
 
-    def drift_repaired(self, *, pool_id: int, dropped: Sequence[int], excess: Mapping[str, float]) -> None:
-        super().drift_repaired(pool_id=pool_id, dropped=dropped, excess=excess)
-        self.told.append(("workload_ids" if dropped else "rates", pool_id))
+    def orders_restored(self, count: int) -> None:
+        self.told.append(("orders", count))
 
-    def order_restored(self, workload_id: int, *, pool_id: int) -> None:
-        super().order_restored(workload_id, pool_id=pool_id)
-        self.told.append(("orders", 1))
+    def missing_workloads_counted(self, pools: int | None) -> None:
+        self.missing = pools
 
     def overdue(self, pool_id: int) -> None:
         self.told.append(("overdue", pool_id))

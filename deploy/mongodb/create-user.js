@@ -1,10 +1,10 @@
-// Creates the role and the user of the daemon and the indexes that it needs, or brings them up to date; it may be run
-// again, and must be after an update of the daemon.
+// Creates the role and the user of the daemon, the role of its operators and the indexes that it needs, or brings them
+// up to date; it may be run again, and must be after an update of the daemon.
 //
 //   mongosh 'mongodb://admin@db-1/admin?replicaSet=explorer' deploy/mongodb/create-user.js
 //
-// The privileges are in role.json beside this file, the indexes in indexes.json. The privilege on the whole database
-// reads, and does not write: it is what a change stream asks for. Whoever may insert into a collection may create it.
+// The privileges are in role.json and operator-role.json beside this file, the indexes in indexes.json. The privilege on
+// the whole database reads, and does not write: it is what a change stream asks for. Whoever may insert into a collection may create it.
 // The role may create no index, for one that expires documents would delete them.
 const read = (name) => JSON.parse(require("fs").readFileSync(`${__dirname}/${name}`, "utf8"));
 const role = read("role.json");
@@ -32,10 +32,12 @@ for (const [name, wanted] of Object.entries(read("indexes.json"))) {
     }
 }
 
-if (database.getRole(role.role)) {
-    database.updateRole(role.role, { privileges: role.privileges, roles: role.roles });
-} else {
-    database.createRole(role);
+for (const each of [read("operator-role.json"), role]) {
+    if (database.getRole(each.role)) {
+        database.updateRole(each.role, { privileges: each.privileges, roles: each.roles });
+    } else {
+        database.createRole(each);
+    }
 }
 if (!database.getUser(role.role)) {
     print(`The password of the new user ${role.role}:`);

@@ -1,4 +1,4 @@
-"""Shows the pools in the database; never writes."""
+"""Shows the pools in the database, and changes single ones."""
 
 import argparse
 import asyncio
@@ -6,6 +6,7 @@ import asyncio
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import add_limit_argument, duration
 from pool_daemon.commands.connection import connection
+from pool_daemon.commands.pools_edit import add_actions, edit_pool
 from pool_daemon.commands.pools_list import list_next, list_pools
 from pool_daemon.commands.pools_show import show_pool
 from pool_daemon.errors import ExitCode
@@ -18,12 +19,14 @@ EXAMPLES = (
     "pool-daemon pools list --overdue",
     "pool-daemon pools next --limit 3",
     "pool-daemon pools show 17",
+    "pool-daemon pools create --owner 144 --node 2fi9ZZiB --cu 2x30d --su 1x30d",
+    "pool-daemon pools top-up 17 --cu 0.5x7d --reason 'ticket 4711' --dry-run",
     "pool-daemon pools show 17 --lasts 7d --json | jq .to_last.buy",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `list`, `next` and `show`."""
+    """Declare what there is to do with pools."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the pools, or some of them", description="Print pools, one a line.")
     _add_selection(listing)
@@ -49,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="say what to buy for the pool to last so much longer (default: 30d)",
     )
     add_limit_argument(showing, default=20, what="workloads")
+    add_actions(actions)
     for action in (listing, upcoming, showing):
         add_config_argument(action)
         action.add_argument("--json", action="store_true", help="print JSON, one pool a line; instants in unix seconds")
@@ -71,8 +75,8 @@ def _add_selection(listing: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Print pools; one that cannot be read is shown as such, and makes the exit code 1."""
+    """Print or change pools; one that cannot be read is shown as such, and makes the exit code 1."""
     settings = load_settings(arguments.config)
-    action = {"list": list_pools, "next": list_next, "show": show_pool}[arguments.action]
+    action = {"list": list_pools, "next": list_next, "show": show_pool}.get(arguments.action, edit_pool)
     with connection(settings) as database:
         return asyncio.run(action(database, settings, arguments))

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from addresses import as_user
 from arithmetic_model import Document, Rates
-from bson import json_util
+from bson import Int64, json_util
 from daemon_process import DaemonProcess, running_daemon
 from deadline import wait_until
 from deploy.files import PROJECT
@@ -226,6 +226,43 @@ def test_the_role_permits_no_other_write(collection: str, allowed: Database[Docu
 
     assert permitted == MAY.get(collection, set())
     assert explorer.database[collection].count_documents({"_id": "somebody's"}) == 1
+
+
+@pytest.fixture
+def operators_uri(guarded: EmbeddedMongod, admin: MongoClient[Document]) -> Iterator[str]:
+    """Where an operator finds that server, with a user of the role that the script has made for operators."""
+    admin[NAME].command("createUser", "ann", pwd=PASSWORD, roles=["pool-daemon-operator"])
+    yield as_user(guarded.uri, "ann", PASSWORD, database=NAME)
+    admin[NAME].command("dropUser", "ann")
+
+
+def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_other_write(
+    operators_uri: str, explorer: Explorer
+) -> None:
+    may = {
+        "capacity-pools": {"insert", "update", "create"},
+        "counters": {"insert", "update", "create"},
+        "pool-daemon-brake": {"update"},
+        "pool-daemon-events": {"insert", "create"},
+        "pool-daemon-quarantine": {"delete"},
+    }
+    explorer.database["pool-daemon-brake"].insert_one({"_id": Int64(1), "state": "held", "empty_at": Int64(1)})
+    explorer.database["pool-daemon-quarantine"].insert_one({"_id": Int64(1)})
+    pool = explorer.buy(Rates(PLENTY, PLENTY), [CONTAINER])
+    for words in (
+        ["pools", "create", "--owner", "7", "--node", "a", "--cu", "1x1h"],
+        ["pools", "top-up", str(pool.pool_id), "--cu", "1x1h"],
+        ["pools", "nodes", str(pool.pool_id), "--add", "b"],
+        ["pools", "end", str(pool.pool_id), "--yes"],
+        ["brake", "release", "1"],
+        ["quarantine", "release", "1"],
+    ):
+        _command(*words, uri=operators_uri)
+    with MongoClient[Document](operators_uri) as client:
+        for collection in (*MAY, *may, "capacity-reservations", "user", "anything"):
+            writes = _writes(collection).items()
+            permitted = {name for name, command in writes if _is_permitted(client[NAME], command)}
+            assert permitted == may.get(collection, set()), collection
 
 
 @pytest.mark.parametrize("name", ["admin", "config", "local", "elsewhere"])

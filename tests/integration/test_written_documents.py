@@ -25,8 +25,7 @@ from pymongo import MongoClient
 
 pytestmark = pytest.mark.usefixtures("daemon")
 
-AT_ONCE_SECONDS = 10
-"""Patience of a slow machine: what is not done at once waits for a minute."""
+AT_ONCE_SECONDS = 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,195 @@
+"""Creates pools, tops them up, ends them: what an operator changes, each with a record of who and why."""
+
+import argparse
+import asyncio
+import getpass
+import json
+import math
+import re
+import socket
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final
+
+from bson import json_util
+
+import pool_daemon
+from pool_daemon.capacity.pool import NEVER, Amounts, Pool
+from pool_daemon.commands import add_config_argument, int64
+from pool_daemon.commands.arguments import duration
+from pool_daemon.commands.output import short, when
+from pool_daemon.errors import ExitCode, StoreUnavailableError
+from pool_daemon.settings import Settings
+from pool_daemon.store.client import Database, ServerClock
+from pool_daemon.store.pool_edits import Author, Edit, PoolEdits
+
+SETTLED_SECONDS: Final = 2.0
+"""After this long it is checked that a change stands: the explorer writes a pool back milliseconds after its read."""
+
+LONGEST_TEXT: Final = 500
+"""Characters of a reason, a key or a node's id."""
+
+_UNITS: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)x(.+)", re.ASCII)
+
+
+def unit_seconds(text: str) -> float:
+    """Read units for a duration, as in 2x30d, in whole unit seconds; anything else is a usage error."""
+    match = _UNITS.fullmatch(text)
+    amount = math.floor(float(match[1]) * duration(match[2]) + 0.5) if match else 0
+    if amount < 1:
+        raise argparse.ArgumentTypeError("must be units for a duration, such as 2x30d or 0.5x12h")
+    return float(amount)
+
+
+def line(text: str) -> str:
+    """Read one line of text that a record can hold."""
+    if not text or len(text) > LONGEST_TEXT or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be one line of 1 to {LONGEST_TEXT} printable characters")
+    return text
+
+
+def add_actions(actions: "argparse._SubParsersAction[Any]") -> None:
+    """Declare `create`, `top-up`, `nodes` and `end`."""
+    creating = actions.add_parser(
+        "create", help="a new pool", description="Create a pool. Its id is the next of those that reservations get."
+    )
+    creating.add_argument("--owner", type=int64, required=True, metavar="TID", help="the customer that owns it")
+    creating.add_argument("--sponsor", type=int64, default=0, metavar="TID", help="the customer that pays for it")
+    creating.add_argument(
+        "--node", type=line, action="append", required=True, dest="nodes", metavar="ID", help="a node it may use"
+    )
+    topping_up = actions.add_parser("top-up", help="more capacity", description="Add capacity to a pool.")
+    growing = actions.add_parser("nodes", help="more nodes", description="Allow a pool's workloads on more nodes.")
+    ending = actions.add_parser(
+        "end",
+        help="take all that is left",
+        description="Take all that is left from a pool: a running daemon stops its workloads within seconds.",
+    )
+    for action in (topping_up, growing, ending):
+        action.add_argument("pool_id", type=int64, metavar="ID", help="the pool's id")
+    growing.add_argument(
+        "--add", type=line, action="append", required=True, dest="nodes", metavar="NODE", help="a node's id"
+    )
+    ending.add_argument("--yes", action="store_true", help="do not ask for the id again")
+    for action in (creating, topping_up):
+        for name, resource in (("cu", "compute"), ("su", "storage"), ("ipv4", "IPv4")):
+            action.add_argument(
+                f"--{name}",
+                type=unit_seconds,
+                default=0.0,
+                metavar="UNITSxDURATION",
+                help=f"{resource} units for a duration, as in 2x30d",
+            )
+    for action in (creating, topping_up, growing, ending):
+        action.add_argument("--reason", type=line, metavar="TEXT", help="why, for the record")
+        action.add_argument(
+            "--idempotency-key",
+            type=line,
+            metavar="KEY",
+            help="make this change only once, however often the command is repeated with this key",
+        )
+        action.add_argument("--dry-run", action="store_true", help="print the writes, and do not write")
+        action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
+        add_config_argument(action)
+
+
+async def edit_pool(database: Database, settings: Settings, arguments: argparse.Namespace) -> ExitCode:
+    """Make one change; FAILED if it was not confirmed, or was undone by the explorer at the same moment."""
+    del settings
+    if arguments.action == "top-up" and not any(_amounts(arguments)):
+        print("pool-daemon pools top-up: error: name what to add: --cu, --su or --ipv4", file=sys.stderr)
+        return ExitCode.USAGE
+    if arguments.action == "end" and not (arguments.yes or arguments.dry_run or _confirmed(arguments.pool_id)):
+        print("nothing changed; --yes does it without asking", file=sys.stderr)
+        return ExitCode.FAILED
+    author = Author(
+        identity=f"{getpass.getuser()}@{socket.gethostname()}",
+        version=pool_daemon.__version__,
+        key=arguments.idempotency_key or str(uuid.uuid4()),
+        reason=arguments.reason or "",
+    )
+    clock = ServerClock(database=database)
+    edits = PoolEdits(database=database, author=author, dry_run=arguments.dry_run)
+    try:
+        edit = await _make(edits, arguments, math.floor(await clock.now()))
+    except StoreUnavailableError as error:
+        raise StoreUnavailableError(f"{error}; repeat it with --idempotency-key {author.key}") from error
+    for shown in _as_json(edit) if arguments.json else _as_text(edit, dry_run=arguments.dry_run):
+        print(shown)
+    if edit.repeated or arguments.dry_run:
+        return ExitCode.OK
+    await asyncio.sleep(SETTLED_SECONDS)
+    if await edits.stands(edit, math.floor(await clock.now())):
+        return ExitCode.OK
+    print(f"pool {edit.after.pool_id}: the explorer has undone this at the same moment; do it again", file=sys.stderr)
+    return ExitCode.FAILED
+
+
+async def _make(edits: PoolEdits, arguments: argparse.Namespace, now: int) -> Edit:
+    match arguments.action:
+        case "create":
+            return await edits.create(arguments.owner, arguments.sponsor, arguments.nodes, _amounts(arguments), now)
+        case "top-up":
+            return await edits.top_up(arguments.pool_id, _amounts(arguments), now)
+        case "nodes":
+            return await edits.add_nodes(arguments.pool_id, arguments.nodes, now)
+        case _:
+            return await edits.end(arguments.pool_id, now)
+
+
+def _amounts(arguments: argparse.Namespace) -> Amounts:
+    return arguments.cu, arguments.su, arguments.ipv4
+
+
+def _confirmed(pool_id: int) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    print(f"All workloads of pool {pool_id} are going to stop. Type its id to go on: ", end="", file=sys.stderr)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip() == str(pool_id)
+
+
+def _as_json(edit: Edit) -> Iterator[str]:
+    yield json.dumps(
+        {
+            "pool": edit.after.to_json(),
+            "repeated": edit.repeated,
+            "writes": [json.loads(json_util.dumps(_plain(write))) for write in edit.writes],
+        }
+    )
+
+
+def _as_text(edit: Edit, *, dry_run: bool) -> Iterator[str]:
+    if dry_run:
+        yield "would write, in one transaction:"
+        for write in edit.writes:
+            yield json_util.dumps(_plain(write), json_options=json_util.RELAXED_JSON_OPTIONS)
+        return
+    pool = edit.after
+    yield (
+        f"pool {pool.pool_id}: "
+        + ("this was done before; now it" if edit.repeated else "done; it")
+        + f" {_state(pool)}"
+    )
+    if edit.before is not None and not edit.repeated:
+        yield f"before, it {_state(edit.before)}"
+
+
+def _plain(write: Any) -> dict[str, Any]:
+    how = "insert" if write.query is None else "update"
+    return {
+        how: write.collection,
+        **({} if write.query is None else {"where": write.query}),
+        "document": write.document,
+    }
+
+
+def _state(pool: Pool) -> str:
+    left = ", ".join(
+        f"{short(amount)} {name}"
+        for amount, name in ((pool.cus, "CU seconds"), (pool.sus, "SU seconds"), (pool.ipv4us, "IPv4U seconds"))
+        if amount
+    )
+    ends = "never runs empty" if pool.empty_at == NEVER else f"runs empty {when(pool.empty_at)}"
+    return f"has {left or 'nothing left'} and {ends}"

@@ -1,0 +1,242 @@
+"""What an operator changes in a pool: each change exactly once, with a record of who made it and why.
+
+A change and its record, whose id is the change's key, are one transaction. So a command that is repeated after a broken
+connection changes nothing a second time, and no write of the explorer that is committed meanwhile is undone. The other
+way round there is no such protection: the explorer writes back all of a pool as it has read it some milliseconds
+before, and may undo a change of ours. `PoolEdits.stands` tells.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from bson import Int64
+
+from pool_daemon.capacity.pool import Amounts, Pool, new_pool
+from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictError
+from pool_daemon.store.client import Database, Session
+from pool_daemon.store.codec import RAW, decoded, pool_from_document, pool_to_document
+from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.events import EVENTS
+from pool_daemon.store.pools import CAPACITY_POOLS, next_id
+
+ATTEMPTS: Final = 10
+"""How often a change that loses to another writer is begun; nobody else waits for it."""
+
+SCHEMA: Final = 1
+"""The version of the record's form."""
+
+NUMBERS: Final = ("cus", "sus", "ipv4us", "active_cu", "active_su", "active_ipv4", "last_updated", "empty_at")
+
+
+class EditKind(StrEnum):
+    """What was done, as the record says."""
+
+    CREATED = "created"
+    TOPPED_UP = "topped_up"
+    NODES_ADDED = "nodes_added"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who makes a change, with which version of the program, and why; it is made once for each `key`."""
+
+    identity: str
+    version: str
+    key: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One document to be inserted into a collection, or an update of one: MongoDB's own operators."""
+
+    collection: str
+    query: Mapping[str, Any] | None
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change: the pool after it, and before if there was one, and its writes. `repeated`: it was made before."""
+
+    after: Pool
+    before: Pool | None
+    writes: tuple[Write, ...]
+    repeated: bool = False
+
+
+class PoolEdits:
+    """Changes pools on behalf of `author`; in a `dry_run` everything is read and decided, and nothing is written.
+
+    Every method takes the present as unix second `now`. Every method raises StoreConflictError if other writers of the
+    pool win each time, or if the key belongs to another change; StoreUnavailableError, in which case the change may
+    have been made: repeat it with its key; StoreRefusedError.
+    """
+
+    def __init__(self, *, database: Database, author: Author, dry_run: bool = False) -> None:
+        self._database = database
+        self._author = author
+        self._dry_run = dry_run
+        self._pools = database.collection(CAPACITY_POOLS)
+        self._raw = database.collection(CAPACITY_POOLS, RAW)
+        self._events = database.collection(EVENTS)
+
+    async def create(self, owner_tid: int, sponsor_tid: int, node_ids: list[str], amounts: Amounts, now: int) -> Edit:
+        """Create a pool with these amounts (unit seconds) under the next id; in a dry run its id is 0."""
+        pool = new_pool(0, owner_tid, sponsor_tid, node_ids, now=now)
+        pool.add_capacity(*amounts, now=now)
+        if not self._dry_run and await self._made_before(None) is None:
+            pool.pool_id = await next_id(self._database)
+        return await self._make(EditKind.CREATED, pool.pool_id, lambda _: pool, {"amounts": list(amounts)}, now)
+
+    async def top_up(self, pool_id: int, amounts: Amounts, now: int) -> Edit:
+        """Add amounts (unit seconds) to a pool.
+
+        Raises PoolNotFoundError, UnreadableDocumentError, NotFiniteError.
+        """
+        return await self._change(
+            EditKind.TOPPED_UP,
+            pool_id,
+            lambda pool: pool.add_capacity(*amounts, now=now),
+            {"amounts": list(amounts)},
+            now,
+        )
+
+    async def add_nodes(self, pool_id: int, node_ids: list[str], now: int) -> Edit:
+        """Allow a pool's workloads on more nodes.
+
+        Raises PoolNotFoundError, UnreadableDocumentError.
+        """
+
+        def add(pool: Pool) -> None:
+            present = pool.node_ids or []
+            pool.node_ids = [*present, *(each for each in node_ids if each not in present)]
+
+        return await self._change(EditKind.NODES_ADDED, pool_id, add, {"nodes": node_ids}, now)
+
+    async def end(self, pool_id: int, now: int) -> Edit:
+        """Take all that is left from a pool, so that the daemon stops what drains it.
+
+        Raises PoolNotFoundError, UnreadableDocumentError, and CapacityError if nothing drains it.
+        """
+
+        def take_all(pool: Pool) -> None:
+            if not any(pool.draining):
+                raise CapacityError(f"pool {pool_id}: nothing drains it, so there is nothing to end")
+            pool.cus = pool.sus = pool.ipv4us = 0.0
+            pool.add_capacity(0, 0, 0, now=now)
+
+        return await self._change(EditKind.ENDED, pool_id, take_all, {}, now)
+
+    async def stands(self, edit: Edit, now: int) -> bool:
+        """Return whether a change is still there at the unix second `now`: the explorer may have undone it unknowingly.
+
+        To be asked some seconds later. Half of what was added may have gone elsewhere, to a workload deployed since.
+        """
+        pool = await self._read(edit.after.pool_id, None)
+        if pool is None:
+            return False
+        wanted, found, before = (replace(each) for each in (edit.after, pool, edit.before or edit.after))
+        for each in (wanted, found, before):
+            each.sync_current_capacity(now)
+        kept = all(
+            abs(getattr(found, name) - getattr(wanted, name)) <= abs(getattr(wanted, name) - getattr(before, name)) / 2
+            for name in NUMBERS[:3]
+            if getattr(wanted, name) != getattr(before, name)
+        )
+        return kept and set(wanted.node_ids or []) <= set(found.node_ids or [])
+
+    async def _change(
+        self, kind: EditKind, pool_id: int, change: Callable[[Pool], None], told: Mapping[str, Any], now: int
+    ) -> Edit:
+        def changed(before: Pool | None) -> Pool:
+            if before is None:
+                raise PoolNotFoundError(f"pool {pool_id}: the specified pool could not be found")
+            after = replace(before)
+            change(after)
+            return after
+
+        return await self._make(kind, pool_id, changed, told, now)
+
+    async def _make(
+        self, kind: EditKind, pool_id: int, decide: Callable[[Pool | None], Pool], told: Mapping[str, Any], now: int
+    ) -> Edit:
+        async def decide_and_write(session: Session | None) -> Edit:
+            made = await self._made_before(session)
+            if made is not None:
+                return self._repeated(made, await self._read(made["pool_id"], session), kind, pool_id, told)
+            before = await self._read(pool_id, session)
+            after = decide(before)
+            edit = Edit(after, before, (self._pool_write(before, after), self._record(kind, before, after, told, now)))
+            for write in edit.writes if session is not None else ():
+                collection = self._database.collection(write.collection)
+                with translated(f"changing pool {pool_id}"):
+                    if write.query is None:
+                        await collection.insert_one(dict(write.document), session=session)
+                    else:
+                        await collection.update_one(write.query, write.document, session=session)
+            return edit
+
+        if self._dry_run:
+            return await decide_and_write(None)
+        return await self._database.transact(decide_and_write, attempts=ATTEMPTS)
+
+    async def _made_before(self, session: Session | None) -> Mapping[str, Any] | None:
+        """Return the record of the change with the author's key, if it was made."""
+        with translated("reading the record of a change"):
+            record: Mapping[str, Any] | None = await self._events.find_one({"_id": self._id()}, session=session)
+        return record
+
+    def _repeated(
+        self, record: Mapping[str, Any], now: Pool | None, kind: EditKind, pool_id: int, told: Mapping[str, Any]
+    ) -> Edit:
+        same = record.get("kind") == kind and all(record.get(name) == value for name, value in told.items())
+        if not same or (kind is not EditKind.CREATED and record.get("pool_id") != pool_id):
+            raise StoreConflictError(f"the key {self._author.key} belongs to another change; choose a new one")
+        if now is None:
+            raise PoolNotFoundError(f"pool {record['pool_id']}: was changed with this key, and is gone since")
+        return Edit(now, now, (), repeated=True)
+
+    async def _read(self, pool_id: int, session: Session | None) -> Pool | None:
+        with translated(f"reading pool {pool_id}"):
+            raw = await self._raw.find_one({"_id": Int64(pool_id)}, session=session)
+        return None if raw is None else pool_from_document(decoded(raw))
+
+    def _pool_write(self, before: Pool | None, after: Pool) -> Write:
+        document = pool_to_document(after)
+        if before is None:
+            return Write(CAPACITY_POOLS, None, document)
+        # The explorer, too, writes all fields back, those that were missing among them.
+        former = pool_to_document(before)
+        changes = {name: value for name, value in document.items() if value != former[name]}
+        changes.setdefault("last_updated", document["last_updated"])
+        return Write(CAPACITY_POOLS, {"_id": document["_id"]}, {"$set": changes})
+
+    def _record(self, kind: EditKind, before: Pool | None, after: Pool, told: Mapping[str, Any], now: int) -> Write:
+        record = {
+            "_id": self._id(),
+            "schema": SCHEMA,
+            "kind": kind,
+            "at": datetime.fromtimestamp(now, UTC),
+            "by": self._author.identity,
+            "version": self._author.version,
+            "reason": self._author.reason,
+            "pool_id": Int64(after.pool_id),
+            "customer_tid": Int64(after.customer_tid),
+            **told,
+            "before": None if before is None else _numbers(before),
+            "after": _numbers(after),
+        }
+        return Write(EVENTS, None, record)
+
+    def _id(self) -> str:
+        return f"operator:{self._author.key}"
+
+
+def _numbers(pool: Pool) -> dict[str, Any]:
+    document = pool_to_document(pool)
+    return {name: document[name] for name in NUMBERS}
