@@ -97,18 +97,10 @@ def add_actions(actions: "argparse._SubParsersAction[Any]") -> None:
 async def edit_pool(database: Database, settings: Settings, arguments: argparse.Namespace) -> ExitCode:
     """Make one change; FAILED if it was not confirmed, or was undone by the explorer at the same moment."""
     del settings
-    if arguments.action == "top-up" and not any(_amounts(arguments)):
-        print("pool-daemon pools top-up: error: name what to add: --cu, --su or --ipv4", file=sys.stderr)
-        return ExitCode.USAGE
-    if arguments.action == "end" and not (arguments.yes or arguments.dry_run or _confirmed(arguments.pool_id)):
-        print("nothing changed; --yes does it without asking", file=sys.stderr)
-        return ExitCode.FAILED
-    author = Author(
-        identity=f"{getpass.getuser()}@{socket.gethostname()}",
-        version=pool_daemon.__version__,
-        key=arguments.idempotency_key or str(uuid.uuid4()),
-        reason=arguments.reason or "",
-    )
+    refused = _refused(arguments)
+    if refused is not None:
+        return refused
+    author = _author(arguments)
     clock = ServerClock(database=database)
     edits = PoolEdits(database=database, author=author, dry_run=arguments.dry_run)
     try:
@@ -116,7 +108,7 @@ async def edit_pool(database: Database, settings: Settings, arguments: argparse.
     except StoreUnavailableError as error:
         raise StoreUnavailableError(f"{error}; repeat it with --idempotency-key {author.key}") from error
     for shown in _as_json(edit) if arguments.json else _as_text(edit, dry_run=arguments.dry_run):
-        print(shown)
+        print(shown, flush=True)
     if edit.repeated or arguments.dry_run:
         return ExitCode.OK
     await asyncio.sleep(SETTLED_SECONDS)
@@ -124,6 +116,26 @@ async def edit_pool(database: Database, settings: Settings, arguments: argparse.
         return ExitCode.OK
     print(f"pool {edit.after.pool_id}: the explorer has undone this at the same moment; do it again", file=sys.stderr)
     return ExitCode.FAILED
+
+
+def _refused(arguments: argparse.Namespace) -> ExitCode | None:
+    """Return the exit code of a change that is not made: it adds nothing, or a person does not want it."""
+    if arguments.action == "top-up" and not any(_amounts(arguments)):
+        print("pool-daemon pools top-up: error: name what to add: --cu, --su or --ipv4", file=sys.stderr)
+        return ExitCode.USAGE
+    if arguments.action == "end" and not (arguments.yes or arguments.dry_run or _confirmed(arguments.pool_id)):
+        print("nothing changed; --yes does it without asking", file=sys.stderr)
+        return ExitCode.FAILED
+    return None
+
+
+def _author(arguments: argparse.Namespace) -> Author:
+    return Author(
+        identity=f"{getpass.getuser()}@{socket.gethostname()}",
+        version=pool_daemon.__version__,
+        key=arguments.idempotency_key or str(uuid.uuid4()),
+        reason=arguments.reason or "",
+    )
 
 
 async def _make(edits: PoolEdits, arguments: argparse.Namespace, now: int) -> Edit:
