@@ -27,7 +27,7 @@ _RESOURCES: Final = tuple(Resource)  # iterating over the enumeration itself tak
 
 
 @dataclass(frozen=True, slots=True)
-class Going:
+class ExhaustedWorkload:
     """A workload that must go, and the exhausted resources that it uses."""
 
     document: Mapping[str, Any]
@@ -35,16 +35,16 @@ class Going:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Evaluation:
     """The decision on the workloads of one pool at one instant.
 
-    `incomputable` pairs the ids of workloads whose units are unknown with the reason; they are left running.
+    `unknown_units` pairs the ids of workloads whose units are unknown with the reason; they are left running.
     `look_again_at` is the unix second at which the next resource that a remaining workload uses runs out; None if none
     can run out before the pool is changed.
     """
 
-    going: tuple[Going, ...]
-    incomputable: tuple[tuple[Any, str], ...]
+    exhausted_workloads: tuple[ExhaustedWorkload, ...]
+    unknown_units: tuple[tuple[Any, str], ...]
     look_again_at: int | None
 
 
@@ -53,27 +53,27 @@ def exhausted_resources(pool: Pool) -> frozenset[Resource]:
     return frozenset(resource for resource, left, rate in _levels(pool) if left <= 0 or left < rate)
 
 
-def judge(pool: Pool, workloads: Iterable[Mapping[str, Any]], *, now: int) -> Verdict:
+def evaluate(pool: Pool, workloads: Iterable[Mapping[str, Any]], *, now: int) -> Evaluation:
     """Decide for each deployed workload of a pool that was synced at `now` (unix seconds) whether it must go.
 
     A free workload uses nothing and stays. One whose units cannot be computed stays and is listed.
     """
     exhausted = exhausted_resources(pool)
-    going: list[Going] = []
-    incomputable: list[tuple[Any, str]] = []
+    exhausted_workloads: list[ExhaustedWorkload] = []
+    unknown_units: list[tuple[Any, str]] = []
     lasting: set[Resource] = set()
     for document in workloads:
         try:
             used = _used_resources(cloud_units(document))
         except UnitsError as error:
-            incomputable.append((document.get("_id"), str(error)))
+            unknown_units.append((document.get("_id"), str(error)))
             continue
         gone = tuple(resource for resource in used if resource in exhausted)
         if gone:
-            going.append(Going(document, gone))
+            exhausted_workloads.append(ExhaustedWorkload(document, gone))
         else:
             lasting.update(used)
-    return Verdict(tuple(going), tuple(incomputable), _look_again_at(pool, lasting, now=now))
+    return Evaluation(tuple(exhausted_workloads), tuple(unknown_units), _look_again_at(pool, lasting, now=now))
 
 
 def _levels(pool: Pool) -> tuple[tuple[Resource, float, float], ...]:

@@ -9,7 +9,7 @@ from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
-from pool_daemon.capacity.exhaustion import Going, Resource, judge
+from pool_daemon.capacity.exhaustion import ExhaustedWorkload, Resource, evaluate
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
@@ -190,7 +190,7 @@ class CaseReader:
 
 
 def _require_arrays(document: dict[str, Any]) -> None:
-    """Remove the server's verdict on the long arrays from a document, and check it."""
+    """Remove the server's findings on the long arrays from a document, and check them."""
     for name, types in ARRAYS.items():
         if not document.pop(name):
             raise UnreadableDocumentError(f"{name} is not an array of {' or '.join(types)}")
@@ -236,16 +236,16 @@ def _case(pool: Pool, workloads: Sequence[DeployedWorkload], now: int, settlemen
     except NotFiniteError as error:
         settlement.unreadable.append(Unreadable("pool", pool.pool_id, str(error)))
         return None
-    verdict = judge(synced, [workload.document for workload in workloads], now=now)
-    settlement.unreadable += [Unreadable("workload", *pair) for pair in verdict.incomputable]
-    if verdict.look_again_at is not None:
-        settlement.look_again[pool.pool_id] = verdict.look_again_at
+    evaluation = evaluate(synced, [workload.document for workload in workloads], now=now)
+    settlement.unreadable += [Unreadable("workload", *pair) for pair in evaluation.unknown_units]
+    if evaluation.look_again_at is not None:
+        settlement.look_again[pool.pool_id] = evaluation.look_again_at
     found = {id(workload.document): workload for workload in workloads}
-    gone = [found[id(going.document)] for going in verdict.going]
+    gone = [found[id(each.document)] for each in evaluation.exhausted_workloads]
     return Case(
         as_read=pool,
         synced=synced,
-        gone=tuple(_decommissioned(pool, going) for going in verdict.going),
+        gone=tuple(_decommissioned(pool, each) for each in evaluation.exhausted_workloads),
         orders=tuple(workload.order for workload in gone),
         sizes=tuple(workload.size for workload in gone),
     )
@@ -280,14 +280,14 @@ def _beginning(case: Case, settlement: Settlement, most: int) -> Case:
     return replace(case, gone=case.gone[:number], orders=case.orders[:number], sizes=case.sizes[:number])
 
 
-def _decommissioned(pool: Pool, going: Going) -> Decommissioned:
-    document = going.document
+def _decommissioned(pool: Pool, exhausted: ExhaustedWorkload) -> Decommissioned:
+    document = exhausted.document
     return Decommissioned(
         workload_id=document["_id"],
         pool_id=pool.pool_id,
         customer_tid=pool.customer_tid,
         workload_type=int(document["workload_type"]),
         node_id=str(document.get("node_id", ""))[:NODE_ID_CHARACTERS],
-        resources=going.resources,
+        resources=exhausted.resources,
         empty_at=pool.empty_at,
     )

@@ -18,7 +18,7 @@ from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.drift import Drift, PoolComparison, WorkloadState, is_deleted, repaired
-from pool_daemon.capacity.exhaustion import judge
+from pool_daemon.capacity.exhaustion import evaluate
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import FREE_TYPES, cloud_units
 from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
@@ -278,7 +278,7 @@ class ReconciliationStore:
         async with aclosing(pages(cursor, doing="reading deployed workloads to reconcile")) as found:
             async for raws in found:
                 for pool_id, workloads in (await _by_pool(raws)).items():
-                    if pool_id in waiting and judge(waiting[pool_id], workloads, now=now).going:
+                    if pool_id in waiting and evaluate(waiting[pool_id], workloads, now=now).exhausted_workloads:
                         overdue.append(pool_id)
                         del waiting[pool_id]
                 if not waiting:

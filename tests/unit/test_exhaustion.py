@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pool_daemon.capacity.exhaustion import Resource, exhausted_resources, judge
+from pool_daemon.capacity.exhaustion import Resource, evaluate, exhausted_resources
 from pool_daemon.capacity.pool import NEVER, Pool, new_pool
 
 BOUGHT_AT = 1_700_000_000
@@ -28,11 +28,11 @@ def pool(cus: float, sus: float) -> Pool:
 def test_rounding_dust_exhausts_nothing_and_asks_for_no_other_check(dust: float) -> None:
     drained = replace(pool(100, 0.000001), active_su=dust, last_updated=BOUGHT_AT + 200, cus=0.0)
     assert exhausted_resources(drained) == {Resource.COMPUTE, Resource.ADDRESSES}
-    verdict = judge(drained, [VOLUME, CONTAINER], now=BOUGHT_AT + 200)
-    assert [each.document["_id"] for each in verdict.going] == [CONTAINER["_id"]]
-    assert verdict.look_again_at is None
+    evaluation = evaluate(drained, [VOLUME, CONTAINER], now=BOUGHT_AT + 200)
+    assert [each.document["_id"] for each in evaluation.exhausted_workloads] == [CONTAINER["_id"]]
+    assert evaluation.look_again_at is None
 
 
 def test_what_is_left_behind_the_end_of_time_is_looked_at_then() -> None:
     endless = replace(pool(100, 1e6), last_updated=NEVER)
-    assert judge(endless, [VOLUME], now=BOUGHT_AT).look_again_at == NEVER
+    assert evaluate(endless, [VOLUME], now=BOUGHT_AT).look_again_at == NEVER
