@@ -6,16 +6,15 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
-import structlog
-
+from pool_daemon import events
 from pool_daemon.backoff import Backoff
 from pool_daemon.errors import ConfigurationError, PartDiedError, StoreError, StoreRefusedError
-from pool_daemon.expiry.expiry_pass import PassReport
+from pool_daemon.expiry.pass_report import PassReport
 from pool_daemon.guards.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.store.changes import require_stream
 from pool_daemon.store.setup import create_collections, has_pools
-from pool_daemon.telemetry.logs import set_level
+from pool_daemon.telemetry.logs import set_level, tell
 from pool_daemon.wiring import Wiring
 
 WATCH_FIRST_SECONDS: Final = 3.0
@@ -30,8 +29,6 @@ LEASE_BESIDE_ARBITER_SECONDS: Final = 15.0
 
 T = TypeVar("T")
 Companion = Callable[[], Coroutine[Any, Any, None]]
-
-log = structlog.get_logger("pool_daemon")
 
 
 class Daemon:
@@ -82,12 +79,10 @@ class Daemon:
         try:
             changed, waiting = parts.live.replace(load())
         except ConfigurationError as error:
-            log.warning("settings_rejected", reason=str(error), remedy="correct them and send SIGHUP again")
-            parts.observer.settings_reloaded(str(error))
+            parts.observer.settings_rejected(str(error))
         else:
             set_level(parts.live.current.log.level)
-            log.info("settings_reloaded", changed=changed, needs_restart=waiting)
-            parts.observer.settings_reloaded()
+            parts.observer.settings_reloaded(changed=changed, needs_restart=waiting)
             parts.look_at_everything()  # pools that a limit held back may now be free to go
         parts.heartbeat.ready_again()
 
@@ -154,9 +149,9 @@ class Daemon:
         except StoreRefusedError:
             raise
         except StoreError as error:
-            log.warning("database_unavailable", reason=str(error))
+            tell(events.DATABASE_UNAVAILABLE, reason=str(error))
             return False
-        log.info("database_reached", database=self._parts.database.name)
+        tell(events.DATABASE_REACHED, database=self._parts.database.name)
         return True
 
     async def _warn_of_mistakes(self) -> None:
@@ -164,10 +159,12 @@ class Daemon:
         database = self._parts.database
         if not await has_pools(database):
             reason = "it has no collection capacity-pools"
-            log.warning("database_without_pools", database=database.name, reason=reason, remedy="check database.name")
+            self._parts.observer.tell(
+                events.DATABASE_WITHOUT_POOLS, database=database.name, reason=reason, remedy="check database.name"
+            )
         if database.has_arbiter and self._lease_seconds > LEASE_BESIDE_ARBITER_SECONDS:
-            log.warning(
-                "lease_too_long_for_arbiter",
+            self._parts.observer.tell(
+                events.LEASE_TOO_LONG_FOR_ARBITER,
                 reason="with one secondary away there is no majority, which is reported only after lease.seconds",
                 remedy=f"set lease.seconds to {LEASE_BESIDE_ARBITER_SECONDS:g} or less, or replace the arbiter",
             )
@@ -205,9 +202,8 @@ class Daemon:
         parts = self._parts
         self._stop.close()
         parts.queue.ring()
-        parts.observer.stopping()
+        parts.observer.stopping(drain_seconds=self._drain_seconds)
         parts.notifier.stopping()
-        log.info("stopping", drain_seconds=self._drain_seconds)
         await asyncio.wait({loop}, timeout=self._drain_seconds)
         if not loop.done():  # the lease is left to expire: the pass may still be committing
             raise PartDiedError("the pass under way took longer than expiry.drain_seconds and was cut off")

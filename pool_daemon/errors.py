@@ -17,9 +17,9 @@ class ExitCode(IntEnum):
 
 
 class Scope(StrEnum):
-    """Where the cause of an error lies, as far as its type shows.
+    """The place of an error's cause, as far as its type shows.
 
-    In the pool itself, in the database that all pools share, or in what the operator has set up. Where the type does
+    It lies in the pool itself, in the database that all pools share, or in the operator's set-up. Where the type does
     not show it, evidence decides: what else failed in the same way, and what succeeded.
     """
 

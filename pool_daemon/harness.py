@@ -71,7 +71,7 @@ class DaemonProcess:
             )
 
     def stop(self) -> int:
-        """Tell the daemon to stop, wait until it has, and return its exit code; kill it if it hangs."""
+        """Send SIGTERM, wait for the end, and return the exit code; kill the daemon if it hangs."""
         if self._process is None:
             return 0
         self._process.terminate()

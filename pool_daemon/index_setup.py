@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-import structlog
-
 from pool_daemon.backoff import Backoff
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from pool_daemon.events import INDEX_MISSING, SETUP_FAILED, Teller
 from pool_daemon.store.setup import Index
 
 RECHECK_SECONDS: Final = 300.0
@@ -20,10 +19,8 @@ USELESS: Final = (
 )
 """The reason for an index that the server did not build although it reported no conflict."""
 
-log = structlog.get_logger("pool_daemon.index_setup")
 
-
-class IndexObserver(Protocol):
+class IndexObserver(Teller, Protocol):
     """The receiver of the state of the indexes."""
 
     def indexes_made(self) -> None:
@@ -61,7 +58,7 @@ class IndexSetup:
             try:
                 await self._attempt()
             except StoreError as error:
-                log.warning("setup_failed", reason=str(error))
+                self._observer.tell(SETUP_FAILED, reason=str(error))
                 await asyncio.sleep(backoff.next_seconds())
             else:
                 backoff.reset()
@@ -96,7 +93,7 @@ class IndexSetup:
     def _tell(self, problems: Mapping[str, str]) -> None:
         for label, reason in problems.items():
             if self._problems.get(label) != reason:
-                log.warning("index_missing", index=label, reason=reason, remedy=REMEDY)
+                self._observer.tell(INDEX_MISSING, index=label, reason=reason, remedy=REMEDY)
         self._problems = problems
         self._observer.indexes_missing(problems)
         self._observer.indexes_made()

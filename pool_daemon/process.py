@@ -12,9 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NamedTuple
 
-import structlog
-
-from pool_daemon import __version__
+from pool_daemon import __version__, events
 from pool_daemon.daemon import Daemon
 from pool_daemon.embedded import EmbeddedMongod, default_folder
 from pool_daemon.errors import ConfigurationError, EmbeddedError, ExitCode, PartDiedError, PoolDaemonError
@@ -22,12 +20,10 @@ from pool_daemon.guards.gate import StopGate
 from pool_daemon.settings import Settings
 from pool_daemon.signals_blocked import STOP_SIGNALS, let_through
 from pool_daemon.store.address import read_address
-from pool_daemon.telemetry.logs import Form, configure_logs, flush_logs, is_console
+from pool_daemon.telemetry.logs import Form, configure_logs, flush_logs, is_console, tell
 
 LEAST_FILES: Final = 64
 """Open files that a running daemon needs: connections to MongoDB, those of HTTP clients, and modules being imported."""
-
-log = structlog.get_logger("pool_daemon")
 
 
 def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = False) -> ExitCode:
@@ -54,11 +50,11 @@ def serve(load: Callable[[], Settings], *, once: bool = False, dry_run: bool = F
         exit_code = asyncio.run(_serve(settings, load, once=once, dry_run=dry_run))
     except PoolDaemonError as error:
         return _ended_by(error)
-    except Exception:
-        log.critical("crashed", exit_code=int(ExitCode.INTERNAL), exc_info=True)
+    except Exception:  # noqa: BLE001 - logged with its traceback
+        tell(events.CRASHED, exit_code=int(ExitCode.INTERNAL), exc_info=True)
         return ExitCode.INTERNAL
     else:
-        log.info("stopped", exit_code=int(exit_code))
+        tell(events.STOPPED, exit_code=int(exit_code))
         return exit_code
     finally:
         flush_logs()
@@ -79,7 +75,7 @@ def _allow_files() -> None:
 def _ended_by(error: PoolDaemonError) -> ExitCode:
     """Log why the daemon ends, like all its lines; return the exit code."""
     for line in str(error).splitlines():
-        log.critical("fatal", reason=line, exit_code=int(error.exit_code))
+        tell(events.FATAL, reason=line, exit_code=int(error.exit_code))
     flush_logs()
     return error.exit_code
 
@@ -93,7 +89,7 @@ def _early_form(environ: Mapping[str, str]) -> Form:
 async def _serve(settings: Settings, load: Callable[[], Settings], *, once: bool, dry_run: bool) -> ExitCode:
     stop = StopGate()
     with stop_signals(stop.close):
-        log.info("started", version=__version__, database=settings.database.name, dry_run=dry_run)
+        tell(events.STARTED, version=__version__, database=settings.database.name, dry_run=dry_run)
         async with _mongodb(settings) as mongodb:
             daemon = Daemon(
                 settings=settings,
@@ -115,10 +111,10 @@ async def _serve_once(daemon: Daemon, *, dry_run: bool) -> ExitCode:
     """Make one pass, and log what it left undone; FAILED if it left anything."""
     report = await daemon.run_once()
     counted = "would_decommission" if dry_run else "decommissioned"
-    log.info("pass_completed", **{"settled": report.settled, counted: report.decommissioned})
+    tell(events.PASS_COMPLETED, **{"settled": report.settled, counted: report.decommissioned})
     left = daemon.left_undone(report)
     if left:
-        log.error("left_undone", **left, remedy="see `pool-daemon brake status`, `quarantine list`, and the log above")
+        tell(events.LEFT_UNDONE, **left, remedy="see `pool-daemon brake status`, `quarantine list`, and the log above")
     return ExitCode.FAILED if left else ExitCode.OK
 
 
@@ -140,7 +136,7 @@ async def _mongodb(settings: Settings) -> AsyncIterator[_MongoDB]:
     if settings.database.uri is not None:
         uri = settings.database.uri.get_secret_value()
         if ignored := read_address(uri).ignored:
-            log.warning("address_options_ignored", options=ignored, reason="the daemon sets them itself")
+            tell(events.ADDRESS_OPTIONS_IGNORED, options=ignored, reason="the daemon sets them itself")
         yield _MongoDB(uri)
         return
     folder = settings.embedded.folder or default_folder(os.environ)
@@ -152,7 +148,7 @@ async def _mongodb(settings: Settings) -> AsyncIterator[_MongoDB]:
             f"database.uri: not set, and the daemon's own mongod cannot serve instead: {error}"
         ) from error
     try:
-        log.warning("embedded_mongod", folder=str(folder), port=mongod.port, reason="database.uri is not set")
+        tell(events.EMBEDDED_MONGOD, folder=str(folder), port=mongod.port, reason="database.uri is not set")
         yield _MongoDB(mongod.uri, mongod.wait)
     finally:
         await mongod.stop()
@@ -171,7 +167,7 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
     def receive() -> None:
         nonlocal asked
         if asked:
-            log.critical("stop_forced", exit_code=int(ExitCode.FORCED), reason="a second signal cut the stop short")
+            tell(events.STOP_FORCED, exit_code=int(ExitCode.FORCED), reason="a second signal cut the stop short")
             flush_logs()
             os._exit(ExitCode.FORCED)
         asked = True

@@ -91,6 +91,7 @@ class Wiring:
             store=LeaseStore(database=self.database, identity=self._identity, seconds=settings.lease.seconds),
             clock=clock,
             on_acquired=self.queue.request_full_scan,
+            observer=self.observer,
         )
         self.clock_guard = ClockGuard(
             read_server_clock=ServerClock(database=self.database).now,
@@ -164,7 +165,7 @@ class Wiring:
     def _reconciler(self) -> Reconciler:
         store = ReconciliationStore(database=self.database)
         findings = Findings(
-            on_overdue=self.look_at_missed, on_unreadable=self.reports.unreadable, metrics=self.observer
+            on_overdue=self.look_at_missed, on_unreadable=self.reports.unreadable, observer=self.observer
         )
         settings = self.live.view(lambda now: now.reconcile)
         return Reconciler(

@@ -12,7 +12,7 @@ from pymongo import MongoClient
 from virtual_clock import VirtualClock
 
 from pool_daemon.expiry.expirer import Expirer
-from pool_daemon.expiry.expiry_pass import PassReport
+from pool_daemon.expiry.pass_report import PassReport
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.brake import Brake
 from pool_daemon.guards.gate import Closed, Gates

@@ -112,7 +112,7 @@ class DaemonProcess:
         """Wait until the daemon has said anything: before that, its process is no daemon yet."""
         self.wait_for_log(bool, within_seconds=within_seconds, what="the daemon's first word")
 
-    def wait_for_mention(self, number: int, *, within_seconds: float = 5) -> None:
+    def wait_for_mention(self, number: int, *, within_seconds: float = 15) -> None:
         """Wait for a record of the log that names a pool or a workload by its number."""
         self.wait_for_log(
             lambda record: str(number) in json.dumps(record),

@@ -1,10 +1,14 @@
 """Waiting for something to become true, with an end to patience."""
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 POLL_SECONDS = 0.01
+
+TRIES = 5
+AGAIN = "not within {} s in any of {} tries, but {}: {}"
 
 
 def wait_until(condition: Callable[[], object], *, within_seconds: float, what: str) -> None:
@@ -26,6 +30,27 @@ async def until(
         if loop.time() > deadline:
             raise AssertionError(f"not within {within_seconds} s: {what}")
         await asyncio.sleep(every_seconds)
+
+
+def soonest(trial: Callable[[], float], *, within_seconds: float, what: str) -> None:
+    """Fail unless one of some trials takes no longer: a busy machine delays one or another, a fault delays all.
+
+    A trial returns how long it took, in seconds.
+    """
+    took: list[float] = []
+    while min(took, default=math.inf) >= within_seconds:
+        if len(took) == TRIES:
+            raise AssertionError(AGAIN.format(within_seconds, TRIES, took, what))
+        took.append(trial())
+
+
+async def soonest_of(trial: Callable[[], Awaitable[float]], *, within_seconds: float, what: str) -> None:
+    """Do the same with trials of the event loop."""
+    took: list[float] = []
+    while min(took, default=math.inf) >= within_seconds:
+        if len(took) == TRIES:
+            raise AssertionError(AGAIN.format(within_seconds, TRIES, took, what))
+        took.append(await trial())
 
 
 def wait_for_instant(instant: float) -> None:

@@ -13,6 +13,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.guards.leadership import Leadership
 from pool_daemon.store.client import connect
 from pool_daemon.store.lease import LeaseStore
+from pool_daemon.telemetry import logs
 
 LOOK_SECONDS = 0.002
 
@@ -29,7 +30,7 @@ async def main(uri: str, database: str, identity: str, seconds: str) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     clock = SystemClock()
     store = LeaseStore(database=connect(uri=uri, name=database), identity=identity, seconds=float(seconds))
-    leadership = Leadership(store=store, clock=clock, on_acquired=lambda: None)
+    leadership = Leadership(store=store, clock=clock, on_acquired=lambda: None, observer=logs)
     await asyncio.gather(leadership.run(), tell(leadership, clock))
 
 

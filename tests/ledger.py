@@ -19,7 +19,7 @@ from pymongo import MongoClient
 DEPLOY = 3
 DELETE = 4
 
-SETTLE_SECONDS = 10
+SETTLE_SECONDS = 30
 """More than a loaded machine needs for what is done at once."""
 
 GRACE_SECONDS = 2

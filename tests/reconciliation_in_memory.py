@@ -1,15 +1,18 @@
 """What the reconciliation reads and repairs, without a database: pages of pools and orders that a test makes up."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+from virtual_time import ProcessClock
 
 from pool_daemon.capacity.drift import Drift
 from pool_daemon.capacity.pool import new_pool
 from pool_daemon.capacity.workload import CloudUnits
 from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
 from pool_daemon.store.reconciliation import DriftedPool, ListedPool, Page
+from pool_daemon.telemetry.observer import Observer
 
 POOL = new_pool(1, 7, 0, None, now=0)
 
@@ -89,21 +92,24 @@ class OrdersInMemory:
         return RestoredOrder(workload_id, 1)
 
 
-class RecordedMetrics:
-    """Keeps what is told."""
+class RecordingObserver(Observer):
+    """Keeps what it is told, too."""
 
     def __init__(self) -> None:
+        super().__init__(identity="me", version="0", clock=ProcessClock())
         self.told: list[Any] = []
-        self.missing: int | None = None
 
-    def drift_repaired(self, kind: str, *, pool_id: int) -> None:
-        self.told.append((kind, pool_id))
+    @property
+    def missing(self) -> int | None:
+        return self.status.snapshot.pools_missing_workloads
 
-    def orders_restored(self, count: int) -> None:
-        self.told.append(("orders", count))
+    def drift_repaired(self, *, pool_id: int, dropped: Sequence[int], excess: Mapping[str, float]) -> None:
+        super().drift_repaired(pool_id=pool_id, dropped=dropped, excess=excess)
+        self.told.append(("workload_ids" if dropped else "rates", pool_id))
 
-    def missing_workloads_counted(self, pools: int | None) -> None:
-        self.missing = pools
+    def order_restored(self, workload_id: int, *, pool_id: int) -> None:
+        super().order_restored(workload_id, pool_id=pool_id)
+        self.told.append(("orders", 1))
 
     def overdue(self, pool_id: int) -> None:
         self.told.append(("overdue", pool_id))

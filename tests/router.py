@@ -1,4 +1,4 @@
-"""IdleResult-ins for mongos: relays in front of one replica set member that say `hello` as a router does.
+"""Stand-ins for mongos: relays in front of one replica set member that say `hello` as a router does.
 
 They show which command travels through which router, and like a mongos they know only the cursors that they opened
 themselves. Of mongos itself they show nothing.

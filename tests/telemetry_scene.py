@@ -3,17 +3,28 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.clock import Clock, SystemClock
+from pool_daemon.events import Event
+from pool_daemon.expiry.pass_report import PassReport
+from pool_daemon.guards.leadership import Role
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.telemetry.endpoint import Routes, Server
 from pool_daemon.telemetry.health import StalenessLimits
+from pool_daemon.telemetry.logs import tell
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import PassOutcome, Role
 
 PATIENCE = StalenessLimits(database_seconds=30, stream_seconds=40, passes_seconds=150, lease_seconds=30)
+
+
+class LogOnly:
+    """Logs what it is told."""
+
+    def tell(self, event: Event, **fields: Any) -> None:
+        tell(event, **fields)
 
 
 def new_observer(clock: Clock | None = None) -> Observer:
@@ -25,12 +36,12 @@ def make_ready(observer: Observer) -> None:
     """Tell everything that a healthy leader tells in its first second."""
     observer.command_finished("ping", 0.001, failed=False)
     observer.indexes_made()
-    observer.stream_opened()
+    observer.stream_opened(resumed=False)
     observer.clocks_compared(0.003, agree=True)
     observer.role_seen(Role.LEADER, term=7, leader="host-1:4711:a1b2c3")
     observer.lease_held(observer.status.snapshot.started_monotonic)
     observer.backlog_counted(0)
-    observer.pass_finished(seconds=0.04, settled=0, decommissioned=0, failed_pools=0, outcome=PassOutcome.COMPLETED)
+    observer.pass_finished(PassReport(), seconds=0.04)
     observer.beat(0.0)
 
 

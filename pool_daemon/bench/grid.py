@@ -21,10 +21,10 @@ Document = dict[str, Any]
 NODE: Final = "2fi9ZZiBGW4G9pnrN656bMfW6x55RSoHDeMrd9pgSA8T"
 OWNERS: Final = 1000
 PAID_SECONDS: Final = 86_400
-"""How long before its end each pool was bought."""
+"""Seconds from the purchase of each pool to its end."""
 
 SPARE_SECONDS: Final = 0.25
-"""What is left of a pool at its end: `empty_at` is truncated, so a fraction of a second's worth usually is."""
+"""The rest of a pool at its end: `empty_at` is truncated, which usually leaves a fraction of a second's worth."""
 
 WORKLOAD_IDS_EACH: Final = 100_000
 """Ids of workloads reserved for each pool, so that the pool's id follows from the workload's and vice versa."""

@@ -56,7 +56,7 @@ BATCH_WORKLOADS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class WriteBatch:
     """One round of writes: updates of pools, ids of workloads, their orders and records, encoded."""
 
     pools: Sequence[UpdateOne]
@@ -66,13 +66,13 @@ class Batch:
     events: Sequence[RawBSONDocument]
 
 
-def prepare(database: Database[Document], *, now: int) -> list[Batch]:
+def prepare(database: Database[Document], *, now: int) -> list[WriteBatch]:
     """Read everything that is due at the unix second `now`, and create the documents that decommission it.
 
     All of this precedes the measurement: the limit reads nothing, decides nothing and encodes nothing.
     """
     pools = {pool["_id"]: pool for pool in database[CAPACITY_POOLS].find({"empty_at": {"$lte": now}})}
-    batches: list[Batch] = []
+    batches: list[WriteBatch] = []
     saved: set[int] = set()
     workloads = list(database[WORKLOADS].find({"pool_id": {"$in": list(pools)}}).sort("pool_id", 1))
     for start in range(0, len(workloads), BATCH_WORKLOADS):
@@ -80,7 +80,7 @@ def prepare(database: Database[Document], *, now: int) -> list[Batch]:
         fresh = {workload["pool_id"] for workload in chunk} - saved
         saved |= fresh
         batches.append(
-            Batch(
+            WriteBatch(
                 [_saving(pools[pool_id], now) for pool_id in sorted(fresh)],
                 [workload["_id"] for workload in chunk],
                 orders := [_order(workload) for workload in chunk],
@@ -91,14 +91,16 @@ def prepare(database: Database[Document], *, now: int) -> list[Batch]:
     return batches
 
 
-def write(database: Database[Document], batches: Sequence[Batch], *, threads: int, transactions: bool = False) -> float:
+def write(
+    database: Database[Document], batches: Sequence[WriteBatch], *, threads: int, transactions: bool = False
+) -> float:
     """Write the batches with `threads` threads, and return the seconds it took.
 
     Without `transactions` each write is separate, acknowledged as the server is configured to by default, which is as
     durable as the daemon's.
     """
 
-    def write_batch(batch: Batch) -> None:
+    def write_batch(batch: WriteBatch) -> None:
         if not transactions:
             _write(database, batch, None)
             return
@@ -115,7 +117,7 @@ def write(database: Database[Document], batches: Sequence[Batch], *, threads: in
         return time.perf_counter() - started_at
 
 
-def _write(database: Database[Document], batch: Batch, session: ClientSession | None) -> None:
+def _write(database: Database[Document], batch: WriteBatch, session: ClientSession | None) -> None:
     if batch.pools:
         database[CAPACITY_POOLS].bulk_write(batch.pools, ordered=False, session=session)
     change = {"$set": {"next_action": int(NextAction.DELETE)}}

@@ -106,7 +106,7 @@ class Storm:
     def _raw_limit(self, stage: BenchDatabase, threads: Threads, *, transactions: bool) -> float:
         """Return the shortest duration of all numbers of threads, in seconds; later rounds try only the best number."""
         now = int(time.time())
-        batches: Sequence[references.Batch] = ()
+        batches: Sequence[references.WriteBatch] = ()
         seconds: dict[int, float] = {}
         for number in threads[transactions]:
             stage.tell(f"the raw limit{' in transactions' if transactions else ''} with {number} threads")

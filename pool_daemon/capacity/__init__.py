@@ -1,4 +1,4 @@
-"""What a pool holds, what drains it and when it runs empty: rules only.
+"""The rules of capacity: the contents of a pool, its drain, and the second at which it runs empty.
 
 Pure functions: documents and instants are passed in; no database, clock or setting is read.
 """

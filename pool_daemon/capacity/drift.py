@@ -41,10 +41,10 @@ Known = Mapping[int, WorkloadState]
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What is wrong with a pool, and the right values.
+    """The difference between a pool's document and its workloads, and the right values.
 
     `dropped` holds, in ascending order, the listed ids that are deleted; `excess` is by how much the active rates
-    exceed what the others drain; `rates` is what they drain. Two drifts are equal if the same is wrong, even if the
+    exceed what the others drain; `rates` is what they drain. Two drifts are equal if the difference is, even if the
     pool changed in between.
     """
 

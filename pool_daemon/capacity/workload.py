@@ -58,7 +58,7 @@ SSD: Final = 1
 
 
 class CloudUnits(NamedTuple):
-    """What is deducted every second: compute, storage and IPv4 units."""
+    """Compute, storage and IPv4 units, which are deducted from a pool every second."""
 
     cu: float
     su: float
@@ -66,7 +66,7 @@ class CloudUnits(NamedTuple):
 
 
 class ResourceUnits(NamedTuple):
-    """What a workload occupies: cores, GiB of memory, GiB of hard disk and of SSD, IPv4 addresses."""
+    """Resources of a node: cores, GiB of memory, GiB of hard disk and of SSD, IPv4 addresses."""
 
     cru: float = 0
     mru: float = 0

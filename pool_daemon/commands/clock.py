@@ -8,7 +8,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.commands import add_config_argument
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
-from pool_daemon.guards.clock_guard import Comparison, Verdict, compare
+from pool_daemon.guards.clock_guard import ClockAgreement, Comparison, compare
 from pool_daemon.plain_text import date
 from pool_daemon.settings import load_settings
 from pool_daemon.store.client import ServerClock
@@ -19,9 +19,9 @@ EXAMPLES = (
 )
 
 MEANING = {
-    Verdict.AGREE: "they agree",
-    Verdict.APART: "apart: the daemon holds until they agree",
-    Verdict.UNSURE: "the answer came too slowly to decide whether they agree",
+    ClockAgreement.AGREE: "they agree",
+    ClockAgreement.APART: "apart: the daemon holds until they agree",
+    ClockAgreement.UNSURE: "the answer came too slowly to decide whether they agree",
 }
 
 
@@ -37,9 +37,9 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     bound = settings.clock.max_difference_seconds
     with connection(settings) as database:
         comparison = asyncio.run(_compare(ServerClock(database=database)))
-    verdict = comparison.verdict(bound)
+    verdict = comparison.agreement(bound)
     print(_as_json(comparison, verdict, bound) if arguments.json else _as_text(comparison, verdict, bound))
-    return ExitCode.OK if verdict is Verdict.AGREE else ExitCode.FAILED
+    return ExitCode.OK if verdict is ClockAgreement.AGREE else ExitCode.FAILED
 
 
 async def _compare(server_clock: ServerClock) -> Comparison:
@@ -48,7 +48,7 @@ async def _compare(server_clock: ServerClock) -> Comparison:
     return await compare(server_clock.now, SystemClock())
 
 
-def _as_json(comparison: Comparison, verdict: Verdict, bound: float) -> str:
+def _as_json(comparison: Comparison, verdict: ClockAgreement, bound: float) -> str:
     return json.dumps(
         {
             "local_at": round(comparison.local_at, 3),
@@ -61,7 +61,7 @@ def _as_json(comparison: Comparison, verdict: Verdict, bound: float) -> str:
     )
 
 
-def _as_text(comparison: Comparison, verdict: Verdict, bound: float) -> str:
+def _as_text(comparison: Comparison, verdict: ClockAgreement, bound: float) -> str:
     return (
         f"this machine  {date(comparison.local_at, milliseconds=True)}\n"
         f"database      {date(comparison.server_at, milliseconds=True)}\n"

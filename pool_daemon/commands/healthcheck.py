@@ -15,7 +15,7 @@ ANSWER_SECONDS: Final = 3.0
 """A running daemon answers within milliseconds, even if its event loop is stuck."""
 
 NEAREST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not listened on
-"""Where to reach a daemon that listens on all addresses."""
+"""The address at which a daemon that listens on all addresses is reached."""
 
 
 class Answer(NamedTuple):

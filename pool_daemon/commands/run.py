@@ -4,20 +4,18 @@ import argparse
 import os
 from pathlib import Path
 
-import structlog
-
 from pool_daemon.commands import add_config_argument
 from pool_daemon.errors import ExitCode
+from pool_daemon.events import SECRET_READABLE_BY_ALL, SETTING_OVERRIDDEN
 from pool_daemon.process import serve
 from pool_daemon.settings import Settings, Sources
+from pool_daemon.telemetry.logs import tell
 
 EXAMPLES = (
     "pool-daemon run --config /etc/pool-daemon/config.toml",
     "POOL_DAEMON_DATABASE__URI='mongodb://db-1/?replicaSet=explorer' pool-daemon run",
     "pool-daemon run --once --dry-run",
 )
-
-log = structlog.get_logger("pool_daemon")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +35,7 @@ def load(config: Path | None) -> Settings:
     sources = Sources(config=config, environ=os.environ)
     settings = sources.load()
     for overridden in sources.overridden:
-        log.info("setting_overridden", **overridden._asdict())
+        tell(SETTING_OVERRIDDEN, **overridden._asdict())
     if exposed := sources.exposed():
-        log.warning("secret_readable_by_all", file=str(exposed), remedy="chmod o-r")
+        tell(SECRET_READABLE_BY_ALL, file=str(exposed), remedy="chmod o-r")
     return settings

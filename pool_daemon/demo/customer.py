@@ -15,7 +15,7 @@ from pool_daemon.capacity.pool import Pool, new_pool
 from pool_daemon.capacity.workload import NextAction, cloud_units
 from pool_daemon.clock import Clock
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, HOUR, Deploy, PlannedPool, Timetable, TopUp, Workload
-from pool_daemon.demo.scene import Record, Snapshot
+from pool_daemon.demo.scene import DatabaseState, Record
 from pool_daemon.store.codec import pool_from_document, pool_to_document
 
 NODE: Final = "a node"
@@ -59,11 +59,11 @@ class Explorer:
         await self._database["workload"].insert_one(document)
         pool.add_workload(workload_id, *cloud_units(document), now=now)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self) -> DatabaseState:
         """Read everything that the daemon works on and writes."""
         events = self._database["pool-daemon-events"].find({"kind": "decommissioned"})
         records = await events.sort("decommissioned_at").to_list()
-        return Snapshot(
+        return DatabaseState(
             pools=await self._all("capacity-pools"),
             workloads=await self._all("workload"),
             orders=await self._all("workqueue"),

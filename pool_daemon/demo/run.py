@@ -10,9 +10,9 @@ from typing import Any, Final
 from pool_daemon.clock import SystemClock
 from pool_daemon.demo.customer import Customer, Explorer
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool, Timetable
-from pool_daemon.demo.scene import Event, Record, Scene, Snapshot, Voice
+from pool_daemon.demo.scene import DatabaseState, Record, Scene, SceneEvent, Voice
 from pool_daemon.demo.screen import Screen
-from pool_daemon.demo.verdict import Evidence, Finding, judge, milliseconds
+from pool_daemon.demo.verdict import Finding, Observations, judge, milliseconds
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import DemoError
 from pool_daemon.harness import DaemonProcess
@@ -84,14 +84,14 @@ class DemoRun:
         finally:
             playing.cancel()
         exit_code = await asyncio.to_thread(daemon.stop)
-        evidence = Evidence(
+        observed = Observations(
             timetable=self._scene.timetable,
             snapshot=await explorer.snapshot(),
             written=explorer.written,
             belated=customer.belated,
             exit_code=exit_code,
         )
-        return judge(plans, evidence)
+        return judge(plans, observed)
 
     async def _until_the_daemon_is_up(self, explorer: Explorer, daemon: DaemonProcess) -> None:
         try:
@@ -125,7 +125,7 @@ class DemoRun:
     def _is_over(self) -> bool:
         return (self._scene.second or 0) > self._scene.last_second
 
-    def _look(self, snapshot: Snapshot) -> None:
+    def _look(self, snapshot: DatabaseState) -> None:
         known = set(self._scene.snapshot.records)
         self._scene = replace(self._scene, snapshot=snapshot, now=self._clock.now())
         for plan in self._scene.plans:
@@ -142,7 +142,7 @@ class DemoRun:
     def _happened(self, voice: Voice, text: str, *, at: float | None = None) -> None:
         started_at = self._scene.timetable.started_at
         second = None if started_at is None else (at or self._clock.now()) - started_at
-        self._scene = replace(self._scene, events=[*self._scene.events, Event(second, voice, text)])
+        self._scene = replace(self._scene, events=[*self._scene.events, SceneEvent(second, voice, text)])
 
 
 def _told(plan: PlannedPool, records: Sequence[Record]) -> str:

@@ -20,12 +20,12 @@ class Record:
 
     @property
     def lateness(self) -> timedelta:
-        """How long after the pool's last second the workload was stopped; negative if before it."""
+        """The delay between the pool's last second and the stop of the workload; negative if it was stopped early."""
         return timedelta(seconds=self.decommissioned_at.timestamp() - self.empty_at)
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class DatabaseState:
     """Pools, workloads and work orders by their `_id`, and the daemon's records, the earliest first."""
 
     pools: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Voice(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SceneEvent:
     """One event; `second` is its time in the scenario, None before the scenario began."""
 
     second: float | None
@@ -67,8 +67,8 @@ class Scene:
     plans: Sequence[PlannedPool]
     timetable: Timetable
     now: float
-    snapshot: Snapshot = field(default_factory=Snapshot)
-    events: Sequence[Event] = ()
+    snapshot: DatabaseState = field(default_factory=DatabaseState)
+    events: Sequence[SceneEvent] = ()
 
     @property
     def second(self) -> float | None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool
-from pool_daemon.demo.scene import Event, Record, Scene, Voice
+from pool_daemon.demo.scene import Record, Scene, SceneEvent, Voice
 from pool_daemon.demo.verdict import TOLERANCE, milliseconds
 from pool_daemon.plain_text import escaped
 
@@ -105,7 +105,7 @@ def _next_to_change(scene: Scene, number: int) -> list[PlannedPool]:
     return [plan for plan in scene.plans if plan in soonest]
 
 
-def event_line(event: Event) -> Text:
+def event_line(event: SceneEvent) -> Text:
     """Return the event as one line, truncated rather than wrapped."""
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append(f"{'' if event.second is None else f'{event.second:.3f} s':>9}  ", "dim")

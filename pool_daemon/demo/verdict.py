@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.demo.scenario import BEFORE_THE_DAEMON, PlannedPool, Timetable
-from pool_daemon.demo.scene import Record, Snapshot
+from pool_daemon.demo.scene import DatabaseState, Record
 from pool_daemon.errors import ExitCode
 
 TOLERANCE: Final = timedelta(seconds=1)
@@ -40,7 +40,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Observations:
     """The input of the verdict.
 
     `written` are the pools as their customers last wrote them, `belated` the ids of those whose customer was late,
@@ -48,15 +48,15 @@ class Evidence:
     """
 
     timetable: Timetable
-    snapshot: Snapshot
+    snapshot: DatabaseState
     written: Mapping[int, Mapping[str, Any]]
     belated: Collection[int]
     exit_code: int
 
 
-def judge(plans: Sequence[PlannedPool], evidence: Evidence) -> list[Finding]:
+def judge(plans: Sequence[PlannedPool], observed: Observations) -> list[Finding]:
     """Compare the scenario with what happened: a finding for each pool, and one for the daemon itself."""
-    return [*(_judge_pool(plan, evidence) for plan in plans), _judge_daemon(plans, evidence)]
+    return [*(_judge_pool(plan, observed) for plan in plans), _judge_daemon(plans, observed)]
 
 
 def exit_code(findings: Sequence[Finding]) -> ExitCode:
@@ -69,28 +69,28 @@ def milliseconds(lateness: timedelta) -> int:
     return round(lateness / timedelta(milliseconds=1))
 
 
-def _judge_pool(plan: PlannedPool, evidence: Evidence) -> Finding:
+def _judge_pool(plan: PlannedPool, observed: Observations) -> Finding:
     return Finding(
         name=plan.name,
         shows=plan.shows,
         expected=_expected(plan),
-        happened=_happened(plan, evidence.snapshot),
-        lateness=_lateness(plan, evidence.snapshot),
-        faults=tuple(dict.fromkeys(_faults(plan, evidence))),
+        happened=_happened(plan, observed.snapshot),
+        lateness=_lateness(plan, observed.snapshot),
+        faults=tuple(dict.fromkeys(_faults(plan, observed))),
     )
 
 
-def _judge_daemon(plans: Sequence[PlannedPool], evidence: Evidence) -> Finding:
+def _judge_daemon(plans: Sequence[PlannedPool], observed: Observations) -> Finding:
     known = {workload_id for plan in plans for workload_id in plan.all_workloads}
-    strangers = {record.workload_id for record in evidence.snapshot.records} - known
+    strangers = {record.workload_id for record in observed.snapshot.records} - known
     faults = [f"a record of workload {workload_id}, which does not exist" for workload_id in sorted(strangers)]
-    if evidence.exit_code:
-        faults.append(f"ended with exit code {evidence.exit_code} when told to stop")
+    if observed.exit_code:
+        faults.append(f"ended with exit code {observed.exit_code} when told to stop")
     return Finding(
         name="the daemon",
         shows="stops when it is told to",
         expected="exit code 0",
-        happened=f"exit code {evidence.exit_code}",
+        happened=f"exit code {observed.exit_code}",
         lateness=None,
         faults=tuple(faults),
     )
@@ -103,7 +103,7 @@ def _expected(plan: PlannedPool) -> str:
     return f"{_share(plan.leaving, plan)} {when}"
 
 
-def _happened(plan: PlannedPool, snapshot: Snapshot) -> str:
+def _happened(plan: PlannedPool, snapshot: DatabaseState) -> str:
     gone = [workload_id for workload_id in plan.all_workloads if not _runs(workload_id, snapshot)]
     if not gone:
         return "runs on"
@@ -114,7 +114,7 @@ def _happened(plan: PlannedPool, snapshot: Snapshot) -> str:
     return f"{_share(gone, plan)}, {when}"
 
 
-def _lateness(plan: PlannedPool, snapshot: Snapshot) -> timedelta | None:
+def _lateness(plan: PlannedPool, snapshot: DatabaseState) -> timedelta | None:
     """Return how late the pool's last workload was stopped, None if none was or if the daemon did not run yet."""
     if plan.appears == BEFORE_THE_DAEMON:
         return None
@@ -128,23 +128,23 @@ def _share(gone: Collection[int], plan: PlannedPool) -> str:
     return "stops" if total == 1 else f"{total} stop"
 
 
-def _runs(workload_id: int, snapshot: Snapshot) -> bool:
+def _runs(workload_id: int, snapshot: DatabaseState) -> bool:
     workload = snapshot.workloads.get(workload_id)
     return workload is not None and workload["next_action"] == NextAction.DEPLOY
 
 
-def _faults(plan: PlannedPool, evidence: Evidence) -> Iterator[str]:
-    if plan.pool_id in evidence.belated:
+def _faults(plan: PlannedPool, observed: Observations) -> Iterator[str]:
+    if plan.pool_id in observed.belated:
         yield "its customer came too late: this machine is too busy"
     leaving = plan.leaving
     for workload_id in plan.all_workloads:
         if workload_id in leaving:
-            yield from _faults_of_leaving(workload_id, plan, evidence)
+            yield from _faults_of_leaving(workload_id, plan, observed)
         else:
-            yield from _faults_of_staying(workload_id, evidence.snapshot)
+            yield from _faults_of_staying(workload_id, observed.snapshot)
     may_change = SYNCED if leaving else frozenset()
-    found = evidence.snapshot.pools.get(plan.pool_id, {})
-    if _without(may_change, found) != _without(may_change, evidence.written[plan.pool_id]):
+    found = observed.snapshot.pools.get(plan.pool_id, {})
+    if _without(may_change, found) != _without(may_change, observed.written[plan.pool_id]):
         yield "its pool is not as its customer wrote it"
 
 
@@ -152,8 +152,8 @@ def _without(names: Collection[str], document: Mapping[str, Any]) -> dict[str, A
     return {name: value for name, value in document.items() if name not in names}
 
 
-def _faults_of_leaving(workload_id: int, plan: PlannedPool, evidence: Evidence) -> Iterator[str]:
-    snapshot = evidence.snapshot
+def _faults_of_leaving(workload_id: int, plan: PlannedPool, observed: Observations) -> Iterator[str]:
+    snapshot = observed.snapshot
     workload, order = snapshot.workloads.get(workload_id), snapshot.orders.get(workload_id)
     if workload is None or workload["next_action"] != NextAction.DELETE:
         yield f"workload {workload_id} was not stopped"
@@ -165,7 +165,7 @@ def _faults_of_leaving(workload_id: int, plan: PlannedPool, evidence: Evidence) 
     if len(records) != 1:
         yield f"workload {workload_id} has {len(records)} records"
     for record in records:
-        yield from _faults_of_time(record, plan, evidence.timetable)
+        yield from _faults_of_time(record, plan, observed.timetable)
 
 
 def _faults_of_time(record: Record, plan: PlannedPool, timetable: Timetable) -> Iterator[str]:
@@ -177,7 +177,7 @@ def _faults_of_time(record: Record, plan: PlannedPool, timetable: Timetable) -> 
         yield f"stopped {milliseconds(record.lateness)} ms late"
 
 
-def _faults_of_staying(workload_id: int, snapshot: Snapshot) -> Iterator[str]:
+def _faults_of_staying(workload_id: int, snapshot: DatabaseState) -> Iterator[str]:
     if not _runs(workload_id, snapshot):
         yield f"workload {workload_id} does not run any more"
     if workload_id in snapshot.orders:

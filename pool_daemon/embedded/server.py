@@ -179,7 +179,7 @@ STILL_LOADING = frozenset({93, 94})
 
 
 async def become_primary(client: AsyncMongoClient[dict[str, Any]], *, host: str, replica_set: str) -> bool:
-    """Take the next step towards a writable primary; return whether `host` is one already.
+    """Bring the server one step closer to being a writable primary; return whether `host` is one already.
 
     `client` is a direct connection to `host`. A new folder is initiated. A folder whose last run had another port still
     names that port as its only member: it is reconfigured by force, or it would wait for itself for ever. A server that

@@ -2,14 +2,14 @@
 
 from pool_daemon.clock import Clock
 from pool_daemon.expiry.evidence import Evidence
-from pool_daemon.expiry.expiry_pass import ExpiryPass, PassContext, PassReport, due_by_id
+from pool_daemon.expiry.expiry_pass import ExpiryPass, PassContext, due_by_id
 from pool_daemon.expiry.locked_pools import LockedPools
+from pool_daemon.expiry.pass_report import PassReport, Reports
 from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import WorkQueue
 from pool_daemon.guards.guards import Guards
 from pool_daemon.settings import sections
 from pool_daemon.store.store import Rooms
-from pool_daemon.telemetry.reports import Reports
 
 
 class Expirer:

@@ -5,8 +5,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-import structlog
-
 from pool_daemon.clock import Clock
 from pool_daemon.errors import (
     CommonCauseError,
@@ -16,59 +14,24 @@ from pool_daemon.errors import (
     StoreError,
     StoreOverloadError,
 )
+from pool_daemon.events import UNREADABLE_DEADLINES_READ_FAILED
 from pool_daemon.expiry.batches import Batch, Batches
 from pool_daemon.expiry.evidence import Evidence, Isolation
 from pool_daemon.expiry.locked_pools import LockedPools
+from pool_daemon.expiry.pass_report import PassReport, Reports
 from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import Cause, Work, WorkQueue
-from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.error_mapping import one_line, timed_out
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.store import Rooms
-from pool_daemon.telemetry.reports import Reports
-from pool_daemon.telemetry.snapshot import PassOutcome
 
 HEED_SECONDS: Final = 0.25
 """How soon a stop is noticed while a pass waits for the throttle."""
 
 FULL_SCAN_SECONDS: Final = 60.0
 """How long a full scan takes up what falls due meanwhile, even if another full scan is requested already."""
-
-log = structlog.get_logger("pool_daemon.expirer")
-
-
-@dataclass(slots=True)
-class PassReport:
-    """The result of one pass; instants are unix seconds.
-
-    `next_at` is when the next pass is due, because `next_pool_id` runs empty if that is not None. `cut_short_by` is why
-    a gate closed before everything due was settled; None if none did. `failure` is the common cause if all pools that
-    were tried failed; they stay due. `locked` pools wait for another writer's transaction.
-    """
-
-    settled: int = 0
-    decommissioned: int = 0
-    failed_pools: int = 0
-    locked: int = 0
-    next_at: int | None = None
-    next_pool_id: int | None = None
-    cut_short_by: Closed | None = None
-    failure: CommonCauseError | None = None
-
-    @property
-    def outcome(self) -> PassOutcome:
-        """How the pass ended."""
-        if self.failure is not None:
-            return PassOutcome.FAILED
-        match self.cut_short_by:
-            case None:
-                return PassOutcome.COMPLETED
-            case Closed.STOPPING:
-                return PassOutcome.STOPPED
-            case Closed.STANDBY | Closed.CLOCK_UNKNOWN | Closed.CLOCKS_APART:
-                return PassOutcome.HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +119,7 @@ class ExpiryPass:
         except StoreError as error:
             if error.scope is not Scope.UNKNOWN:
                 raise
-            log.debug("unreadable_deadlines_read_failed", reason=str(error))
+            self._context.reports.tell(UNREADABLE_DEADLINES_READ_FAILED, reason=str(error))
 
     async def _settle_all(self) -> None:
         """Settle batches, several at once, until none is left and none in flight can add another.
@@ -265,7 +228,7 @@ class ExpiryPass:
         """Add a batch again in smaller pieces, each in its turn; False if it is as small as possible."""
         pieces = batch.split()
         if pieces:
-            self._context.reports.halved()
+            self._context.reports.batch_split()
         self._batches.add(*pieces)
         return bool(pieces)
 
@@ -303,7 +266,7 @@ class ExpiryPass:
     def _wait_for_lock(self, batch: Batch) -> None:
         """Retry a pool that lost to another writer, in its turn or later."""
         pool_id = batch.pools[0].pool_id
-        wait_seconds = self._context.locked.wait_seconds(pool_id)
+        wait_seconds = self._context.locked.conflicted(pool_id)
         if wait_seconds:
             at = math.floor(self._context.clock.now()) + wait_seconds
             self._queue.add(pool_id, at=at, cause=Cause.RETRY)
@@ -322,7 +285,7 @@ class ExpiryPass:
         for pool_id, error in self._evidence.failures.items():
             self._report.failed_pools += 1
             retry_at = await self._context.guards.quarantine.failed(pool_id, error, now)
-            self._context.reports.failed_pools(pool_id, error, retry_seconds=retry_at - now)
+            self._context.reports.pool_failed(pool_id, error, retry_seconds=retry_at - now)
 
 
 async def due_by_id(store: Rooms, work: Work, *, now: int) -> list[DuePool]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from pool_daemon.clock import Clock
-from pool_daemon.telemetry.reports import Reports
+from pool_daemon.events import POOL_LOCKED, Teller
 
 TRIES_AT_ONCE: Final = 3
 """Tries of a locked pool in one pass, each in its turn: a writer that commits is done by then."""
@@ -32,8 +32,8 @@ REMEMBERED: Final = 10_000
 class LockedPools:
     """Counts the tries of each locked pool, over all passes."""
 
-    def __init__(self, reports: Reports, *, clock: Clock) -> None:
-        self._reports = reports
+    def __init__(self, observer: Teller, *, clock: Clock) -> None:
+        self._observer = observer
         self._clock = clock
         self._waits: dict[int, int] = {}
         self._conflicts: Counter[int] = Counter()
@@ -51,14 +51,15 @@ class LockedPools:
         """Begin a pass: forget the conflicts of the pass before."""
         self._conflicts.clear()
 
-    def wait_seconds(self, pool_id: int) -> int:
+    def conflicted(self, pool_id: int) -> int:
         """Record that a pool conflicted when it was tried alone; return its wait in seconds, 0 for a retry at once."""
         self._conflicts[pool_id] += 1
         if pool_id not in self._waits and self._conflicts[pool_id] < TRIES_AT_ONCE and len(self._conflicts) <= FEW:
             return 0
         waits = self._waits.pop(pool_id, 0)
         if not waits:
-            self._reports.locked(pool_id)
+            reason = "another transaction has written it and is still open"
+            self._observer.tell(POOL_LOCKED, pool=pool_id, reason=reason)
         if len(self._waits) < REMEMBERED:
             self._waits[pool_id] = waits + 1
         spread_seconds = random.uniform(0, 2 * len(self._waits) / TRIES_PER_SECOND)  # noqa: S311 - jitter

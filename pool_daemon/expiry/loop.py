@@ -2,20 +2,16 @@
 
 import asyncio
 import math
-from typing import Final
-
-import structlog
+from typing import Final, Protocol
 
 from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
-from pool_daemon.errors import StoreError
+from pool_daemon.events import PASS_BEGAN, TIMER_LATE, Teller
 from pool_daemon.expiry.expirer import Expirer
-from pool_daemon.expiry.expiry_pass import PassReport
+from pool_daemon.expiry.pass_report import PassReport
 from pool_daemon.expiry.timer import Timer
 from pool_daemon.expiry.work_queue import WorkQueue
-from pool_daemon.guards.gate import Closed
 from pool_daemon.settings import sections
-from pool_daemon.telemetry.observer import Observer
 
 LONGEST_RETRY_SECONDS: Final = 5.0
 """The longest wait after a failed pass: once the cause is gone, everything due is settled soon."""
@@ -27,7 +23,18 @@ LATE_SECONDS: Final = 0.25
 """How late a ring may be before the wait ends by itself: far more than the scheduler takes on a busy machine, so that
 it only happens when the scheduler is dead, and far less than a farmer would notice."""
 
-log = structlog.get_logger("pool_daemon.loop")
+
+class LoopObserver(Teller, Protocol):
+    """Is told how the passes go."""
+
+    def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
+        """Record the timer's deadline (unix seconds), and which pool runs empty then, if any."""
+
+    def pass_finished(self, report: PassReport, *, seconds: float) -> None:
+        """Record a pass that did not fail."""
+
+    def pass_failed(self, error: Exception, *, seconds: float, retry_seconds: float) -> None:
+        """Record that a pass failed as a whole, and when another follows."""
 
 
 class ExpiryLoop:
@@ -41,7 +48,7 @@ class ExpiryLoop:
         timer: Timer,
         clock: Clock,
         settings: sections.Expiry,
-        observer: Observer,
+        observer: LoopObserver,
     ) -> None:
         self._expirer = expirer
         self._queue = queue
@@ -54,7 +61,6 @@ class ExpiryLoop:
         self._is_failing = False
         self._observer = observer
         self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
-        self._told: tuple[Closed | None] | None = None  # None before the first pass: no state is logged yet
         self._next: tuple[float | None, int | None] = (None, None)
         timer.every("longest sleep", seconds=settings.max_sleep_seconds, ring=queue.ring)
         timer.every("full scan", seconds=settings.full_scan_seconds, ring=queue.ring)
@@ -93,13 +99,15 @@ class ExpiryLoop:
         return has_come or now_monotonic - self._pass_monotonic >= self._longest_sleep_seconds
 
     async def _pass(self, began_monotonic: float) -> None:
-        log.debug("pass_began")
+        self._observer.tell(PASS_BEGAN)
         self._pass_monotonic = began_monotonic
         report = await self._expirer.run_pass(math.floor(self._clock.now()))
         self._next = (report.next_at, report.next_pool_id)
         seconds = self._clock.monotonic() - began_monotonic
         if report.failure is None:
-            self._passed(report, seconds=seconds)
+            self._backoff.reset()
+            self._is_failing = False
+            self._observer.pass_finished(report, seconds=seconds)
             return
         retry_at = self._failed(report.failure, seconds=seconds)
         self._come_back_by(retry_at)
@@ -115,7 +123,6 @@ class ExpiryLoop:
         deadline, pool_id = self._queue.deadline, self._queue.pool_id
         self._timer.at("deadline", deadline, ring=self._queue.ring)
         self._observer.armed(deadline, pool_id=pool_id)
-        log.debug("armed", pool=pool_id, at=deadline)
 
     async def _wait(self) -> None:
         """Wait for a ring; a scheduler that sends none in time is dead, unless the wall clock has stepped back."""
@@ -126,41 +133,12 @@ class ExpiryLoop:
             return
         self._queue.ring()
         if until_deadline > self._longest_sleep_seconds or self._clock.now() >= now + until_deadline:
-            log.warning("timer_late", deadline=deadline)
+            self._observer.tell(TIMER_LATE, deadline=deadline)
             self._timer.restart()
-
-    def _passed(self, report: PassReport, *, seconds: float) -> None:
-        self._backoff.reset()
-        self._is_failing = False
-        if self._told != (report.cut_short_by,):
-            self._told = (report.cut_short_by,)
-            log.info("expiry_active" if report.cut_short_by is None else "expiry_paused", reason=report.cut_short_by)
-        if report.settled or report.failed_pools:
-            counted = "would_decommission" if self._observer.status.snapshot.dry_run else "decommissioned"
-            log.info(
-                "pass_completed",
-                settled=report.settled,
-                **{counted: report.decommissioned},
-                seconds=round(seconds, 3),
-            )
-        self._observer.pass_finished(
-            seconds=seconds,
-            settled=report.settled,
-            decommissioned=report.decommissioned,
-            failed_pools=report.failed_pools,
-            outcome=report.outcome,
-            reason=report.cut_short_by,
-        )
 
     def _failed(self, error: Exception, *, seconds: float) -> float:
         """Report a failed pass; return when to retry (unix seconds)."""
         wait_seconds = self._backoff.next_seconds()
         self._is_failing = True
-        log.error(
-            "pass_failed",
-            reason=str(error),
-            retry_seconds=round(wait_seconds, 3),
-            exc_info=None if isinstance(error, StoreError) else error,
-        )
-        self._observer.pass_failed(seconds=seconds, reason=str(error))
+        self._observer.pass_failed(error, seconds=seconds, retry_seconds=wait_seconds)
         return self._clock.now() + wait_seconds

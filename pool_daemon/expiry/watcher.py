@@ -3,29 +3,46 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Protocol
-
-import structlog
+from typing import Any, Final, Literal, Protocol
 
 from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError, StreamTokenError
+from pool_daemon.events import PRIMARY_CHANGED, Teller
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.settings import sections
 from pool_daemon.store.changes import Change, Stream, Subject, change_of
-from pool_daemon.telemetry.metric_table import StreamEnd
-from pool_daemon.telemetry.observer import Observer
 
 RESUMES: Final = 3
 """Errors in a row after which a resume token is discarded, whichever the errors are."""
 
 OpenStream = Callable[[Mapping[str, Any] | None], AbstractAsyncContextManager[Stream]]
 
-log = structlog.get_logger("pool_daemon.watcher")
+StreamEnd = Literal["invalidated", "stalled", "token_lost", "unavailable", "refused", "error"]
+"""What may end a change stream or keep it from opening."""
 
 
 class StreamStalledError(StoreError):
     """The resume token stands still, which it never does on a working stream; the daemon reopens the stream."""
+
+
+class StreamObserver(Teller, Protocol):
+    """Is told how the change stream fares."""
+
+    def stream_opened(self, *, resumed: bool) -> None:
+        """Record that the change stream is open, where the one before ended or anew."""
+
+    def stream_token_moved(self) -> None:
+        """Record that the resume token moved: the change stream is alive."""
+
+    def stream_lost(self, cause: StreamEnd, *, reason: str, retry_seconds: float) -> None:
+        """Record what ended the change stream or kept it from opening: `cause` in one word, `reason` in detail."""
+
+    def resume_token_discarded(self, cause: StreamEnd, *, reason: str) -> None:
+        """Record what ended the change stream for good: what happened since is found by a full scan."""
+
+    def changes_unreadable(self, changes: int, *, reason: str) -> None:
+        """Record changes of the stream that were not understood."""
 
 
 class WriteNotes(Protocol):
@@ -51,7 +68,7 @@ class Watcher:
         queue: WorkQueue,
         clock: Clock,
         settings: sections.Stream,
-        observer: Observer,
+        observer: StreamObserver,
         notes: WriteNotes,
     ) -> None:
         self._open_stream = open_stream
@@ -86,14 +103,13 @@ class Watcher:
 
     def primary_changed(self) -> None:
         """Request a full scan: an election may have undone earlier reads, and no change reports that."""
-        log.info("primary_changed")
+        self._observer.tell(PRIMARY_CHANGED)
         self._queue.request_full_scan()
 
     async def _watch(self, backoff: Backoff) -> None:
         resumed = self._token is not None
         async with self._open_stream(self._token) as stream:
-            log.info("stream_opened", resumed=resumed)
-            self._observer.stream_opened()
+            self._observer.stream_opened(resumed=resumed)
             if not resumed:
                 self._notes.note_watching(int(self._clock.now()))
                 self._queue.request_full_scan()
@@ -118,8 +134,7 @@ class Watcher:
             except Exception as error:  # noqa: BLE001 - nothing that is written may end the daemon
                 problems.append(f"{type(error).__name__}: {error}"[:200])
         if problems:
-            log.warning("change_not_understood", changes=len(problems), reason=problems[0])
-            self._observer.unreadable("change", document_id="of the stream", reason=problems[0])
+            self._observer.changes_unreadable(len(problems), reason=problems[0])
             self._queue.request_full_scan()
 
     def _observe(self, change: Change) -> None:
@@ -139,13 +154,18 @@ class Watcher:
             self._queue.add(change.pool_id, at=int(self._clock.now()), cause=Cause.CHANGED)
 
     def _observe_pool(self, change: Change) -> None:
-        now = self._clock.now()
         if change.subject_id is not None and change.subject_id == self._queue.pool_id:
             self._queue.ring()
-        if change.subject_id is not None and not change.removed and not change.amounts_only:
-            self._notes.note_write(change.subject_id, change.empty_at, change.at, change.owner)
-        if change.removed or (change.amounts_only and not self._queue.has_pending(change.subject_id)):
+        if change.removed:
             return
+        if change.subject_id is not None and not change.amounts_only:
+            self._notes.note_write(change.subject_id, change.empty_at, change.at, change.owner)
+        if not change.amounts_only or self._queue.has_pending(change.subject_id):
+            self._enter(change)
+
+    def _enter(self, change: Change) -> None:
+        """Expect the end of a pool if it is known and to come; else add the pool, which may be due."""
+        now = self._clock.now()
         if change.empty_at is not None and change.empty_at > now:
             self._queue.expect(change.empty_at)
         elif change.subject_id is not None:
@@ -177,13 +197,11 @@ class Watcher:
 
     def _drop_token(self, cause: StreamEnd, reason: str) -> None:
         """Discard the resume token: the changes behind it are lost, so the next opening requests a full scan."""
-        log.warning("resume_token_discarded", cause=cause, reason=reason)
-        self._observer.stream_lost(cause, reason=reason)
+        self._observer.resume_token_discarded(cause, reason=reason)
         self._token = None
         self._failures = 0
 
     async def _retry(self, cause: StreamEnd, reason: str, backoff: Backoff) -> None:
         wait_seconds = backoff.next_seconds()
-        log.warning("stream_lost", cause=cause, reason=reason, retry_seconds=round(wait_seconds, 3))
-        self._observer.stream_lost(cause, reason=reason)
+        self._observer.stream_lost(cause, reason=reason, retry_seconds=wait_seconds)
         await asyncio.sleep(wait_seconds)

@@ -19,7 +19,7 @@ UNKNOWN: Final = 0
 
 MOST_CHANGES: Final = 20_000
 """Changed pools, and changed workloads, that are kept by id. If more change before a pass takes them, as when a backup
-is restored, a full scan finds them, a page at a time."""
+is restored, a full scan finds them, a page at a time. Retries take no room from them."""
 
 
 class Cause(Enum):
@@ -77,10 +77,14 @@ class _AtWork(Enum):
 
 
 class _Entry(NamedTuple):
-    """A check at the unix second `at`, of a pool that has been due since the second `since`."""
+    """A check at the unix second `at`, of a pool that has been due since the second `since`.
+
+    `is_bounded`: it is there for bounded causes alone, so it counts against `MOST_CHANGES`.
+    """
 
     at: int
     since: int
+    is_bounded: bool
 
 
 class WorkQueue:
@@ -101,6 +105,7 @@ class WorkQueue:
         self._watermark: int | None = None
         self._full_scan_requested = True
         self._entries: dict[int, _Entry] = {}
+        self._bounded_entries = 0
         self._taken: dict[int, _Entry] = {}
         self._heap: list[tuple[int, int]] = []
         self._workload_ids: set[Any] = set()
@@ -196,13 +201,13 @@ class WorkQueue:
     def add(self, pool_id: int, *, at: int, cause: Cause) -> None:
         """Add a check of a pool at the unix second `at`; of two entries the earlier one stays."""
         facts = FACTS[cause]
-        if facts.is_bounded and len(self._entries) >= MOST_CHANGES and pool_id not in self._entries:
+        if facts.is_bounded and self._bounded_entries >= MOST_CHANGES and pool_id not in self._entries:
             self.request_full_scan()
             return
         since = at if facts.is_new else UNKNOWN
         if cause is Cause.RETRY and pool_id in self._taken:
             since = self._taken[pool_id].since
-        self._enter(pool_id, _Entry(at, since))
+        self._enter(pool_id, _Entry(at, since, facts.is_bounded))
         if not self._is_armed:
             self._added_at = at if self._added_at is None else min(at, self._added_at)
         elif self._deadline is None or at < self._deadline:
@@ -257,6 +262,7 @@ class WorkQueue:
         while (at := self.next_at()) is not None and at <= now:
             pool_id = heapq.heappop(self._heap)[1]
             entry = self._taken[pool_id] = self._entries.pop(pool_id)
+            self._bounded_entries -= entry.is_bounded
             by_id[pool_id] = entry.since
         work = Work(after, by_id=by_id, workload_ids=frozenset(self._workload_ids))
         self._workload_ids.clear()
@@ -281,13 +287,16 @@ class WorkQueue:
         Otherwise a standby would collect entries for months without ever working them off.
         """
         self._entries.clear()
+        self._bounded_entries = 0
         self._heap.clear()
         self._workload_ids.clear()
         self._full_scan_requested = True
 
     def _enter(self, pool_id: int, entry: _Entry) -> None:
         known = self._entries.get(pool_id, entry)
-        self._entries[pool_id] = _Entry(min(entry.at, known.at), min(entry.since, known.since))
+        is_bounded = entry.is_bounded and known.is_bounded
+        self._bounded_entries += is_bounded - (pool_id in self._entries and known.is_bounded)
+        self._entries[pool_id] = _Entry(min(entry.at, known.at), min(entry.since, known.since), is_bounded)
         if known is entry or entry.at < known.at:
             heapq.heappush(self._heap, (entry.at, pool_id))
 

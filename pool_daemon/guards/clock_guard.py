@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-import structlog
-
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.events import CLOCK_NOT_COMPARED, Teller
 from pool_daemon.guards.gate import Closed
 from pool_daemon.settings import sections
 
@@ -19,10 +18,8 @@ RECHECK_SECONDS: Final = 2.0
 
 ReadServerClock = Callable[[], Awaitable[float]]
 
-log = structlog.get_logger("pool_daemon.clock_guard")
 
-
-class Verdict(StrEnum):
+class ClockAgreement(StrEnum):
     """What a comparison proves."""
 
     AGREE = "agree"
@@ -48,27 +45,27 @@ class Comparison:
         """How far this machine's clock is ahead of the server's."""
         return self.local_at - self.server_at
 
-    def verdict(self, max_difference_seconds: float) -> Verdict:
+    def agreement(self, max_difference_seconds: float) -> ClockAgreement:
         """Say whether the clocks are within that bound, beyond it, or whether the answer came too slowly to tell."""
         difference = abs(self.difference_seconds)
         if difference + self.uncertainty_seconds <= max_difference_seconds:
-            return Verdict.AGREE
+            return ClockAgreement.AGREE
         if difference - self.uncertainty_seconds > max_difference_seconds:
-            return Verdict.APART
-        return Verdict.UNSURE
+            return ClockAgreement.APART
+        return ClockAgreement.UNSURE
 
 
-class ClockObserver(Protocol):
-    """Who is told how the clocks stand."""
+class ClockObserver(Teller, Protocol):
+    """Is told how the clocks stand."""
 
     def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
-        """Hear how far this machine's clock is ahead of the server's, and whether that is good enough."""
+        """Record how far this machine's clock is ahead of the server's, and whether that is within the bound."""
 
-    def held(self, reason: str, *, detail: str) -> None:
-        """Hear in one word why nothing is done, and in a few more what is wrong."""
+    def clock_skew_detected(self, reason: str, *, difference_seconds: float, max_difference_seconds: float) -> None:
+        """Record that the clocks are apart, so that nothing is done."""
 
-    def released(self, reason: str) -> None:
-        """Hear that this is no reason any more."""
+    def clock_skew_resolved(self, *, difference_seconds: float) -> None:
+        """Record that the clocks agree, for the first time or again."""
 
 
 async def compare(read_server_clock: ReadServerClock, clock: Clock) -> Comparison:
@@ -144,14 +141,14 @@ class ClockGuard:
         except StoreError as error:
             self._not_compared(str(error))
             return
-        verdict = comparison.verdict(self._settings.max_difference_seconds)
-        if verdict is Verdict.UNSURE:
+        agreement = comparison.agreement(self._settings.max_difference_seconds)
+        if agreement is ClockAgreement.UNSURE:
             self._not_compared(f"the answer took {2 * comparison.uncertainty_seconds:.1f} s, too long to tell")
             return
         self._warned = False
-        self._observer.clocks_compared(comparison.difference_seconds, agree=verdict is Verdict.AGREE)
+        self._observer.clocks_compared(comparison.difference_seconds, agree=agreement is ClockAgreement.AGREE)
         first, self._known = self._known is None, comparison
-        if verdict is Verdict.APART:
+        if agreement is ClockAgreement.APART:
             self._hold("this machine's clock and the database's are apart", comparison.difference_seconds)
         elif first or self._held:
             self._let_go(comparison)
@@ -165,24 +162,20 @@ class ClockGuard:
         if self._held:
             return
         self._held = True
-        self._observer.held("clock", detail=reason)
-        log.error(
-            "clock_skew_detected",
-            reason=reason,
-            difference_seconds=round(difference_seconds, 3),
-            max_difference_seconds=self._settings.max_difference_seconds,
+        bound_seconds = self._settings.max_difference_seconds
+        self._observer.clock_skew_detected(
+            reason, difference_seconds=difference_seconds, max_difference_seconds=bound_seconds
         )
 
     def _let_go(self, comparison: Comparison) -> None:
         self._held = False
-        self._observer.released("clock")
-        log.info("clock_skew_resolved", difference_seconds=round(comparison.difference_seconds, 3))
+        self._observer.clock_skew_resolved(difference_seconds=comparison.difference_seconds)
         self._opened()
 
     def _not_compared(self, reason: str) -> None:
         """Tell, once until the next comparison, that there is none."""
         if not self._warned:
-            log.warning("clock_not_compared", reason=reason)
+            self._observer.tell(CLOCK_NOT_COMPARED, reason=reason)
         self._warned = True
 
     def _pause_seconds(self) -> float:

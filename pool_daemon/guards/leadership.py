@@ -22,17 +22,16 @@ import asyncio
 import math
 import random
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Final
 
-import structlog
-
+from pool_daemon import events
 from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import PoolDaemonError
 from pool_daemon.guards.gate import Closed
 from pool_daemon.store.lease import TERMS, LeaseRecord
 from pool_daemon.store.store import Leases
-from pool_daemon.telemetry.snapshot import Role
 
 TRUST: Final = 0.8
 """The part of the lease that its holder trusts; the rest, 3 s of 15, is the margin. The clocks need less: chrony slews
@@ -49,7 +48,14 @@ POLL_SECONDS: Final = 0.5
 SHORTEST_WAIT_SECONDS: Final = 0.005
 """A standby waits for the very instant of expiry, but the database's dates end at the millisecond."""
 
-log = structlog.get_logger("pool_daemon.leadership")
+
+class Role(StrEnum):
+    """The role of this daemon among the daemons of its database."""
+
+    STARTING = "starting"
+    LEADER = "leader"
+    STANDBY = "standby"
+    DRY_RUN = "dry run"
 
 
 class Leadership:
@@ -59,9 +65,12 @@ class Leadership:
     go on counting while the machine sleeps.
     """
 
-    def __init__(self, *, store: Leases, clock: Clock, on_acquired: Callable[[], None]) -> None:
+    def __init__(
+        self, *, store: Leases, clock: Clock, on_acquired: Callable[[], None], observer: events.Teller
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._tell = observer.tell
         self._on_acquired = on_acquired
         self._backoff = Backoff(longest_seconds=store.seconds / RENEWALS_PER_LEASE)
         self._stepping = asyncio.Lock()
@@ -130,9 +139,9 @@ class Leadership:
                 return
             try:
                 if await self._store.release(term=term):
-                    log.info("lease_released", term=term)
+                    self._tell(events.LEASE_RELEASED, term=term)
             except PoolDaemonError as error:
-                log.warning("lease_not_released", term=term, reason=str(error))
+                self._tell(events.LEASE_NOT_RELEASED, term=term, reason=str(error))
 
     async def _step(self) -> float:
         """Do what is to be done now; return how long nothing is to be done after it, in seconds."""
@@ -141,7 +150,7 @@ class Leadership:
             wait_seconds = await (self._stand_by() if self._term is None else self._renew(self._term))
         except PoolDaemonError as error:
             wait_seconds = self._backoff.next_seconds()
-            log.warning("lease_unavailable", reason=str(error), retry_seconds=round(wait_seconds, 3))
+            self._tell(events.LEASE_UNAVAILABLE, reason=str(error), retry_seconds=round(wait_seconds, 3))
         else:
             self._backoff.reset()
         return wait_seconds
@@ -177,7 +186,7 @@ class Leadership:
         try:
             await self._store.end_sessions(seen)
         except PoolDaemonError as error:
-            log.warning("lease_sessions_not_ended", reason=str(error))
+            self._tell(events.LEASE_SESSIONS_NOT_ENDED, reason=str(error))
 
     def _hold(self, term: int, *, sent: float, reason: str, previous_holder: str | None) -> float:
         """Trust the lease from when it was asked for; return the seconds until it is to be renewed."""
@@ -189,7 +198,7 @@ class Leadership:
         if not self._leading and self.closed_by() is None:
             self._leading = True
             self._told_holder = None
-            log.info("lease_acquired", term=term, previous_holder=previous_holder, reason=reason)
+            self._tell(events.LEASE_ACQUIRED, term=term, previous_holder=previous_holder, reason=reason)
             self._on_acquired()
         interval_seconds = self._store.seconds / RENEWALS_PER_LEASE * random.uniform(0.8, 1)  # noqa: S311 - jitter
         return max(0.0, sent + interval_seconds - self._clock.monotonic())
@@ -202,7 +211,7 @@ class Leadership:
         self._trusted_until = -math.inf
         if self._leading:
             self._leading = False
-            log.warning("lease_lost", term=self._term, reason=reason)
+            self._tell(events.LEASE_LOST, term=self._term, reason=reason)
 
     def _note(self, seen: LeaseRecord) -> None:
         """Remember what was seen, and since when it has been like that.
@@ -213,7 +222,7 @@ class Leadership:
             self._unchanged_since = self._clock.monotonic()
             problem = "it has vanished" if seen.document is None else seen.problem
             if problem is not None:
-                log.warning("lease_unreadable", reason=problem, taken_in_seconds=self._store.seconds)
+                self._tell(events.LEASE_UNREADABLE, reason=problem, taken_in_seconds=self._store.seconds)
         self._seen = seen
         self._latest_term = max(self._latest_term, seen.term)
 
@@ -239,9 +248,9 @@ class Leadership:
         if seen.holder is None or seen.holder == self._told_holder:
             return
         self._told_holder = seen.holder
-        log.info("standby", holder=seen.holder, term=seen.term)
+        self._tell(events.STANDBY, holder=seen.holder, term=seen.term)
         if seen.holder == self._store.identity:
-            log.warning("lease_identity_conflict", reason="another daemon has the same lease.identity")
+            self._tell(events.LEASE_IDENTITY_CONFLICT, reason="another daemon has the same lease.identity")
 
 
 class DryRun:

@@ -9,8 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import structlog
-
+from pool_daemon import events
 from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
@@ -19,7 +18,6 @@ from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.store import QuarantineRoom
-from pool_daemon.telemetry import snapshot
 
 LOOK_SECONDS: Final = 3.0
 """How soon an operator's release is noticed; while nothing is in quarantine nobody looks."""
@@ -37,17 +35,15 @@ SAMPLE: Final = 20
 LookAgain = Callable[[Mapping[int, int]], None]
 """Asks for a look at each pool at its unix second."""
 
-log = structlog.get_logger("pool_daemon.quarantine")
 
-
-class QuarantineObserver(Protocol):
-    """Who is told which pools fail, and what is in quarantine."""
+class QuarantineObserver(events.Teller, Protocol):
+    """Is told which pools fail, and what is in quarantine."""
 
     def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
         """Record how many pools fail and are not in quarantine yet, and since when there are any."""
 
-    def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
-        """Hear how many pools are in quarantine, and some of them, those to be tried next first."""
+    def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
+        """Record how many pools are in quarantine, with a sample ordered by next retry."""
 
 
 @dataclass(slots=True)
@@ -107,7 +103,7 @@ class Quarantine:
         for pool_id in released & self._quarantined:
             self._forget(pool_id)
             wishes[pool_id] = math.floor(self._clock.now())
-            log.info("pool_released", pool=pool_id, reason="by an operator")
+            self._observer.tell(events.POOL_RELEASED, pool=pool_id, reason="by an operator")
         if wishes:
             self._look_again(wishes)
         self._loaded_monotonic = self._clock.monotonic()
@@ -125,8 +121,8 @@ class Quarantine:
             if self._quarantined or self._clock.monotonic() - self._loaded_monotonic >= RELOAD_SECONDS:
                 await self.load()
         except StoreError as error:
-            log.debug("quarantine_read_failed", reason=str(error))
-        self._tell()
+            self._observer.tell(events.QUARANTINE_READ_FAILED, reason=str(error))
+        self._report()
 
     def filter_allowed(self, pools: Iterable[DuePool]) -> list[DuePool]:
         """Return the pools that may be tried now; for the others a look at their next try is asked for."""
@@ -165,7 +161,7 @@ class Quarantine:
                 quarantined = pool_id in self._quarantined
                 self._forget(pool_id)
                 if quarantined:
-                    log.info("pool_released", pool=pool_id, reason="it could be settled")
+                    self._observer.tell(events.POOL_RELEASED, pool=pool_id, reason="it could be settled")
                     await self._write([pool_id])
 
     async def _count(self, pool_id: int, reason: str, now: int) -> int:
@@ -188,7 +184,7 @@ class Quarantine:
     async def _quarantine(self, pool_id: int, failure: _Failure) -> None:
         if pool_id not in self._quarantined:
             self._quarantined.add(pool_id)
-            log.warning("pool_quarantined", pool=pool_id, reason=failure.reason, tries=failure.tries)
+            self._observer.tell(events.POOL_QUARANTINED, pool=pool_id, reason=failure.reason, tries=failure.tries)
         await self._write([pool_id])
 
     async def _write(self, pool_ids: Iterable[int]) -> None:
@@ -202,7 +198,7 @@ class Quarantine:
             except StoreError as error:
                 self._unwritten.add(pool_id)
                 if not again:
-                    log.warning("quarantine_write_failed", pool=pool_id, reason=str(error))
+                    self._observer.tell(events.QUARANTINE_WRITE_FAILED, pool=pool_id, reason=str(error))
                 return
 
     async def _write_one(self, pool_id: int) -> None:
@@ -210,12 +206,12 @@ class Quarantine:
         if failure is None:
             await self._store.remove(pool_id)
         else:
-            await self._store.save(self._document(pool_id, failure))
+            await self._store.save(self._record(pool_id, failure))
             failure.stored = True
         if self._failures.get(pool_id) is failure:  # else whoever changed that meanwhile waits to write it
             self._unwritten.discard(pool_id)
 
-    def _document(self, pool_id: int, failure: _Failure) -> Quarantined:
+    def _record(self, pool_id: int, failure: _Failure) -> Quarantined:
         return Quarantined(
             pool_id=pool_id,
             reason=failure.reason,
@@ -249,13 +245,11 @@ class Quarantine:
         first, longest = self._settings.initial_backoff_seconds, self._settings.max_backoff_seconds
         return Backoff(first_seconds=first, longest_seconds=longest)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         first = heapq.nsmallest(SAMPLE, self._quarantined, key=lambda pool_id: self._failures[pool_id].next_try_at)
-        self._observer.quarantine_seen(len(self._quarantined), [self._shown(pool_id) for pool_id in first])
+        self._observer.quarantine_seen(
+            len(self._quarantined), [self._record(pool_id, self._failures[pool_id]) for pool_id in first]
+        )
         failing = self._failures.keys() - self._quarantined
         since_at = min((self._failures[pool_id].first_failed_at for pool_id in failing), default=None)
         self._observer.undone_seen("failing", len(failing), since_at)
-
-    def _shown(self, pool_id: int) -> snapshot.Quarantined:
-        failure = self._failures[pool_id]
-        return snapshot.Quarantined(pool_id, failure.reason, failure.tries, failure.next_try_at)

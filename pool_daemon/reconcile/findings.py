@@ -1,11 +1,12 @@
-"""The log lines of the reconciliation: one for each repair, one for each round, one for damage it leaves alone."""
+"""What the reconciliation reports: each repair, each round, and damage that it leaves alone."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-import structlog
-
+from pool_daemon import events
+from pool_daemon.errors import StoreError
+from pool_daemon.guards.gate import Closed
 from pool_daemon.store.cases import Unreadable
 from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.missing_orders import RestoredOrder
@@ -14,24 +15,25 @@ from pool_daemon.store.reconciliation import DriftedPool, Page
 NAMED: Final = 10
 """Workloads, or pools, that one log line names; there may be thousands."""
 
-log = structlog.get_logger("pool_daemon.reconciler")
 
+class ReconciliationObserver(events.Teller, Protocol):
+    """Is told what was found and repaired."""
 
-class ReconciliationMetrics(Protocol):
-    """The receiver of the reconciliation's counts."""
+    def drift_repaired(self, *, pool_id: int, dropped: Sequence[int], excess: Mapping[str, float]) -> None:
+        """Record that a pool was repaired, by the workloads that it listed wrongly and the rates that were too high."""
 
-    def drift_repaired(self, kind: str, *, pool_id: int) -> None:
-        """Count a repaired pool; `kind` is "workload_ids" if ids were dropped, else "rates"."""
+    def order_restored(self, workload_id: int, *, pool_id: int) -> None:
+        """Record that a missing delete order was restored."""
 
-    def orders_restored(self, count: int) -> None:
-        """Count delete orders that were restored."""
+    def workload_documents_missing(self, *, pools: int, workloads: int, pool_ids: Sequence[int]) -> None:
+        """Record that pools list workloads without a document, `pool_ids` among them."""
 
     def missing_workloads_counted(self, pools: int | None) -> None:
         """Record how many pools list workloads without a document; None if that is not known now."""
 
 
 class Findings:
-    """Turns what the scans find into log lines, counts and calls.
+    """Turns what the scans find into events and calls.
 
     `on_overdue` is called with the id of each pool that should have been settled by now. `on_unreadable` is called in
     each scan with each document that is left alone; the receiver logs each once.
@@ -42,12 +44,12 @@ class Findings:
         *,
         on_overdue: Callable[[int], None],
         on_unreadable: Callable[[Unreadable], None],
-        metrics: ReconciliationMetrics,
+        observer: ReconciliationObserver,
     ) -> None:
         self._on_overdue = on_overdue
-        self._metrics = metrics
+        self._observer = observer
         self._tally: Counter[str] = Counter()
-        self._missing = MissingDocuments(metrics=metrics)
+        self._missing = MissingDocuments(observer=observer)
         self.unreadable = on_unreadable
 
     def page(self, page: Page) -> None:
@@ -64,38 +66,36 @@ class Findings:
         """Record that a pool was repaired."""
         drift = drifted.drift
         self._tally["drift"] += 1
-        self._metrics.drift_repaired("workload_ids" if drift.dropped else "rates", pool_id=drifted.pool_id)
-        log.info(
-            "drift_repaired",
-            pool=drifted.pool_id,
-            dropped=len(drift.dropped),
-            workloads=list(drift.dropped[:NAMED]),
-            excess={name: rate for name, rate in drift.excess._asdict().items() if rate},
-        )
+        excess = {name: rate for name, rate in drift.excess._asdict().items() if rate}
+        self._observer.drift_repaired(pool_id=drifted.pool_id, dropped=drift.dropped, excess=excess)
 
     def restored(self, order: RestoredOrder) -> None:
         """Record that a delete order was restored."""
         self._tally["orders"] += 1
-        self._metrics.orders_restored(1)
-        log.info("delete_order_restored", workload=order.workload_id, pool=order.pool_id)
+        self._observer.order_restored(order.workload_id, pool_id=order.pool_id)
 
     def repair_failed(self, reason: Exception, **what: int) -> None:
         """Record that one repair failed by itself; the next scans retry it."""
-        log.warning("repair_failed", **what, reason=one_line(reason))
+        self._observer.tell(events.REPAIR_FAILED, **what, reason=one_line(reason))
+
+    def failed(self, error: StoreError, *, retry_seconds: float) -> None:
+        """Record that a scan failed; it is continued."""
+        self._observer.tell(events.RECONCILIATION_FAILED, reason=str(error), retry_seconds=round(retry_seconds, 3))
 
     def all_pools_compared(self) -> None:
         """Record the end of a scan of the pools."""
         self._missing.end_scan()
 
-    def paused(self) -> None:
+    def paused(self, reason: Closed) -> None:
         """Record a pause: another daemon may take over, so this daemon's counts are no longer valid."""
-        self._metrics.missing_workloads_counted(None)
+        self._observer.tell(events.RECONCILIATION_PAUSED, reason=reason)
+        self._observer.missing_workloads_counted(None)
 
     def completed(self, *, active_seconds: float) -> None:
         """Record the end of a round of scans; it is logged if anything was repaired."""
         tally, self._tally = self._tally, Counter()
-        (log.info if tally["drift"] or tally["orders"] else log.debug)(
-            "reconciliation_completed",
+        self._observer.tell(
+            events.RECONCILIATION_COMPLETED if tally["drift"] or tally["orders"] else events.NOTHING_TO_REPAIR,
             pools=tally["pools"],
             active_seconds=round(active_seconds, 3),
             drift=tally["drift"],
@@ -107,8 +107,8 @@ class Findings:
 class MissingDocuments:
     """Counts the pools that list workloads without a document, and warns once: again only if they have doubled."""
 
-    def __init__(self, *, metrics: ReconciliationMetrics) -> None:
-        self._metrics = metrics
+    def __init__(self, *, observer: ReconciliationObserver) -> None:
+        self._observer = observer
         self._pools = self._workloads = 0
         self._named: list[int] = []
         self._told = 0
@@ -122,20 +122,15 @@ class MissingDocuments:
         self._named += list(missing)[: NAMED - len(self._named)]
         if self._pools > 2 * self._told:
             self._told = self._pools
-            self._metrics.missing_workloads_counted(self._pools)
-            log.warning(
-                "workload_documents_missing",
-                pools=self._pools,
-                workloads=self._workloads,
-                pool_ids=list(self._named),
-                remedy="restore the collection workload; until then these pools are not compared, and not changed",
+            self._observer.workload_documents_missing(
+                pools=self._pools, workloads=self._workloads, pool_ids=self._named
             )
 
     def end_scan(self) -> None:
         """Record what the scan has counted, and reset the count."""
-        self._metrics.missing_workloads_counted(self._pools)
+        self._observer.missing_workloads_counted(self._pools)
         if self._told and not self._pools:
-            log.info("workload_documents_complete")
+            self._observer.tell(events.WORKLOAD_DOCUMENTS_COMPLETE)
         self._told = min(self._told, self._pools)
         self._pools = self._workloads = 0
         self._named = []

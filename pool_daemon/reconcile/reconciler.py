@@ -6,8 +6,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
-import structlog
-
 from pool_daemon.backoff import Backoff
 from pool_daemon.errors import StoreError
 from pool_daemon.guards.gate import Gate
@@ -17,8 +15,6 @@ from pool_daemon.settings.sections import Reconcile
 
 PAUSE_SECONDS: Final = 1.0
 """How often a closed gate is asked again; the reconciliation is not urgent."""
-
-log = structlog.get_logger("pool_daemon.reconciler")
 
 
 class Reconciler:
@@ -74,7 +70,7 @@ class Reconciler:
                     return
             except StoreError as error:
                 wait_seconds = self._backoff.next_seconds()
-                log.warning("reconciliation_failed", reason=str(error), retry_seconds=round(wait_seconds, 3))
+                self._findings.failed(error, retry_seconds=wait_seconds)
                 await self._rest(wait_seconds)
 
     async def _go_on(self, scan: Scan) -> bool:
@@ -98,8 +94,7 @@ class Reconciler:
             reason = self._gate.closed_by()
             if reason is None:
                 return True
-            log.debug("reconciliation_paused", reason=reason)
-            self._findings.paused()
+            self._findings.paused(reason)
             await self._rest(PAUSE_SECONDS)
         return False
 

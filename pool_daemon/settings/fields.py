@@ -1,4 +1,4 @@
-"""What a section of the settings is made of: its base class, and the types of its checked fields."""
+"""The base class of the sections of the settings, and the types of their checked fields."""
 
 import re
 from pathlib import Path

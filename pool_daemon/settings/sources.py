@@ -1,4 +1,4 @@
-"""Where settings come from, in rising order: defaults, the TOML file, the secrets folder, the environment.
+"""The sources of the settings, in rising order: defaults, the TOML file, the secrets folder, the environment.
 
 pydantic-settings reads the secrets folder. File and environment are read here. Its sources for those keep no place of a
 value that an error could name, ignore a missing file and a misspelt variable, and read only `os.environ`.

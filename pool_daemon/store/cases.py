@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
-from bson import Decimal128, Int64
+from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
@@ -13,7 +14,7 @@ from pool_daemon.capacity.exhaustion import ExhaustedWorkload, Resource, evaluat
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.codec import RAW, decoded, document_id, pool_from_document
+from pool_daemon.store.codec import RAW, decoded, document_id, integer, pool_from_document
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.workloads import NODE_ID_CHARACTERS, DeployedWorkload, WorkloadStore, deployed_workload, plain
@@ -151,10 +152,7 @@ class CaseReader:
         """
         settlement = Settlement()
         pools = await self._due_pools(pool_ids, due_by, session, settlement)
-        found: list[RawBSONDocument] = []
-        if pools:
-            ids = [pool.pool_id for pool in pools]
-            found = await self._workloads.deployed(ids, limit=limits.workloads + 1, after=after, session=session)
+        found = await self._deployed(pools, limits.workloads + 1, after, session, settlement)
         found, pools = _looked_at(found, pools, settlement, most=limits.workloads)
         workloads = _by_pool(found, settlement)
         decided = [
@@ -166,6 +164,27 @@ class CaseReader:
         decided = [case for case in decided if case.as_read.pool_id not in settlement.withheld]
         settlement.cases = _fitting(decided, settlement, most=limits.size)
         return settlement
+
+    async def _deployed(
+        self, pools: Sequence[Pool], limit: int, after: Any, session: Session | None, settlement: Settlement
+    ) -> list[RawBSONDocument]:
+        """Return the deployed workloads of some pools, `limit` at most, in an order in which they can be cut off.
+
+        An array matches each pool id in it, and sorts by the least of its elements. So if there may be more workloads
+        than were read, those whose pool id is an array are reported and left out.
+        """
+        read = partial(
+            self._workloads.deployed,
+            [pool.pool_id for pool in pools],
+            limit=limit,
+            after=after,
+            session=session,
+        )
+        found = await read() if pools else []
+        if len(found) < limit or None not in map(_pool_id, found):
+            return found
+        _by_pool([raw for raw in found if _pool_id(raw) is None], settlement)
+        return await read(arrays=False)
 
     async def _due_pools(
         self, pool_ids: Sequence[int], due_by: int, session: Session | None, settlement: Settlement
@@ -202,19 +221,19 @@ def _looked_at(
     """Leave over the pool whose workloads were not all read, and those behind it; of the first, keep what was read."""
     if len(found) <= most:
         return found, pools
-    cut = _pool_id(found[most])
-    if _pool_id(found[0]) == cut:
+    pool_ids = [pool_id for raw in found if (pool_id := _pool_id(raw)) is not None]
+    cut = pool_ids[most]
+    if pool_ids[0] == cut:
         settlement.rest = Rest(cut, plain(found[most - 1]["_id"]))
         cut += 1
     whole = [pool for pool in pools if pool.pool_id < cut]
     settlement.left_over = [pool.pool_id for pool in pools if pool.pool_id >= cut]
-    return [raw for raw in found[:most] if _pool_id(raw) < cut], whole
+    return [raw for raw, pool_id in zip(found[:most], pool_ids, strict=False) if pool_id < cut], whole
 
 
-def _pool_id(raw: RawBSONDocument) -> int:
-    """Return the pool id of a workload, which was found by it: some number equal to an integer."""
-    value = raw["copy"]["pool_id"] if "copy" in raw else raw["pool_id"]
-    return int(value.to_decimal() if isinstance(value, Decimal128) else value)
+def _pool_id(raw: RawBSONDocument) -> int | None:
+    """Return the pool id by which a workload was found; None if it is one of several in an array."""
+    return integer(raw.get("copy", raw).get("pool_id"))
 
 
 def _by_pool(found: Iterable[RawBSONDocument], settlement: Settlement) -> dict[int, list[DeployedWorkload]]:

@@ -114,7 +114,7 @@ OF_DOCUMENTS: Final = frozenset({"insert", "replace", "update", "delete"})
 """Changes of one document."""
 
 
-TOLD: Final = {
+CHANGE_FIELDS: Final = {
     "operationType": 1,
     "clusterTime": 1,
     "ns.coll": 1,
@@ -124,7 +124,7 @@ TOLD: Final = {
     "fullDocument.customer_tid": 1,
     **{f"{_UPDATED}.{name}": 1 for name in (*DEADLINE_FIELDS, "pool_id")},
 }
-"""What the server sends of a change."""
+"""The fields of a change that the server sends."""
 
 
 def _pipeline(database: str) -> list[Mapping[str, Any]]:
@@ -172,7 +172,7 @@ def _pipeline(database: str) -> list[Mapping[str, Any]]:
                 ]
             }
         },
-        {"$project": TOLD},
+        {"$project": CHANGE_FIELDS},
     ]
 
 

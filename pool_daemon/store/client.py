@@ -55,7 +55,7 @@ SAFETY: Final[Mapping[str, Any]] = {
     "retryReads": True,
     "retryWrites": True,
 }
-"""What no address and no default of the cluster may change: what is read and written survives an election."""
+"""Options that no address and no default of the cluster may change: reads and writes survive an election."""
 
 STANDALONE: Final = (
     "database.uri: this is a standalone server, without transactions and change streams. Make it a replica set of "

@@ -1,14 +1,16 @@
 """Pools and reservations as BSON: read leniently, written with exact types and field order."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import bson
-from bson import Int64
+from bson import Decimal128, Int64
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity import fields
+from pool_daemon.capacity.arithmetic import EARLIEST, LATEST
 from pool_daemon.capacity.pool import FIELDS, Pool
 from pool_daemon.capacity.reservation import DATA_ZEROES, ZEROES, Reservation, ReservationData
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
@@ -46,6 +48,21 @@ def document_id(raw: RawBSONDocument) -> Any:
         return decoded(raw).get("_id")
     except UnreadableDocumentError:
         return "unknown"
+
+
+def integer(number: Any) -> int | None:
+    """Return the int64 that a number of any of BSON's types is equal to; None if there is none.
+
+    To the server equal numbers are one id, so a document that is found by an id may hold it in any type. In Python a
+    decimal equals no number and cannot be a key.
+    """
+    if isinstance(number, Decimal128):
+        decimal = number.to_decimal()
+        fits = decimal.is_finite() and EARLIEST <= decimal <= LATEST and decimal == int(decimal)
+        number = int(decimal) if fits else None
+    with suppress(UnreadableDocumentError):
+        return fields.whole({"number": number}, "number", UnreadableDocumentError)
+    return None
 
 
 def pool_from_document(document: Mapping[str, Any]) -> Pool:

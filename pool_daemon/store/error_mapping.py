@@ -70,7 +70,7 @@ REASON_CHARACTERS: Final = 200
 """The longest reason: it has to fit a log line, a row of a table, a cell of the page."""
 
 DRIVER_ASIDES = re.compile(r", full error: | \(configured timeouts: |, Timeout: [\d.]+s, ")
-"""Where the driver's description of its settings begins, behind the error itself."""
+"""The beginning of the driver's description of its settings, behind the error itself."""
 
 BUILD_OF = re.compile(r"^(Index build failed: ).* :: caused by :: ")
 """The UUIDs of build and collection in the server's message on a failed index build: longer than the cause behind

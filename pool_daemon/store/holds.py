@@ -14,6 +14,7 @@ from pool_daemon.capacity.arithmetic import EARLIEST
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Collection as MongoCollection
 from pool_daemon.store.client import Database
+from pool_daemon.store.codec import integer
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.impact import AffectedPool
 from pool_daemon.store.pools import DuePool
@@ -97,7 +98,12 @@ class HoldStore:
         with translated("grouping holds"):
             groups = await self._holds.aggregate(pipeline, allowDiskUse=True).to_list(None)
         return [
-            OwnerHolds(group["_id"].get("owner"), _state(group["_id"]), group["pools"], int(group["workloads"]))
+            OwnerHolds(
+                integer(group["_id"].get("owner")),
+                _state(group["_id"]),
+                group["pools"],
+                integer(group["workloads"]) or 0,
+            )
             for group in groups
         ]
 
@@ -151,7 +157,7 @@ class HoldStore:
         with translated("releasing pools"):
             found = await self._holds.find(held, {"_id": 1}).to_list(None)
             await self._holds.update_many(held, {"$set": released})
-        return [int(document["_id"]) for document in found]
+        return [pool_id for document in found if (pool_id := integer(document["_id"])) is not None]
 
     async def drop(self, holds: Iterable[Hold]) -> None:
         """Delete holds, except those of pools that have been held anew."""

@@ -18,7 +18,7 @@ from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import PAGE, Database, Session, pages
-from pool_daemon.store.codec import RAW
+from pool_daemon.store.codec import RAW, integer
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.excerpts import number_only
 from pool_daemon.store.pools import CAPACITY_POOLS
@@ -116,7 +116,7 @@ class MissingOrders:
             orders = await self._orders.find({"_id": {"$in": [Int64(each) for each in wanted]}}, {"_id": 1}).to_list(
                 None
             )
-        ordered = {order["_id"] for order in orders}
+        ordered = {integer(order["_id"]) for order in orders}
         missing = [workload_id for workload_id in wanted if workload_id not in ordered]
         listed = await self._listed(missing, {pool_id for each in missing if (pool_id := pool_of[each]) is not None})
         return [workload_id for workload_id in missing if workload_id in listed[pool_of[workload_id]]]
@@ -133,7 +133,7 @@ class MissingOrders:
         if wanted:
             with translated("reading which pools list the workloads"):
                 async for pool in self._pools.find(query, found):
-                    listed[pool["_id"]] = set(pool["listed"])
+                    listed[integer(pool["_id"])] = {each for each in map(integer, pool["listed"]) if each is not None}
         return listed
 
     async def _claim_pool(self, pool_id: int, workload_id: int, session: Session) -> bool:

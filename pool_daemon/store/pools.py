@@ -283,7 +283,7 @@ async def next_id(database: Database) -> int:
             upsert=True,
             return_document=ReturnDocument.AFTER,
         )
-    return int(counter["sequence"])
+    return fields.whole(counter, "sequence", UnreadableDocumentError)
 
 
 def _due_page(documents: list[dict[str, Any]]) -> DuePage:

@@ -24,7 +24,7 @@ from pool_daemon.capacity.workload import FREE_TYPES, cloud_units
 from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
 from pool_daemon.store.client import PAGE, Database, pages
-from pool_daemon.store.codec import RAW, changed_fields, decoded, document_id, pool_from_document, unchanged
+from pool_daemon.store.codec import RAW, changed_fields, decoded, document_id, integer, pool_from_document, unchanged
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.excerpts import ARRAYS, IDS, NUMBERS, OVERDUE_FIELDS, WORKLOAD_FIELDS, pool_fields
 from pool_daemon.store.missing_orders import MissingOrders
@@ -245,13 +245,14 @@ class ReconciliationStore:
                 raws = await cursor.to_list(None)
             async for raw in _unhurried(raws):
                 workload_id, state = self._state(raw, page)
-                known[workload_id] = state
+                if workload_id is not None:
+                    known[workload_id] = state
         return known
 
-    def _state(self, raw: RawBSONDocument, page: Page) -> tuple[int, WorkloadState]:
+    def _state(self, raw: RawBSONDocument, page: Page) -> tuple[int | None, WorkloadState]:
         content = bytes(raw.raw)
         if content[4:9] != INT64_ID:
-            return document_id(raw), _decoded_state(raw, page) or UNKNOWN
+            return integer(document_id(raw)), _decoded_state(raw, page) or UNKNOWN
         like, workload_id = content[17:], int.from_bytes(content[9:17], "little", signed=True)
         state = self._states.get(like)
         if state is None and (state := _decoded_state(raw, page)):

@@ -1,4 +1,4 @@
-"""What the database needs before the daemon can work: the daemon's own collections, and indexes."""
+"""The set-up of the database: the daemon's own collections, and indexes."""
 
 from collections.abc import Mapping
 from contextlib import suppress

@@ -5,20 +5,18 @@ document itself is read along only if it is small; a large one is copied later, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bson import Decimal128, Int64
+from bson import Int64
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 
-from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import FREE_TYPES, UNIT_FIELDS, NextAction
 from pool_daemon.errors import StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.codec import RAW, decoded
+from pool_daemon.store.codec import RAW, decoded, integer
 from pool_daemon.store.error_mapping import one_line, translated
 
 WORKLOADS: Final = "workload"
@@ -26,6 +24,8 @@ WORKQUEUE: Final = "workqueue"
 
 DEPLOYED: Final = {"$eq": int(NextAction.DEPLOY), "$not": {"$type": ["array", "decimal"]}}
 """The next action of a deployed workload: a plain comparison would match arrays that contain it, too."""
+
+NO_ARRAY: Final = {"$not": {"$type": "array"}}
 
 BILLED: Final = {"$nin": sorted(FREE_TYPES)}
 """The types of workloads that may drain a pool. The index covers the type, so free ones are not even read by the
@@ -70,14 +70,21 @@ class WorkloadStore:
         self._orders = database.collection(WORKQUEUE)
 
     async def deployed(
-        self, pool_ids: Sequence[int], *, limit: int, after: Any = None, session: Session | None = None
+        self,
+        pool_ids: Sequence[int],
+        *,
+        limit: int,
+        after: Any = None,
+        arrays: bool = True,
+        session: Session | None = None,
     ) -> list[RawBSONDocument]:
         """Return the deployed workloads of some pools, free ones left out, ordered by pool and id, `limit` at most.
 
-        Of a single pool, `after` continues behind that id. Read the documents with `deployed_workload`.
+        Of a single pool, `after` continues behind that id. Without `arrays`, workloads are left out whose pool id is an
+        array that holds one of the ids. Read the documents with `deployed_workload`.
         """
         match: dict[str, Any] = {
-            "pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
+            "pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]} | ({} if arrays else NO_ARRAY),
             "next_action": DEPLOYED,
             "workload_type": BILLED,
         }
@@ -164,10 +171,10 @@ class WorkloadStore:
             return (await self._distinct_pool_ids(query)).intersection(pool_ids)
 
     async def _distinct_pool_ids(self, query: Mapping[str, Any]) -> set[int]:
-        found = await self._workloads.distinct("pool_id", query)
         # Of equal numbers the server returns one, which may be the decimal of a single broken document. Excluding
         # decimals in the query would read every workload, because the index does not hold the type.
-        return wholes(int(each.to_decimal()) if _is_decimal_number(each) else each for each in found)
+        found = map(integer, await self._workloads.distinct("pool_id", query))
+        return {pool_id for pool_id in found if pool_id is not None}
 
 
 def deployed_workload(raw: RawBSONDocument) -> DeployedWorkload:
@@ -220,16 +227,3 @@ _CUT_TO_SIZE: Final[Sequence[dict[str, Any]]] = (
 )
 """The stages that reduce each document to its size, and to itself if it is small, else to the fields for the
 decision."""
-
-
-def _is_decimal_number(value: Any) -> bool:
-    return isinstance(value, Decimal128) and value.to_decimal().is_finite()
-
-
-def wholes(ids: Iterable[Any]) -> set[int]:
-    """Return those ids that are whole numbers, of any numeric type, as integers."""
-    found = set()
-    for each in ids:
-        with suppress(UnreadableDocumentError):
-            found.add(fields.whole({"id": each}, "id", UnreadableDocumentError))
-    return found

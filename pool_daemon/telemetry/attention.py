@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pool_daemon.telemetry.snapshot import Role, Snapshot
+from pool_daemon.guards.leadership import Role
+from pool_daemon.telemetry.snapshot import Snapshot
 
 UNDONE_SECONDS: Final = 120.0
 """Pools that have been due for longer count as undone: retries, elections and short locks are over by then."""

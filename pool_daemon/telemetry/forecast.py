@@ -5,15 +5,14 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-import structlog
-
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
+from pool_daemon.events import FORECAST_READ_FAILED
+from pool_daemon.guards.leadership import Role
 from pool_daemon.store.events import RecentEvents
 from pool_daemon.store.pool_counts import PoolCounts
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Role
 
 COUNT_SECONDS: Final = 60.0
 """Interval between counts of expiring pools. Each count reads up to a million index entries, 0.2 s of server time."""
@@ -30,8 +29,6 @@ RECORDS: Final = 200
 
 UPCOMING: Final = 20
 """Number of pools on the timeline."""
-
-log = structlog.get_logger("pool_daemon.forecast")
 
 
 class Forecast:
@@ -65,7 +62,7 @@ class Forecast:
             try:
                 await self.look()
             except StoreError as error:
-                log.debug("forecast_read_failed", reason=str(error))
+                self._observer.tell(FORECAST_READ_FAILED, reason=str(error))
             await self._sleep(1)
 
     async def look(self) -> None:

@@ -8,9 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from pool_daemon.guards.leadership import Role
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.telemetry.attention import attentions, undone_problem
-from pool_daemon.telemetry.snapshot import Role, Snapshot
+from pool_daemon.telemetry.snapshot import Snapshot
 
 BEAT_SECONDS: Final = 30.0
 """A loop without a beat for this long is stuck: sixty times the interval, and far longer than any batch."""

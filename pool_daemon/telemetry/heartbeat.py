@@ -8,13 +8,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-import structlog
-
 from pool_daemon.clock import Clock
+from pool_daemon.guards.leadership import Role
 from pool_daemon.telemetry.health import StalenessLimits, headline, startup
 from pool_daemon.telemetry.logs import dropped_lines
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Role
 
 SEND_SECONDS: Final = 0.1
 """How long a message may wait for a manager that does not read: the event loop is blocked meanwhile."""
@@ -83,8 +81,6 @@ TICK_SECONDS: Final = 0.5
 EXTENSION_SECONDS: Final = 60.0
 """The extension asked of systemd, repeatedly, while the start waits for a database; without one for so long, the start
 hangs."""
-
-log = structlog.get_logger("pool_daemon.heartbeat")
 
 
 class Leadership(Protocol):

@@ -2,24 +2,15 @@
 
 from collections.abc import Sequence
 
-from pool_daemon.clock import Clock
+from pool_daemon import events
+from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry import metric_table as table
-from pool_daemon.telemetry.metrics import Metrics
-from pool_daemon.telemetry.snapshot import Event, Hold, Quarantined, Undone
-from pool_daemon.telemetry.status import Status
+from pool_daemon.telemetry.recorder import Recorder
+from pool_daemon.telemetry.snapshot import Clocks, Hold, Undone
 
 
-class HoldObserver:
-    """Records pools on hold, in quarantine, or failing: counted in `metrics`, and as the current state in `status`.
-
-    Recording the same state twice costs nothing.
-    """
-
-    def __init__(self, *, identity: str, version: str, clock: Clock, dry_run: bool) -> None:
-        self._clock = clock
-        self._dry_run = dry_run
-        self.status = Status(identity=identity, version=version, clock=clock, dry_run=dry_run)
-        self.metrics = Metrics(status=self.status, clock=clock)
+class HoldObserver(Recorder):
+    """Records pools on hold, in quarantine, or failing, and how the clocks stand."""
 
     def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
         """Record how many pools are in quarantine, with a sample ordered by next retry."""
@@ -63,5 +54,21 @@ class HoldObserver:
             self.undone_seen(reason, 0)
             self._note("released", reason)
 
-    def _note(self, kind: str, text: str, *, pool_id: int | None = None) -> None:
-        self.status.note(Event(self._clock.now(), kind, text, pool_id))
+    def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
+        """Record how far this machine's clock is ahead of the database's, and whether that is within tolerance."""
+        self.status.change(clocks=Clocks(difference_seconds, agree, self._clock.monotonic()))
+
+    def clock_skew_detected(self, reason: str, *, difference_seconds: float, max_difference_seconds: float) -> None:
+        """Record that the clocks are apart, so that nothing is done."""
+        self.held("clock", detail=reason)
+        self.tell(
+            events.CLOCK_SKEW_DETECTED,
+            reason=reason,
+            difference_seconds=round(difference_seconds, 3),
+            max_difference_seconds=max_difference_seconds,
+        )
+
+    def clock_skew_resolved(self, *, difference_seconds: float) -> None:
+        """Record that the clocks agree, for the first time or again."""
+        self.released("clock")
+        self.tell(events.CLOCK_SKEW_RESOLVED, difference_seconds=round(difference_seconds, 3))

@@ -1,8 +1,8 @@
 """Logs: one format for the daemon's own events and for those of its libraries.
 
-A module of the daemon calls `structlog.get_logger("pool_daemon.NOUN")` and names an event, with key/values:
-`log.info("pool_decommissioned", pool=7, workloads=3)`. The daemon's own events go straight to the writer. Those of the
-libraries pass through the standard library's handlers, which cost four times as much a line.
+The daemon's events are rows of the table in `events.py`: `tell(POOL_DECOMMISSIONED, pool=7, workloads=3)`. They go
+straight to the writer. Those of the libraries pass through the standard library's handlers, which cost four times as
+much a line.
 """
 
 import json
@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any, Final, Literal, TextIO
 
@@ -21,6 +21,7 @@ from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from pool_daemon.events import LOG_LINES_DROPPED, Event
 from pool_daemon.plain_text import escaped, escaped_lines, mask_credentials, shown_id
 from pool_daemon.telemetry.log_writer import LogWriter
 
@@ -126,6 +127,17 @@ def configure_logs(form: Form, level: Level, stream: TextIO | None = None) -> No
     set_level(level)
 
 
+def tell(event: Event, **fields: Any) -> None:
+    """Log an event of the table with some fields."""
+    teller(event)(**fields)
+
+
+def teller(event: Event) -> Callable[..., None]:
+    """Return what logs one event again and again: a storm makes thousands of lines a second."""
+    logger = structlog.get_logger(event.logger).bind()
+    return partial(getattr(logger, event.level), event.name)
+
+
 def set_level(level: Level) -> None:
     """Change the level of the daemon's own events; those of its libraries are never logged below a warning."""
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -162,9 +174,7 @@ def _install(handler: WriterHandler) -> None:
 
 
 def _tell_dropped(lines: int) -> None:
-    structlog.get_logger("pool_daemon.log").warning(
-        "log_lines_dropped", lines=lines, reason="the log's reader was stuck or gone, or its disk was full"
-    )
+    tell(LOG_LINES_DROPPED, lines=lines, reason="the log's reader was stuck or gone, or its disk was full")
 
 
 def _json() -> list[Processor]:

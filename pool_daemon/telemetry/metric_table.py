@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Final, Literal, get_args
+from typing import ClassVar, Final, get_args
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.workload import WorkloadType
+from pool_daemon.expiry.pass_report import PassOutcome
+from pool_daemon.expiry.watcher import StreamEnd
 from pool_daemon.generated_table import write_table
+from pool_daemon.guards.leadership import Role
 from pool_daemon.telemetry.attention import undone_pools
-from pool_daemon.telemetry.snapshot import PassOutcome, Role, Snapshot, StreamState
+from pool_daemon.telemetry.snapshot import Snapshot, StreamState
 
 PREFIX: Final = "pool_daemon_"
 OTHER: Final = "other"
@@ -61,9 +64,6 @@ class Gauge(Metric):
     kind = "gauge"
     read: Reading
 
-
-StreamEnd = Literal["invalidated", "stalled", "token_lost", "unavailable", "refused", "error"]
-"""What may end a change stream or keep it from opening."""
 
 RESOURCES: Final = tuple(Resource)
 WORKLOAD_TYPES: Final = tuple(kind.name.lower() for kind in WorkloadType)

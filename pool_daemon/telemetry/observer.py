@@ -3,42 +3,29 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
 
-from pool_daemon.clock import Clock
+from pool_daemon import events
+from pool_daemon.expiry.watcher import StreamEnd
+from pool_daemon.guards.leadership import Role
 from pool_daemon.plain_text import shown_id
-from pool_daemon.store.cases import Decommissioned
+from pool_daemon.reconcile.findings import NAMED
 from pool_daemon.store.events import RecordedPool
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.telemetry import metric_table as table
-from pool_daemon.telemetry.attention import SETTLED_SECONDS
 from pool_daemon.telemetry.hold_observer import HoldObserver
-from pool_daemon.telemetry.pass_costs import PassCosts, recorded_event
-from pool_daemon.telemetry.snapshot import (
-    Clocks,
-    FinishedPass,
-    PassOutcome,
-    Role,
-    StreamState,
-)
+from pool_daemon.telemetry.pass_costs import recorded_event
+from pool_daemon.telemetry.pass_observer import PassObserver
+from pool_daemon.telemetry.snapshot import StreamState
 from pool_daemon.telemetry.status import EVENTS
 
-AT_EMPTY: Final[Mapping[int, float]] = MappingProxyType({})
 
+class Observer(PassObserver, HoldObserver):
+    """Records all that the parts tell: as log lines, in `metrics`, and as the current state in `status`.
 
-class Observer(HoldObserver):
-    """Records events: counted in `metrics`, and as the current state in `status`.
-
-    In a `dry_run` a batch commits nothing: its would-be decommissions become events, and are not counted.
-
-    All methods but `command_finished` belong to the loop's thread. None blocks, and recording the same state twice
-    costs nothing.
+    All methods but `command_finished` belong to the loop's thread, and none blocks.
     """
 
-    def __init__(self, *, identity: str, version: str, clock: Clock, dry_run: bool = False) -> None:
-        super().__init__(identity=identity, version=version, clock=clock, dry_run=dry_run)
-        self._settled_in_pass = 0
-        self._lines_dropped = 0
+    _lines_dropped: int = 0
 
     def beat(self, lag_seconds: float) -> None:
         """Record a beat of the event loop, and how much later than scheduled it came."""
@@ -55,8 +42,9 @@ class Observer(HoldObserver):
         self.status.change(http_problem=problem)
         self._note("http", "answers" if problem is None else problem)
 
-    def stopping(self) -> None:
-        """Record that a stop of the daemon was requested."""
+    def stopping(self, *, drain_seconds: float) -> None:
+        """Record that a stop of the daemon was requested; the pass in progress has `drain_seconds` to finish."""
+        self.tell(events.STOPPING, drain_seconds=drain_seconds)
         if not self.status.snapshot.stopping:
             self.status.change(stopping=True)
             self._note("stopping", "told to stop")
@@ -95,117 +83,24 @@ class Observer(HoldObserver):
         """Record when, by the monotonic clock, the lease was last known to be held by this daemon or another."""
         self.status.change(lease_monotonic=tick)
 
-    def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
-        """Record the timer's deadline (unix seconds), and which pool runs empty then, if any."""
-        self.status.change(next_at=at, next_pool_id=pool_id)
-
-    def timers_set(self, next_runs: Mapping[str, float]) -> None:
-        """Record when each job of the timer rings next, in unix seconds."""
-        self.status.change(timers=next_runs)
-
-    def pass_finished(
-        self,
-        *,
-        seconds: float,
-        settled: int,
-        decommissioned: int,
-        failed_pools: int,
-        outcome: PassOutcome,
-        reason: str | None = None,
-    ) -> None:
-        """Count a pass that did not fail; `reason` names the gate that held it."""
-        self._count_pass(
-            FinishedPass(self._clock.now(), seconds, outcome, settled, decommissioned, failed_pools, reason),
-        )
-        if outcome is not PassOutcome.STOPPED:
-            tick = self._clock.monotonic()
-            self.status.change(completed_monotonic=tick, progress_monotonic=tick)
-        if outcome is PassOutcome.COMPLETED:
-            self.status.change(failures=0)
-        self._leave_failures_to_the_leader()
-
-    def pass_failed(self, *, seconds: float, reason: str) -> None:
-        """Record that a pass failed as a whole; another pass follows."""
-        failures = self.status.snapshot.failures + 1
-        self.metrics.add(table.RETRIES, step="pass")
-        self._count_pass(FinishedPass(self._clock.now(), seconds, PassOutcome.FAILED, reason=reason))
-        self.status.change(failures=failures)
-        self._note("pass_failed", reason)
-
-    def backlog_counted(self, pools: int | None) -> None:
-        """Record how many pools have fallen due since the last completed pass; None if this daemon cannot know.
-
-        Pools that the current pass has settled, or settles from now on, are subtracted.
-        """
-        self.status.change(
-            backlog=None if pools is None else max(0, pools - self._settled_in_pass),
-            backlog_monotonic=self._clock.monotonic(),
-        )
-
-    def batch_committed(
-        self,
-        gone: Sequence[Decommissioned],
-        *,
-        pools: int,
-        seconds: float,
-        at: float,
-        due_at: Mapping[int, float] = AT_EMPTY,
-    ) -> None:
-        """Record a batch that settled `pools` pools at the unix instant `at`, and the workloads it decommissioned.
-
-        `due_at` maps a pool to the instant since which its workloads were due, where that is not its `empty_at`:
-        another resource ran out, or a workload was deployed or a pool rewritten after the end. Lateness counts from
-        there.
-        """
-        if self._dry_run:
-            self.status.change(progress_monotonic=self._clock.monotonic())
-            self.status.note(*PassCosts(gone, at=at, due_at=due_at).would_be_events(EVENTS))
-            return
-        self.metrics.observe(table.BATCH_DURATION, seconds)
-        self.metrics.observe(table.BATCH_POOLS, pools)
-        self.metrics.observe(table.BATCH_WORKLOADS, len(gone))
-        costs = PassCosts(gone, at=at, due_at=due_at)
-        costs.count(self.metrics)
-        before = self.status.snapshot
-        self._settled_in_pass += pools
-        self.status.change(
-            progress_monotonic=self._clock.monotonic(),
-            pools_decommissioned=before.pools_decommissioned + costs.pools,
-            workloads_decommissioned=before.workloads_decommissioned + len(gone),
-            backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
-            settled=self._settled(costs.pools),
-        )
-        self.status.note(*costs.last_events(EVENTS))
-
-    def batch_halved(self) -> None:
-        """Record that a batch conflicted, failed or was too large, and is retried in pieces."""
-        self.metrics.add(table.RETRIES, step="batch")
-
-    def pool_failed(self, pool_id: int, *, reason: str) -> None:
-        """Record that a pool failed by itself and is retried later."""
-        self.metrics.add(table.RETRIES, step="pool")
-        self._note("failed", reason, pool_id=pool_id)
-
     def unreadable(self, kind: str, *, document_id: object, reason: str) -> None:
         """Record the first encounter with an unreadable document ("pool" or "workload") or "change"."""
         self.metrics.add(table.UNREADABLE, kind=kind)
         self.status.change(unreadable=self.status.snapshot.unreadable + 1)
         self._note("unreadable", f"{kind} {shown_id(document_id)}: {reason}")
 
-    def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
-        """Record how far this machine's clock is ahead of the database's, and whether that is within tolerance."""
-        self.status.change(clocks=Clocks(difference_seconds, agree, self._clock.monotonic()))
-
-    def drift_repaired(self, kind: str, *, pool_id: int) -> None:
-        """Record that a pool's record of what is in use was repaired; `kind` names what differed."""
+    def drift_repaired(self, *, pool_id: int, dropped: Sequence[int], excess: Mapping[str, float]) -> None:
+        """Record that a pool was repaired, by the workloads that it listed wrongly and the rates that were too high."""
+        kind, named = "workload_ids" if dropped else "rates", list(dropped[:NAMED])
+        self.tell(events.DRIFT_REPAIRED, pool=pool_id, dropped=len(dropped), workloads=named, excess=dict(excess))
         self.metrics.add(table.DRIFT_REPAIRED, kind=kind)
         self._note("repaired", f"its {kind.replace('_', ' ')} had drifted", pool_id=pool_id)
 
-    def orders_restored(self, count: int) -> None:
-        """Record that `count` missing delete orders were restored."""
-        if count:
-            self.metrics.add(table.ORDERS_RESTORED, count)
-            self._note("repaired", f"{count} missing delete order{'s' * (count > 1)} restored")
+    def order_restored(self, workload_id: int, *, pool_id: int) -> None:
+        """Record that a missing delete order was restored."""
+        self.tell(events.DELETE_ORDER_RESTORED, workload=workload_id, pool=pool_id)
+        self.metrics.add(table.ORDERS_RESTORED)
+        self._note("repaired", "1 missing delete order restored")
 
     def missing_workloads_counted(self, pools: int | None) -> None:
         """Record how many pools list workloads that have no document; None if that is unknown now."""
@@ -216,8 +111,20 @@ class Observer(HoldObserver):
         if pools and not before:
             self._note("missing", f"{pools:,} pool{'s' * (pools > 1)} with workloads that have no document")
 
-    def stream_opened(self) -> None:
-        """Record that the change stream is open."""
+    def workload_documents_missing(self, *, pools: int, workloads: int, pool_ids: Sequence[int]) -> None:
+        """Record that pools list workloads without a document, more than twice as many as were logged before."""
+        self.tell(
+            events.WORKLOAD_DOCUMENTS_MISSING,
+            pools=pools,
+            workloads=workloads,
+            pool_ids=list(pool_ids),
+            remedy="restore the collection workload; until then these pools are not compared, and not changed",
+        )
+        self.missing_workloads_counted(pools)
+
+    def stream_opened(self, *, resumed: bool) -> None:
+        """Record that the change stream is open, where the one before ended or anew."""
+        self.tell(events.STREAM_OPENED, resumed=resumed)
         stream = self.status.snapshot.stream
         self.status.change(
             stream=replace(
@@ -235,8 +142,22 @@ class Observer(HoldObserver):
         stream = self.status.snapshot.stream
         self.status.change(stream=replace(stream, token_monotonic=self._clock.monotonic()))
 
-    def stream_lost(self, cause: table.StreamEnd, *, reason: str) -> None:
+    def stream_lost(self, cause: StreamEnd, *, reason: str, retry_seconds: float) -> None:
         """Record what ended the change stream or kept it from opening: `cause` in one word, `reason` in detail."""
+        self.tell(events.STREAM_LOST, cause=cause, reason=reason, retry_seconds=round(retry_seconds, 3))
+        self._stream_ended(cause, reason)
+
+    def resume_token_discarded(self, cause: StreamEnd, *, reason: str) -> None:
+        """Record what ended the change stream for good: what happened since is found by a full scan."""
+        self.tell(events.RESUME_TOKEN_DISCARDED, cause=cause, reason=reason)
+        self._stream_ended(cause, reason)
+
+    def changes_unreadable(self, changes: int, *, reason: str) -> None:
+        """Record changes of the stream that were not understood."""
+        self.tell(events.CHANGE_NOT_UNDERSTOOD, changes=changes, reason=reason)
+        self.unreadable("change", document_id="of the stream", reason=reason)
+
+    def _stream_ended(self, cause: StreamEnd, reason: str) -> None:
         stream = self.status.snapshot.stream
         self.metrics.add(table.STREAM_REOPENINGS, cause=cause)
         self.status.change(
@@ -252,8 +173,17 @@ class Observer(HoldObserver):
         )
         self._note("stream", f"{cause}: {reason}")
 
-    def settings_reloaded(self, problem: str | None = None) -> None:
-        """Record a reload of the settings; `problem` says why the new ones were rejected, None if they were applied."""
+    def settings_reloaded(self, *, changed: Sequence[str], needs_restart: Sequence[str]) -> None:
+        """Record that new settings are in force, but for those that need a restart."""
+        self.tell(events.SETTINGS_RELOADED, changed=changed, needs_restart=needs_restart)
+        self._settings_read(None)
+
+    def settings_rejected(self, reason: str) -> None:
+        """Record why new settings cannot be used; the old ones stay in force."""
+        self.tell(events.SETTINGS_REJECTED, reason=reason, remedy="correct them and send SIGHUP again")
+        self._settings_read(reason)
+
+    def _settings_read(self, problem: str | None) -> None:
         self.metrics.add(table.SETTINGS_RELOADS, outcome="applied" if problem is None else "refused")
         self.status.change(settings_problem=problem)
         self._note("settings", "reloaded" if problem is None else f"refused, the old ones stay in force: {problem}")
@@ -271,24 +201,3 @@ class Observer(HoldObserver):
         now = self.status.snapshot
         before = (recorded_event(pool) for pool in pools if pool.decommissioned_at < now.started_at)
         self.status.change(events=(*before, *now.events)[-EVENTS:])
-
-    def _leave_failures_to_the_leader(self) -> None:
-        """Reset the count of failed passes once another daemon acts; a held pass alone has tried nothing."""
-        now = self.status.snapshot
-        if now.failures and now.role is Role.STANDBY and now.leader is not None:
-            self.status.change(failures=0)
-
-    def _settled(self, pools: int) -> tuple[tuple[float, int], ...]:
-        """Return the settled pools of the last minutes including `pools`, added up by half minutes."""
-        tick = self._clock.monotonic()
-        settled = [each for each in self.status.snapshot.settled if tick - each[0] <= SETTLED_SECONDS]
-        if settled and tick - settled[-1][0] <= SETTLED_SECONDS / 20:
-            began_monotonic, number = settled.pop()
-            return (*settled, (began_monotonic, number + pools))
-        return (*settled, (tick, pools)) if pools else tuple(settled)
-
-    def _count_pass(self, finished: FinishedPass) -> None:
-        self._settled_in_pass = 0
-        self.metrics.add(table.PASSES, outcome=finished.outcome)
-        self.metrics.observe(table.PASS_DURATION, finished.seconds)
-        self.status.finish_pass(finished)

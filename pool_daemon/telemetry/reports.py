@@ -3,20 +3,17 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, Final
 
-import structlog
-from structlog.typing import FilteringBoundLogger
-
+from pool_daemon import events
 from pool_daemon.plain_text import shown_id
 from pool_daemon.settings import sections
 from pool_daemon.store.cases import Case, Settlement, Unreadable
 from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.pools import PoolResult
+from pool_daemon.telemetry.logs import teller
 from pool_daemon.telemetry.observer import Observer
 
 REMEMBERED: Final = 10_000
 """Unreadable documents remembered, so that each is logged once; beyond this number the oldest may be logged again."""
-
-log = structlog.get_logger("pool_daemon.expirer")
 
 
 class Reports:
@@ -37,8 +34,9 @@ class Reports:
         self._observer = observer
         self._settings = settings
         self._term = term
-        self._pool_gone = "pool_would_be_decommissioned" if dry_run else "pool_decommissioned"
-        self._workload_gone = "workload_would_be_decommissioned" if dry_run else "workload_decommissioned"
+        self._pool_gone = events.POOL_WOULD_BE_DECOMMISSIONED if dry_run else events.POOL_DECOMMISSIONED
+        self._workload_gone = events.WORKLOAD_WOULD_BE_DECOMMISSIONED if dry_run else events.WORKLOAD_DECOMMISSIONED
+        self.tell = observer.tell
         self._told: dict[Hashable, None] = {}
         self._due_at: dict[int, int] = {}
 
@@ -53,9 +51,9 @@ class Reports:
     def settlement(self, settlement: Settlement, *, at: float, seconds: float) -> None:
         """Report what a batch committed at the unix instant `at` decommissioned, and which documents it left alone."""
         due_at = {case.as_read.pool_id: self._since(case) for case in settlement.cases if case.gone}
-        logger = log.bind()  # one logger a batch: a storm makes thousands of lines a second
+        tell = teller(self._pool_gone if self._settings.detail == "pool" else self._workload_gone)
         for case in settlement.cases:
-            self._case(case, at, due_at, logger)
+            self._case(case, at, due_at, tell)
         for unreadable in settlement.unreadable:
             self.unreadable(unreadable)
         gone = settlement.decommissioned
@@ -76,29 +74,23 @@ class Reports:
             del self._told[next(iter(self._told))]
         self._told[key] = None
         fields: dict[str, Any] = {unreadable.kind: unreadable.document_id, "reason": unreadable.reason}
-        log.warning("pool_unreadable" if unreadable.kind == "pool" else "workload_unreadable", **fields)
+        self.tell(events.POOL_UNREADABLE if unreadable.kind == "pool" else events.WORKLOAD_UNREADABLE, **fields)
         self._observer.unreadable(unreadable.kind, document_id=unreadable.document_id, reason=unreadable.reason)
 
-    def halved(self) -> None:
+    def batch_split(self) -> None:
         """Report that a batch is retried in pieces."""
-        self._observer.batch_halved()
+        self._observer.batch_split()
 
-    def failed_pools(self, pool_id: int, error: Exception, *, retry_seconds: float) -> None:
+    def pool_failed(self, pool_id: int, error: Exception, *, retry_seconds: float) -> None:
         """Report that settling one pool failed, and when it is retried."""
-        reason = one_line(error)
-        log.warning("pool_failed", pool=pool_id, reason=reason, retry_seconds=retry_seconds)
-        self._observer.pool_failed(pool_id, reason=reason)
-
-    def locked(self, pool_id: int) -> None:
-        """Report that another writer has an uncommitted write to a pool or to one of its workloads."""
-        log.info("pool_locked", pool=pool_id, reason="another transaction has written it and is still open")
+        self._observer.pool_failed(pool_id, reason=one_line(error), retry_seconds=retry_seconds)
 
     def _since(self, case: Case) -> int:
         """Return the unix second since which a pool's workloads have been due: its end, or later."""
         pool = case.as_read
         return max(pool.empty_at, self._due_at.get(pool.pool_id, pool.empty_at))
 
-    def _case(self, case: Case, at: float, due_at: Mapping[int, int], logger: FilteringBoundLogger) -> None:
+    def _case(self, case: Case, at: float, due_at: Mapping[int, int], tell: Callable[..., None]) -> None:
         going = case.gone
         if not going:
             return
@@ -109,8 +101,7 @@ class Reports:
             common["term"] = term
         if self._settings.detail == "pool":
             resources = sorted({resource for gone in going for resource in gone.resources})
-            logger.info(
-                self._pool_gone,
+            tell(
                 pool=pool.pool_id,
                 owner=pool.customer_tid,
                 workloads=len(going),
@@ -119,8 +110,7 @@ class Reports:
             )
             return
         for gone in going:
-            logger.info(
-                self._workload_gone,
+            tell(
                 workload=gone.workload_id,
                 pool=pool.pool_id,
                 owner=pool.customer_tid,

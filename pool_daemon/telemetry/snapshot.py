@@ -8,16 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pool_daemon.expiry.pass_report import PassOutcome
+from pool_daemon.guards.leadership import Role
 from pool_daemon.store.pool_counts import Upcoming
-
-
-class Role(StrEnum):
-    """The role of this daemon among the daemons of its database."""
-
-    STARTING = "starting"
-    LEADER = "leader"
-    STANDBY = "standby"
-    DRY_RUN = "dry run"
+from pool_daemon.store.quarantine import Quarantined
 
 
 class StreamState(StrEnum):
@@ -25,19 +19,6 @@ class StreamState(StrEnum):
 
     CLOSED = "closed"
     OPEN = "open"
-
-
-class PassOutcome(StrEnum):
-    """How a pass ended.
-
-    A held pass was kept from settling everything by a closed gate; all passes of a standby are held. A stopped pass
-    left the rest to the next start.
-    """
-
-    COMPLETED = "completed"
-    HELD = "held"
-    STOPPED = "stopped"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +78,6 @@ class Undone:
     reason: str
     pools: int
     since_monotonic: float
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A pool that failed by itself and is left alone until `retry_at`."""
-
-    pool_id: int
-    reason: str
-    tries: int
-    retry_at: float
 
 
 @dataclass(frozen=True, slots=True)

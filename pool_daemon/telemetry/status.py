@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pool_daemon.clock import Clock
-from pool_daemon.telemetry.snapshot import Event, FinishedPass, PassOutcome, Snapshot
+from pool_daemon.expiry.pass_report import PassOutcome
+from pool_daemon.telemetry.snapshot import Event, FinishedPass, Snapshot
 
 EVENTS: Final = 50
 """Events kept: one page for a person to read."""

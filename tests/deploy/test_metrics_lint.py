@@ -3,7 +3,7 @@
 from deploy.files import run
 from telemetry_scene import gone, make_ready, new_observer
 
-from pool_daemon.telemetry.snapshot import Role
+from pool_daemon.guards.leadership import Role
 
 
 def test_promtool_finds_nothing_wrong_with_the_metrics() -> None:

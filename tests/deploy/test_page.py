@@ -14,10 +14,12 @@ from deploy.readme_pictures import play
 from telemetry_scene import gone, make_ready, new_observer, served, upcoming
 
 from pool_daemon.clock import SystemClock
+from pool_daemon.expiry.pass_report import PassReport
+from pool_daemon.guards.leadership import Role
 from pool_daemon.store.events import RecordedPool
+from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import PassOutcome, Quarantined, Role
 
 IN_ONE_LINE = "(number) => number.offsetHeight < 1.9 * parseFloat(getComputedStyle(number).fontSize)"
 
@@ -100,9 +102,7 @@ def test_what_happens_appears_without_a_reload(spotless: Scene) -> None:
     now = int(time.time())
     spotless.browser.evaluate("window.sameDocument = true")
     spotless.observer.batch_committed([gone(1, 16, empty_at=now)], pools=1, seconds=0.1, at=now + 0.012)
-    spotless.observer.pass_finished(
-        seconds=0.2, settled=1, decommissioned=1, failed_pools=0, outcome=PassOutcome.COMPLETED
-    )
+    spotless.observer.pass_finished(PassReport(settled=1, decommissioned=1), seconds=0.2)
     spotless.wait_for_text("#events", "pool 16 cu ran out, 1 workload")
     assert "+12 ms" in spotless.text("#events")
     assert "+12 ms" in spotless.text("#timeline")
@@ -113,7 +113,9 @@ def test_what_happens_appears_without_a_reload(spotless: Scene) -> None:
 
 def test_holds_and_quarantine_are_in_sight(spotless: Scene) -> None:
     spotless.observer.held("brake", detail="they fell due at once", pools=1204)
-    spotless.observer.quarantine_seen(23, [Quarantined(5100, "validation failed", 4, time.time() + 60)])
+    spotless.observer.quarantine_seen(
+        23, [Quarantined(5100, "validation failed", 4, int(time.time()), int(time.time()) + 60, "me")]
+    )
     spotless.wait_for_text("#problems", "1,204 pools held by the brake: they fell due at once")
     assert spotless.text("#waits") == "Not done"
     spotless.wait_for_text("#countdown", "1,204 pools held by the brake")
@@ -148,7 +150,7 @@ def test_a_dry_run_says_would(browser: Browser) -> None:
     make_ready(observer)
     observer.role_seen(Role.DRY_RUN)
     observer.batch_committed([gone(1, 16, empty_at=time.time())], pools=1, seconds=0.1, at=time.time())
-    observer.pass_finished(seconds=0.2, settled=1, decommissioned=1, failed_pools=0, outcome=PassOutcome.COMPLETED)
+    observer.pass_finished(PassReport(settled=1, decommissioned=1), seconds=0.2)
     with served(observer) as server:
         browser.go(f"http://127.0.0.1:{server.port}/")
         browser.wait_for("document.querySelector('#events').innerText.includes('would be decommissioned')")

@@ -65,7 +65,7 @@ def chance(pytestconfig: pytest.Config) -> random.Random:
 
 @pytest.fixture
 def network(mongod: EmbeddedMongod) -> Iterator[Proxy]:
-    """IdleResult between the daemon and the mongod."""
+    """Stand between the daemon and the mongod."""
     with Proxy(uri=mongod.uri) as proxy:
         yield proxy
 

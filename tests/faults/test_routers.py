@@ -1,4 +1,10 @@
-"""Several mongos, one of which goes away; stand-ins, see `router`."""
+"""Several mongos, one of which goes away; stand-ins, see `router`.
+
+A client keeps to one router while that one is up. If it goes away while a command is on its way there, as nearly
+always, that command fails, and the stream is opened anew through another router. If it goes away between two commands
+of the stream, and the driver notices by another one, the next command for more goes to another router, which does not
+know the cursor. No cursor can follow its router, so that is right: it costs the same error and the same new stream.
+"""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -20,6 +26,8 @@ from pool_daemon.embedded import EmbeddedMongod
 GONE_SECONDS = 30
 FOLLOWED = 3
 """So many commands for more, and a stream is open and asked again and again."""
+STRAYS = 1
+"""Commands for more that may reach another router when the first one goes away; before and after that, none may."""
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(300, marks=pytest.mark.faults)])
@@ -40,13 +48,15 @@ async def test_43_a_router_that_goes_away_tears_the_stream_once(
                 what="a stream that is followed",
             )
             (first,) = [router for router in routers if "getMore" in router.commands]
+            assert [router.strays for router in routers] == [0, 0, 0]
             await first.stop()
             await asyncio.to_thread(wait_for_stream, daemon, 2)
             await asyncio.to_thread(explorer.wait_until_gone, ids_of(pools), within_seconds=GONE_SECONDS)
             opened = len(daemon.said("stream_opened"))
             await asyncio.to_thread(daemon.stop)
     strays = sum(router.strays for router in routers)
-    violations = ledger.violations() + [f"{strays} commands to a router that does not know the cursor"] * bool(strays)
+    astray = [f"{strays} commands to a router that does not know the cursor"] * (strays > STRAYS)
+    violations = ledger.violations() + astray
     figures.record(
         43,
         "one of three routers (stand-ins for mongos) goes away",

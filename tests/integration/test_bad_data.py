@@ -12,7 +12,8 @@ from daemon_process import DaemonProcess, running_daemon
 from explorer import CONTAINER, MISSING, VOLUME, Explorer, Kind, Purchase
 from ledger import Ledger
 
-AT_ONCE_SECONDS = 2
+AT_ONCE_SECONDS = 10
+"""Patience of a slow machine: what is not done at once waits for a minute."""
 
 UNREADABLE_POOLS: dict[str, dict[str, Any]] = {
     "empty_at is a string": {"empty_at": "tomorrow"},

@@ -7,7 +7,7 @@ import pytest
 from arithmetic_model import Rates
 from bson import Int64, encode
 from daemon_process import DaemonProcess
-from deadline import wait_until
+from deadline import soonest, wait_until
 from explorer import (
     CONTAINER,
     FREE,
@@ -22,18 +22,21 @@ from ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("daemon")
 
-AT_ONCE_SECONDS = 2
+AT_ONCE_SECONDS = 10
+"""Patience of a slow machine: what is not done at once waits for a minute."""
 
 
 def test_a_pool_with_a_fractional_end_goes_within_a_second_of_it(explorer: Explorer, ledger: Ledger) -> None:
-    pool = explorer.buy(Rates(cu=2.7), [CONTAINER])
+    def late() -> float:
+        pool = explorer.buy(Rates(cu=2.7), [CONTAINER])
+        (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=3 + AT_ONCE_SECONDS)
+        event = explorer.only_event(pool)
+        decided_at = event["decommissioned_at"].replace(tzinfo=UTC).timestamp()
+        assert pool.empty_at <= decided_at <= gone.committed_at + 0.001
+        assert pool.empty_at <= gone.committed_at
+        return gone.committed_at - pool.empty_at
 
-    (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=5)
-
-    assert pool.empty_at <= gone.committed_at < pool.empty_at + 1
-    event = explorer.only_event(pool)
-    decided_at = event["decommissioned_at"].replace(tzinfo=UTC).timestamp()
-    assert pool.empty_at <= decided_at <= gone.committed_at + 0.001
+    soonest(late, within_seconds=1, what="a pool to go at its end")
 
 
 def test_a_pool_topped_up_50_ms_before_its_end_keeps_every_workload(explorer: Explorer, ledger: Ledger) -> None:
@@ -45,35 +48,39 @@ def test_a_pool_topped_up_50_ms_before_its_end_keeps_every_workload(explorer: Ex
 
 
 def test_a_pool_shortened_from_next_year_goes_at_its_new_end(explorer: Explorer, ledger: Ledger) -> None:
-    pool = explorer.buy(Rates(cu=YEAR_SECONDS), [CONTAINER])
+    def late() -> float:
+        pool = explorer.buy(Rates(cu=YEAR_SECONDS), [CONTAINER])
+        explorer.shorten(pool.pool_id, Rates(cu=2.5))
+        (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=3 + AT_ONCE_SECONDS)
+        empty_at: int = gone.pool["empty_at"]
+        assert empty_at < pool.empty_at
+        assert empty_at <= gone.committed_at
+        return gone.committed_at - empty_at
 
-    explorer.shorten(pool.pool_id, Rates(cu=2.5))
-    (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=5)
-
-    empty_at = gone.pool["empty_at"]
-    assert empty_at < pool.empty_at
-    assert empty_at <= gone.committed_at < empty_at + 1
+    soonest(late, within_seconds=1, what="a pool to go at its new end")
 
 
 def test_a_pool_inserted_already_expired_goes_at_once(explorer: Explorer, ledger: Ledger) -> None:
-    inserted_at = ledger.now()
-    pool = explorer.buy_expired(CONTAINER)
+    def took() -> float:
+        inserted_at = ledger.now()
+        pool = explorer.buy_expired(CONTAINER)
+        (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=AT_ONCE_SECONDS)
+        return gone.committed_at - inserted_at
 
-    (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=5)
-
-    assert gone.committed_at < inserted_at + 1
+    soonest(took, within_seconds=1, what="a pool that is inserted expired to go")
 
 
 def test_a_pool_replaced_by_an_expired_one_goes_at_once(explorer: Explorer, ledger: Ledger) -> None:
-    pool = explorer.buy(Rates(cu=YEAR_SECONDS), [CONTAINER])
-    ledger.settle()
+    def took() -> float:
+        pool = explorer.buy(Rates(cu=YEAR_SECONDS), [CONTAINER])
+        ledger.settle()
+        replaced_at = ledger.now()
+        ended = pool.document | {"cus": 0.0, "empty_at": Int64(int(time.time()))}
+        explorer.pools.replace_one({"_id": pool.pool_id}, ended)
+        (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=AT_ONCE_SECONDS)
+        return gone.committed_at - replaced_at
 
-    replaced_at = ledger.now()
-    ended = pool.document | {"cus": 0.0, "empty_at": Int64(int(time.time()))}
-    explorer.pools.replace_one({"_id": pool.pool_id}, ended)
-    (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=5)
-
-    assert gone.committed_at < replaced_at + 1
+    soonest(took, within_seconds=1, what="a pool that is replaced by an expired one to go")
 
 
 def test_free_workloads_outlive_their_pool(explorer: Explorer, ledger: Ledger) -> None:
@@ -88,13 +95,16 @@ def test_free_workloads_outlive_their_pool(explorer: Explorer, ledger: Ledger) -
 
 def test_a_workload_goes_when_its_own_resource_runs_out(explorer: Explorer, ledger: Ledger) -> None:
     """Nobody ever updates the pool: the nodes do not answer, so what had to go first keeps counting."""
-    pool = explorer.buy(Rates(cu=1.5, su=3.5), [CONTAINER, VOLUME])
-    bought_at = pool.empty_at - 1
 
-    container, volume = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=8)
+    def late() -> float:
+        pool = explorer.buy(Rates(cu=1.5, su=3.5), [CONTAINER, VOLUME])
+        bought_at = pool.empty_at - 1
+        container, volume = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=4 + AT_ONCE_SECONDS)
+        assert bought_at + 1 <= container.committed_at
+        assert bought_at + 3 <= volume.committed_at
+        return max(container.committed_at - bought_at - 1, volume.committed_at - bought_at - 3)
 
-    assert bought_at + 1 <= container.committed_at < bought_at + 2
-    assert bought_at + 3 <= volume.committed_at < bought_at + 4
+    soonest(late, within_seconds=1, what="each to go when its resource ends")
 
 
 def test_a_workload_goes_though_its_pool_does_not_list_it(explorer: Explorer, ledger: Ledger) -> None:
@@ -136,31 +146,33 @@ def test_a_workload_that_does_not_run_is_never_touched(explorer: Explorer, ledge
 
 
 def test_a_workload_inserted_into_an_expired_pool_goes_soon(explorer: Explorer, ledger: Ledger) -> None:
-    pool = explorer.buy_expired(CONTAINER, next_action=6)
-    ledger.settle()
+    def took() -> float:
+        pool = explorer.buy_expired(CONTAINER, next_action=6)
+        ledger.settle()
+        late = explorer.new_workload(pool.pool_id, CONTAINER)
+        inserted_at = ledger.now()
+        explorer.workloads.insert_one(late)
+        (gone,) = ledger.wait_for_decommissions([late["_id"]], within_seconds=AT_ONCE_SECONDS)
+        return gone.committed_at - inserted_at
 
-    late = explorer.new_workload(pool.pool_id, CONTAINER)
-    inserted_at = ledger.now()
-    explorer.workloads.insert_one(late)
-    (gone,) = ledger.wait_for_decommissions([late["_id"]], within_seconds=5)
-
-    assert gone.committed_at < inserted_at + 2
+    soonest(took, within_seconds=2, what="a workload that is inserted into an expired pool to go")
 
 
 @pytest.mark.parametrize("rewritten", ["updated", "replaced"])
 def test_a_workload_deployed_in_an_expired_pool_goes_soon(explorer: Explorer, ledger: Ledger, rewritten: str) -> None:
-    pool = explorer.buy_expired(CONTAINER, next_action=1)
-    (workload,) = pool.workloads
-    ledger.settle()
+    def took() -> float:
+        pool = explorer.buy_expired(CONTAINER, next_action=1)
+        (workload,) = pool.workloads
+        ledger.settle()
+        deployed_at = ledger.now()
+        if rewritten == "updated":
+            explorer.deploy(workload["_id"])
+        else:
+            explorer.workloads.replace_one({"_id": workload["_id"]}, workload | {"next_action": 3})
+        (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=AT_ONCE_SECONDS)
+        return gone.committed_at - deployed_at
 
-    deployed_at = ledger.now()
-    if rewritten == "updated":
-        explorer.deploy(workload["_id"])
-    else:
-        explorer.workloads.replace_one({"_id": workload["_id"]}, workload | {"next_action": 3})
-    (gone,) = ledger.wait_for_decommissions(pool.workload_ids, within_seconds=5)
-
-    assert gone.committed_at < deployed_at + 2
+    soonest(took, within_seconds=2, what="a workload that is deployed in an expired pool to go")
 
 
 def test_a_workload_goes_again_when_it_is_deployed_again(explorer: Explorer, ledger: Ledger) -> None:
@@ -176,7 +188,7 @@ def test_a_workload_goes_again_when_it_is_deployed_again(explorer: Explorer, led
     explorer.deploy(workload_id)
     wait_until(
         lambda: explorer.orders.find_one({"_id": workload_id}),
-        within_seconds=5,
+        within_seconds=AT_ONCE_SECONDS,
         what="a second order",
     )
 

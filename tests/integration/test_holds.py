@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
 from brake_scene import FEW, HOUR, Client, Scene, ids, scene_on
+from bson import Decimal128
 from explorer import CONTAINER
 from fail_point import fail_point, times_entered
 from structlog.testing import capture_logs
@@ -161,3 +162,12 @@ async def test_a_brake_that_is_off_lets_everything_go(scene: Scene) -> None:
     await scene.brake.look(scene.gate)
     assert scene.told.text is None
     assert await scene.run_passes() == len(held)
+
+
+async def test_a_hold_whose_numbers_are_decimals_is_counted_and_released(scene: Scene) -> None:
+    decimals = {name: Decimal128("7") for name in ("_id", "owner", "empty_at", "workloads")}
+    scene.documents.insert_one(decimals | {"state": "held"})
+    scene.documents.insert_one({"_id": 8, "owner": "\x1b[2J", "state": "held", "workloads": float("nan")})
+    found = {(each.owner, each.pools, each.workloads) for each in await scene.holds.by_owner()}
+    assert found == {(7, 1, 7), (None, 1, 0)}
+    assert sorted(await scene.holds.release([7, 8], at=0)) == [7, 8]

@@ -9,7 +9,7 @@ import bson
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates
-from bson import Int64
+from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
 from deadline import wait_until
 from explorer import CONTAINER, VOLUME, Explorer
@@ -96,6 +96,20 @@ async def test_the_order_of_a_workload_whose_id_is_a_whole_double_is_restored(
     assert await orders.restore(workload_id) == RestoredOrder(7, pool.pool_id)
     assert_ordered(explorer, 7)
     assert await missing(orders) == []
+
+
+async def test_documents_whose_ids_are_decimals_are_known_by_the_numbers_that_they_equal(
+    explorer: Explorer, orders: MissingOrders
+) -> None:
+    ordered, owed = (being_deleted(explorer, ordered=False) for _ in range(2))
+    explorer.orders.insert_one({"_id": Decimal128(str(ordered)), "next_action": 4})
+    for pool in list(explorer.pools.find()):
+        explorer.pools.delete_one({"_id": pool["_id"]})
+        ids = [Decimal128(str(workload_id)) for workload_id in pool["active_workload_ids"]]
+        explorer.pools.insert_one(pool | {"_id": Decimal128(str(pool["_id"])), "active_workload_ids": ids})
+    assert await missing(orders) == [owed]
+    assert await orders.restore(ordered) is None
+    assert await orders.restore(owed) is not None
 
 
 async def test_workloads_to_be_deleted_are_found_through_an_index(

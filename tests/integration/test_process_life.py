@@ -257,7 +257,7 @@ def wait_for_orders(explorer: Explorer, workload_ids: list[int], *, within_secon
     for workload_id in workload_ids:
         wait_until(
             partial(explorer.events.count_documents, {"workload_id": workload_id}),
-            within_seconds=1,
+            within_seconds=10,
             what=f"an event of {workload_id}",
         )
         assert explorer.next_action(workload_id) == DELETE

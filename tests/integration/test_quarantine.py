@@ -12,6 +12,7 @@ import pytest_asyncio
 from fail_point import fail_point, times_entered
 from pymongo import MongoClient
 from structlog.testing import capture_logs
+from telemetry_scene import LogOnly
 
 from pool_daemon.cli import main
 from pool_daemon.clock import SystemClock
@@ -20,8 +21,7 @@ from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import sections
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.pools import DuePool
-from pool_daemon.store.quarantine import QuarantineStore
-from pool_daemon.telemetry import snapshot
+from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 
 Client = MongoClient[dict[str, Any]]
 
@@ -40,11 +40,11 @@ async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database
     database.close()
 
 
-class Deaf:
+class Deaf(LogOnly):
     def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
         """Hear it and forget it."""
 
-    def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
+    def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
         """Hear it and forget it."""
 
 

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from arithmetic_model import RESOURCES, Rates, add_workload, recompute, remove_w
 from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Kind
 from fail_point import fail_point
 from pymongo import MongoClient
+from telemetry_scene import LogOnly
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.throttle import Throttle
@@ -150,17 +151,20 @@ class Writer:
         return wrong
 
 
-class Repairs:
+class Repairs(LogOnly):
     """Counts what is repaired."""
 
     def __init__(self) -> None:
         self.repaired: Counter[str] = Counter()
 
-    def drift_repaired(self, kind: str, *, pool_id: int) -> None:  # noqa: ARG002 - all pools are alike
+    def drift_repaired(self, *, pool_id: int, dropped: Sequence[int], excess: Mapping[str, float]) -> None:  # noqa: ARG002 - all pools are alike
         self.repaired["pools"] += 1
 
-    def orders_restored(self, count: int) -> None:
-        self.repaired["orders"] += count
+    def order_restored(self, workload_id: int, *, pool_id: int) -> None:  # noqa: ARG002 - as above
+        self.repaired["orders"] += 1
+
+    def workload_documents_missing(self, *, pools: int, workloads: int, pool_ids: Sequence[int]) -> None:
+        raise AssertionError(f"{pools} pools lack {workloads} workloads: {pool_ids}")
 
     def missing_workloads_counted(self, pools: int | None) -> None:
         assert not pools
@@ -189,7 +193,7 @@ async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_rep
 ) -> None:
     repairs = Repairs()
     shared: dict[str, Any] = {
-        "findings": Findings(on_overdue=print, on_unreadable=print, metrics=repairs),
+        "findings": Findings(on_overdue=print, on_unreadable=print, observer=repairs),
         "settings": Reconcile(pools_per_second=0, confirm_seconds=CONFIRM_SECONDS),
     }
     clock = SystemClock()

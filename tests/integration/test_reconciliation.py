@@ -11,7 +11,7 @@ import golden
 import pytest
 import pytest_asyncio
 from arithmetic_model import RESOURCES, Rates, add_workload, recompute, sync
-from bson import Int64, json_util
+from bson import Decimal128, Int64, json_util
 from bson.raw_bson import RawBSONDocument
 from deadline import wait_until
 from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, ZDB, Explorer, Kind, Purchase, encoded, new_pool
@@ -329,6 +329,17 @@ async def test_however_long_the_documents_are_only_a_few_numbers_of_each_travel(
     assert (page.pools, page.drifted, page.missing, page.overdue) == (25, [], {}, [expired.pool_id])
     assert len(page.unreadable) == 3
     assert sum(replies.lengths) < 25 * 1000
+
+
+async def test_a_workload_whose_id_is_a_decimal_counts_as_the_number_that_it_equals(
+    explorer: Explorer, store: ReconciliationStore
+) -> None:
+    pool = explorer.buy(EVERYTHING, [CONTAINER, VOLUME])
+    for workload in pool.workloads:
+        explorer.workloads.delete_one({"_id": workload["_id"]})
+        explorer.workloads.insert_one(workload | {"_id": Decimal128(str(workload["_id"]))})
+    page = await look(store)
+    assert (page.pools, page.missing, page.drifted, page.unreadable) == (1, {}, [], [])
 
 
 async def test_an_unreadable_document_is_named_but_not_every_one_of_hundreds_of_thousands(

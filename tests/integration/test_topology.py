@@ -1,6 +1,7 @@
 """Which server the daemon speaks to: one router of several, and the primary that was elected last."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,10 +15,12 @@ from addresses import through
 from arithmetic_model import Document
 from daemon_process import running_daemon
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 from replica_set import EmbeddedReplicaSet
 from router import Router
 
 from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import StoreError
 from pool_daemon.store.changes import change_of, open_stream
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.topology import PrimaryChanges
@@ -88,6 +91,27 @@ async def test_when_its_router_goes_away_a_client_keeps_to_another_one(
                 await asyncio.to_thread(pools.delete_many, {})
     assert len([router for router in routers if "getMore" in router.commands]) == 2
     assert [router.strays for router in routers] == [0, 0, 0]
+
+
+async def test_a_router_that_goes_away_between_two_commands_of_a_stream_ends_it_with_an_error(
+    routers: list[Router], database: Database, mongo: MongoClient[Document]
+) -> None:
+    """The next command goes to another router, which does not know the cursor: once, and the stream is opened anew."""
+    async with asyncio.timeout(PATIENCE_SECONDS), open_stream(database, token=None) as stream:
+        answers = aiter(stream)
+        await anext(answers)
+        (first,) = [router for router in routers if "aggregate" in router.commands]
+        await first.stop()
+        while not any("find" in router.commands for router in routers):
+            with contextlib.suppress(PyMongoError):
+                await database.unhurried("any").find_one()
+        with pytest.raises(StoreError, match="no such cursor"):
+            await anext(answers)
+    assert sum(router.strays for router in routers) == 1
+    pools = mongo[database.name]["capacity-pools"]
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await follow(database, pools, answers=ANSWERS) == list(range(1, ANSWERS + 1))
+    assert sum(router.strays for router in routers) == 1
 
 
 @pytest.mark.parametrize(("lease_seconds", "warnings"), [("15", 0), ("15.1", 1)])

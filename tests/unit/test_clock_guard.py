@@ -5,8 +5,9 @@ from structlog.testing import capture_logs
 from virtual_clock import VirtualClock
 
 from pool_daemon.errors import StoreUnavailableError
-from pool_daemon.guards.clock_guard import ClockGuard, Comparison, Verdict
+from pool_daemon.guards.clock_guard import ClockAgreement, ClockGuard, Comparison
 from pool_daemon.settings import sections
+from pool_daemon.telemetry.observer import Observer
 
 NOW = 1_700_000_000.0
 BOUND = 5.0
@@ -42,19 +43,23 @@ class Server:
         return read
 
 
-class Observer:
-    """Writes down what it is told."""
+class RecordingObserver(Observer):
+    """Writes down what it is told, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(identity="me", version="0", clock=clock)
         self.heard: list[object] = []
 
     def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
+        super().clocks_compared(difference_seconds, agree=agree)
         self.heard.append((round(difference_seconds, 3), agree))
 
-    def held(self, reason: str, *, detail: str) -> None:
+    def held(self, reason: str, *, detail: str, pools: int | None = None) -> None:
+        super().held(reason, detail=detail, pools=pools)
         self.heard.append(("held", reason, detail))
 
     def released(self, reason: str) -> None:
+        super().released(reason)
         self.heard.append(("released", reason))
 
 
@@ -64,7 +69,7 @@ class Scene:
     def __init__(self, *, check_seconds: float = 3600) -> None:
         self.clock = VirtualClock(NOW)
         self.server = Server(self.clock)
-        self.observer = Observer()
+        self.observer = RecordingObserver(self.clock)
         self.times_opened = 0
         self.guard = ClockGuard(
             read_server_clock=self.server.now,
@@ -261,10 +266,10 @@ async def test_the_clocks_are_compared_again_and_again_whether_the_database_is_t
 
 
 def test_a_comparison_knows_what_it_proves() -> None:
-    def verdict(difference: float, uncertainty: float) -> Verdict:
-        return Comparison(NOW + difference, NOW, 0, uncertainty).verdict(BOUND)
+    def verdict(difference: float, uncertainty: float) -> ClockAgreement:
+        return Comparison(NOW + difference, NOW, 0, uncertainty).agreement(BOUND)
 
-    assert verdict(4.5, 0.5) is Verdict.AGREE
-    assert verdict(-4.5, 0.6) is Verdict.UNSURE
-    assert verdict(5.5, 0.6) is Verdict.UNSURE
-    assert verdict(-5.5, 0.4) is Verdict.APART
+    assert verdict(4.5, 0.5) is ClockAgreement.AGREE
+    assert verdict(-4.5, 0.6) is ClockAgreement.UNSURE
+    assert verdict(5.5, 0.6) is ClockAgreement.UNSURE
+    assert verdict(-5.5, 0.4) is ClockAgreement.APART

@@ -13,7 +13,7 @@ from pool_daemon.capacity.pool import NEVER, Pool
 from pool_daemon.capacity.workload import cloud_units
 from pool_daemon.demo.customer import Customer
 from pool_daemon.demo.scenario import HOUR, SCENARIO, PlannedPool, Timetable, Workload
-from pool_daemon.demo.scene import Event, Record, Scene, Snapshot, Voice
+from pool_daemon.demo.scene import DatabaseState, Record, Scene, SceneEvent, Voice
 from pool_daemon.demo.screen import PlainScreen, event_line, picture
 from pool_daemon.demo.verdict import Finding, report
 
@@ -127,10 +127,10 @@ class TestCustomer:
         assert customer.belated == {container.pool_id}
 
 
-def scene(second: float, *, records: Sequence[Record] = (), events: Sequence[Event] = ()) -> Scene:
+def scene(second: float, *, records: Sequence[Record] = (), events: Sequence[SceneEvent] = ()) -> Scene:
     """The whole scenario at one of its seconds, nothing in it changed by anybody but the daemon."""
     pools = {plan.pool_id: {"empty_at": TIMETABLE.empty_at(plan) or NEVER} for plan in SCENARIO}
-    snapshot = Snapshot(pools=pools, records=records)
+    snapshot = DatabaseState(pools=pools, records=records)
     return Scene(plans=SCENARIO, timetable=TIMETABLE, now=STARTED_AT + second, snapshot=snapshot, events=events)
 
 
@@ -158,12 +158,12 @@ class TestLiveTable:
             assert any(plan.name in line and plan.shows in line for line in lines), plan.name
 
     def test_it_takes_no_more_lines_than_it_is_given(self) -> None:
-        events = [Event(second, Voice.DAEMON, "something") for second in range(50)]
+        events = [SceneEvent(second, Voice.DAEMON, "something") for second in range(50)]
         for lines in (23, 40):
             assert len(rendered(picture(scene(4.5, events=events), lines=lines, columns=80))) == lines
 
     def test_on_a_small_terminal_the_pools_that_change_next_leave_room_for_the_log(self) -> None:
-        events = [Event(second, Voice.DAEMON, f"event {second}") for second in range(50)]
+        events = [SceneEvent(second, Voice.DAEMON, f"event {second}") for second in range(50)]
         shown = rendered(picture(scene(4.5, events=events), lines=14, columns=60), columns=60)
         assert len(shown) == 14
         assert max(map(len, shown)) <= 60
@@ -174,7 +174,7 @@ class TestLiveTable:
         assert any(line.startswith(f"{soonest} ") and "running" in line for line in shown)
 
     def test_what_the_daemon_says_never_moves_the_cursor(self) -> None:
-        line = event_line(Event(1, Voice.WARNING, "pool \x1b[2J\n[/nope]"))
+        line = event_line(SceneEvent(1, Voice.WARNING, "pool \x1b[2J\n[/nope]"))
         assert rendered(line, columns=80)[0].endswith(r"pool \x1b[2J\n[/nope]")
 
     def test_a_pool_counts_down_to_its_end(self) -> None:
@@ -225,7 +225,7 @@ class TestPlainLines:
     def test_each_event_is_printed_once_and_cut_at_the_width(self) -> None:
         written = io.StringIO()
         screen = PlainScreen(console=Console(file=written, width=100))
-        first, second = Event(None, Voice.STAGE, "begins"), Event(3.004, Voice.WARNING, "long " * 100)
+        first, second = SceneEvent(None, Voice.STAGE, "begins"), SceneEvent(3.004, Voice.WARNING, "long " * 100)
         screen.show(scene(1, events=[first]))
         screen.show(scene(3, events=[first, second]))
         [line_of_first, line_of_second] = written.getvalue().splitlines()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pool_daemon.demo.scenario import SCENARIO, PlannedPool, Timetable
-from pool_daemon.demo.scene import Record, Snapshot
-from pool_daemon.demo.verdict import Evidence, exit_code, judge
+from pool_daemon.demo.scene import DatabaseState, Record
+from pool_daemon.demo.verdict import Observations, exit_code, judge
 from pool_daemon.errors import ExitCode
 
 PLANS = {plan.name: plan for plan in SCENARIO}
@@ -28,23 +28,23 @@ def record_of(workload_id: int, plan: PlannedPool, *, late: timedelta = timedelt
     )
 
 
-def good_evidence(*plans: PlannedPool) -> Evidence:
+def good_evidence(*plans: PlannedPool) -> Observations:
     """What the database says when the daemon did everything right."""
     leaving = {workload_id: plan for plan in plans for workload_id in plan.leaving}
     workload_ids = [workload_id for plan in plans for workload_id in plan.all_workloads]
     workloads = {key: {"_id": key, "next_action": 4 if key in leaving else 3} for key in workload_ids}
     written = {plan.pool_id: {"_id": plan.pool_id, "cus": 100.0, "active_cu": 0.5} for plan in plans}
-    snapshot = Snapshot(
+    snapshot = DatabaseState(
         pools={plan.pool_id: written[plan.pool_id] | ({"cus": 0.1} if plan.leaving else {}) for plan in plans},
         workloads=workloads,
         orders={key: dict(workloads[key]) for key in leaving},
         records=tuple(record_of(key, plan) for key, plan in leaving.items()),
     )
-    return Evidence(timetable=TIMETABLE, snapshot=snapshot, written=written, belated=(), exit_code=0)
+    return Observations(timetable=TIMETABLE, snapshot=snapshot, written=written, belated=(), exit_code=0)
 
 
-def changed(evidence: Evidence, **fields: Any) -> Evidence:
-    return replace(evidence, snapshot=replace(evidence.snapshot, **fields))
+def changed(observed: Observations, **fields: Any) -> Observations:
+    return replace(observed, snapshot=replace(observed.snapshot, **fields))
 
 
 def without(documents: Mapping[int, Any], key: int) -> dict[int, Any]:
@@ -55,13 +55,13 @@ def with_field(documents: Mapping[int, Any], key: int, **fields: Any) -> dict[in
     return {**documents, key: documents[key] | fields}
 
 
-def late_by(evidence: Evidence, **lateness: float) -> Evidence:
+def late_by(observed: Observations, **lateness: float) -> Observations:
     plan = PLANS["container"]
-    return changed(evidence, records=[record_of(301, plan, late=timedelta(**lateness))])
+    return changed(observed, records=[record_of(301, plan, late=timedelta(**lateness))])
 
 
 STAYING, LEAVING = PLANS["topped up"], PLANS["container"]
-WAYS_NOT_TO_HOLD: list[tuple[str, PlannedPool, Callable[[Evidence], Evidence]]] = [
+WAYS_NOT_TO_HOLD: list[tuple[str, PlannedPool, Callable[[Observations], Observations]]] = [
     (
         "workload 301 was not stopped",
         LEAVING,
@@ -125,7 +125,7 @@ class TestVerdict:
 
     @pytest.mark.parametrize(("fault", "plan", "spoil"), WAYS_NOT_TO_HOLD)
     def test_each_way_not_to_hold_is_named_and_fails_the_demo(
-        self, fault: str, plan: PlannedPool, spoil: Callable[[Evidence], Evidence]
+        self, fault: str, plan: PlannedPool, spoil: Callable[[Observations], Observations]
     ) -> None:
         finding, of_the_daemon = judge([plan], spoil(good_evidence(plan)))
         assert fault in finding.faults

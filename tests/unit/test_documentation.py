@@ -9,6 +9,7 @@ import pytest
 from deploy.files import DEPLOY, PROJECT, README, RUNBOOK, section
 from deploy.queries import served_metrics
 
+from pool_daemon import events
 from pool_daemon.commands import COMMANDS, build_parser
 from pool_daemon.settings.settings import SECTIONS
 
@@ -21,19 +22,6 @@ BUILT = "dist/"
 """A folder that comes into being."""
 
 FAILURES = "## When something is wrong"
-
-REPAIRED_BY_ITSELF = {
-    "timer_late",
-    "clock_not_compared",
-    "lease_not_released",
-    "lease_sessions_not_ended",
-    "lease_unavailable",
-    "quarantine_write_failed",
-    "reconciliation_failed",
-    "repair_failed",
-    "setup_failed",
-}
-"""What is retried, or made up for, without an operator, and leads to nothing that the runbook's table does not name."""
 
 
 def named(path: Path) -> str:
@@ -133,14 +121,32 @@ def test_every_event_named_in_the_runbook_is_one_that_the_daemon_logs() -> None:
     assert [word for word in words if f'"{word}"' not in source and f"{word}=" not in source] == []
 
 
-def test_the_runbook_explains_every_warning_and_error_that_asks_for_an_operator() -> None:
-    sources = [_text(path) for path in (PROJECT / "pool_daemon").rglob("*.py")]
-    told = set(
-        chain.from_iterable(re.findall(r'log\.(?:warning|error|critical)\(\s*"(\w+)"', each) for each in sources)
+def test_every_event_of_the_table_is_told_by_some_part() -> None:
+    sources = [_text(path) for path in (PROJECT / "pool_daemon").rglob("*.py") if path != Path(events.__file__)]
+    imported = re.findall(r"^from pool_daemon\.events import (\([^)]*\)|.*)$", "\n".join(sources), re.MULTILINE)
+    told = {*re.findall(r"\bevents\.([A-Z_]+)\b", "\n".join(sources)), *re.findall(r"\w+", " ".join(imported))}
+    literals = set(re.findall(r'"(\w+)"', "\n".join(sources)))
+    rows = {name: row for name, row in vars(events).items() if isinstance(row, events.Event)}
+
+    assert [name for name, row in rows.items() if name not in told and row.name not in literals] == []
+
+
+def test_every_event_has_a_meaning_and_one_that_warns_a_remedy_and_a_place_in_the_runbook() -> None:
+    quiet = {events.Level.DEBUG, events.Level.INFO}
+
+    assert [row.name for row in events.TABLE if not row.meaning] == []
+    assert [row.name for row in events.TABLE if not row.remedy and row.level not in quiet] == []
+    assert {row.name for row in events.TABLE if row.level not in quiet} <= set(
+        re.findall(r"^\| `(\w+)` \|", section(FAILURES, RUNBOOK), re.MULTILINE)
     )
 
-    assert sorted(told - REPAIRED_BY_ITSELF - set(re.findall(r"`(\w+)`", section(FAILURES, RUNBOOK)))) == []
-    assert told >= REPAIRED_BY_ITSELF
+
+def test_events_of_one_name_are_told_by_one_part() -> None:
+    parts: dict[str, set[str]] = {}
+    for row in events.TABLE:
+        parts.setdefault(row.name, set()).add(row.logger)
+
+    assert [name for name, loggers in parts.items() if len(loggers) > 1] == []
 
 
 def _text(path: Path) -> str:

@@ -18,6 +18,7 @@ from pool_daemon.capacity.pool import FIELDS
 from pool_daemon.capacity.workload import FREE_TYPES, MACHINE_SIZES, NextAction, WorkloadType
 from pool_daemon.commands import COMMANDS
 from pool_daemon.errors import ConfigurationError, ExitCode
+from pool_daemon.events import as_markdown as events_table
 from pool_daemon.generated_table import read_table, write_table
 from pool_daemon.store.setup import OWN_COLLECTIONS
 from pool_daemon.telemetry.endpoint.routes import Routes
@@ -92,6 +93,10 @@ def test_every_collection_of_the_daemon_s_own_is_described() -> None:
 
 def test_the_table_of_metrics_is_the_code_s() -> None:
     assert read_table(METRICS) == as_markdown().strip(), f"run what {METRICS.name} says"
+
+
+def test_the_runbook_s_table_of_events_is_the_code_s() -> None:
+    assert read_table(RUNBOOK) == events_table().strip(), f"run what {RUNBOOK.name} says"
 
 
 def test_the_benchmark_s_table_has_every_row_of_a_full_run_and_a_verdict_on_every_bound() -> None:

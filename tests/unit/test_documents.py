@@ -9,7 +9,7 @@ from typing import Any
 
 import bson
 import pytest
-from bson import Int64
+from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
 
 from pool_daemon.capacity.pool import NEVER, Pool
@@ -19,6 +19,7 @@ from pool_daemon.store.codec import (
     changed_fields,
     decoded,
     document_id,
+    integer,
     pool_from_document,
     pool_to_document,
     protecting_steps,
@@ -49,6 +50,18 @@ GOOD: dict[str, Any] = {
     "sponsor_tid": Int64(0),
     "active_workload_ids": [Int64(11)],
 }
+
+
+@pytest.mark.parametrize(
+    ("stored", "number"),
+    [
+        *((7, 7), (Int64(7), 7), (7.0, 7), (Decimal128("7.00"), 7), (Decimal128("-9223372036854775808"), -(2**63))),
+        *((Decimal128(text), None) for text in ("0.5", "NaN", "sNaN", "-Infinity", "1E+6000", "9223372036854775808")),
+        *((each, None) for each in (0.5, math.nan, 2**63, True, "7", None, [7], {"7": 7}, b"7")),
+    ],
+)
+def test_equal_numbers_of_every_type_are_one_id(stored: Any, number: int | None) -> None:
+    assert integer(stored) == number
 
 
 @pytest.mark.parametrize("row", rows("pool_bson"), ids=lambda row: str(row["json"]["pool_id"]))

@@ -6,13 +6,13 @@ import pytest
 from telemetry_scene import new_observer
 from virtual_clock import VirtualClock
 
-from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.errors import StoreError, StoreUnavailableError
+from pool_daemon.guards.leadership import Role
 from pool_daemon.store.events import RecentEvents, RecordedPool
 from pool_daemon.store.pool_counts import PoolCounts, Upcoming
 from pool_daemon.telemetry.forecast import Forecast
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Role
 
 NOW = 1_700_000_000.0
 
@@ -146,7 +146,7 @@ async def test_while_the_next_end_is_yet_to_come_there_is_no_backlog_and_nobody_
     "trouble",
     [
         lambda observer: observer.held("clock", detail="apart"),
-        lambda observer: observer.pass_failed(seconds=1, reason="away"),
+        lambda observer: observer.pass_failed(StoreError("away"), seconds=1, retry_seconds=1),
     ],
 )
 async def test_while_something_keeps_the_daemon_from_its_work_the_backlog_is_counted(
@@ -171,7 +171,7 @@ async def test_a_standby_does_not_know_what_its_leader_has_yet_to_do(
 async def test_what_the_daemon_before_did_is_read_once_and_stands_before_what_this_one_does(
     forecast: Forecast, records: Records, observer: Observer, clock: VirtualClock
 ) -> None:
-    observer.drift_repaired("rates", pool_id=3)
+    observer.drift_repaired(pool_id=3, dropped=(), excess={"cu": 1.0})
     records.away = True
     with pytest.raises(StoreUnavailableError):
         await forecast.look()

@@ -6,20 +6,14 @@ import pytest
 from telemetry_scene import PATIENCE, make_ready, new_observer
 from virtual_clock import VirtualClock
 
+from pool_daemon.errors import StoreError
+from pool_daemon.expiry.pass_report import PassOutcome, PassReport
+from pool_daemon.guards.gate import Closed
+from pool_daemon.guards.leadership import Role
+from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.health import StalenessLimits, headline, liveness, readiness, startup
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import (
-    Clocks,
-    FinishedPass,
-    Hold,
-    PassOutcome,
-    Quarantined,
-    Role,
-    Snapshot,
-    Stream,
-    StreamState,
-    Undone,
-)
+from pool_daemon.telemetry.snapshot import Clocks, FinishedPass, Hold, Snapshot, Stream, StreamState, Undone
 
 NOW = 1_700_000_000.0
 
@@ -92,7 +86,7 @@ def test_a_pass_that_a_gate_holds_cures_nothing() -> None:
     observer = new_observer(VirtualClock(NOW))
     make_ready(observer)
     for _ in range(3):
-        observer.pass_failed(seconds=1, reason="no space left on device")
+        observer.pass_failed(StoreError("no space left on device"), seconds=1, retry_seconds=1)
     observer.role_seen(Role.STANDBY, term=7, leader=None)
     hold(observer)
     assert readiness(observer.status.snapshot, TICK, PATIENCE).problems == [
@@ -104,18 +98,16 @@ def test_the_failures_of_a_leader_end_when_another_daemon_acts() -> None:
     observer = new_observer(VirtualClock(NOW))
     make_ready(observer)
     for _ in range(3):
-        observer.pass_failed(seconds=1, reason="no space left on device")
+        observer.pass_failed(StoreError("no space left on device"), seconds=1, retry_seconds=1)
     observer.role_seen(Role.STANDBY, leader="host-2:1:ff")
     assert readiness(observer.status.snapshot, TICK, PATIENCE).is_good
-    observer.pass_failed(seconds=1, reason="not primary")
+    observer.pass_failed(StoreError("not primary"), seconds=1, retry_seconds=1)
     hold(observer)
     assert observer.status.snapshot.failures == 0
 
 
 def hold(observer: Observer) -> None:
-    observer.pass_finished(
-        seconds=0.01, settled=0, decommissioned=0, failed_pools=0, outcome=PassOutcome.HELD, reason="standby"
-    )
+    observer.pass_finished(PassReport(cut_short_by=Closed.STANDBY), seconds=0.01)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +182,11 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
             "500 pools held by the brake: a backup; armed for 2023-11-14 22:13:20 UTC",
         ),
         (
-            {"quarantined": 1, "quarantine": (Quarantined(17, "poison", 5, NOW),), "database_monotonic": None},
+            {
+                "quarantined": 1,
+                "quarantine": (Quarantined(17, "poison", 5, 0, 60, "me"),),
+                "database_monotonic": None,
+            },
             "1 pool in quarantine: poison; waits for: database",
         ),
         (

@@ -9,6 +9,7 @@ import pytest
 from deadline import until
 from lease_in_memory import NEVER_SECONDS, LeaseInMemory, LeaseServer, Trip
 from structlog.testing import capture_logs
+from telemetry_scene import LogOnly
 from virtual_time import Halting, ProcessClock, in_virtual_time
 
 from pool_daemon.errors import StoreRefusedError, StoreUnavailableError
@@ -35,7 +36,7 @@ class Process:
         coming = iter(trips)
         store = LeaseInMemory(server=server, identity=identity, seconds=seconds, next_trip=lambda: next(coming, Trip()))
         self.leadership = Leadership(
-            store=store, clock=ProcessClock(), on_acquired=lambda: self.opened_at.append(now())
+            store=store, clock=ProcessClock(), on_acquired=lambda: self.opened_at.append(now()), observer=LogOnly()
         )
         self.opened_at: list[float] = []
         self.halts_seconds = 0.0
@@ -548,7 +549,7 @@ async def test_a_successor_ends_what_its_predecessor_left_open_before_it_acts() 
     leader = Process(server, "a")
     await leader.opens(within_seconds=0.01)
     store = Recording(server=server, identity="b", seconds=SECONDS)
-    leadership = Leadership(store=store, clock=ProcessClock(), on_acquired=lambda: None)
+    leadership = Leadership(store=store, clock=ProcessClock(), on_acquired=lambda: None, observer=LogOnly())
     running = asyncio.create_task(leadership.run())
     leader.kill()
     await seconds_until(lambda: leadership.closed_by() is None, 2 * SECONDS, "the standby takes over")

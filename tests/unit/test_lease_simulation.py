@@ -9,6 +9,7 @@ from deadline import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lease_in_memory import NEVER_SECONDS, LeaseInMemory, LeaseServer, Trip
+from telemetry_scene import LogOnly
 from virtual_time import Halting, ProcessClock, in_virtual_time
 
 from pool_daemon.guards.leadership import Leadership
@@ -66,7 +67,10 @@ class Process:
         self._awaits = self._requests = 0
         store = LeaseInMemory(server=world.server, identity=identity, seconds=SECONDS, next_trip=self._next_trip)
         self.leadership = Leadership(
-            store=store, clock=ProcessClock(rate=life.clock_rate, started_at=life.starts_at), on_acquired=lambda: None
+            store=store,
+            clock=ProcessClock(rate=life.clock_rate, started_at=life.starts_at),
+            on_acquired=lambda: None,
+            observer=LogOnly(),
         )
 
     async def live(self) -> None:

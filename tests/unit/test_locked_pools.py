@@ -20,25 +20,25 @@ def locked_pools(clock: VirtualClock = CLOCK) -> LockedPools:
 
 def test_a_pool_that_another_writer_was_faster_at_is_tried_at_once_a_few_times() -> None:
     locked = locked_pools()
-    assert [locked.wait_seconds(7) for _ in range(TRIES_AT_ONCE)] == [0] * (TRIES_AT_ONCE - 1) + [1]
+    assert [locked.conflicted(7) for _ in range(TRIES_AT_ONCE)] == [0] * (TRIES_AT_ONCE - 1) + [1]
     assert 7 in locked
     locked.begin_pass()
-    assert locked.wait_seconds(7) == 2
+    assert locked.conflicted(7) == 2
 
 
 def test_where_many_conflict_in_one_pass_the_rest_of_them_is_tried_once() -> None:
     locked = locked_pools()
-    assert {locked.wait_seconds(pool_id) for pool_id in range(FEW)} == {0}
-    assert locked.wait_seconds(FEW) == 1
+    assert {locked.conflicted(pool_id) for pool_id in range(FEW)} == {0}
+    assert locked.conflicted(FEW) == 1
     locked.begin_pass()
-    assert locked.wait_seconds(FEW + 1) == 0
+    assert locked.conflicted(FEW + 1) == 0
 
 
 def test_where_very_many_are_locked_they_wait_so_long_that_the_tries_a_second_are_bounded() -> None:
     locked = locked_pools()
     count = 20 * TRIES_PER_SECOND
     for _ in range(4):
-        waits = [locked.wait_seconds(pool_id) for pool_id in range(count)]
+        waits = [locked.conflicted(pool_id) for pool_id in range(count)]
     assert 18 < sum(waits) / count < 22
     assert max(Counter(wait for wait in waits if wait > LONGEST_WAIT_SECONDS).values()) < TRIES_PER_SECOND
 
@@ -47,7 +47,7 @@ def test_when_one_of_them_goes_the_others_are_tried_at_once_but_not_time_and_aga
     clock = VirtualClock(NOW)
     locked = locked_pools(clock)
     for pool_id in range(3 * FEW):
-        locked.wait_seconds(pool_id)
+        locked.conflicted(pool_id)
     assert locked.settled([4711]) == []
     assert set(locked.settled([3 * FEW - 1, 4711])) == set(range(FEW, 3 * FEW - 1))
     clock.pass_time(LONGEST_WAIT_SECONDS - 1)
@@ -61,6 +61,6 @@ def test_when_one_of_them_goes_the_others_are_tried_at_once_but_not_time_and_aga
 def test_a_pool_that_is_not_due_any_more_is_forgotten() -> None:
     locked = locked_pools()
     for _ in range(TRIES_AT_ONCE):
-        locked.wait_seconds(7)
+        locked.conflicted(7)
     locked.forget([7, 8])
     assert 7 not in locked

@@ -9,14 +9,13 @@ from structlog.testing import capture_logs
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreUnavailableError
-from pool_daemon.expiry.expiry_pass import PassReport
 from pool_daemon.expiry.loop import ExpiryLoop
+from pool_daemon.expiry.pass_report import PassOutcome, PassReport
 from pool_daemon.expiry.timer import Timer
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.gate import Closed
 from pool_daemon.settings.sections import Expiry
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import PassOutcome
 
 
 class Passes:

@@ -11,10 +11,15 @@ from telemetry_scene import gone, make_ready, new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.errors import StoreError
+from pool_daemon.expiry.pass_report import PassOutcome, PassReport
+from pool_daemon.expiry.watcher import StreamEnd
+from pool_daemon.guards.gate import Closed
+from pool_daemon.guards.leadership import Role
 from pool_daemon.store.cases import Decommissioned
-from pool_daemon.telemetry.metric_table import LATENESS, TABLE, Counter, Gauge, Histogram, StreamEnd
+from pool_daemon.store.quarantine import Quarantined
+from pool_daemon.telemetry.metric_table import LATENESS, TABLE, Counter, Gauge, Histogram
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import PassOutcome, Quarantined, Role
 
 NOW = 1_700_000_000.0
 EMPTY_AT = int(NOW) - 2
@@ -58,8 +63,8 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: finish(o, PassOutcome.HELD), "passes_total", {"outcome": "held"}, 1),
     (lambda o: finish(o, PassOutcome.STOPPED), "passes_total", {"outcome": "stopped"}, 1),
     (lambda o: finish(o, PassOutcome.COMPLETED), "pass_duration_seconds_sum", {}, 0.5),
-    (lambda o: o.pass_failed(seconds=2, reason="away"), "passes_total", {"outcome": "failed"}, 1),
-    (lambda o: o.pass_failed(seconds=2, reason="away"), "retries_total", {"step": "pass"}, 1),
+    (lambda o: o.pass_failed(StoreError("away"), seconds=2, retry_seconds=1), "passes_total", {"outcome": "failed"}, 1),
+    (lambda o: o.pass_failed(StoreError("away"), seconds=2, retry_seconds=1), "retries_total", {"step": "pass"}, 1),
     (lambda o: o.backlog_counted(40), "backlog_pools", {}, 40),
     (two_of_one_pool, "batch_duration_seconds_sum", {}, 0.02),
     (two_of_one_pool, "batch_pools_sum", {}, 3),
@@ -68,9 +73,14 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (two_of_one_pool, "workloads_decommissioned_total", {"resource": "cu", "workload_type": "container"}, 1),
     (two_of_one_pool, "workloads_decommissioned_total", {"resource": "cu", "workload_type": "virtual_machine"}, 1),
     (two_of_one_pool, "lateness_seconds_sum", {}, 4),
-    (lambda o: o.batch_halved(), "retries_total", {"step": "batch"}, 1),
-    (lambda o: o.pool_failed(17, reason="poison"), "retries_total", {"step": "pool"}, 1),
-    (lambda o: o.quarantine_seen(3, [Quarantined(17, "poison", 5, NOW)]), "quarantined_pools", {}, 3),
+    (lambda o: o.batch_split(), "retries_total", {"step": "batch"}, 1),
+    (lambda o: o.pool_failed(17, reason="poison", retry_seconds=1), "retries_total", {"step": "pool"}, 1),
+    (
+        lambda o: o.quarantine_seen(3, [Quarantined(17, "poison", 5, 0, 60, "me")]),
+        "quarantined_pools",
+        {},
+        3,
+    ),
     (lambda o: o.undone_seen("failing", 4, NOW - 121), "undone_pools", {"reason": "failing"}, 4),
     (lambda o: o.undone_seen("failing", 4, NOW - 119), "undone_pools", {"reason": "failing"}, 0),
     (lambda o: o.unreadable("pool", document_id=17, reason="NaN"), "unreadable_documents_total", {"kind": "pool"}, 1),
@@ -78,15 +88,25 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.held("brake", detail="too many"), "on_hold", {"reason": "clock"}, 0),
     (lambda o: o.held("brake", detail="too many"), "holds_total", {"reason": "brake"}, 1),
     (lambda o: o.clocks_compared(-0.25, agree=True), "clock_difference_seconds", {}, -0.25),
-    (lambda o: o.drift_repaired("rates", pool_id=17), "drift_repaired_total", {"kind": "rates"}, 1),
-    (lambda o: o.orders_restored(2), "delete_orders_restored_total", {}, 2),
+    (
+        lambda o: o.drift_repaired(pool_id=17, dropped=(), excess={"cu": 1.0}),
+        "drift_repaired_total",
+        {"kind": "rates"},
+        1,
+    ),
+    (lambda o: o.order_restored(5, pool_id=17), "delete_orders_restored_total", {}, 1),
     (lambda o: o.missing_workloads_counted(3), "pools_missing_workloads", {}, 3),
-    (lambda o: o.settings_reloaded("a typo"), "settings_reloads_total", {"outcome": "refused"}, 1),
+    (lambda o: o.settings_rejected("a typo"), "settings_reloads_total", {"outcome": "refused"}, 1),
     (lambda o: o.indexes_missing({"pools: a": "no room"}), "indexes_missing", {}, 1),
-    (lambda o: o.stream_opened(), "stream_open", {}, 1),
-    (lambda o: o.stream_opened(), "stream_token_age_seconds", {}, 0),
-    (lambda o: o.stream_lost("stalled", reason="still"), "stream_reconnects_total", {"cause": "stalled"}, 1),
-    (lambda o: o.stream_lost("stalled", reason="still"), "stream_open", {}, 0),
+    (lambda o: o.stream_opened(resumed=False), "stream_open", {}, 1),
+    (lambda o: o.stream_opened(resumed=False), "stream_token_age_seconds", {}, 0),
+    (
+        lambda o: o.stream_lost("stalled", reason="still", retry_seconds=1),
+        "stream_reconnects_total",
+        {"cause": "stalled"},
+        1,
+    ),
+    (lambda o: o.stream_lost("stalled", reason="still", retry_seconds=1), "stream_open", {}, 0),
     (lambda o: drop_lines(o, 2, 5), "log_lines_dropped_total", {}, 5),
     (lambda o: o.expiring_counted({"1h": 1, "1d": 2, "7d": 3}), "pools_expiring", {"within": "1d"}, 2),
 ]
@@ -97,8 +117,15 @@ def drop_lines(observer: Observer, *totals: int) -> None:
         observer.log_lines_dropped(total)
 
 
+CUT_SHORT_BY = {
+    PassOutcome.COMPLETED: None,
+    PassOutcome.HELD: Closed.STANDBY,
+    PassOutcome.STOPPED: Closed.STOPPING,
+}
+
+
 def finish(observer: Observer, outcome: PassOutcome) -> None:
-    observer.pass_finished(seconds=0.5, settled=3, decommissioned=2, failed_pools=0, outcome=outcome)
+    observer.pass_finished(PassReport(settled=3, decommissioned=2, cut_short_by=CUT_SHORT_BY[outcome]), seconds=0.5)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +179,7 @@ def test_no_step_of_the_wall_clock_makes_anything_look_old(observer: Observer, c
 
 def test_the_age_of_a_pass_that_never_completed_counts_from_the_start(observer: Observer, clock: VirtualClock) -> None:
     clock.pass_time(300)
-    observer.pass_failed(seconds=5, reason="away")
+    observer.pass_failed(StoreError("away"), seconds=5, retry_seconds=1)
     assert sample(observer, "last_completed_pass_age_seconds") == 300
 
 
@@ -200,7 +227,7 @@ def test_a_workload_of_no_known_type_counts_as_unknown(observer: Observer) -> No
 def test_no_label_grows_with_what_it_is_told(observer: Observer) -> None:
     for number in range(100):
         observer.command_finished(f"command{number}", 0.1, failed=True)
-        observer.stream_lost(cast("StreamEnd", f"cause{number}"), reason="any")
+        observer.stream_lost(cast("StreamEnd", f"cause{number}"), reason="any", retry_seconds=1)
         observer.held(f"reason{number}", detail="any")
     assert sample(observer, "database_command_errors_total", command="other") == 100
     assert sample(observer, "stream_reconnects_total", cause="other") == 100
@@ -279,5 +306,5 @@ def test_openmetrics_is_given_to_whoever_asks_for_it(observer: Observer) -> None
 
 def test_two_daemons_in_one_process_share_no_metric(clock: VirtualClock) -> None:
     one, other = new_observer(clock), new_observer(clock)
-    one.batch_halved()
+    one.batch_split()
     assert sample(other, "retries_total", step="batch") == 0

@@ -14,9 +14,9 @@ from telemetry_scene import PATIENCE, make_ready, new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.clock import SystemClock
+from pool_daemon.guards.leadership import Role
 from pool_daemon.telemetry.heartbeat import TICK_SECONDS, Heartbeat, Notifier
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Role
 
 NOW = 1_700_000_000.0
 

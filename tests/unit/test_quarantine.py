@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from mock_database import MockDatabase
 from structlog.testing import capture_logs
+from telemetry_scene import LogOnly
 from virtual_time import ProcessClock, in_virtual_time
 
 from pool_daemon.errors import StoreError, StoreUnavailableError
@@ -16,7 +17,6 @@ from pool_daemon.settings import sections
 from pool_daemon.store.client import Database
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
-from pool_daemon.telemetry import snapshot
 
 POISON = StoreError("this document is too large")
 SETTINGS = sections.Retry(attempts=5, initial_backoff_seconds=1, max_backoff_seconds=300, quarantine_seconds=3600)
@@ -36,7 +36,7 @@ class SlowStore(QuarantineStore):
         await super().save(quarantined)
 
 
-class Scene:
+class Scene(LogOnly):
     """A quarantine, what it asked for, and the collection that it keeps."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Scene:
         self.documents = self.database.collection("pool-daemon-quarantine")
         self.clock = ProcessClock()
         self.looks: dict[int, int] = {}
-        self.seen: tuple[int, Sequence[snapshot.Quarantined]] = (0, ())
+        self.seen: tuple[int, Sequence[Quarantined]] = (0, ())
         self.failing: tuple[int, float | None] = (0, None)
         self.quarantine = Quarantine(
             store=self.slow if is_slow else QuarantineStore(database=self.database),
@@ -72,7 +72,7 @@ class Scene:
     def _look_again(self, wishes: Mapping[int, int]) -> None:
         self.looks.update(wishes)
 
-    def quarantine_seen(self, total: int, sample: Sequence[snapshot.Quarantined]) -> None:
+    def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
         self.seen = (total, sample)
 
     def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
@@ -252,7 +252,7 @@ async def test_the_observer_sees_how_many_and_those_first_that_are_tried_first()
     await scene.quarantine.look()
     total, sample = scene.seen
     assert (total, len(sample)) == (30, 20)
-    assert [each.retry_at for each in sample] == sorted(each.retry_at for each in sample)
+    assert [each.next_try_at for each in sample] == sorted(each.next_try_at for each in sample)
     await scene.quarantine.settled(range(1, 31))
     await scene.quarantine.look()
     assert scene.seen == (0, [])

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from reconciliation_in_memory import ReconciliationInMemory, RecordedMetrics, drifts
+from reconciliation_in_memory import ReconciliationInMemory, RecordingObserver, drifts
 from structlog.testing import capture_logs
 from virtual_time import ProcessClock, in_virtual_time
 
@@ -30,7 +30,7 @@ class Scene:
 
     def __init__(self, *, pools: int = 0, orders_per_second: float = 0, **settings: Any) -> None:
         self.store = ReconciliationInMemory(pools=pools)
-        self.metrics = RecordedMetrics()
+        self.metrics = RecordingObserver()
         self.unreadable: list[Unreadable] = []
         self.stop = asyncio.Event()
         self.reason: Closed | None = None
@@ -42,7 +42,9 @@ class Scene:
         self.reconciler = self._reconciler()
 
     def _reconciler(self) -> Reconciler:
-        findings = Findings(on_overdue=self.metrics.overdue, on_unreadable=self.unreadable.append, metrics=self.metrics)
+        findings = Findings(
+            on_overdue=self.metrics.overdue, on_unreadable=self.unreadable.append, observer=self.metrics
+        )
         shared: dict[str, Any] = {
             "findings": findings,
             "settings": self.live.view(lambda now: now.reconcile),

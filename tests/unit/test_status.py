@@ -8,11 +8,15 @@ from telemetry_scene import PATIENCE, gone, make_ready, new_observer
 from virtual_clock import VirtualClock
 
 from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.errors import StoreError
+from pool_daemon.expiry.pass_report import PassOutcome, PassReport
+from pool_daemon.guards.gate import Closed
+from pool_daemon.guards.leadership import Role
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.telemetry.endpoint.status_json import status_json
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import PassOutcome, Role, StreamState, Undone
+from pool_daemon.telemetry.snapshot import StreamState, Undone
 from pool_daemon.telemetry.status import EVENTS, PASSES
 
 NOW = 1_700_000_000.0
@@ -29,9 +33,7 @@ def observer(clock: VirtualClock) -> Observer:
 
 
 def finish(observer: Observer, settled: int) -> None:
-    observer.pass_finished(
-        seconds=0.1, settled=settled, decommissioned=settled, failed_pools=0, outcome=PassOutcome.COMPLETED
-    )
+    observer.pass_finished(PassReport(settled=settled, decommissioned=settled), seconds=0.1)
 
 
 def test_a_snapshot_stays_as_it_was_when_it_was_taken(observer: Observer) -> None:
@@ -58,11 +60,11 @@ def test_a_storm_leaves_the_last_of_its_pools_in_sight(observer: Observer) -> No
 
 
 def test_what_happens_again_and_again_is_one_event(observer: Observer, clock: VirtualClock) -> None:
-    observer.drift_repaired("rates", pool_id=17)
+    observer.drift_repaired(pool_id=17, dropped=(), excess={"cu": 1.0})
     for _ in range(500):
         clock.pass_time(1)
-        observer.stream_lost("unavailable", reason="connection refused")
-        observer.pass_failed(seconds=1, reason="connection refused")
+        observer.stream_lost("unavailable", reason="connection refused", retry_seconds=1)
+        observer.pass_failed(StoreError("connection refused"), seconds=1, retry_seconds=1)
     events = observer.status.snapshot.events
     assert [(event.kind, event.times) for event in events] == [("repaired", 1), ("stream", 500), ("pass_failed", 500)]
     assert events[-1].at == NOW + 500
@@ -98,17 +100,15 @@ def test_passes_that_found_nothing_are_not_kept_but_for_the_last(observer: Obser
 
 
 def test_failures_in_a_row_end_with_a_completed_pass(observer: Observer) -> None:
-    observer.pass_failed(seconds=1, reason="away")
-    observer.pass_failed(seconds=1, reason="away")
+    observer.pass_failed(StoreError("away"), seconds=1, retry_seconds=1)
+    observer.pass_failed(StoreError("away"), seconds=1, retry_seconds=1)
     assert observer.status.snapshot.failures == 2
     finish(observer, settled=0)
     assert observer.status.snapshot.failures == 0
 
 
 def test_a_held_pass_is_the_last_one_but_a_standby_fills_no_list_with_them(observer: Observer) -> None:
-    observer.pass_finished(
-        seconds=0.1, settled=0, decommissioned=0, failed_pools=0, outcome=PassOutcome.HELD, reason="standby"
-    )
+    observer.pass_finished(PassReport(cut_short_by=Closed.STANDBY), seconds=0.1)
     now = observer.status.snapshot
     assert now.last_pass is not None
     assert (now.last_pass.outcome, now.last_pass.reason) == (PassOutcome.HELD, "standby")
@@ -172,8 +172,8 @@ def test_a_hold_is_news_once_and_keeps_its_beginning(observer: Observer, clock: 
 
 
 def test_a_stream_that_comes_back_forgets_why_it_went(observer: Observer) -> None:
-    observer.stream_lost("stalled", reason="stands still")
-    observer.stream_opened()
+    observer.stream_lost("stalled", reason="stands still", retry_seconds=1)
+    observer.stream_opened(resumed=False)
     stream = observer.status.snapshot.stream
     assert (stream.state, stream.reason, stream.reopened) == (StreamState.OPEN, None, 1)
 
@@ -188,8 +188,8 @@ def test_the_costly_parts_are_wanted_while_somebody_looks(observer: Observer, cl
 
 
 def test_stopping_is_told_once(observer: Observer) -> None:
-    observer.stopping()
-    observer.stopping()
+    observer.stopping(drain_seconds=60)
+    observer.stopping(drain_seconds=60)
     assert [event.kind for event in observer.status.snapshot.events] == ["stopping"]
 
 

@@ -22,12 +22,12 @@ from virtual_clock import VirtualClock
 
 from pool_daemon.commands.output import span
 from pool_daemon.commands.status import status_view
-from pool_daemon.errors import ExitCode
+from pool_daemon.errors import ExitCode, StoreError
+from pool_daemon.guards.leadership import Role
 from pool_daemon.store.events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.endpoint.connection import Request, Response, refusal
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Role
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_healthy_daemon_passes_its_healthcheck(server: Server) -> None:
 def test_a_daemon_that_is_alive_but_not_ready_fails_only_the_healthcheck_for_that(
     observer: Observer, server: Server
 ) -> None:
-    observer.stopping()
+    observer.stopping(drain_seconds=60)
     assert pool_daemon("healthcheck", PORT=str(server.port)).returncode == ExitCode.OK
     asked = pool_daemon("healthcheck", "--ready", PORT=str(server.port))
     assert asked.returncode == ExitCode.FAILED
@@ -76,7 +76,7 @@ def test_a_daemon_that_is_alive_but_not_ready_fails_only_the_healthcheck_for_tha
 def test_a_healthcheck_in_json_names_what_is_wrong(observer: Observer, server: Server) -> None:
     well = pool_daemon("healthcheck", "--json", PORT=str(server.port))
     assert (well.returncode, json.loads(well.stdout)) == (ExitCode.OK, {"ok": True, "problems": {}})
-    observer.stopping()
+    observer.stopping(drain_seconds=60)
     asked = pool_daemon("healthcheck", "--ready", "--json", PORT=str(server.port))
     assert asked.returncode == ExitCode.FAILED
     assert json.loads(asked.stdout) == {"ok": False, "problems": {"running": "is stopping"}}
@@ -153,9 +153,9 @@ def test_status_tells_a_person_what_the_daemon_does(observer: Observer, server: 
 def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
     observer.held("brake", detail="[bold]too many[/bold] at once")
     observer.clocks_compared(-4.2, agree=False)
-    observer.pass_failed(seconds=1, reason="not primary")
+    observer.pass_failed(StoreError("not primary"), seconds=1, retry_seconds=1)
     for _ in range(3):
-        observer.stream_lost("unavailable", reason="connection refused")
+        observer.stream_lost("unavailable", reason="connection refused", retry_seconds=1)
     shown = pool_daemon("status", PORT=str(server.port)).stdout
     assert "brake: [bold]too many[/bold] at once" in shown
     assert "holds nothing" not in shown
@@ -184,7 +184,7 @@ def test_status_gives_the_date_of_what_happened_on_another_day(observer: Observe
 
 def test_a_row_is_broken_only_if_a_width_is_given(observer: Observer, server: Server) -> None:
     reason = "and another word " * 7
-    observer.pass_failed(seconds=1, reason=reason)
+    observer.pass_failed(StoreError(reason), seconds=1, retry_seconds=1)
     unbound = environment(PORT=str(server.port))
     del unbound["COLUMNS"]
     for environ, whole in ((unbound, True), (unbound | {"COLUMNS": "80"}, False)):
@@ -306,7 +306,7 @@ def test_status_shows_the_date_of_what_is_not_of_today_and_text_as_text() -> Non
     observer = new_observer(clock)
     observer.unreadable("pool", document_id="\x1b[2J[/nope]", reason="\nFORGED")
     clock.pass_time(86_400)
-    observer.stream_opened()
+    observer.stream_opened(resumed=False)
     shown = json.loads(routes_of(observer, clock=clock).respond(Request("GET", "/statusz")).body)
     written = io.StringIO()
     Console(file=written, width=120).print(status_view(shown))

@@ -182,6 +182,33 @@ def test_where_very_many_pools_change_a_full_scan_takes_their_place() -> None:
     assert len(queue.take(1).by_id) == MOST_CHANGES
 
 
+def test_pools_that_are_tried_again_take_no_room_from_those_that_change() -> None:
+    queue = WorkQueue()
+    queue.take(1)
+    queue.done(1)
+    queue.add_all(dict.fromkeys(range(MOST_CHANGES), 1), cause=Cause.RETRY)
+    changed = range(MOST_CHANGES // 2, 2 * MOST_CHANGES)
+    queue.add_all(dict.fromkeys(changed, 1), cause=Cause.CHANGED)
+    assert not queue.full_scan_requested
+    assert len(queue.take(1).by_id) == 2 * MOST_CHANGES
+
+
+def test_changes_that_wait_for_an_unfinished_pass_count_until_they_are_tried_again() -> None:
+    queue = WorkQueue()
+    queue.take(1)
+    queue.done(1)
+    queue.add_all(dict.fromkeys(range(MOST_CHANGES), 1), cause=Cause.CHANGED)
+    queue.put_back(queue.take(1))
+    queue.add(MOST_CHANGES, at=1, cause=Cause.CHANGED)
+    assert queue.full_scan_requested
+    queue.take(1)
+    queue.done(1)
+    queue.add_all(dict.fromkeys(range(MOST_CHANGES - 1), 1), cause=Cause.CHANGED)
+    queue.add(0, at=1, cause=Cause.RETRY)
+    queue.add_all({MOST_CHANGES: 1, MOST_CHANGES + 1: 1}, cause=Cause.CHANGED)
+    assert not queue.full_scan_requested
+
+
 def test_where_very_many_workloads_change_a_full_scan_takes_their_place() -> None:
     queue = WorkQueue()
     queue.take(1)

@@ -11,7 +11,8 @@ from http import HTTPStatus
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Final
 
-import structlog
+from pool_daemon.events import HTTP_FAILED
+from pool_daemon.telemetry.logs import tell
 
 METHODS: Final = ("GET", "HEAD")
 
@@ -88,8 +89,6 @@ IGNORED_BYTES: Final = 65_536
 
 OVER: Final = 0
 
-log = structlog.get_logger("pool_daemon.http")
-
 
 class Connection:
     """Takes one step whenever its socket is ready: first it reads, then it writes, then it closes.
@@ -139,8 +138,8 @@ class Connection:
             return self._send(encode(refusal(HTTPStatus.BAD_REQUEST), with_body=True))
         try:
             response = self._respond(request)
-        except Exception:
-            log.exception("http_failed", path=request.path)
+        except Exception:  # noqa: BLE001 - logged with its traceback
+            tell(HTTP_FAILED, path=request.path, exc_info=True)
             response = refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
         return self._send(encode(response, with_body=request.method != "HEAD"))
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
-import structlog
-
 from pool_daemon.errors import ConfigurationError
+from pool_daemon.events import HTTP_ENDED, HTTP_LISTENING, HTTP_UNAVAILABLE
 from pool_daemon.telemetry.endpoint.connection import OVER, Connection, Request, Response
+from pool_daemon.telemetry.logs import tell
 
 MOST_CONNECTIONS: Final = 32
 """A scraper, probes and some pages need a handful. When all are taken the oldest is closed: an honest client has long
@@ -35,8 +35,6 @@ RETRY_SECONDS: Final = 5.0
 
 CHECK_SECONDS: Final = 1.0
 """How soon the death of the thread is noticed."""
-
-log = structlog.get_logger("pool_daemon.http")
 
 
 class Server:
@@ -76,7 +74,7 @@ class Server:
         while True:
             problem = None if self.is_answering else self._try_to_start()
             if problem is not None and problem != told:
-                log.error("http_unavailable", reason=problem, retry_seconds=RETRY_SECONDS)
+                tell(HTTP_UNAVAILABLE, reason=problem, retry_seconds=RETRY_SECONDS)
             if problem != told:
                 self._on_problem(problem)
             told = problem
@@ -104,12 +102,12 @@ class Server:
             self._selector.register(readable, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
-        log.info("http_listening", host=self.host, port=self.port)
+        tell(HTTP_LISTENING, host=self.host, port=self.port)
 
     def _try_to_start(self) -> str | None:
         """Start; return the reason if that is not possible now."""
         if self._thread is not None:
-            log.error("http_ended", remedy="it is started again; report the traceback before this line as a bug")
+            tell(HTTP_ENDED, remedy="it is started again; report the traceback before this line as a bug")
         try:
             self.start()
         except (ConfigurationError, OSError) as error:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.attention import attentions
 from pool_daemon.telemetry.health import Health, StalenessLimits, headline, liveness, readiness, startup
 from pool_daemon.telemetry.snapshot import Clocks, Hold, Snapshot, Stream
@@ -42,7 +43,7 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "indexes_missing": dict(now.indexes_missing or {}),
         "brake": _hold(next((hold for hold in now.holds if hold.reason == "brake"), None)),
         "holds": [_hold(hold) for hold in now.holds],
-        "quarantine": {"pools": now.quarantined, "first": _listed(now.quarantine)},
+        "quarantine": {"pools": now.quarantined, "first": [_quarantined(pool) for pool in now.quarantine]},
         "expiring": dict(now.expiring) or None,
         "expiring_age_seconds": _age(now.expiring_monotonic, tick),
         "upcoming": _listed(pool for pool in now.upcoming if pool.empty_at > at),
@@ -79,6 +80,10 @@ def _health(health: Health) -> dict[str, Any]:
 
 def _hold(hold: Hold | None) -> dict[str, Any] | None:
     return None if hold is None else dataclasses.asdict(hold)
+
+
+def _quarantined(pool: Quarantined) -> dict[str, Any]:
+    return {"pool_id": pool.pool_id, "reason": pool.reason, "tries": pool.tries, "retry_at": pool.next_try_at}
 
 
 def _age(since: float | None, tick: float) -> float | None:
