@@ -182,7 +182,7 @@ class Wiring:
                     findings=findings,
                     clock=self.clock,
                     settings=settings,
-                    looked_past=lambda: self.queue.settled_through,
+                    settled_through=lambda: self.queue.settled_through,
                 ),
             ],
             findings=findings,

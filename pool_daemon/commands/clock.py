@@ -37,9 +37,9 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     bound = settings.clock.max_difference_seconds
     with connection(settings) as database:
         comparison = asyncio.run(_compare(ServerClock(database=database)))
-    verdict = comparison.agreement(bound)
-    print(_as_json(comparison, verdict, bound) if arguments.json else _as_text(comparison, verdict, bound))
-    return ExitCode.OK if verdict is ClockAgreement.AGREE else ExitCode.FAILED
+    agreement = comparison.agreement(bound)
+    print(_as_json(comparison, agreement, bound) if arguments.json else _as_text(comparison, agreement, bound))
+    return ExitCode.OK if agreement is ClockAgreement.AGREE else ExitCode.FAILED
 
 
 async def _compare(server_clock: ServerClock) -> Comparison:
@@ -48,7 +48,7 @@ async def _compare(server_clock: ServerClock) -> Comparison:
     return await compare(server_clock.now, SystemClock())
 
 
-def _as_json(comparison: Comparison, verdict: ClockAgreement, bound: float) -> str:
+def _as_json(comparison: Comparison, agreement: ClockAgreement, bound: float) -> str:
     return json.dumps(
         {
             "local_at": round(comparison.local_at, 3),
@@ -56,15 +56,15 @@ def _as_json(comparison: Comparison, verdict: ClockAgreement, bound: float) -> s
             "difference_seconds": round(comparison.difference_seconds, 3),
             "uncertainty_seconds": round(comparison.uncertainty_seconds, 3),
             "max_difference_seconds": bound,
-            "verdict": verdict,
+            "verdict": agreement,
         }
     )
 
 
-def _as_text(comparison: Comparison, verdict: ClockAgreement, bound: float) -> str:
+def _as_text(comparison: Comparison, agreement: ClockAgreement, bound: float) -> str:
     return (
         f"this machine  {date(comparison.local_at, milliseconds=True)}\n"
         f"database      {date(comparison.server_at, milliseconds=True)}\n"
         f"difference    {comparison.difference_seconds:+.3f} s, give or take {comparison.uncertainty_seconds:.3f} s; "
-        f"at most {bound:g} s is allowed: {MEANING[verdict]}"
+        f"at most {bound:g} s is allowed: {MEANING[agreement]}"
     )

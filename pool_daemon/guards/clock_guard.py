@@ -20,7 +20,7 @@ ReadServerClock = Callable[[], Awaitable[float]]
 
 
 class ClockAgreement(StrEnum):
-    """What a comparison proves."""
+    """What a comparison of the clocks proves."""
 
     AGREE = "agree"
     APART = "apart"
@@ -46,7 +46,7 @@ class Comparison:
         return self.local_at - self.server_at
 
     def agreement(self, max_difference_seconds: float) -> ClockAgreement:
-        """Say whether the clocks are within that bound, beyond it, or whether the answer came too slowly to tell."""
+        """Return whether the clocks are within that bound, beyond it, or the answer came too slowly to tell."""
         difference = abs(self.difference_seconds)
         if difference + self.uncertainty_seconds <= max_difference_seconds:
             return ClockAgreement.AGREE

@@ -3,9 +3,9 @@
 The invariant: **at no instant is the gate of two processes open**. It holds because
 
 - the lease lasts `seconds` by the database's clock, from an instant after the renewal was sent; its holder trusts it
-  for `TRUST` of that, by its own clock, from the instant *before* the renewal was sent. So its trust ends before the
-  lease does, whatever was slow or stood still in between, as long as the database's clock runs at most 25 % faster
-  than the holder's;
+  for `TRUSTED_FRACTION` of that, by its own clock, from the instant *before* the renewal was sent. So its trust ends
+  before the lease does, even if this process stood still in between, as long as the database's clock runs at most 25 %
+  faster than the holder's;
 - another takes the lease only if it has expired, was released after the gate was shut for good, or has not changed for
   a whole lease by the other's own clock, of which the same 25 % is true;
 - each of these is one atomic operation: taking is refused if anything has happened to the lease since it was looked at,
@@ -33,7 +33,7 @@ from pool_daemon.guards.gate import Closed
 from pool_daemon.store.lease import TERMS, LeaseRecord
 from pool_daemon.store.store import Leases
 
-TRUST: Final = 0.8
+TRUSTED_FRACTION: Final = 0.8
 """The part of the lease that its holder trusts; the rest, 3 s of 15, is the margin. The clocks need less: chrony slews
 at most 8.3 % unless told otherwise, so one clock that hurries and one that lags differ by 18 %, and 25 % fit. The
 margin is that wide because a batch begun while the gate was open may still be committing, and because after an election
@@ -78,16 +78,16 @@ class Leadership:
         self._term: int | None = None
         self._trusted_until = -math.inf
         self._leading = False
-        self._ousted = False
+        self._deposed = False
         self._told_holder: str | None = None
         self._seen: LeaseRecord | None = LeaseRecord()
-        self._unchanged_since = -math.inf  # as far as anybody knows there never was a lease
+        self._unchanged_since = -math.inf  # as far as is known there never was a lease
         self._latest_term = 0
         self._held_monotonic: float | None = None
 
     @property
     def term(self) -> int | None:
-        """The term in which this process holds the lease, as far as it knows; None if another holds it or nobody."""
+        """The term in which this process holds the lease, as far as it knows; None if it does not."""
         return self._term
 
     @property
@@ -129,7 +129,7 @@ class Leadership:
         """Shut the gate for good and let the lease go, so that a standby need not wait for it to expire.
 
         To be called when nothing is under way any more, and before `run` is cancelled: a step of it that has begun is
-        finished first, lest a lease be taken that nobody releases. Takes `lease.seconds` at the worst, when the
+        finished first, so that no lease is taken that is never released. Takes `lease.seconds` at the worst, when the
         database is away. Never raises: what is not released expires.
         """
         self._resigned = True
@@ -161,7 +161,7 @@ class Leadership:
             return self._hold(term, sent=sent, reason="renewed", previous_holder=self._store.identity)
         self._lose("another daemon has taken it, or it was edited by hand")
         self._term = None
-        self._ousted = True
+        self._deposed = True
         return 0.0
 
     async def _stand_by(self) -> float:
@@ -169,7 +169,7 @@ class Leadership:
         self._note(seen)
         reason = self._why_free(seen)
         if reason is None:
-            if seen.holder is not None:  # what cannot be read is waited for, but held by nobody
+            if seen.holder is not None:  # what cannot be read is waited for, but is not held
                 self._held_monotonic = self._unchanged_since
             self._tell_standby(seen)
             return min(POLL_SECONDS, max(SHORTEST_WAIT_SECONDS, seen.remaining_seconds))
@@ -193,7 +193,7 @@ class Leadership:
         self._notice_end_of_trust()
         self._term = self._latest_term = term
         self._seen = None  # a holder does not look; what it saw before is history once it looks again
-        self._trusted_until = sent + TRUST * self._store.seconds
+        self._trusted_until = sent + TRUSTED_FRACTION * self._store.seconds
         self._held_monotonic = sent
         if not self._leading and self.closed_by() is None:
             self._leading = True
@@ -230,21 +230,21 @@ class Leadership:
         """Return why the lease may be taken; None if it may not.
 
         A lease that cannot be read, has vanished, or whose end moved out of reach because the database's clock was set
-        back, is nobody's once it has gone unrenewed for its whole length: nobody trusts it any more.
+        back, is free once it has gone unrenewed for its whole length: no holder trusts it any more.
         """
         if seen.document is not None and seen.problem is None:
             if seen.holder is None:
                 return "released"
             if seen.remaining_seconds <= 0:
                 return "expired"
-            if seen.holder == self._store.identity and not self._ousted:
+            if seen.holder == self._store.identity and not self._deposed:
                 return "restarted"
         length_seconds = max(self._store.seconds, seen.seconds)
         unclaimed = self._clock.monotonic() - self._unchanged_since >= length_seconds
         return "unclaimed" if unclaimed else None
 
     def _tell_standby(self, seen: LeaseRecord) -> None:
-        """Tell once who holds the lease; and if that is another of the same name, what is wrong with that."""
+        """Log once who holds the lease, and a conflict if that is another daemon of the same identity."""
         if seen.holder is None or seen.holder == self._told_holder:
             return
         self._told_holder = seen.holder
@@ -254,7 +254,7 @@ class Leadership:
 
 
 class DryRun:
-    """What a dry run has in the place of leadership: it looks on, whoever acts."""
+    """The leadership of a dry run: it never leads, and follows no lease."""
 
     role: Role = Role.DRY_RUN
     term: int | None = None

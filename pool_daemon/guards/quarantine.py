@@ -1,4 +1,4 @@
-"""The quarantine: a pool that fails by itself is tried again later and later, then seldom, and delays nobody else."""
+"""The quarantine: a pool that fails by itself is tried again later and later, then seldom, and delays no other."""
 
 import asyncio
 import heapq
@@ -20,7 +20,7 @@ from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.store import QuarantineRoom
 
 LOOK_SECONDS: Final = 3.0
-"""How soon an operator's release is noticed; while nothing is in quarantine nobody looks."""
+"""How soon an operator's release is noticed; while nothing is in quarantine nothing is read."""
 
 RELOAD_SECONDS: Final = 60.0
 """How often the database is read though nothing is known to be in quarantine: before this daemon took over, another
@@ -30,7 +30,7 @@ REMEMBERED: Final = 100_000
 """Failing pools kept in mind, some 50 MB of them. One more is not counted but tried again at the longest interval."""
 
 SAMPLE: Final = 20
-"""Pools in quarantine that are shown to whoever looks at the status."""
+"""Pools in quarantine that the status shows."""
 
 LookAgain = Callable[[Mapping[int, int]], None]
 """Asks for a look at each pool at its unix second."""
@@ -94,18 +94,18 @@ class Quarantine:
         Raises StoreUnavailableError or StoreRefusedError.
         """
         released = {pool_id for pool_id in self._quarantined if self._failures[pool_id].stored}
-        wishes = {}
+        retries = {}
         async with aclosing(self._store.all()) as everything:
             async for quarantined in everything:
                 released.discard(quarantined.pool_id)
                 if self._remember(quarantined):
-                    wishes[quarantined.pool_id] = quarantined.next_try_at
+                    retries[quarantined.pool_id] = quarantined.next_try_at
         for pool_id in released & self._quarantined:
             self._forget(pool_id)
-            wishes[pool_id] = math.floor(self._clock.now())
+            retries[pool_id] = math.floor(self._clock.now())
             self._observer.tell(events.POOL_RELEASED, pool=pool_id, reason="by an operator")
-        if wishes:
-            self._look_again(wishes)
+        if retries:
+            self._look_again(retries)
         self._loaded_monotonic = self._clock.monotonic()
 
     async def run(self) -> None:
@@ -188,7 +188,7 @@ class Quarantine:
         await self._write([pool_id])
 
     async def _write(self, pool_ids: Iterable[int]) -> None:
-        """Let the database know of some pools what is known here; what cannot be written now is kept for later."""
+        """Write what is known of some pools to the database; what cannot be written now is kept for later."""
         for pool_id in pool_ids:
             again = pool_id in self._unwritten
             self._unwritten.add(pool_id)
@@ -208,7 +208,7 @@ class Quarantine:
         else:
             await self._store.save(self._record(pool_id, failure))
             failure.stored = True
-        if self._failures.get(pool_id) is failure:  # else whoever changed that meanwhile waits to write it
+        if self._failures.get(pool_id) is failure:  # else the task that changed it meanwhile waits to write it
             self._unwritten.discard(pool_id)
 
     def _record(self, pool_id: int, failure: _Failure) -> Quarantined:

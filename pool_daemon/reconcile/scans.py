@@ -141,8 +141,8 @@ class OrderScan:
 class PoolScan:
     """Scans the pools by id, and repairs drift that was found twice. Each call continues at the last position.
 
-    `looked_past` returns the unix second through which every pool that ran empty must have been settled. Pools that ran
-    empty later are left to the next pass; if it returns None, all are.
+    `settled_through` returns the unix second through which every pool that ran empty must have been settled. Pools that
+    ran empty later are left to the next pass; if it returns None, all are.
     """
 
     def __init__(
@@ -152,13 +152,13 @@ class PoolScan:
         findings: Findings,
         clock: Clock,
         settings: Reconcile,
-        looked_past: Callable[[], int | None],
+        settled_through: Callable[[], int | None],
     ) -> None:
         self._store = store
         self._findings = findings
         self._clock = clock
         self._settings = settings
-        self._looked_past = looked_past
+        self._settled_through = settled_through
         self._confirmations: Confirmations[int] = Confirmations(clock=clock, settings=settings)
         self._after: Any = BEGINNING
 
@@ -166,7 +166,7 @@ class PoolScan:
         """Compare all pools from the current position, and repair confirmed drift on the way."""
         while True:
             limit = min(PAGE, self._settings.pools_per_second or PAGE)
-            page = await self._store.compare(after=self._after, limit=limit, overdue_at=self._looked_past())
+            page = await self._store.compare(after=self._after, limit=limit, overdue_at=self._settled_through())
             if not page.pools:
                 break
             for drifted in page.drifted:

@@ -200,7 +200,7 @@ async def test_nothing_of_the_explorers_is_undone_and_everything_it_loses_is_rep
     throttle = Throttle(clock=clock, settings=Expiry())
     scans: list[Scan] = [
         OrderScan(store=store.orders, throttle=throttle, clock=clock, **shared),
-        PoolScan(store=store, looked_past=lambda: None, clock=clock, **shared),
+        PoolScan(store=store, settled_through=lambda: None, clock=clock, **shared),
     ]
     reconciler = Reconciler(scans=scans, gate=Gates(), stop=asyncio.Event(), **shared)
     writers = [Writer(explorer, seed=seed) for seed in range(WRITERS)]

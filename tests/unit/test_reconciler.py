@@ -37,7 +37,7 @@ class Scene:
         self.closes_after = math.inf
         self.live = LiveSettings(Settings())
         self.change(**{"pools_per_second": 0, "confirm_seconds": CONFIRM_SECONDS} | settings)
-        self.looked_past: int | None = None
+        self.settled_through: int | None = None
         self.throttle = Throttle(clock=ProcessClock(), settings=Expiry(orders_per_second=orders_per_second))
         self.reconciler = self._reconciler()
 
@@ -53,7 +53,7 @@ class Scene:
         return Reconciler(
             scans=[
                 OrderScan(store=self.store.orders, throttle=self.throttle, clock=clock, **shared),
-                PoolScan(store=self.store, looked_past=lambda: self.looked_past, clock=clock, **shared),
+                PoolScan(store=self.store, settled_through=lambda: self.settled_through, clock=clock, **shared),
             ],
             gate=self,
             stop=self.stop,
@@ -425,7 +425,7 @@ async def test_a_gate_that_closes_stops_the_repairing_before_the_next_write() ->
 async def test_a_pool_that_should_have_been_settled_by_now_is_handed_on() -> None:
     scene = Scene(pools=10)
     now = int(ProcessClock().now())
-    scene.looked_past = now - 5
+    scene.settled_through = now - 5
     scene.store.overdue = {3: now, 4: now - 5, 5: now - 3600}
     await scene.reconciler.run_round()
     assert scene.metrics.told == [("overdue", 4), ("overdue", 5)]
