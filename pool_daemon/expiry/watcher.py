@@ -11,12 +11,12 @@ from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableEr
 from pool_daemon.events import PRIMARY_CHANGED, Teller
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.settings import sections
-from pool_daemon.store.changes import Change, Stream, Subject, change_of
+from pool_daemon.store.changes import Change, ChangeStream, Subject, change_of
 
 RESUMES: Final = 3
 """Errors in a row after which a resume token is discarded, whichever the errors are."""
 
-OpenStream = Callable[[Mapping[str, Any] | None], AbstractAsyncContextManager[Stream]]
+OpenStream = Callable[[Mapping[str, Any] | None], AbstractAsyncContextManager[ChangeStream]]
 
 StreamEnd = Literal["invalidated", "stalled", "token_lost", "unavailable", "refused", "error"]
 """What may end a change stream or keep it from opening."""

@@ -55,14 +55,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class ChangeBatch:
     """The events of one answer of the stream, to be read with `change_of`, and the token to resume behind them."""
 
     events: Sequence[Mapping[str, Any]]
     token: Mapping[str, Any]
 
 
-class Stream:
+class ChangeStream:
     """An open change stream."""
 
     def __init__(self, *, database: Database, session: Session, first: Mapping[str, Any]) -> None:
@@ -70,14 +70,14 @@ class Stream:
         self._session = session
         self._cursor = first
 
-    def __aiter__(self) -> AsyncIterator[Batch]:
+    def __aiter__(self) -> AsyncIterator[ChangeBatch]:
         """Iterate over the answers, empty ones included."""
         return self._batches()
 
-    async def _batches(self) -> AsyncIterator[Batch]:
+    async def _batches(self) -> AsyncIterator[ChangeBatch]:
         events = self._cursor["firstBatch"]
         while True:
-            yield Batch(events, self._cursor["postBatchResumeToken"])
+            yield ChangeBatch(events, self._cursor["postBatchResumeToken"])
             if self._cursor["id"] == 0:  # the last change was an invalidate: the cursor ends without an error
                 return
             events = await self._next()
@@ -181,7 +181,7 @@ def _is_updated(name: str) -> Mapping[str, Any]:
 
 
 @asynccontextmanager
-async def open_stream(database: Database, *, token: Mapping[str, Any] | None) -> AsyncIterator[Stream]:
+async def open_stream(database: Database, *, token: Mapping[str, Any] | None) -> AsyncIterator[ChangeStream]:
     """Open the change stream behind `token`, or at the present if that is None.
 
     Raises StoreRefusedError (no privilege), StreamTokenError (the changes behind the token are lost),
@@ -199,7 +199,7 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
                 },
                 session,
             )
-        yield Stream(database=database, session=session, first=answer["cursor"])
+        yield ChangeStream(database=database, session=session, first=answer["cursor"])
     finally:
         await session.end_session()
 
