@@ -13,8 +13,7 @@ from pool_daemon.store.events import RecordedPool
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.hold_observer import HoldObserver
-from pool_daemon.telemetry.pass_costs import recorded_event
-from pool_daemon.telemetry.pass_observer import PassObserver
+from pool_daemon.telemetry.pass_observer import PassObserver, recorded_event
 from pool_daemon.telemetry.snapshot import StreamState
 from pool_daemon.telemetry.status import EVENTS
 
