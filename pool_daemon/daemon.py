@@ -18,8 +18,8 @@ from pool_daemon.telemetry.logs import set_level, tell
 from pool_daemon.wiring import Wiring
 
 WATCH_FIRST_SECONDS: Final = 3.0
-"""How long the first pass waits for the change stream to be open. It opens in milliseconds or not for a while. In the
-latter case the pass goes ahead, and the opening requests another full scan."""
+"""Time for which the first pass waits for the change stream to open. It opens in milliseconds or not for a while. In
+the latter case the pass goes ahead, and the opening requests another full scan."""
 
 FOLLOWING_SCANS: Final = 2
 """Full scans that may follow a single pass: the brake counts many late pools twice before it lets them go."""
@@ -198,7 +198,7 @@ class Daemon:
             raise PartDiedError(f"{died[0].get_name()} ended by itself: {reason}") from error
 
     async def _drain(self, loop: asyncio.Task[None]) -> None:
-        """Let the pass in progress finish, then hand the lease over."""
+        """Wait for the pass in progress, then release the lease."""
         parts = self._parts
         self._stop.close()
         parts.queue.ring()

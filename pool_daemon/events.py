@@ -15,7 +15,7 @@ from pool_daemon.generated_table import write_table
 
 
 class Level(StrEnum):
-    """How loud an event is: an error needs an operator now, a warning soon."""
+    """The severity of an event: an error needs an operator now, a warning soon."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -36,7 +36,7 @@ class Event:
 
 
 class Teller(Protocol):
-    """Is told of events."""
+    """The receiver of events."""
 
     def tell(self, event: Event, **fields: Any) -> None:
         """Log an event with some fields."""

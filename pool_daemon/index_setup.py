@@ -10,7 +10,8 @@ from pool_daemon.events import INDEX_MISSING, SETUP_FAILED, Teller
 from pool_daemon.store.setup import Index
 
 RECHECK_SECONDS: Final = 300.0
-"""How often missing indexes are looked for: one may have been dropped, or the obstacle to a build may be gone."""
+"""Interval at which missing indexes are looked for: one may have been dropped, or the obstacle to a build may be
+gone."""
 
 REMEDY: Final = "have an administrator run deploy/mongodb/create-user.js, which makes the indexes, or make it by hand"
 

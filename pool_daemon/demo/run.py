@@ -22,7 +22,7 @@ TICK_SECONDS: Final = 0.1
 """Interval between readings of the database and the log: a countdown shows tenths of a second."""
 
 READY_SECONDS: Final = 60
-"""How long the daemon may take until it has settled what was overdue: on a slow machine imports are slow."""
+"""Time for the daemon to settle what was overdue: on a slow machine imports are slow."""
 
 DATABASE: Final = "explorer"
 

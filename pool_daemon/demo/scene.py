@@ -39,7 +39,7 @@ class DatabaseState:
 
 
 LINGER_SECONDS: Final = 2
-"""How long the demo goes on after the last pool's end, to see that the workloads that must stay keep running."""
+"""Seconds after the last pool's end, in which the workloads that must stay are seen to keep running."""
 
 
 class Voice(StrEnum):

@@ -1,4 +1,4 @@
-"""The daemon's loop: wait, pass, arm. Whatever happens in a pass, the timer is armed afterwards."""
+"""The daemon's loop: wait, pass, arm. After every pass, a failed one included, the timer is armed."""
 
 import asyncio
 import math
@@ -20,12 +20,12 @@ STALL_SECONDS: Final = 0.05
 """After an event loop that stood still, a ring that was due comes this soon if the scheduler lives."""
 
 LATE_SECONDS: Final = 0.25
-"""How late a ring may be before the wait ends by itself: far more than the scheduler takes on a busy machine, so that
-it only happens when the scheduler is dead, and far less than a farmer would notice."""
+"""Lateness of a ring after which the wait ends by itself. That is far more than the scheduler takes on a busy machine,
+so that it only happens when the scheduler is dead, and far less than a farmer would notice."""
 
 
 class LoopObserver(Teller, Protocol):
-    """Is told how the passes go."""
+    """The receiver of the results of passes."""
 
     def armed(self, at: float | None, *, pool_id: int | None = None) -> None:
         """Record the timer's deadline (unix seconds), and which pool runs empty then, if any."""

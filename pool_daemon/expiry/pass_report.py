@@ -1,4 +1,4 @@
-"""What a pass reports: its result at the end, and what happens to single pools meanwhile."""
+"""The report of a pass: its result at the end, and events of single pools meanwhile."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pool_daemon.store.pools import PoolResult
 
 
 class PassOutcome(StrEnum):
-    """How a pass ended.
+    """The outcome of a pass.
 
     A held pass was kept from settling everything by a closed gate; all passes of a standby are held. A stopped pass
     left the rest to the next start.
@@ -45,7 +45,7 @@ class PassReport:
 
     @property
     def outcome(self) -> PassOutcome:
-        """How the pass ended."""
+        """The outcome of the pass."""
         if self.failure is not None:
             return PassOutcome.FAILED
         match self.cut_short_by:
@@ -58,7 +58,7 @@ class PassReport:
 
 
 class Reports(Teller, Protocol):
-    """Is told what a pass does."""
+    """The receiver of the events of a pass."""
 
     def begin(self) -> None:
         """Begin a pass: discard the due times of the pools of the pass before."""

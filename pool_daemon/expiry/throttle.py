@@ -11,7 +11,7 @@ from pool_daemon.store.cases import Limits
 from pool_daemon.store.decommissions import MOST_BYTES
 
 MOST_HALVINGS: Final = 11
-"""How often batches are halved if the server takes too long for them: 2,000 workloads become one."""
+"""Halvings of batches, at most, if the server takes too long for them: 2,000 workloads become one."""
 
 
 class Throttle:

@@ -19,7 +19,7 @@ RESUMES: Final = 3
 OpenStream = Callable[[Mapping[str, Any] | None], AbstractAsyncContextManager[ChangeStream]]
 
 StreamEnd = Literal["invalidated", "stalled", "token_lost", "unavailable", "refused", "error"]
-"""What may end a change stream or keep it from opening."""
+"""Causes that end a change stream or keep it from opening."""
 
 
 class StreamStalledError(StoreError):
@@ -27,7 +27,7 @@ class StreamStalledError(StoreError):
 
 
 class StreamObserver(Teller, Protocol):
-    """Is told how the change stream fares."""
+    """The receiver of the state of the change stream."""
 
     def stream_opened(self, *, resumed: bool) -> None:
         """Record that the change stream is open, where the one before ended or anew."""

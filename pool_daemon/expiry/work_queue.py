@@ -23,16 +23,16 @@ is restored, a full scan finds them, a page at a time. Retries take no room from
 
 
 class Cause(Enum):
-    """Why a pool is being checked."""
+    """The cause of a check of a pool."""
 
     CHANGED = auto()
-    """Another writer changed it, or deployed into it."""
+    """Another writer changed the pool, or deployed into it."""
     RESOURCE_ENDS = auto()
-    """It has run empty, and another of its resources runs out at that second."""
+    """The pool has run empty, and another of its resources runs out at that second."""
     RETRY = auto()
-    """It is due and could not be settled before."""
+    """The pool is due and could not be settled before."""
     MISSED = auto()
-    """It is due although passes have settled everything through its end: another writer made it so."""
+    """The pool is due although passes have settled everything through its end: another writer made it so."""
 
 
 class _Facts(NamedTuple):

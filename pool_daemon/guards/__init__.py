@@ -1,1 +1,1 @@
-"""What may forbid that a pool which is due is settled."""
+"""The guards: conditions under which a due pool is not settled."""

@@ -1,4 +1,4 @@
-"""The guard against a clock that is wrong: this machine's and the database's must agree, or nothing is done."""
+"""The clock guard: while this machine's clock and the database's disagree, the daemon does not act."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,13 @@ from pool_daemon.guards.gate import Closed
 from pool_daemon.settings import sections
 
 RECHECK_SECONDS: Final = 2.0
-"""How soon the clocks are compared again while the guard is closed: a pool may be waiting for them to agree."""
+"""Interval between comparisons while the guard is closed: pools may be waiting for it to open."""
 
 ReadServerClock = Callable[[], Awaitable[float]]
 
 
 class ClockAgreement(StrEnum):
-    """What a comparison of the clocks proves."""
+    """The result of a comparison of the clocks."""
 
     AGREE = "agree"
     APART = "apart"
@@ -29,10 +29,10 @@ class ClockAgreement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both wall clocks at one moment, in unix seconds, and that moment on the clock that never steps.
+    """Both wall clocks at one moment, in unix seconds, and that moment on the monotonic clock.
 
-    The moment is the middle of the question's round trip; the server may have read its clock as much as
-    `uncertainty_seconds` before or after it.
+    The moment is the middle of the round trip; the server may have read its clock up to `uncertainty_seconds` before or
+    after it.
     """
 
     local_at: float
@@ -42,11 +42,11 @@ class Comparison:
 
     @property
     def difference_seconds(self) -> float:
-        """How far this machine's clock is ahead of the server's."""
+        """Seconds by which this machine's clock is ahead of the server's."""
         return self.local_at - self.server_at
 
     def agreement(self, max_difference_seconds: float) -> ClockAgreement:
-        """Return whether the clocks are within that bound, beyond it, or the answer came too slowly to tell."""
+        """Return whether the clocks are within this bound or beyond it, or UNSURE if the answer came too slowly."""
         difference = abs(self.difference_seconds)
         if difference + self.uncertainty_seconds <= max_difference_seconds:
             return ClockAgreement.AGREE
@@ -56,13 +56,13 @@ class Comparison:
 
 
 class ClockObserver(Teller, Protocol):
-    """Is told how the clocks stand."""
+    """The receiver of the results of the comparisons."""
 
     def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
-        """Record how far this machine's clock is ahead of the server's, and whether that is within the bound."""
+        """Record by how much this machine's clock is ahead of the server's, and whether that is within the bound."""
 
     def clock_skew_detected(self, reason: str, *, difference_seconds: float, max_difference_seconds: float) -> None:
-        """Record that the clocks are apart, so that nothing is done."""
+        """Record that the clocks are apart, so that the daemon does not act."""
 
     def clock_skew_resolved(self, *, difference_seconds: float) -> None:
         """Record that the clocks agree, for the first time or again."""
@@ -71,7 +71,8 @@ class ClockObserver(Teller, Protocol):
 async def compare(read_server_clock: ReadServerClock, clock: Clock) -> Comparison:
     """Read both clocks.
 
-    Should this machine's clock step meanwhile, what it shows afterwards counts. Raises what `read_server_clock` raises.
+    If this machine's clock steps meanwhile, its reading after the step counts. Raises the errors of
+    `read_server_clock`.
     """
     asked_monotonic = clock.monotonic()
     server_at = await read_server_clock()
@@ -88,13 +89,12 @@ async def compare(read_server_clock: ReadServerClock, clock: Clock) -> Compariso
 class ClockGuard:
     """A gate that is open while this machine's clock and the database's agree.
 
-    They are compared at intervals. In between, this machine's clock is held against the one that never steps, at the
-    very moment that the gate is asked, so a step in the middle of a pass is noticed before its next batch. That
-    clock has to count the time in which the machine slept: the wall clock does, and a wall clock that does not is
-    wrong afterwards.
+    They are compared at intervals. In between, whenever the gate is asked, this machine's wall clock is compared with
+    its monotonic clock, so a step in the middle of a pass is noticed before its next batch. That monotonic clock has to
+    count on while the machine sleeps, as the wall clock does.
 
-    An outage of the database, or an answer too slow to prove anything, leaves it at what is known. `opened` is
-    called each time the gate opens.
+    An outage of the database, or an answer that is too slow to decide, leaves the gate as it is. `opened` is called
+    each time the gate opens.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ClockGuard:
         self._doubted = asyncio.Event()
 
     def closed_by(self) -> Closed | None:
-        """Return why nothing may be done now: the clocks are apart, or were never compared; None if they agree."""
+        """Return that the clocks are apart, or were never compared; None if they agree."""
         if self._known is None:
             return Closed.CLOCK_UNKNOWN
         if not self._held and abs(self._difference_now(self._known)) > self._settings.max_difference_seconds:
@@ -126,7 +126,7 @@ class ClockGuard:
         return Closed.CLOCKS_APART if self._held else None
 
     async def run(self) -> None:
-        """Compare the clocks for ever, at intervals and at once when this machine's was seen to step."""
+        """Compare the clocks for ever, at intervals and at once after a step of this machine's clock."""
         while True:
             await self.check()
             with contextlib.suppress(TimeoutError):
@@ -134,7 +134,7 @@ class ClockGuard:
                     await self._doubted.wait()
 
     async def check(self) -> None:
-        """Compare the clocks now, and hold or let go; a comparison that cannot be made changes nothing."""
+        """Compare the clocks now, and close or open the gate; a comparison that cannot be made changes nothing."""
         self._doubted.clear()
         try:
             comparison = await compare(self._read_server_clock, self._clock)
@@ -143,7 +143,7 @@ class ClockGuard:
             return
         agreement = comparison.agreement(self._settings.max_difference_seconds)
         if agreement is ClockAgreement.UNSURE:
-            self._not_compared(f"the answer took {2 * comparison.uncertainty_seconds:.1f} s, too long to tell")
+            self._not_compared(f"the answer took {2 * comparison.uncertainty_seconds:.1f} s, too long to decide")
             return
         self._warned = False
         self._observer.clocks_compared(comparison.difference_seconds, agree=agreement is ClockAgreement.AGREE)
@@ -154,7 +154,7 @@ class ClockGuard:
             self._let_go(comparison)
 
     def _difference_now(self, known: Comparison) -> float:
-        """Return how far this machine's clock must be ahead by now, if the server's has not stepped since."""
+        """Return by how much this machine's clock is ahead now, provided that the server's has not stepped since."""
         passed_seconds = self._clock.monotonic() - known.at_monotonic
         return self._clock.now() - (known.server_at + passed_seconds)
 
@@ -173,7 +173,7 @@ class ClockGuard:
         self._opened()
 
     def _not_compared(self, reason: str) -> None:
-        """Tell, once until the next comparison, that there is none."""
+        """Log that there is no comparison, once until the next one."""
         if not self._warned:
             self._observer.tell(CLOCK_NOT_COMPARED, reason=reason)
         self._warned = True

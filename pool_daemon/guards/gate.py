@@ -1,4 +1,4 @@
-"""What may forbid the daemon to act, for as long as it does."""
+"""The gates: conditions that must hold for the daemon to act at all."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Closed(StrEnum):
-    """Why a gate is closed."""
+    """The reason for which a gate is closed."""
 
     STOPPING = "stopping"
     STANDBY = "standby"
@@ -16,10 +16,10 @@ class Closed(StrEnum):
 
 
 class Gate(Protocol):
-    """Something that must hold for anything to be decommissioned."""
+    """A condition that must hold for any decommissioning."""
 
     def closed_by(self) -> Closed | None:
-        """Return why nothing may be done now; None if this gate is open."""
+        """Return the reason for which the daemon may not act now; None if this gate is open."""
 
 
 class Gates:
@@ -29,20 +29,20 @@ class Gates:
         self._gates = gates
 
     def closed_by(self) -> Closed | None:
-        """Return why the first closed gate is closed; None if all are open."""
+        """Return the reason of the first closed gate; None if all are open."""
         return next((reason for gate in self._gates if (reason := gate.closed_by()) is not None), None)
 
 
 class StopGate:
-    """Closes for good when the daemon is told to stop."""
+    """The gate that closes for good when a stop is requested."""
 
     def __init__(self) -> None:
         self.stopped = asyncio.Event()
 
     def close(self) -> None:
-        """Let nothing new begin."""
+        """Close the gate for good."""
         self.stopped.set()
 
     def closed_by(self) -> Closed | None:
-        """Return that the daemon is stopping, once it is."""
+        """Return STOPPING once a stop is requested."""
         return Closed.STOPPING if self.stopped.is_set() else None

@@ -1,4 +1,4 @@
-"""What may forbid a pass to settle something: everything, many pools at once, or one."""
+"""The guards of a pass as one value: the gate, the brake and the quarantine."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class PoolBrake(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """What may hold back everything (`gate`), many pools at once (`brake`), or a pool that fails (`quarantine`)."""
+    """The guards: `gate` holds back everything, `brake` many pools at once, `quarantine` a pool that fails."""
 
     gate: Gate
     brake: PoolBrake

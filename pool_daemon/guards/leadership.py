@@ -43,7 +43,7 @@ RENEWALS_PER_LEASE: Final = 3
 """A renewal that fails, even by its whole time-out, leaves time for another before trust ends."""
 
 POLL_SECONDS: Final = 0.5
-"""How often a standby looks at the lease, so that one that was released is taken within a second."""
+"""Interval at which a standby reads the lease, so that a released one is taken within a second."""
 
 SHORTEST_WAIT_SECONDS: Final = 0.005
 """A standby waits for the very instant of expiry, but the database's dates end at the millisecond."""
@@ -92,19 +92,19 @@ class Leadership:
 
     @property
     def holder(self) -> str | None:
-        """Who holds the lease, as far as this process knows."""
+        """The identity of the lease's holder, as far as this process knows."""
         if self.closed_by() is None:
             return self._store.identity
         return None if self._seen is None else self._seen.holder
 
     @property
     def held_monotonic(self) -> float | None:
-        """When, by the monotonic clock, this process last held the lease or saw another renew it; None if never."""
+        """Monotonic time at which this process last held the lease or saw another renew it; None if never."""
         return self._held_monotonic
 
     @property
     def role(self) -> Role:
-        """What this daemon is among those of its database."""
+        """The current role of this daemon."""
         return Role.LEADER if self.closed_by() is None else Role.STANDBY
 
     def closed_by(self) -> Closed | None:
@@ -116,9 +116,9 @@ class Leadership:
         return None if trusted else Closed.STANDBY
 
     async def run(self) -> None:
-        """Hold the lease, or stand by for it, until `release`; trouble with the database is waited out.
+        """Hold the lease, or stand by for it, until `release`; an outage of the database does not end it.
 
-        To be kept running until a pass under way is finished, for it needs the lease as much as any.
+        Keep it running until the pass in progress has finished, which needs the lease, too.
         """
         while not self._resigned:
             async with self._stepping:
@@ -227,7 +227,7 @@ class Leadership:
         self._latest_term = max(self._latest_term, seen.term)
 
     def _why_free(self, seen: LeaseRecord) -> str | None:
-        """Return why the lease may be taken; None if it may not.
+        """Return the reason for which the lease may be taken; None if it may not.
 
         A lease that cannot be read, has vanished, or whose end moved out of reach because the database's clock was set
         back, is free once it has gone unrenewed for its whole length: no holder trusts it any more.
@@ -244,7 +244,7 @@ class Leadership:
         return "unclaimed" if unclaimed else None
 
     def _tell_standby(self, seen: LeaseRecord) -> None:
-        """Log once who holds the lease, and a conflict if that is another daemon of the same identity."""
+        """Log the holder of the lease once, and a conflict if that is another daemon of the same identity."""
         if seen.holder is None or seen.holder == self._told_holder:
             return
         self._told_holder = seen.holder

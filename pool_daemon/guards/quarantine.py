@@ -1,4 +1,4 @@
-"""The quarantine: a pool that fails by itself is tried again later and later, then seldom, and delays no other."""
+"""The quarantine: a pool that fails by itself is retried at growing intervals, then seldom, and delays no other."""
 
 import asyncio
 import heapq
@@ -20,27 +20,28 @@ from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.store import QuarantineRoom
 
 LOOK_SECONDS: Final = 3.0
-"""How soon an operator's release is noticed; while nothing is in quarantine nothing is read."""
+"""Interval at which releases by an operator are looked for; an empty quarantine is not read."""
 
 RELOAD_SECONDS: Final = 60.0
-"""How often the database is read though nothing is known to be in quarantine: before this daemon took over, another
-may have put something there."""
+"""Interval at which the database is read even while the quarantine is empty: before this daemon took over, another one
+may have put pools there."""
 
 REMEMBERED: Final = 100_000
-"""Failing pools kept in mind, some 50 MB of them. One more is not counted but tried again at the longest interval."""
+"""Failing pools that are remembered, some 50 MB of them. A further one is not counted, and is retried at the longest
+interval."""
 
 SAMPLE: Final = 20
 """Pools in quarantine that the status shows."""
 
 LookAgain = Callable[[Mapping[int, int]], None]
-"""Asks for a look at each pool at its unix second."""
+"""Schedules a check of each pool at its unix second."""
 
 
 class QuarantineObserver(events.Teller, Protocol):
-    """Is told which pools fail, and what is in quarantine."""
+    """The receiver of the state of failing pools and of the quarantine."""
 
     def undone_seen(self, reason: str, pools: int, since_at: float | None = None) -> None:
-        """Record how many pools fail and are not in quarantine yet, and since when there are any."""
+        """Record how many pools fail and are not in quarantine yet, and the unix second of the first failure."""
 
     def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
         """Record how many pools are in quarantine, with a sample ordered by next retry."""
@@ -48,7 +49,7 @@ class QuarantineObserver(events.Teller, Protocol):
 
 @dataclass(slots=True)
 class _Failure:
-    """What is known of a pool that failed; `stored` is whether the database knows it too."""
+    """The failures of one pool; `stored` is whether they are in the database, too."""
 
     first_failed_at: int
     backoff: Backoff
@@ -59,11 +60,11 @@ class _Failure:
 
 
 class Quarantine:
-    """Counts the tries of each pool that fails, and keeps those that fail too often apart.
+    """Counts the tries of each failing pool, and quarantines those that fail too often.
 
-    All of it lives in memory, where a batch is filtered without a query; what is in quarantine is in the database too,
-    which a restart reads and an operator looks at. A write that fails is made up for later. `identity` says there who
-    found out; `look_again` is asked for a look whenever a pool is to be tried again.
+    The state is in memory, so that a batch is filtered without a query. The quarantine is in the database, too, for a
+    restart and for operators. A write that fails is repeated later. `identity` is the name of this daemon in those
+    documents; `look_again` is called whenever a pool is to be retried.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Quarantine:
         self._loaded_monotonic = -math.inf
 
     async def load(self) -> None:
-        """Read what is in quarantine: at the start, and to notice what an operator or another daemon has done to it.
+        """Read the quarantine: at the start, and to notice changes by an operator or another daemon.
 
         Raises StoreUnavailableError or StoreRefusedError.
         """
@@ -109,13 +110,13 @@ class Quarantine:
         self._loaded_monotonic = self._clock.monotonic()
 
     async def run(self) -> None:
-        """Look after the quarantine for ever."""
+        """Maintain the quarantine for ever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self.look()
 
     async def look(self) -> None:
-        """Make up for writes that failed, and notice what was released; a query a minute while there is neither."""
+        """Repeat writes that failed, and notice releases; one query a minute while there is neither."""
         await self._write(sorted(self._unwritten))
         try:
             if self._quarantined or self._clock.monotonic() - self._loaded_monotonic >= RELOAD_SECONDS:
@@ -125,7 +126,7 @@ class Quarantine:
         self._report()
 
     def filter_allowed(self, pools: Iterable[DuePool]) -> list[DuePool]:
-        """Return the pools that may be tried now; for the others a look at their next try is asked for."""
+        """Return the pools that may be tried now, and schedule the next try of the others."""
         now = self._clock.now()
         tried, waiting = [], {}
         for pool in pools:
@@ -139,22 +140,22 @@ class Quarantine:
         return tried
 
     def knows(self, pool_id: int) -> bool:
-        """Return whether a pool has failed by its own fault, and not been settled since."""
+        """Return whether a pool has failed by itself, and has not been settled since."""
         return pool_id in self._failures
 
     async def failed(self, pool_id: int, error: Exception, now: int) -> int:
-        """Record that a pool failed by its own fault at the unix second `now`; return that of its next try.
+        """Record that a pool failed by itself at the unix second `now`; return the unix second of its next try.
 
-        Never raises on account of the database.
+        Errors of the database are not raised.
         """
         next_try_at = await self._count(pool_id, one_line(error), now)
         self._look_again({pool_id: next_try_at})
         return next_try_at
 
     async def settled(self, pool_ids: Iterable[int]) -> None:
-        """Note that nothing is wrong with these pools; a query only if one of them was in quarantine.
+        """Record that these pools were settled; a query only if one of them was in quarantine.
 
-        Never raises on account of the database.
+        Errors of the database are not raised.
         """
         for pool_id in pool_ids:
             if pool_id in self._failures:
@@ -188,7 +189,7 @@ class Quarantine:
         await self._write([pool_id])
 
     async def _write(self, pool_ids: Iterable[int]) -> None:
-        """Write what is known of some pools to the database; what cannot be written now is kept for later."""
+        """Write the state of some pools to the database; writes that fail are repeated later."""
         for pool_id in pool_ids:
             again = pool_id in self._unwritten
             self._unwritten.add(pool_id)
@@ -222,7 +223,7 @@ class Quarantine:
         )
 
     def _remember(self, quarantined: Quarantined) -> bool:
-        """Take a pool over from the database; False if it is known here already, or known better."""
+        """Add a pool from the database; False if this process has a state of its own for it, or no room."""
         pool_id = quarantined.pool_id
         if pool_id in self._failures or pool_id in self._unwritten or len(self._failures) >= REMEMBERED:
             return False

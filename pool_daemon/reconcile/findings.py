@@ -1,4 +1,4 @@
-"""What the reconciliation reports: each repair, each round, and damage that it leaves alone."""
+"""The reports of the reconciliation: each repair, each round, and damage that it leaves alone."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ NAMED: Final = 10
 
 
 class ReconciliationObserver(events.Teller, Protocol):
-    """Is told what was found and repaired."""
+    """The receiver of findings and repairs."""
 
     def drift_repaired(self, *, pool_id: int, dropped: Sequence[int], excess: Mapping[str, float]) -> None:
         """Record that a pool was repaired, by the workloads that it listed wrongly and the rates that were too high."""

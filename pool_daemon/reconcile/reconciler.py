@@ -14,7 +14,7 @@ from pool_daemon.reconcile.scans import Scan
 from pool_daemon.settings.sections import Reconcile
 
 PAUSE_SECONDS: Final = 1.0
-"""How often a closed gate is asked again; the reconciliation is not urgent."""
+"""Interval at which a closed gate is asked again; the reconciliation is not urgent."""
 
 
 class Reconciler:

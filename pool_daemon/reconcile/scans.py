@@ -27,7 +27,7 @@ REMEMBERED: Final = 20_000
 forgotten: if new ones replaced old ones instead, none would ever be found a second time."""
 
 RESTORE_SECONDS: Final = 60.0
-"""How long one scan restores orders, which may be delayed by the throttle; then it is the pools' turn."""
+"""Time in which one scan restores orders, which the throttle may delay; then it is the pools' turn."""
 
 K = TypeVar("K", bound=Hashable)
 

@@ -166,7 +166,7 @@ class Clock(Section):
 
 
 class Brake(Section):
-    """When more pools than usual end unexpectedly, as after a restored backup, they wait for an operator."""
+    """The brake: if more pools than usual end unexpectedly, as after a restored backup, they wait for an operator."""
 
     enabled: bool = Field(
         default=True,

@@ -38,12 +38,12 @@ Collection = AsyncIOMotorCollection[Any]
 Session = AsyncIOMotorClientSession
 
 TRANSACTION_ATTEMPTS: Final = 3
-"""How often a transaction that loses to another writer is begun; that takes some milliseconds. A writer that commits is
-done by then. One that does not commit may lock a document for a minute, and the caller has other work."""
+"""Attempts at a transaction that loses to another writer; together they take some milliseconds. A writer that commits
+is done by then. One that does not commit may lock a document for a minute, and the caller has other work."""
 
 STREAM_AWAIT_MS: Final = 1000
-"""How long the server delays an answer of the change stream while nothing changes: one command a second, and a stop
-waits no longer than that."""
+"""Time for which the server delays an answer of the change stream while nothing changes: one command a second, and a
+stop waits no longer than that."""
 
 FIRST_WAIT_SECONDS: Final = 0.004
 """The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""

@@ -1,4 +1,4 @@
-"""What an operator needs to know first: which due pools are not settled, why, and for how long."""
+"""The first lines for an operator: due pools that are not settled, the reason, and for how long."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ UNDONE: Final = "undone"
 """The check for due pools that are not settled; the headline explains it instead of naming it."""
 
 INDEXES_SECONDS: Final = 60.0
-"""How long a start waits for indexes: a build may take hours, or never succeed."""
+"""Time for which a start waits for indexes: a build may take hours, or never succeed."""
 
 FAILED_PASSES: Final = 3
 """More consecutive failures than an election or a dropped connection causes; with the growing waits between them they
@@ -60,7 +60,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StalenessLimits:
-    """How old each sign of life may be, in seconds, before the daemon counts as not ready."""
+    """The age in seconds of each sign of life beyond which the daemon counts as not ready."""
 
     database_seconds: float
     stream_seconds: float

@@ -15,7 +15,7 @@ from pool_daemon.telemetry.logs import dropped_lines
 from pool_daemon.telemetry.observer import Observer
 
 SEND_SECONDS: Final = 0.1
-"""How long a message may wait for a manager that does not read: the event loop is blocked meanwhile."""
+"""Time-out of a message to a manager that does not read: the event loop is blocked meanwhile."""
 
 
 class Notifier:
@@ -83,8 +83,8 @@ EXTENSION_SECONDS: Final = 60.0
 hangs."""
 
 
-class Leadership(Protocol):
-    """Who leads, as far as this daemon knows."""
+class LeadershipState(Protocol):
+    """The state of leadership, as far as this daemon knows."""
 
     @property
     def role(self) -> Role:
@@ -118,7 +118,7 @@ class Heartbeat:
         staleness_limits: Callable[[], StalenessLimits],
         notifier: Notifier,
         clock: Clock,
-        leadership: Leadership | None = None,
+        leadership: LeadershipState | None = None,
     ) -> None:
         self._observer = observer
         self._staleness_limits = staleness_limits

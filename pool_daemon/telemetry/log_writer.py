@@ -15,7 +15,7 @@ CHUNK_LINES: Final = 500
 """Lines written at once; as many are lost at most if a write fails."""
 
 FLUSH_SECONDS: Final = 2.0
-"""How long the exit of the process waits for a reader that has stopped reading."""
+"""Time for which the exit of the process waits for a reader that has stopped reading."""
 
 
 class LogWriter:

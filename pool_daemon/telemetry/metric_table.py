@@ -84,7 +84,7 @@ COMMANDS: Final = (
     "update",
 )
 HORIZONS: Final[Mapping[str, int]] = {"1h": 3600, "1d": 86_400, "7d": 604_800}
-"""How far ahead expiring pools are counted, in seconds."""
+"""The horizons, in seconds, within which expiring pools are counted."""
 
 FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SLOW: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)

@@ -1,4 +1,4 @@
-"""What every observer has: metrics, status, and the one way from an event to the log."""
+"""The base of every observer: metrics, status, and the one way from an event to the log."""
 
 from typing import Any
 

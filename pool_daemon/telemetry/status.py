@@ -14,7 +14,7 @@ PASSES: Final = 40
 """Passes kept, of those that did something or failed: the last hour, or the last storm."""
 
 WANTED_SECONDS: Final = 10.0
-"""How long after a request the costlier parts of the picture are kept fresh; a page asks every second."""
+"""Time after a request for which the costlier parts of the status are kept fresh; a page asks every second."""
 
 
 class Status:

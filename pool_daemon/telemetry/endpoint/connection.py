@@ -85,7 +85,7 @@ HEAD_BYTES: Final = 8192
 """The longest request head; no request meant for this daemon is longer."""
 
 IGNORED_BYTES: Final = 65_536
-"""How much is read and discarded behind a request, so that a client that still sends receives its answer."""
+"""Bytes that are read and discarded behind a request, so that a client that still sends receives its answer."""
 
 OVER: Final = 0
 

@@ -24,7 +24,7 @@ RESERVED_DESCRIPTORS: Final = 48
 """File descriptors never given to clients, where the process has a low limit: the database needs them."""
 
 PATIENCE_SECONDS: Final = 5.0
-"""How long a client may take to send its request, and to read the answer."""
+"""Time for a client to send its request, and again to read the answer."""
 
 PAUSE_SECONDS: Final = 0.05
 """A pause after the system refused a connection, as it does without free file descriptors: it would refuse the next,
@@ -34,7 +34,7 @@ RETRY_SECONDS: Final = 5.0
 """Interval between attempts to listen on an address that is not available."""
 
 CHECK_SECONDS: Final = 1.0
-"""How soon the death of the thread is noticed."""
+"""Interval at which the thread is checked."""
 
 
 class Server:
