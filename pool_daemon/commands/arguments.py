@@ -1,7 +1,10 @@
-"""Arguments of several commands: durations, and limits of lists."""
+"""Arguments of several commands: durations, instants, and limits of lists."""
 
 import argparse
 import re
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 UNITS: Final = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -22,6 +25,20 @@ def duration(text: str) -> int:
     if not 1 <= seconds <= LONGEST_SECONDS:
         raise argparse.ArgumentTypeError("must be a duration from 1s to 100 years, such as 90s, 15min, 1h or 30d")
     return seconds
+
+
+def instant(text: str) -> float:
+    """Read a date in UTC, or a duration before now, in unix seconds; anything else is a usage error."""
+    with suppress(argparse.ArgumentTypeError):
+        return time.time() - duration(text)
+    with suppress(ValueError, OverflowError):
+        moment = datetime.fromisoformat(text)
+        at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        if at >= 0:
+            return at
+    raise argparse.ArgumentTypeError(
+        "must be a date from 1970 on, such as 2026-11-30 or 2026-11-30T12:00, or how long ago, such as 1h"
+    )
 
 
 def add_limit_argument(parser: argparse.ArgumentParser, *, default: int | None, what: str) -> None:

@@ -1,10 +1,12 @@
 """Amounts, durations, instants and ids, formatted for a person."""
 
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import NEVER
+from pool_daemon.capacity.workload import NextAction, WorkloadType
 from pool_daemon.plain_text import LAST_DATE, cut, date
 
 LARGE: Final = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -57,3 +59,21 @@ def when(at: int, *, now: float | None = None) -> str:
 def json_id(document_id: Any) -> Any:
     """Return an id for JSON, which escapes it itself."""
     return document_id if isinstance(document_id, int | float) else cut(str(document_id))
+
+
+def action_name(next_action: int | None) -> str:
+    """Return the name of a workload's state: what is to be done next with it."""
+    return _name(NextAction, next_action)
+
+
+def type_name(workload_type: int | None) -> str:
+    """Return the name of a workload's type."""
+    return _name(WorkloadType, workload_type)
+
+
+def _name(numbers: type[NextAction | WorkloadType], number: int | None) -> str:
+    if number is None:
+        return "?"
+    with suppress(ValueError):
+        return numbers(number).name.lower()
+    return str(number)

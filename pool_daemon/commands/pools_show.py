@@ -5,15 +5,14 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.outlook import Outlook, first_to_run_out, lasting_until, outlook, to_buy
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.capacity.workload import NextAction, WorkloadType
-from pool_daemon.commands.output import NAMES, short, span, units_for, when
+from pool_daemon.capacity.workload import NextAction
+from pool_daemon.commands.output import NAMES, action_name, short, span, type_name, units_for, when
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import cut, date, escaped, shown_id
 from pool_daemon.settings import Settings
@@ -90,24 +89,6 @@ async def hold_of(database: Database, pool_id: int) -> Hold | None:
     holds = HoldStore(database=database, identity=socket.gethostname())
     page = await holds.page(behind=max(pool_id - 1, FIRST), limit=1)
     return next((hold for hold in page if hold.pool_id == pool_id), None)
-
-
-def action_name(next_action: int | None) -> str:
-    """Return the name of a workload's state: what is to be done next with it."""
-    return _name(NextAction, next_action)
-
-
-def type_name(workload_type: int | None) -> str:
-    """Return the name of a workload's type."""
-    return _name(WorkloadType, workload_type)
-
-
-def _name(numbers: type[NextAction | WorkloadType], number: int | None) -> str:
-    if number is None:
-        return "?"
-    with suppress(ValueError):
-        return numbers(number).name.lower()
-    return str(number)
 
 
 def _lines(picture: Picture) -> Iterator[str]:

@@ -218,6 +218,11 @@ def test_the_role_is_enough_for_the_commands_that_show_pools(uri: str, explorer:
         _command("pools", *words, uri=uri)
 
 
+def test_the_role_is_enough_for_the_commands_that_show_events(uri: str) -> None:
+    _command("events", "list", "--pool", "17", uri=uri)
+    _command("events", "export", "--since", "1h", uri=uri)
+
+
 @pytest.mark.parametrize("collection", [*MAY, "capacity-reservations", "counters", "user", "anything"])
 def test_the_role_permits_no_other_write(collection: str, allowed: Database[Document], explorer: Explorer) -> None:
     explorer.database[collection].insert_one({"_id": "somebody's"})

@@ -27,7 +27,11 @@ def daemon_on(uri: str, explorer: Explorer, **settings: str) -> Iterator[DaemonP
 def wait_for_indexes(explorer: Explorer) -> None:
     """Wait until the daemon has built its indexes: one that waits for a lock makes everybody wait behind it."""
     wait_until(
-        lambda: len(explorer.pools.index_information()) == 3 and len(explorer.workloads.index_information()) >= 4,
+        lambda: (
+            len(explorer.pools.index_information()) == 3
+            and len(explorer.workloads.index_information()) >= 4
+            and len(explorer.events.index_information()) == 2
+        ),
         within_seconds=30,
         what="the indexes",
     )

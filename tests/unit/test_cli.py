@@ -64,6 +64,8 @@ ACTIONS = [
     "pools list",
     "pools next",
     "pools show",
+    "events list",
+    "events export",
     "brake status",
     "brake release",
     "quarantine list",

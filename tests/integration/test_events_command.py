@@ -1,0 +1,228 @@
+"""`pool-daemon events`: the daemon's records, found by pool, owner, workload, node, type and time."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from arithmetic_model import Rates
+from bson import Int64, ObjectId
+from explorer import CONTAINER, Explorer
+from pymongo import MongoClient
+from pymongo.collection import Collection
+
+from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.cli import main
+from pool_daemon.errors import ExitCode
+from pool_daemon.harness import environment
+from pool_daemon.store import event_history
+from pool_daemon.store.cases import Decommissioned
+from pool_daemon.store.client import Session, connect
+from pool_daemon.store.events import EventStore
+from pool_daemon.store.pool_edits import Author, PoolEdits
+from pool_daemon.store.setup import setup
+
+NOON = 1_796_040_000
+"""2026-11-30 12:00 UTC"""
+
+Document = dict[str, Any]
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture
+def explorer(mongo: MongoClient[Document], mongo_uri: str, database_name: str) -> Explorer:
+    """Write to a database that has the indexes."""
+
+    async def build() -> None:
+        database = connect(uri=mongo_uri, name=database_name)
+        await setup(database)
+        database.close()
+
+    asyncio.run(build())
+    return Explorer(database=mongo[database_name])
+
+
+@pytest.fixture
+def run(mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Give the command; it returns the lines of its output."""
+    for name, value in environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> list[str]:
+        assert main(["events", *arguments]) == ExitCode.OK
+        shown = capsys.readouterr()
+        assert shown.err == ""
+        return shown.out.splitlines()
+
+    return run
+
+
+def record(events: Collection[Document], workload_id: Any, *, at: float = NOON, **fields: Any) -> None:
+    document = {
+        "_id": ObjectId(int(at).to_bytes(4, "big") + ObjectId().binary[4:]),
+        "kind": "decommissioned",
+        "workload_id": Int64(workload_id) if isinstance(workload_id, int) else workload_id,
+        "pool_id": Int64(17),
+        "customer_tid": Int64(7),
+        "workload_type": 1,
+        "node_id": "node-a",
+        "resources": ["cu"],
+        "reason": "resource exhausted",
+        "empty_at": Int64(int(at)),
+        "decommissioned_at": datetime.fromtimestamp(at, UTC),
+        "by": "me",
+    }
+    events.insert_one(document | fields)
+
+
+def found(lines: list[str]) -> list[int]:
+    return [json.loads(line)["workload_id"] for line in lines]
+
+
+@pytest.mark.usefixtures("explorer")
+def test_a_record_that_the_daemon_made_is_shown(run: Run, mongo_uri: str, database_name: str) -> None:
+    gone = Decommissioned(501, 17, 7, 12, "node-a", (Resource.COMPUTE, Resource.ADDRESSES), NOON)
+
+    async def write() -> None:
+        database = connect(uri=mongo_uri, name=database_name)
+        store = EventStore(database=database, identity="me")
+
+        async def body(session: Session) -> None:
+            await store.record([gone], at=NOON + 0.25, session=session)
+
+        await database.transact(body)
+        database.close()
+
+    asyncio.run(write())
+    head, row = run("list")
+    assert (head.split()[:3], len(head) <= 80, len(row) <= 80) == (["at", "(UTC)", "pool"], True, True)
+    assert row.split() == ["2026-11-30", "12:00:00", "17", "501", "virtual_machine", "cu,ipv4u", "250", "ms"]
+    (told,) = map(json.loads, run("list", "--json"))
+    assert told == {
+        "kind": "decommissioned",
+        "at": NOON + 0.25,
+        "pool_id": 17,
+        "customer_tid": 7,
+        "workload_id": 501,
+        "workload_type": 12,
+        "node_id": "node-a",
+        "resources": ["cu", "ipv4u"],
+        "reason": "resource exhausted",
+        "empty_at": NOON,
+        "by": "me",
+        "amounts": [],
+        "nodes": [],
+    }
+
+
+def test_an_operators_changes_stand_between_the_decommissions(
+    run: Run, explorer: Explorer, mongo_uri: str, database_name: str
+) -> None:
+    pool = explorer.buy(Rates(cu=5.0), [])
+
+    async def change() -> None:
+        database = connect(uri=mongo_uri, name=database_name)
+        for number, at in enumerate((NOON + 10, NOON + 30)):
+            author = Author(f"root@\x1b[2J{number}", "1.0", f"key-{number}", "ticket 4711")
+            edits = PoolEdits(database=database, author=author)
+            if number:
+                await edits.add_nodes(pool.pool_id, ["node-b"], at)
+            else:
+                await edits.top_up(pool.pool_id, (86_400.0 * 60, 0.0, 3600.0), at)
+        database.close()
+
+    asyncio.run(change())
+    for number, at in enumerate((NOON, NOON + 20, NOON + 40)):
+        record(explorer.events, number, at=at, pool_id=Int64(pool.pool_id))
+
+    lines = run("list", "--pool", str(pool.pool_id))
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in "".join(lines)
+    assert [line.split()[3] for line in lines[1:]] == ["0", "topped_up", "1", "nodes_added", "2"]
+    assert "topped_up 1 CU for 60 d, 1 IPv4U for 60 min, " in lines[2]
+    assert "nodes_added node-b, root@" in lines[4]
+
+    kinds = [json.loads(line)["kind"] for line in run("list", "--json", "--owner", "7", "--limit", "2")]
+    assert kinds == ["nodes_added", "decommissioned"]
+    exported = [json.loads(line) for line in run("export", "--since", "2026-11-30T12:00:10")]
+    assert [each["at"] for each in exported] == [NOON + 10, NOON + 20, NOON + 30, NOON + 40]
+    assert (exported[0]["amounts"], exported[0]["reason"]) == ([86_400.0 * 60, 0.0, 3600.0], "ticket 4711")
+    assert exported[2]["nodes"] == ["node-b"]
+    assert found(run("list", "--json", "--type", "container")) == [0, 1, 2]
+
+
+def test_records_are_found_by_each_of_their_features(run: Run, explorer: Explorer) -> None:
+    record(explorer.events, 1)
+    record(explorer.events, 2, pool_id=Int64(18), customer_tid=Int64(8))
+    record(explorer.events, 3, node_id="n" * 200)
+    record(explorer.events, 4, workload_type=2)
+    assert found(run("list", "--json", "--pool", "18")) == [2]
+    assert found(run("list", "--json", "--owner", "7")) == [1, 3, 4]
+    assert found(run("list", "--json", "--node", "n" * 250)) == [3]
+    assert found(run("list", "--json", "--type", "volume")) == [4]
+    assert found(run("list", "--json", "--workload", "3")) == [3]
+    assert found(run("list", "--json", "--owner", "7", "--type", "container", "--node", "node-a")) == [1]
+    assert run("list", "--pool", "19") == ["none"]
+    assert found(run("export", "--since", "2026-11-30", "--owner", "8")) == [2]
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 50_000])
+def test_windows_leave_nothing_out_and_show_nothing_twice(
+    run: Run, explorer: Explorer, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr(event_history, "WINDOW", window)
+    for number in range(12):
+        record(explorer.events, number, at=NOON + number // 2, customer_tid=Int64(7 + (number % 3 == 0)))
+    assert found(run("list", "--json")) == list(range(12))
+    assert found(run("list", "--json", "--limit", "5")) == [7, 8, 9, 10, 11]
+    assert found(run("list", "--json", "--owner", "8")) == [0, 3, 6, 9]
+    assert found(run("list", "--json", "--owner", "8", "--limit", "2")) == [6, 9]
+    assert found(run("export", "--since", "2026-11-30")) == list(range(12))
+    assert found(run("export", "--since", "2026-11-30T12:00:03", "--until", "2026-11-30T12:00:05")) == [6, 7, 8, 9]
+
+
+def test_an_instant_bounds_what_is_read_though_no_index_holds_it(run: Run, explorer: Explorer) -> None:
+    day = 86_400
+    for number in range(200):
+        record(explorer.events, number, at=NOON + number * day)
+    explorer.database.command("profile", 2)
+    assert found(run("list", "--json", "--since", "2026-12-02", "--until", "2026-12-04")) == [2, 3]
+    explorer.database.command("profile", 0)
+    reads = list(explorer.database["system.profile"].find({"op": "query", "ns": explorer.events.full_name}))
+    assert reads
+    assert max(read["docsExamined"] for read in reads) <= 3
+
+
+def test_a_record_whose_id_was_made_in_another_second_is_found_all_the_same(run: Run, explorer: Explorer) -> None:
+    record(explorer.events, 1, decommissioned_at=datetime.fromtimestamp(NOON - 1800, UTC))
+    record(explorer.events, 2, decommissioned_at=datetime.fromtimestamp(NOON + 1800, UTC))
+    assert found(run("list", "--json", "--since", "2026-11-30T12:20")) == [2]
+    assert found(run("list", "--json", "--until", "2026-11-30T11:40")) == [1]
+
+
+def test_a_pools_records_are_found_through_the_index_and_a_workloads_through_its_pool(
+    run: Run, explorer: Explorer
+) -> None:
+    for number in range(300):
+        record(explorer.events, number, pool_id=Int64(number % 100))
+    explorer.workloads.insert_one(explorer.new_workload(42, CONTAINER, _id=Int64(142)))
+    explorer.database.command("profile", 2)
+    assert found(run("list", "--json", "--pool", "42")) == [42, 142, 242]
+    assert found(run("list", "--json", "--workload", "142")) == [142]
+    explorer.database.command("profile", 0)
+    reads = list(explorer.database["system.profile"].find({"op": "query", "ns": explorer.events.full_name}))
+    assert [read["docsExamined"] for read in reads] == [3, 0, 1]  # the second looks for changes of the pool
+
+
+def test_records_of_old_and_odd_kinds_are_shown_and_break_no_table(run: Run, explorer: Explorer) -> None:
+    explorer.events.insert_one({"kind": "\x1b[2J"})
+    explorer.events.insert_one({"_id": "operator:x", "amounts": ["x", 1], "nodes": [7, "\x1b[2J" * 99]})
+    record(explorer.events, "x" * 100_000, at=time.time(), resources=["\x1b[2J"], workload_type="\x1b[2J", pool_id="x")
+    lines = run("list")
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in "".join(lines)
+    assert json.loads(run("export", "--since", "1h")[-1])["workload_id"] == "string"
