@@ -47,8 +47,6 @@ async def mongod(
     # Test commands give fail points to the tests of faults. The loop of this fixture rests while tests run on theirs.
     options = ["--setParameter=enableTestCommands=1"]
     folder, program = tmp_path_factory.mktemp("mongod"), pytestconfig.getoption("--mongod")
-    # Room in the cache for documents of 16 MB; with a quarter of a gigabyte the server may refuse one of 14 MB.
-    options = ["--wiredTigerCacheSizeGB=0.5", *options]
     async with EmbeddedMongod(folder=folder, mongod=program, options=options) as server:
         yield server
 

@@ -18,11 +18,15 @@ from pool_daemon.errors import EmbeddedError
 
 FRUGAL_OPTIONS = (
     "--quiet",
-    "--wiredTigerCacheSizeGB=0.25",
+    "--wiredTigerCacheSizeGB=0.5",
     "--oplogSize=512",
     "--setParameter=diagnosticDataCollectionEnabled=false",
 )
-"""Little memory, a bounded oplog (MB) and a short log: the machine is shared with the daemon."""
+"""Little memory, a bounded oplog (MB) and a short log: the machine is shared with the daemon.
+
+The cache takes memory as it fills. Half of it, the least that mongod allows, is too little: a fresh server refuses each
+document of 14 MB or more for half a minute and longer, as too large for its cache.
+"""
 
 FREE_PORTS_TRIED = 5
 """Free ports tried in a row: each may be taken by another program before mongod binds it."""

@@ -246,12 +246,18 @@ class TestServing:
         with connect(standalone) as client:
             assert "setName" not in client.admin.command("hello")
 
+    async def test_a_fresh_one_takes_the_longest_documents(self, folder: Path) -> None:
+        async with EmbeddedMongod(folder=folder) as server:
+            with connect(server) as client:
+                for number in range(6):
+                    client["explorer"]["workload"].insert_one({"_id": number, "description": "x" * 15_900_000})
+
     async def test_given_options_win_over_the_frugal_ones(self, folder: Path) -> None:
-        options = ["--wiredTigerCacheSizeGB=0.5", "--setParameter=diagnosticDataCollectionEnabled=true"]
+        options = ["--wiredTigerCacheSizeGB=0.75", "--setParameter=diagnosticDataCollectionEnabled=true"]
         async with EmbeddedMongod(folder=folder, replica_set=None, options=options) as server:
             with connect(server) as client:
                 parsed = client.admin.command("getCmdLineOpts")["parsed"]
-        assert parsed["storage"]["wiredTiger"]["engineConfig"]["cacheSizeGB"] == 0.5
+        assert parsed["storage"]["wiredTiger"]["engineConfig"]["cacheSizeGB"] == 0.75
         assert parsed["setParameter"]["diagnosticDataCollectionEnabled"] == "true"
         assert parsed["systemLog"]["quiet"] is True
 

@@ -47,7 +47,7 @@ async def database(mongo_uri: str, routers: list[Router], database_name: str) ->
     uri = through(mongo_uri, *(router.port for router in routers))
     database = connect(uri=uri, name=database_name, timeout_seconds=5)
     yield database
-    database.close()
+    await asyncio.to_thread(database.close)  # it ends its sessions through a router that this loop runs
 
 
 async def follow(database: Database, pools: Any, *, answers: int) -> list[Any]:
