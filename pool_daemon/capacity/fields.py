@@ -28,6 +28,14 @@ def whole(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) 
     return int(value)
 
 
+def whole_or_none(document: Mapping[str, Any], name: str) -> int | None:
+    """Return a field that fits an int64, None if it is missing or anything else."""
+    try:
+        return whole(document, name, PoolDaemonError)
+    except PoolDaemonError:
+        return None
+
+
 def number(document: Mapping[str, Any], name: str, error: type[PoolDaemonError]) -> float:
     """Return a field that is a double or fits an int64, as a double; it may be NaN or infinite."""
     value = document.get(name, _MISSING)

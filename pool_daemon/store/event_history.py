@@ -6,16 +6,15 @@ and have ids of their own.
 """
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from bson import Int64, ObjectId
 
-from pool_daemon.capacity import fields
+from pool_daemon.capacity.fields import whole_or_none
 from pool_daemon.capacity.workload import WorkloadType
-from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.events import EVENTS
@@ -187,7 +186,7 @@ class EventHistory:
                 found = await self._workloads.find_one(
                     {"_id": Int64(wanted.workload)}, {"_id": 0, "pool_id": number_only("pool_id")}
                 )
-            if found is not None and (pool_id := _whole(found, "pool_id")) is not None:
+            if found is not None and (pool_id := whole_or_none(found, "pool_id")) is not None:
                 conditions["pool_id"] = Int64(pool_id)
         return conditions
 
@@ -225,14 +224,14 @@ def _event(document: Mapping[str, Any]) -> Event:
     return Event(
         kind=str(document.get("kind", "")),
         at=at.timestamp() if isinstance(at, datetime) else None,
-        pool_id=_whole(document, "pool_id"),
-        customer_tid=_whole(document, "customer_tid"),
+        pool_id=whole_or_none(document, "pool_id"),
+        customer_tid=whole_or_none(document, "customer_tid"),
         workload_id=document.get("workload_id"),
-        workload_type=_whole(document, "workload_type"),
+        workload_type=whole_or_none(document, "workload_type"),
         node_id=None if node_id is None else str(node_id),
         resources=tuple(map(str, _items(document, "resources"))),
         reason=str(document.get("reason", "")),
-        empty_at=_whole(document, "empty_at"),
+        empty_at=whole_or_none(document, "empty_at"),
         by=str(document.get("by", "")),
         amounts=tuple(float(each) for each in _items(document, "amounts") if isinstance(each, int | float)),
         nodes=tuple(map(str, _items(document, "nodes"))),
@@ -242,9 +241,3 @@ def _event(document: Mapping[str, Any]) -> Event:
 def _items(document: Mapping[str, Any], name: str) -> list[Any]:
     items = document.get(name)
     return items if isinstance(items, list) else []
-
-
-def _whole(document: Mapping[str, Any], name: str) -> int | None:
-    with suppress(UnreadableDocumentError):
-        return fields.whole(document, name, UnreadableDocumentError)
-    return None

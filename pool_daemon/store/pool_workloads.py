@@ -4,15 +4,14 @@ Customers decide how long the documents are, so the server cuts them down to num
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bson import Int64
 
-from pool_daemon.capacity import fields
+from pool_daemon.capacity.fields import whole_or_none
 from pool_daemon.capacity.workload import CloudUnits, NextAction, cloud_units
-from pool_daemon.errors import UnitsError, UnreadableDocumentError
+from pool_daemon.errors import UnitsError
 from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.excerpts import WORKLOAD_FIELDS, number_only
@@ -83,7 +82,7 @@ class PoolWorkloads:
         counts: dict[int | None, int] = {}
         with translated(f"counting the workloads of pool {pool_id}"):
             async for group in self._workloads.aggregate(pipeline):
-                action = _whole(group, "_id")
+                action = whole_or_none(group, "_id")
                 counts[action] = counts.get(action, 0) + group["workloads"]
         return counts
 
@@ -108,7 +107,9 @@ class PoolWorkloads:
     async def _described(self, documents: Sequence[Mapping[str, Any]]) -> list[PoolWorkload]:
         ids = [document["_id"] for document in documents if isinstance(document["_id"], int | float)]
         ordered = await self._ordered(ids)
-        listed = await self._listed(ids, {each for each in (_whole(one, "pool_id") for one in documents) if each})
+        listed = await self._listed(
+            ids, {each for each in (whole_or_none(one, "pool_id") for one in documents) if each}
+        )
         return [
             _workload(document, is_listed=document["_id"] in listed, has_order=document["_id"] in ordered)
             for document in documents
@@ -136,18 +137,12 @@ def _workload(document: Mapping[str, Any], *, is_listed: bool, has_order: bool) 
         problem = str(error)
     return PoolWorkload(
         workload_id=document["_id"],
-        pool_id=_whole(document, "pool_id"),
-        workload_type=_whole(document, "workload_type"),
-        next_action=_whole(document, "next_action"),
+        pool_id=whole_or_none(document, "pool_id"),
+        workload_type=whole_or_none(document, "workload_type"),
+        next_action=whole_or_none(document, "next_action"),
         node_id=document["node_id"],
         units=units,
         problem=problem,
         is_listed=is_listed,
         has_order=has_order,
     )
-
-
-def _whole(document: Mapping[str, Any], name: str) -> int | None:
-    with suppress(UnreadableDocumentError):
-        return fields.whole(document, name, UnreadableDocumentError)
-    return None

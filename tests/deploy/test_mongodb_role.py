@@ -218,7 +218,8 @@ def test_the_role_is_enough_for_the_commands_that_show_pools(uri: str, explorer:
         _command("pools", *words, uri=uri)
 
 
-def test_the_role_is_enough_for_the_commands_that_show_events(uri: str) -> None:
+def test_the_role_is_enough_for_the_commands_that_show_events_and_orders(uri: str) -> None:
+    _command("orders", "list", "--older-than", "1h", uri=uri)
     _command("events", "list", "--pool", "17", uri=uri)
     _command("events", "export", "--since", "1h", uri=uri)
 

@@ -66,6 +66,7 @@ ACTIONS = [
     "pools show",
     "events list",
     "events export",
+    "orders list",
     "brake status",
     "brake release",
     "quarantine list",

@@ -1,0 +1,148 @@
+"""`pool-daemon orders`: what no node has taken, for how long, and of which node."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from bson import Int64
+from explorer import CONTAINER, VOLUME, Explorer, Purchase
+from pymongo import MongoClient
+
+from pool_daemon.cli import main
+from pool_daemon.clock import SystemClock
+from pool_daemon.errors import ExitCode
+from pool_daemon.harness import environment
+from pool_daemon.store.client import connect
+from pool_daemon.store.decommissions import Decommissions
+from pool_daemon.store.setup import create_collections, setup
+
+Document = dict[str, Any]
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture
+def explorer(mongo: MongoClient[Document], database_name: str) -> Explorer:
+    return Explorer(database=mongo[database_name])
+
+
+@pytest.fixture
+def run(mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Give the command; it returns the lines of its output."""
+    for name, value in environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name).items():
+        monkeypatch.setenv(name, value)
+
+    def run(*arguments: str) -> list[str]:
+        assert main(["orders", "list", *arguments]) == ExitCode.OK
+        shown = capsys.readouterr()
+        assert shown.err == ""
+        return shown.out.splitlines()
+
+    return run
+
+
+@pytest.fixture
+def decommission(mongo_uri: str, database_name: str) -> Callable[[Purchase], None]:
+    """Settle a pool, as the daemon does."""
+
+    async def settle(pool: Purchase) -> None:
+        database = connect(uri=mongo_uri, name=database_name)
+        await create_collections(database)
+        await setup(database)
+        settler = Decommissions(database=database, clock=SystemClock(), identity="me")
+        await settler.settle([pool.pool_id], now=int(time.time()))
+        database.close()
+
+    return lambda pool: asyncio.run(settle(pool))
+
+
+def found(lines: list[str]) -> list[int]:
+    return [json.loads(line)["workload_id"] for line in lines]
+
+
+def ordered_earlier(explorer: Explorer, workload_id: int, *, hours: float) -> None:
+    """Let the last record of a workload be older."""
+    at = datetime.fromtimestamp(time.time() - 3600 * hours, UTC)
+    explorer.events.update_one({"workload_id": workload_id}, {"$set": {"decommissioned_at": at}})
+
+
+def test_an_order_waits_from_its_decommission_until_its_node_has_reported(
+    run: Run, explorer: Explorer, decommission: Callable[[Purchase], None]
+) -> None:
+    assert run() == ["0 delete orders wait"]
+    pool = explorer.buy_expired(CONTAINER, VOLUME)
+    decommission(pool)
+    ordered_earlier(explorer, pool.workload_ids[1], hours=3)
+
+    lines = run()
+    assert lines[0] == "2 delete orders wait, the oldest for 3 h"
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-3:] for line in lines[2:]] == [
+        [str(pool.pool_id), str(each), pool.workloads[0]["node_id"]] for each in reversed(pool.workload_ids)
+    ]
+    assert lines[3].split()[1] in ("ms", "s")
+    assert found(run("--json", "--older-than", "1h")) == [pool.workload_ids[1]]
+
+    explorer.bury(pool.pool_id, pool.workload_ids[1])
+    assert found(run("--json")) == [pool.workload_ids[0]]
+    assert run("--older-than", "1h") == ["0 delete orders wait"]
+
+
+def test_a_workload_that_was_decommissioned_twice_waits_since_the_last_time(
+    run: Run, explorer: Explorer, decommission: Callable[[Purchase], None]
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    decommission(pool)
+    ordered_earlier(explorer, pool.workload_ids[0], hours=9)
+    explorer.deploy(pool.workload_ids[0])
+    decommission(pool)
+    assert explorer.events.count_documents({}) == 2
+    (order,) = map(json.loads, run("--json"))
+    assert time.time() - order["ordered_at"] < 60
+
+
+def test_orders_of_others_come_last_and_no_other_order_counts(
+    run: Run, explorer: Explorer, decommission: Callable[[Purchase], None]
+) -> None:
+    customers = explorer.new_workload(5, CONTAINER, next_action=4, node_id="node-b")
+    deployment = explorer.new_workload(5, CONTAINER, next_action=3)
+    explorer.orders.insert_many([customers, deployment])
+    pool = explorer.buy_expired(CONTAINER)
+    decommission(pool)
+
+    assert run()[0].endswith(" 1 of them not given by the daemon")
+    assert found(run("--json")) == [pool.workload_ids[0], customers["_id"]]
+    assert found(run("--json", "--node", "node-b")) == [customers["_id"]]
+    assert found(run("--json", "--older-than", "1s", "--node", "node-b")) == []
+
+
+def test_the_oldest_of_many_are_found_on_whichever_page_they_are(
+    run: Run, explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pool_daemon.store.client.PAGE", 3)
+    now = time.time()
+    for number in range(10):
+        order = explorer.new_workload(17, CONTAINER, next_action=4)
+        explorer.orders.insert_one(order)
+        at = datetime.fromtimestamp(now - 3600 * (number * 7 % 10 + 1), UTC)
+        explorer.events.insert_one({"pool_id": Int64(17), "workload_id": order["_id"], "decommissioned_at": at})
+    lines = run("--limit", "3")
+    assert [line.split()[:2] for line in lines[2:-1]] == [["10", "h"], ["9", "h"], ["8", "h"]]
+    assert lines[-1] == "and 7 more; --limit N shows more of them"
+
+
+def test_customers_text_of_any_length_is_cut_and_escaped(run: Run, explorer: Explorer) -> None:
+    long = "\x1b" * 3_000_000
+    explorer.orders.insert_many(
+        [
+            explorer.new_workload(5, CONTAINER, next_action=4, node_id=long, description=long),
+            explorer.new_workload(5, CONTAINER, next_action=4, _id="x" * 9000) | {"pool_id": "\x1b"},
+        ]
+    )
+    lines = run()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in "".join(lines)
