@@ -62,6 +62,7 @@ class ExpiryLoop:
         self._observer = observer
         self._backoff = Backoff(longest_seconds=LONGEST_RETRY_SECONDS)
         self._next: tuple[float | None, int | None] = (None, None)
+        self._armed: tuple[float | None, int | None] | None = None
         timer.every("longest sleep", seconds=settings.max_sleep_seconds, ring=queue.ring)
         timer.every("full scan", seconds=settings.full_scan_seconds, ring=queue.ring)
 
@@ -100,6 +101,7 @@ class ExpiryLoop:
 
     async def _pass(self, began_monotonic: float) -> None:
         self._observer.tell(PASS_BEGAN)
+        self._armed = None
         self._pass_monotonic = began_monotonic
         report = await self._expirer.run_pass(math.floor(self._clock.now()))
         self._next = (report.next_at, report.next_pool_id)
@@ -120,9 +122,11 @@ class ExpiryLoop:
     def _arm(self) -> None:
         deadline, pool_id = self._next
         self._queue.arm(deadline, pool_id=pool_id)
-        deadline, pool_id = self._queue.deadline, self._queue.pool_id
+        armed = deadline, pool_id = self._queue.deadline, self._queue.pool_id
         self._timer.at("deadline", deadline, ring=self._queue.ring)
-        self._observer.armed(deadline, pool_id=pool_id)
+        if armed != self._armed:  # with each deployment into a pool that lasts, the timer is as it was
+            self._armed = armed
+            self._observer.armed(deadline, pool_id=pool_id)
 
     async def _wait(self) -> None:
         """Wait for a ring; a scheduler that sends none in time is dead, unless the wall clock has stepped back."""

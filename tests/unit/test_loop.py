@@ -165,9 +165,11 @@ class TestPoolsAddedById:
         passes = Passes(PassReport(next_at=now + 2, next_pool_id=8), PassReport())
         passes.checks = [False]
         self.add_after_the_first_pass(passes, at=now)
-        await run(passes)
+        with capture_logs() as logs:
+            await run(passes)
         assert (passes.checked, passes.made) == (1, 2)
         assert SystemClock().now() >= now + 2
+        assert [entry["at"] for entry in logs if entry["event"] == "armed"] == [now + 2, None]
 
     async def test_where_one_is_due_a_pass_follows(self) -> None:
         now = int(SystemClock().now())
