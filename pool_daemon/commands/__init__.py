@@ -102,6 +102,7 @@ COMMANDS = {
     "check-config": Command("show the settings in force, or what is wrong with them", "check_config"),
     "pools": Command("show the pools and when each runs empty", "pools"),
     "events": Command("show what was decommissioned or changed, when and why", "events"),
+    "explain": Command("tell what happened to a pool or a workload, and what does not add up", "explain"),
     "orders": Command("show the delete orders that no node has carried out", "orders"),
     "brake": Command("show the pools that the brake holds, or release them", "brake"),
     "quarantine": Command("show the pools that keep failing, or have one tried again", "quarantine"),

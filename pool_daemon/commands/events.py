@@ -110,14 +110,14 @@ def _line(event: Event) -> str:
     at = "?" if event.at is None else date(event.at).removesuffix(" UTC")
     pool_id = "?" if event.pool_id is None else event.pool_id
     if event.kind != "decommissioned":
-        return CHANGE.format(at, pool_id, cut(_change(event), CHANGE_CHARACTERS)).rstrip()
+        return CHANGE.format(at, pool_id, cut(escaped(change(event)), CHANGE_CHARACTERS)).rstrip()
     late = "?" if event.at is None or event.empty_at is None else span(max(0.0, event.at - event.empty_at))
     resources = escaped(",".join(event.resources))
     return LINE.format(at, pool_id, str(shown_id(event.workload_id)), type_name(event.workload_type), resources, late)
 
 
-def _change(event: Event) -> str:
+def change(event: Event) -> str:
     """Return what an operator changed, by whom and why."""
     amounts = [units_for(each, 0, resource) for resource, each in zip(Resource, event.amounts, strict=False) if each]
     what = ", ".join([*amounts, *event.nodes])
-    return escaped(f"{event.kind}{f' {what}' if what else ''}, {event.by}{f': {event.reason}' if event.reason else ''}")
+    return f"{event.kind}{f' {what}' if what else ''}, {event.by}{f': {event.reason}' if event.reason else ''}"

@@ -47,7 +47,10 @@ SHOWN: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which records are read; None sets no condition. Instants are unix seconds; `until` is excluded."""
+    """Which records are read; None sets no condition. Instants are unix seconds; `until` is excluded.
+
+    With `changes_only` no decommission is read.
+    """
 
     pool: int | None = None
     owner: int | None = None
@@ -56,6 +59,7 @@ class EventFilter:
     workload_type: WorkloadType | None = None
     since: float | None = None
     until: float | None = None
+    changes_only: bool = False
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -152,6 +156,8 @@ class EventHistory:
                     edit = await anext(other, None)
 
     async def _decommissions(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Event, None]:
+        if wanted.changes_only:
+            return
         conditions = await self._conditions(wanted)
         windows = _only(wanted.ids) if "pool_id" in conditions else self._windows(wanted.ids, direction=direction)
         async with aclosing(windows):

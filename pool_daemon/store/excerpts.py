@@ -13,13 +13,14 @@ from typing import Any, Final
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
+from pool_daemon.capacity.fields import whole_or_none
 from pool_daemon.capacity.pool import FIELDS, Pool
 from pool_daemon.capacity.workload import UNIT_FIELDS
 from pool_daemon.errors import PoolNotFoundError, UnreadableDocumentError
 from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.codec import POOL_FIELDS, RAW, decoded, document_id, pool_from_document
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.pools import CAPACITY_POOLS, CAPACITY_RESERVATIONS
 
 ARRAYS: Final = ("node_ids", "active_workload_ids")
 
@@ -94,6 +95,15 @@ class Excerpt:
     error: UnreadableDocumentError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """The reservation under whose id a pool was created: who ordered it, and how many unit seconds (cu, su, ipv4u)."""
+
+    reservation_id: int
+    customer_tid: int | None
+    amounts: tuple[int, int, int]
+
+
 class Order(StrEnum):
     """The order of a list of pools; the value is the field by which they are sorted."""
 
@@ -138,6 +148,7 @@ class Excerpts:
 
     def __init__(self, *, database: Database) -> None:
         self._pools = database.collection(CAPACITY_POOLS, RAW)
+        self._reservations = database.collection(CAPACITY_RESERVATIONS)
 
     async def pages(self, selection: Selection) -> AsyncGenerator[list[Excerpt], None]:
         """Stream pools in pages, without their arrays; close the iterator when leaving it early.
@@ -162,6 +173,18 @@ class Excerpts:
         if raw is None:
             raise PoolNotFoundError(f"pool {pool_id}: the specified pool could not be found")
         return _excerpt(raw)
+
+    async def bought(self, pool_id: int) -> Bought | None:
+        """Return the reservation that created a pool, None if there is none; an unreadable amount is 0."""
+        projection = {"customer_tid": number_only("customer_tid")} | {
+            name: number_only(f"data_reservation.{name}") for name in ("cus", "sus", "ipv4us")
+        }
+        with translated(f"reading reservation {pool_id}"):
+            document = await self._reservations.find_one({"_id": Int64(pool_id)}, projection)
+        if document is None:
+            return None
+        cus, sus, ipv4us = (whole_or_none(document, name) or 0 for name in ("cus", "sus", "ipv4us"))
+        return Bought(pool_id, whole_or_none(document, "customer_tid"), (cus, sus, ipv4us))
 
 
 def _projection(*, most: int) -> dict[str, Any]:

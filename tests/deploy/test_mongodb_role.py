@@ -218,6 +218,12 @@ def test_the_role_is_enough_for_the_commands_that_show_pools(uri: str, explorer:
         _command("pools", *words, uri=uri)
 
 
+def test_the_role_is_enough_for_an_explanation(uri: str, explorer: Explorer) -> None:
+    pool = explorer.buy(Rates(cu=PLENTY), [CONTAINER])
+    _command("explain", "pool", str(pool.pool_id), uri=uri)
+    _command("explain", "workload", str(pool.workload_ids[0]), uri=uri)
+
+
 def test_the_role_is_enough_for_the_commands_that_show_events_and_orders(uri: str) -> None:
     _command("orders", "list", "--older-than", "1h", uri=uri)
     _command("events", "list", "--pool", "17", uri=uri)

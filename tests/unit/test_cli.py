@@ -67,6 +67,8 @@ ACTIONS = [
     "events list",
     "events export",
     "orders list",
+    "explain pool",
+    "explain workload",
     "brake status",
     "brake release",
     "quarantine list",

@@ -1,0 +1,200 @@
+"""What happened to a pool or a workload, in the order of time, and what in it contradicts the rest."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Final
+
+from pool_daemon.capacity.arithmetic import runs_out_at
+from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.outlook import Outlook, first_to_run_out, outlook
+from pool_daemon.capacity.pool import Pool
+from pool_daemon.capacity.workload import NextAction
+from pool_daemon.commands.events import change
+from pool_daemon.commands.output import NAMES, UNITS, action_name, span, type_name, units_for, when
+from pool_daemon.plain_text import date
+from pool_daemon.store.event_history import Event
+from pool_daemon.store.excerpts import Bought
+from pool_daemon.store.holds import Hold, State
+from pool_daemon.store.pool_workloads import PoolWorkload
+from pool_daemon.store.quarantine import Quarantined
+from pool_daemon.store.reconciliation import Page
+
+GRACE_SECONDS: Final = 60
+"""For so long a pool may be empty before it is remarkable that its workloads still run."""
+
+DECOMMISSIONED: Final = "decommissioned"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened; `at` (unix seconds) is None where nothing says when."""
+
+    at: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that the database says of a pool at the unix second `now`, or, with `workload_id`, of one of its workloads.
+
+    `pool` is None if it has no document, or an unreadable one: then `unreadable` is the reason. `compared` is the
+    comparison of the pool with its workloads.
+    """
+
+    now: int
+    pool: Pool | None
+    unreadable: str | None
+    bought: Bought | None
+    events: Sequence[Event]
+    workloads: Sequence[PoolWorkload]
+    hold: Hold | None
+    quarantined: Quarantined | None
+    compared: Page | None
+    workload_id: int | None = None
+
+    @property
+    def outlooks(self) -> tuple[Outlook, ...]:
+        """The outlook of the pool's resources."""
+        return () if self.pool is None else outlook(self.pool, now=self.now)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a guard keeps the daemon from the pool."""
+        held = self.hold is not None and self.hold.state is State.HELD
+        return held or (self.quarantined is not None and self.quarantined.next_try_at > self.now)
+
+
+def lines(known: Known) -> list[Line]:
+    """Return what happened, undated things first, and then how things stand."""
+    past = sorted([*_events(known), *_guards(known)], key=lambda line: line.at or 0.0)
+    workloads = [Line(known.now, _workload_now(each, known)) for each in known.workloads]
+    return [*_purchase(known), *past, *_pool_now(known), *workloads]
+
+
+def problems(known: Known) -> list[str]:
+    """Return what does not add up."""
+    return [*_pool_problems(known), *_event_problems(known), *_workload_problems(known)]
+
+
+def _purchase(known: Known) -> Iterator[Line]:
+    if (bought := known.bought) is not None:
+        amounts = [
+            units_for(amount, 0, resource) for resource, amount in zip(Resource, bought.amounts, strict=True) if amount
+        ]
+        yield Line(
+            None,
+            f"reservation {bought.reservation_id} of customer {bought.customer_tid} for this pool: "
+            f"{', '.join(amounts) or 'nothing'}",
+        )
+
+
+def _events(known: Known) -> Iterator[Line]:
+    def same(event: Event) -> tuple[str, float | None, str]:
+        return event.kind, event.at, event.by
+
+    for (kind, at, by), group in groupby(known.events, key=same):
+        events = list(group)
+        if kind != DECOMMISSIONED:
+            yield from (Line(at, change(event)) for event in events)
+            continue
+        exhausted = sorted({resource for event in events for resource in event.resources})
+        what = f"{len(events):,} workloads" if len(events) > 1 else f"workload {events[0].workload_id}"
+        empty_at = events[0].empty_at
+        late = "" if at is None or empty_at is None else f", {span(max(0.0, at - empty_at))} after it ran empty"
+        yield Line(at, f"{what} decommissioned by {by}: out of {', '.join(map(_resource_name, exhausted))}{late}")
+
+
+def _guards(known: Known) -> Iterator[Line]:
+    if (hold := known.hold) is not None:
+        state = "held by the brake" if hold.state is State.HELD else "held by the brake, and released since"
+        yield Line(hold.held_at, f"{state}: {hold.reason}")
+    if (quarantined := known.quarantined) is not None:
+        yield Line(quarantined.first_failed_at, f"failing since then, in quarantine: {quarantined.reason}")
+
+
+def _pool_now(known: Known) -> Iterator[Line]:
+    if known.pool is None:
+        return
+    first = first_to_run_out(known.outlooks)
+    if first is None:
+        yield Line(known.now, f"nothing drains pool {known.pool.pool_id}")
+    elif first.is_exhausted:
+        gone = ", ".join(NAMES[each.resource] for each in known.outlooks if each.is_exhausted)
+        yield Line(known.now, f"pool {known.pool.pool_id} is out of {gone}; empty_at: {date(known.pool.empty_at)}")
+    else:
+        ends = when(first.runs_out_at or known.now, now=known.now)
+        drain = f"{first.rate:.4g} {UNITS[first.resource]}"
+        yield Line(known.now, f"pool {known.pool.pool_id} runs out of {NAMES[first.resource]} {ends}, at {drain}")
+
+
+def _workload_now(workload: PoolWorkload, known: Known) -> str:
+    what = f"workload {workload.workload_id}, {type_name(workload.workload_type)}"
+    state = f"next action {action_name(workload.next_action)}"
+    if workload.next_action == NextAction.DELETE and workload.has_order:
+        ordered = [event.at for event in known.events if event.workload_id == workload.workload_id and event.at]
+        since = f", for {span(max(0.0, known.now - ordered[-1]))}" if ordered else ""
+        return f"{what}: {state}; its order waits for node {workload.node_id}{since}"
+    listed = "counts in the pool" if workload.is_listed else "does not count in the pool"
+    return f"{what}: {state}, {listed}{', an order for its deletion waits' if workload.has_order else ''}"
+
+
+def _pool_problems(known: Known) -> Iterator[str]:
+    pool = known.pool
+    if pool is None:
+        yield "the pool has no document" if known.unreadable is None else f"the pool is unreadable: {known.unreadable}"
+        return
+    if pool.empty_at > pool.last_updated and (ends := _computed_end(pool)) != pool.empty_at:
+        yield f"empty_at is {date(pool.empty_at)}, but amounts and rates say {date(ends)}"
+    if (page := known.compared) is None:
+        return
+    if missing := page.missing.get(pool.pool_id):
+        yield f"{missing:,} of the workloads that the pool lists have no document"
+    for drifted in page.drifted:
+        excess = zip(Resource, drifted.drift.excess, strict=True)
+        wrong = [f"{each:+g} {UNITS[resource]}" for resource, each in excess if each]
+        if drifted.drift.dropped:
+            wrong.append(f"{len(drifted.drift.dropped):,} listed workloads are deleted")
+        yield f"the pool's rates differ from what its workloads drain: {', '.join(wrong)}"
+    if page.overdue and known.workload_id is None and pool.empty_at < known.now - GRACE_SECONDS and not known.is_kept:
+        yield "workloads that use an exhausted resource still run, and no guard keeps the daemon from them"
+
+
+def _event_problems(known: Known) -> Iterator[str]:
+    for event in known.events:
+        if event.kind == DECOMMISSIONED and event.at is not None and event.at < (event.empty_at or 0):
+            yield f"workload {event.workload_id} was decommissioned {span((event.empty_at or 0) - event.at)} too early"
+
+
+def _workload_problems(known: Known) -> Iterator[str]:
+    if known.workload_id is not None and not known.workloads:
+        yield f"workload {known.workload_id} has no document"
+    for workload in known.workloads:
+        name, action = f"workload {workload.workload_id}", workload.next_action
+        if action == NextAction.DELETE and workload.is_listed and not workload.has_order:
+            yield f"{name} is to be deleted and has no order"
+        if action != NextAction.DELETE and workload.has_order:
+            yield f"{name} has a delete order, and its next action is {action_name(action)}"
+        if action == NextAction.DEPLOY and workload.problem is not None:
+            yield f"{name} drains an unknown amount, and is left running: {workload.problem}"
+        elif action == NextAction.DEPLOY and not workload.is_listed and any(workload.units or ()):
+            yield f"{name} is deployed, and its pool does not count it"
+        if known.workload_id is not None and action == NextAction.DEPLOY and _is_overdue(workload, known):
+            yield f"{name} still runs though its pool is exhausted, and no guard keeps the daemon from it"
+
+
+def _is_overdue(workload: PoolWorkload, known: Known) -> bool:
+    if workload.units is None or known.pool is None or known.is_kept:
+        return False
+    if known.pool.empty_at >= known.now - GRACE_SECONDS:
+        return False
+    return any(used > 0 and each.is_exhausted for used, each in zip(workload.units, known.outlooks, strict=True))
+
+
+def _computed_end(pool: Pool) -> int:
+    amounts = ((pool.cus, pool.active_cu), (pool.sus, pool.active_su), (pool.ipv4us, pool.active_ipv4))
+    return min(runs_out_at(left, rate, pool.last_updated) for left, rate in amounts)
+
+
+def _resource_name(name: str) -> str:
+    return NAMES[Resource(name)] if name in set(Resource) else name
