@@ -1,8 +1,10 @@
 """One real mongod for the whole run, and a database of its own for every test that asks for one."""
 
+import math
 import os
 import signal
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="write the rows into the table of this Markdown file, too; tests/faults/README.md is the published one",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first the files whose tests may take longest, by their time-outs, and last the unit tests.
+
+    A worker takes file by file, so what is long at the end keeps the others waiting.
+    """
+    longest: defaultdict[Path, float] = defaultdict(float)
+    for item in items:
+        for marker in item.iter_markers("timeout"):
+            longest[item.path] = max(longest[item.path], marker.args[0] or math.inf)
+    items.sort(key=lambda item: ("unit" in item.path.parts, -longest[item.path]))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from arithmetic_model import Document, Rates
 from daemon_process import DaemonProcess, running_daemon
-from deadline import wait_until
+from deadline import soonest, wait_until
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, YEAR_SECONDS, Explorer
 from fail_point import fail_point, times_entered
 from ledger import DELETE, Ledger
@@ -22,7 +22,7 @@ from pool_daemon.errors import ExitCode
 QUICK = {"DATABASE__SERVER_SELECTION_SECONDS": "1"}
 """Settings with which a daemon notices within a second that MongoDB is away."""
 
-START_SECONDS = 10
+START_SECONDS = 30
 STOP_SECONDS = 3
 RETURN_SECONDS = 30
 
@@ -68,13 +68,14 @@ def test_a_daemon_on_an_empty_database_waits_and_stops_in_order(
 
 
 def test_an_idle_daemon_stops_at_once(explorer: Explorer, ledger: Ledger, mongo_uri: str) -> None:
-    with running_daemon(uri=mongo_uri, database_name=explorer.database.name) as daemon:
-        ledger.settle()
+    def took() -> float:
+        with running_daemon(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+            ledger.settle()
+            asked_at = time.monotonic()
+            daemon.stop()
+            return time.monotonic() - asked_at
 
-        asked_at = time.monotonic()
-        daemon.stop()
-
-        assert time.monotonic() - asked_at < STOP_SECONDS
+    soonest(took, within_seconds=STOP_SECONDS, what="an idle daemon to stop")
 
 
 SIGNALLED_WHILE_IMPORTED = """
@@ -130,13 +131,14 @@ def test_a_single_pass_that_is_told_to_reload_while_it_starts_is_made(explorer: 
 
 @pytest.mark.parametrize("uri", ["mongodb://127.0.0.1:9/", "mongodb+srv://db.invalid/"])
 def test_a_daemon_that_waits_for_its_database_stops_at_once(uri: str) -> None:
-    with running_daemon(uri=uri, database_name="explorer", **QUICK) as daemon:
-        wait_until(daemon.complaints, within_seconds=RETURN_SECONDS, what="a complaint that MongoDB is away")
+    def took() -> float:
+        with running_daemon(uri=uri, database_name="explorer", **QUICK) as daemon:
+            wait_until(daemon.complaints, within_seconds=RETURN_SECONDS, what="a complaint that MongoDB is away")
+            asked_at = time.monotonic()
+            daemon.stop()
+            return time.monotonic() - asked_at
 
-        asked_at = time.monotonic()
-        daemon.stop()
-
-        assert time.monotonic() - asked_at < STOP_SECONDS
+    soonest(took, within_seconds=STOP_SECONDS, what="a daemon that waits to stop")
 
 
 def test_the_indexes_of_others_outlive_the_daemon(explorer: Explorer, ledger: Ledger, mongo_uri: str) -> None:

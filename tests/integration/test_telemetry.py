@@ -64,12 +64,12 @@ def test_a_standby_is_ready_and_says_for_whom_it_stands_by(mongo_uri: str, datab
             endpoint.wait_for("/readyz", 200)
         wait_until(
             lambda: sorted(endpoint.status_json()["role"] for endpoint in endpoints) == ["leader", "standby"],
-            within_seconds=5,
+            within_seconds=20,
             what="a leader and a standby",
         )
         leader, standby = sorted(endpoints, key=lambda endpoint: str(endpoint.status_json()["role"]))
         identity = leader.status_json()["identity"]
-        wait_until(lambda: standby.status_json()["leader"] == identity, within_seconds=5, what="the leader's name")
+        wait_until(lambda: standby.status_json()["leader"] == identity, within_seconds=20, what="the leader's name")
         assert standby.status_json()["backlog"] is None
 
 
