@@ -83,7 +83,7 @@ class Daemon:
         else:
             set_level(parts.live.current.log.level)
             parts.observer.settings_reloaded(changed=changed, needs_restart=waiting)
-            parts.look_at_everything()  # pools that a limit held back may now be free to go
+            parts.queue.request_full_scan()  # pools that a limit held back may now be free to go
         parts.heartbeat.ready_again()
 
     async def run_once(self) -> PassReport:

@@ -1,6 +1,6 @@
 """The parts of a daemon, each created once with its dependencies."""
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -28,10 +28,8 @@ from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import CommandLog, ServerClock, connect
 from pool_daemon.store.events import RecentEvents
 from pool_daemon.store.holds import HoldStore
-from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.lease import LeaseStore
 from pool_daemon.store.pool_counts import PoolCounts
-from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.reconciliation import ReconciliationStore
 from pool_daemon.store.setup import build_index, missing_indexes
@@ -104,13 +102,11 @@ class Wiring:
         self.brake = Brake(
             held=HeldPools(
                 holds=HoldStore(database=self.database, identity=self._identity, dry_run=self._dry_run),
-                impact=ImpactReader(database=self.database),
-                pools=PoolStore(database=self.database),
                 clock=clock,
                 observer=self.observer,
-                queue=self,
+                queue=self.queue,
             ),
-            impact=ImpactReader(database=self.database),
+            pool_counts=PoolCounts(database=self.database),
             settings=self.live.view(lambda now: now.brake),
             clock=clock,
         )
@@ -119,7 +115,7 @@ class Wiring:
             settings=self.live.view(lambda now: now.retry),
             clock=clock,
             identity=self._identity,
-            look_again=self.try_again,
+            look_again=self.queue.retry,
             observer=self.observer,
         )
 
@@ -131,7 +127,7 @@ class Wiring:
             clock=clock,
             settings=self.live.view(lambda now: now.stream),
             observer=self.observer,
-            notes=self.brake.notes,
+            recent_writes=self.brake.recent_writes,
         )
         self.expirer = Expirer(
             store=Store(
@@ -255,14 +251,6 @@ class Wiring:
             if self._settings.reconcile.enabled:
                 tasks["reconciler"] = self.reconciler.run()
         return tasks
-
-    def look_at_everything(self) -> None:
-        """Request a full scan."""
-        self.queue.request_full_scan()
-
-    def try_again(self, pools: Mapping[int, int]) -> None:
-        """Add a retry of each pool, which is due already, at its unix second."""
-        self.queue.add_all(pools, cause=Cause.RETRY)
 
     def look_at_missed(self, pool_id: int) -> None:
         """Add an immediate check of a pool that was missed."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from arithmetic_model import Rates
@@ -11,6 +11,8 @@ from explorer import CONTAINER, Explorer, Kind, Purchase
 from pymongo import MongoClient
 from virtual_clock import VirtualClock
 
+from pool_daemon.events import Event
+from pool_daemon.expiry.batches import Batch
 from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.pass_report import PassReport
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
@@ -20,31 +22,35 @@ from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.settings import sections
+from pool_daemon.store.cases import Limits
 from pool_daemon.store.client import connect
 from pool_daemon.store.holds import HoldStore
-from pool_daemon.store.impact import ImpactReader
-from pool_daemon.store.pools import PoolStore
+from pool_daemon.store.pool_counts import PoolCounts
+from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.store.store import Store
+from pool_daemon.telemetry.logs import tell
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.reports import Reports
 
 
-class Impact(ImpactReader):
+class Counts(PoolCounts):
     """Remembers how many pools' owners it was asked for."""
 
     asked_owners = 0
 
-    async def owners(self, pool_ids: Sequence[int], *, now: int) -> dict[int, int]:
+    async def due_owners(self, pool_ids: Sequence[int], *, now: int) -> dict[int, int]:
         self.asked_owners += len(pool_ids)
-        return await super().owners(pool_ids, now=now)
+        return await super().due_owners(pool_ids, now=now)
 
 
 Client = MongoClient[dict[str, Any]]
 
 FEW = 8
 """Unexpected pools that go in any case."""
+
+BATCH_WORKLOADS = 20
 
 HOUR = 3600
 
@@ -53,6 +59,9 @@ class Told:
     """Knows what it was told last of the brake."""
 
     text: str | None = None
+
+    def tell(self, event: Event, **fields: Any) -> None:
+        tell(event, **fields)
 
     def held(self, reason: str, *, detail: str, pools: int) -> None:
         assert pools > 0
@@ -89,49 +98,37 @@ class Scene:
         self.told = Told()
         self.queue = WorkQueue()
         self.holds = HoldStore(database=self.database, identity="me", dry_run=dry_run)
-        self.impact = Impact(database=self.database)
-        self.held_pools = HeldPools(
-            holds=self.holds,
-            impact=self.impact,
-            pools=PoolStore(database=self.database),
-            clock=self.clock,
-            observer=self.told,
-            queue=self,
-        )
+        self.pool_counts = Counts(database=self.database)
+        self.held_pools = HeldPools(holds=self.holds, clock=self.clock, observer=self.told, queue=self.queue)
         self.brake = Brake(
             held=self.held_pools,
-            impact=self.impact,
+            pool_counts=self.pool_counts,
             settings=sections.Brake(**{"max_share": 0.2, "min_pools": FEW, "per_owner": 2, **settings}),
             clock=self.clock,
         )
+        self.store = Store(database=self.database, clock=self.clock, identity="me", dry_run=dry_run)
         observer = Observer(identity="me", version="0", clock=self.clock)
         quarantine = Quarantine(
             store=QuarantineStore(database=self.database),
             settings=sections.Retry(),
             clock=self.clock,
             identity="me",
-            look_again=self.try_again,
+            look_again=self.queue.retry,
             observer=observer,
         )
         self.expirer = Expirer(
-            store=Store(database=self.database, clock=self.clock, identity="me", dry_run=dry_run),
+            store=self.store,
             queue=self.queue,
             guards=Guards(gate=Gates(), brake=self.brake, quarantine=quarantine),
             reports=Reports(observer=observer, settings=sections.Log()),
             clock=self.clock,
-            settings=sections.Expiry(batch_workloads=20),
+            settings=sections.Expiry(batch_workloads=BATCH_WORKLOADS),
         )
-        self.brake.notes.note_watching(self.now)
+        self.brake.recent_writes.watching_since(self.now)
 
     @property
     def now(self) -> int:
         return int(self.clock.now())
-
-    def look_at_everything(self) -> None:
-        self.queue.request_full_scan()
-
-    def try_again(self, wishes: Mapping[int, int]) -> None:
-        self.queue.add_all(wishes, cause=Cause.RETRY)
 
     def buy(
         self, number: int, *kinds: Kind, ended_ago: int = HOUR, owners: Iterable[int] | None = None, **fields: Any
@@ -158,12 +155,21 @@ class Scene:
         """Have the watcher notice that somebody wrote these pools so many seconds ago: updated them, or put them in."""
         for pool in pools:
             owner = int(pool.document["customer_tid"]) if tells_owner else None
-            self.brake.notes.note_write(pool.pool_id, pool.empty_at, self.now - ago, owner)
+            self.brake.recent_writes.record(pool.pool_id, pool.empty_at, self.now - ago, owner)
             if pool.empty_at <= self.now:
                 self.queue.add(pool.pool_id, at=self.now, cause=Cause.CHANGED)
 
     async def run_pass(self) -> PassReport:
         return await self.expirer.run_pass(self.now)
+
+    async def settle_batch(self, pools: Sequence[DuePool], *, full_scan: bool) -> set[int]:
+        """Settle pools as one batch of a pass; return the ids of those that were withheld, and may go after all."""
+        allowed = await self.brake.filter_allowed(pools, full_scan=full_scan)
+        batch = Batch(allowed, self.now, Limits(100, 2**20), full_scan)
+        settlement = await self.store.decommissions.settle(batch.pool_ids, now=self.now, limits=batch.protecting_limits)
+        return await self.brake.settled(
+            settlement.settled_of(batch.pool_ids), settlement, now=self.now, full_scan=full_scan
+        )
 
     async def run_passes(self) -> int:
         """Run passes until none is asked for; return how many workloads were decommissioned."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from pool_daemon.store.cases import Settlement
 from pool_daemon.store.pools import DuePool
 
 
@@ -11,12 +12,15 @@ class NoBrake:
     async def inspect(self, after: int | None, now: int) -> None:
         """Decide nothing."""
 
-    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
-        del now, full_scan
+    async def filter_allowed(self, pools: Sequence[DuePool], *, full_scan: bool) -> list[DuePool]:
+        del full_scan
         return list(pools)
 
-    def settled(self, pool_ids: Collection[int], *, lost: Collection[int]) -> None:
-        """Forget it."""
+    async def settled(
+        self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool
+    ) -> set[int]:
+        del pool_ids, settlement, now, full_scan
+        return set()
 
     def passed(self, *, complete: bool) -> None:
         """Forget it."""

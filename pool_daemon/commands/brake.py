@@ -27,6 +27,7 @@ EXAMPLES = (
 
 OWNER_LINE: Final = "{:>12}  {:8}  {:>9}  {:>9}"
 LINE: Final = "{:>12}  {:>12}  {:8}  {:>9}  {:23}  {:23}  {}"
+UNKNOWN: Final = "unknown"
 SHOWN: Final = 20
 """Owners, and pools, that are listed for a person; `--json` lists every pool."""
 
@@ -80,7 +81,7 @@ async def _show(holds: HoldStore, settings: sections.Brake, *, as_json: bool) ->
     print(f"{_total(owners, State.HELD)} held, {_total(owners, State.RELEASED)} released and not settled yet")
     print(OWNER_LINE.format("owner", "state", "pools", "workloads"))
     for each in owners[:SHOWN]:
-        print(OWNER_LINE.format(_owner(each.owner), each.state, each.pools, each.workloads))
+        print(OWNER_LINE.format(each.owner or UNKNOWN, each.state, each.pools, each.workloads))
     _print_rest(len(owners) - SHOWN, "owners")
     print(LINE.format("pool", "owner", "state", "workloads", "empty since", "held since", "reason"))
     for hold in await holds.page(limit=SHOWN):
@@ -141,14 +142,10 @@ def _print_released(number: int, not_held: Sequence[int], *, as_json: bool) -> N
         print(f"pool {pool_id} is not held")
 
 
-def _owner(owner: int | None) -> str:
-    return "unknown" if owner is None else str(owner)
-
-
 def _line(hold: Hold) -> str:
     return LINE.format(
         hold.pool_id,
-        _owner(hold.owner),
+        hold.owner or UNKNOWN,
         hold.state,
         hold.workloads,
         date(hold.empty_at),

@@ -125,7 +125,7 @@ async def _overdue_pages(database: Database, selection: Selection, *, now: int) 
                 if excerpt.pool is None:
                     rows.append(Row(excerpt))
                 elif excerpt.pool.pool_id in affected:
-                    rows.append(Row(excerpt, affected[excerpt.pool.pool_id].workloads))
+                    rows.append(Row(excerpt, affected[excerpt.pool.pool_id]))
             yield rows
 
 

@@ -58,9 +58,9 @@ class Batch:
         return [pool.pool_id for pool in self.pools]
 
     @property
-    def sparing_limits(self) -> Limits:
+    def protecting_limits(self) -> Limits:
         """The limits of one transaction, with the pools that must not lose a workload."""
-        return replace(self.limits, spared=frozenset(pool.pool_id for pool in self.pools if pool.spared))
+        return replace(self.limits, protected=frozenset(pool.pool_id for pool in self.pools if pool.protected))
 
     def split(self) -> "list[Batch]":
         """Return the batch in pieces: of several pools, or of one with half the limits; none at the smallest limits."""

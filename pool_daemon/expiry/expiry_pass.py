@@ -181,7 +181,7 @@ class ExpiryPass:
     async def _start(self, batch: Batch) -> None:
         """Start to settle a batch, unless a gate closes before."""
         await self._spare_the_nodes()
-        allowed = await self._context.guards.filter_allowed(batch.pools, now=batch.now, full_scan=batch.full_scan)
+        allowed = await self._context.guards.filter_allowed(batch.pools, full_scan=batch.full_scan)
         if allowed and self._goes_on():
             settling = self._settle(replace(batch, pools=allowed))
             self._running.add(asyncio.create_task(settling, name="settle"))
@@ -202,9 +202,23 @@ class ExpiryPass:
             task.result()
 
     async def _settle(self, batch: Batch) -> None:
+        """Settle a batch; then the brake judges what was withheld, and what it lets go is settled in its turn.
+
+        An error of the brake ends the pass: no pool is to blame for it.
+        """
+        settlement = await self._settle_or_split(batch)
+        if settlement is None:
+            return
+        settled = settlement.settled_of(batch.pool_ids)
+        brake = self._context.guards.brake
+        going = await brake.settled(settled, settlement, now=batch.now, full_scan=batch.full_scan)
+        if going:
+            self._batches.add(batch.of(going))
+
+    async def _settle_or_split(self, batch: Batch) -> Settlement | None:
         """Settle a batch; what does not fit, is locked or too large for the server is added again in smaller pieces."""
         try:
-            await self._settle_whole(batch)
+            return await self._settle_whole(batch)
         except StoreConflictError:
             once = replace(batch, attempts=1)
             if len(batch.pools) > 1:
@@ -223,6 +237,7 @@ class ExpiryPass:
                 self._isolation.add(batch)
             else:
                 self._evidence.failed(batch.pools[0].pool_id, error)
+        return None
 
     def _split(self, batch: Batch) -> bool:
         """Add a batch again in smaller pieces, each in its turn; False if it is as small as possible."""
@@ -232,29 +247,23 @@ class ExpiryPass:
         self._batches.add(*pieces)
         return bool(pieces)
 
-    async def _settle_whole(self, batch: Batch) -> None:
+    async def _settle_whole(self, batch: Batch) -> Settlement:
         began_monotonic = self._context.clock.monotonic()
         settlement = await self._context.store.decommissions.settle(
             batch.pool_ids,
             now=batch.now,
-            limits=batch.sparing_limits,
+            limits=batch.protecting_limits,
             after=batch.after,
             attempts=batch.attempts,
         )
         self._note(settlement, seconds=self._context.clock.monotonic() - began_monotonic)
-        if settlement.withheld:
-            self._queue.request_full_scan()
-        left = batch.left_by(settlement, most=self._context.throttle.limits.workloads)
-        self._batches.add(*left)
-        unfinished = {pool_id for each in left for pool_id in each.pool_ids}
-        settled = [pool_id for pool_id in batch.pool_ids if pool_id not in unfinished]
-        lost = settlement.lost_something
+        self._batches.add(*batch.left_by(settlement, most=self._context.throttle.limits.workloads))
         self._context.throttle.went_through()
         now = math.floor(self._context.clock.now())
-        self._queue.add_all(dict.fromkeys(self._context.locked.settled(batch.pool_ids), now), cause=Cause.RETRY)
-        self._evidence.succeeded(lost)
-        self._context.guards.brake.settled(settled, lost=lost)
-        await self._context.guards.quarantine.settled(settled)
+        self._queue.retry(dict.fromkeys(self._context.locked.settled(batch.pool_ids), now))
+        self._evidence.succeeded(settlement.lost_something)
+        await self._context.guards.quarantine.settled(settlement.settled_of(batch.pool_ids))
+        return settlement
 
     def _note(self, settlement: Settlement, *, seconds: float) -> None:
         self._report.settled += len(settlement.cases)

@@ -45,20 +45,20 @@ class StreamObserver(Teller, Protocol):
         """Record changes of the stream that were not understood."""
 
 
-class WriteNotes(Protocol):
+class RecentWrites(Protocol):
     """Records other writers' changes of pools, and since when no write is missed."""
 
-    def note_watching(self, at: int) -> None:
+    def watching_since(self, at: int) -> None:
         """Record that a stream begins at the unix second `at`; earlier writes are unknown."""
 
-    def note_write(self, pool_id: int, empty_at: int | None, at: int, owner: int | None = None) -> None:
+    def record(self, pool_id: int, empty_at: int | None, at: int, owner: int | None = None) -> None:
         """Record that a pool got that `empty_at` at the unix second `at`; None if the change does not contain it."""
 
 
 class Watcher:
     """Keeps a change stream open and adds to the work queue what may have become due or moved.
 
-    `open_stream` opens the stream behind a token, or now. `notes` receives every write.
+    `open_stream` opens the stream behind a token, or now. `recent_writes` receives every write.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Watcher:
         clock: Clock,
         settings: sections.Stream,
         observer: StreamObserver,
-        notes: WriteNotes,
+        recent_writes: RecentWrites,
     ) -> None:
         self._open_stream = open_stream
         self._queue = queue
         self._clock = clock
         self._settings = settings
         self._observer = observer
-        self._notes = notes
+        self._recent_writes = recent_writes
         self._token: Mapping[str, Any] | None = None
         self._token_moved_monotonic = clock.monotonic()
         self._failures = 0
@@ -111,7 +111,7 @@ class Watcher:
         async with self._open_stream(self._token) as stream:
             self._observer.stream_opened(resumed=resumed)
             if not resumed:
-                self._notes.note_watching(int(self._clock.now()))
+                self._recent_writes.watching_since(int(self._clock.now()))
                 self._queue.request_full_scan()
             self._token_moved_monotonic = self._clock.monotonic()
             self._queue.ring()
@@ -150,7 +150,7 @@ class Watcher:
         if change.pool_id is None:
             self._queue.add_workloads([change.subject_id])
         else:
-            self._notes.note_write(change.pool_id, None, change.at)
+            self._recent_writes.record(change.pool_id, None, change.at)
             self._queue.add(change.pool_id, at=int(self._clock.now()), cause=Cause.CHANGED)
 
     def _observe_pool(self, change: Change) -> None:
@@ -159,7 +159,7 @@ class Watcher:
         if change.removed:
             return
         if change.subject_id is not None and not change.amounts_only:
-            self._notes.note_write(change.subject_id, change.empty_at, change.at, change.owner)
+            self._recent_writes.record(change.subject_id, change.empty_at, change.at, change.owner)
         if not change.amounts_only or self._queue.has_pending(change.subject_id):
             self._enter(change)
 

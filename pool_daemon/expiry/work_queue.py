@@ -218,6 +218,10 @@ class WorkQueue:
         for pool_id, at in pools.items():
             self.add(pool_id, at=at, cause=cause)
 
+    def retry(self, pools: Mapping[int, int]) -> None:
+        """Add a retry of each pool, which is due already, at its unix second."""
+        self.add_all(pools, cause=Cause.RETRY)
+
     def add_workloads(self, workload_ids: Iterable[Any]) -> None:
         """Add a check of the pools, not known yet, of some deployed workloads."""
         self._workload_ids.update(workload_ids)

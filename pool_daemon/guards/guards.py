@@ -6,6 +6,7 @@ from typing import Protocol
 
 from pool_daemon.guards.gate import Gate
 from pool_daemon.guards.quarantine import Quarantine
+from pool_daemon.store.cases import Settlement
 from pool_daemon.store.pools import DuePool
 
 
@@ -15,11 +16,13 @@ class PoolBrake(Protocol):
     async def inspect(self, after: int | None, now: int) -> None:
         """Decide what to hold of what ran empty in the unix seconds (after, now]; None for a full scan."""
 
-    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
-        """Return the pools that may be settled as of the unix second `now`; they are in flight then."""
+    async def filter_allowed(self, pools: Sequence[DuePool], *, full_scan: bool) -> list[DuePool]:
+        """Return the pools that may be settled, suspicious ones protected."""
 
-    def settled(self, pool_ids: Collection[int], *, lost: Collection[int]) -> None:
-        """Note that some pools are in flight no more, and which pools have lost something."""
+    async def settled(
+        self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool
+    ) -> set[int]:
+        """Note that some pools are settled; return the ids of those withheld pools that may be settled now."""
 
     def passed(self, *, complete: bool) -> None:
         """Note that a pass is over; `complete` says whether it has met everything that was due."""
@@ -33,6 +36,6 @@ class Guards:
     brake: PoolBrake
     quarantine: Quarantine
 
-    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
-        """Return those of some pools that nothing holds back at the unix second `now`."""
-        return await self.brake.filter_allowed(self.quarantine.filter_allowed(pools), now=now, full_scan=full_scan)
+    async def filter_allowed(self, pools: Sequence[DuePool], *, full_scan: bool) -> list[DuePool]:
+        """Return those of some pools that nothing holds back."""
+        return await self.brake.filter_allowed(self.quarantine.filter_allowed(pools), full_scan=full_scan)

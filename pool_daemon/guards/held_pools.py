@@ -1,154 +1,130 @@
-"""The pools that are held: said while there are any, and reviewed until an operator or a top-up lets them go."""
+"""The pools that are held: told while there are any, and reviewed until an operator or a top-up ends that."""
 
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
-import structlog
-
+from pool_daemon import events
 from pool_daemon.clock import Clock
 from pool_daemon.guards.gate import Gate
 from pool_daemon.store.holds import FIRST, Hold, HoldStore, State
-from pool_daemon.store.impact import AffectedPool, ImpactReader
-from pool_daemon.store.pools import DuePool, PoolStore
+from pool_daemon.store.pools import DuePool
 
 PAGE: Final = 2000
 """Holds reviewed at once in each state: a tenth of a second of the server's, and as many pools as are settled soon."""
 
-TELL_SECONDS: Final = 30.0
-"""How often at most it is logged that more is held."""
-
-REMEDY: Final = "look at `pool-daemon brake status`, then `pool-daemon brake release`"
-
-log = structlog.get_logger("pool_daemon.brake")
+LOG_SECONDS: Final = 30.0
+"""The shortest time between two log lines about pools that were held."""
 
 
-class BrakeObserver(Protocol):
-    """Is told what is held."""
+class BrakeObserver(events.Teller, Protocol):
+    """Records what is held."""
 
     def held(self, reason: str, *, detail: str, pools: int) -> None:
-        """Note in one word what holds pools back, in a few more what ends it, and how many pools that are."""
+        """Record in one word what holds pools back, in a few more what ends it, and how many pools that are."""
 
     def released(self, reason: str) -> None:
-        """Note that nothing is held back any more."""
+        """Record that nothing is held back any more."""
 
 
 class Queue(Protocol):
-    """Takes what is to be checked again."""
+    """The work queue."""
 
-    def look_at_everything(self) -> None:
-        """Have a full scan follow."""
+    def request_full_scan(self) -> None:
+        """Make the next pass a full scan."""
 
-    def try_again(self, wishes: Mapping[int, int]) -> None:
-        """Have each pool checked at its unix second."""
+    def retry(self, pools: Mapping[int, int]) -> None:
+        """Add a retry of each pool at its unix second."""
 
 
 class HeldPools:
-    """Holds pools, `count` of them as far as is known, and reviews them page by page.
+    """Holds pools, `count` of them as far as is known, and reviews their holds page by page.
 
-    Nothing is kept in memory of a single one. Every method that is awaited raises StoreUnavailableError or
-    StoreRefusedError.
+    None of them is kept in memory. Every method that is awaited raises StoreUnavailableError or StoreRefusedError.
     """
 
-    def __init__(
-        self,
-        *,
-        holds: HoldStore,
-        impact: ImpactReader,
-        pools: PoolStore,
-        clock: Clock,
-        observer: BrakeObserver,
-        queue: Queue,
-    ) -> None:
+    def __init__(self, *, holds: HoldStore, clock: Clock, observer: BrakeObserver, queue: Queue) -> None:
         self._holds = holds
-        self._impact = impact
-        self._pools = pools
         self._clock = clock
-        self._observer = observer
+        self.observer = observer
         self.queue = queue
         self.dry_run = holds.dry_run
         self.count = 0
+        self._released: dict[int, Hold] = {}
         self._any = True  # held or released, until the database says that there is none
-        self._walks = dict.fromkeys(State, FIRST)
-        self._untold: Counter[str] = Counter()
+        self._behind = dict.fromkeys(State, FIRST)
+        self._unlogged: Counter[str] = Counter()
         self._reason = ""
-        self._told_monotonic = -math.inf
+        self._logged_monotonic = -math.inf
 
     async def of(self, pools: Sequence[DuePool]) -> dict[int, Hold]:
         """Return, by id, the holds that concern some pools that are due; no query while there are none at all."""
-        return await self._holds.of(pools) if self._any and pools else {}
+        holds = await self._holds.of(pools) if self._any and pools else {}
+        self._released.update((hold.pool_id, hold) for hold in holds.values() if hold.state is State.RELEASED)
+        return holds
 
-    async def hold(self, pools: Sequence[AffectedPool], reason: str, now: int) -> None:
+    async def hold(self, pools: Sequence[DuePool], reason: str, now: int) -> None:
         """Hold pools as of the unix second `now`, in one write."""
         await self._holds.hold(pools, reason=reason, at=now)
         self._any = True
         self.count += len(pools)
-        self._untold.update(pools=len(pools), workloads=sum(pool.workloads for pool in pools))
+        self._unlogged.update(pools=len(pools), workloads=sum(pool.workloads for pool in pools))
         self._reason = reason
         self._tell()
 
+    async def drop_released(self, pool_ids: Collection[int]) -> None:
+        """Drop the releases of pools that are settled."""
+        await self._holds.drop(self._released.pop(pool_id) for pool_id in pool_ids if pool_id in self._released)
+
     async def refresh(self) -> None:
-        """Learn how many pools are held, by this daemon or another."""
+        """Count the pools that are held or released, by this daemon or another."""
         before = self.count
         held, released = [await self._holds.count(state) for state in State]
         if before == self.count:  # else something was held meanwhile
             self.count, self._any = held, bool(held or released)
         self._tell()
 
-    async def look(self, gate: Gate) -> None:
-        """Have what was released settled, and drop holds that stand no more; no query while there are none.
+    async def review(self, gate: Gate) -> None:
+        """Have released pools settled, and drop holds that stand no more; no query while there are none.
 
-        With the gate closed all of that is left alone, and only how much there is of it is told.
+        With the gate closed all of them are left alone, and only counted.
         """
         if self._any:
-            await self._review(gate)
+            for state in State:
+                await self._review_page(state, gate)
             await self.refresh()
-        self.log()
 
-    def let_go(self) -> None:
+    def switched_off(self) -> None:
         """Tell that nothing is held back: the brake is off."""
-        self._observer.released("brake")
+        self.observer.released("brake")
 
-    def log(self) -> None:
-        """Log what was held since the last such line, unless that was a moment ago."""
+    def passed(self) -> None:
+        """Log what has been held, unless that was logged a moment ago; released pools that failed are tried again."""
+        self._released.clear()
         now = self._clock.monotonic()
-        if self._untold and now - self._told_monotonic >= TELL_SECONDS:
-            event = "brake_would_hold" if self.dry_run else "brake_held"
-            log.error(event, **self._untold, reason=self._reason, remedy=REMEDY)
-            self._untold.clear()
-            self._told_monotonic = now
+        if self._unlogged and now - self._logged_monotonic >= LOG_SECONDS:
+            event = events.BRAKE_WOULD_HOLD if self.dry_run else events.BRAKE_HELD
+            self.observer.tell(event, **self._unlogged, reason=self._reason, remedy=event.remedy)
+            self._unlogged.clear()
+            self._logged_monotonic = now
 
-    async def _review(self, gate: Gate) -> None:
-        """Review the next page of holds in each state."""
-        for state in State:
-            now = math.floor(self._clock.now())
-            # The gate speaks of this very reading. By a wrong one nothing held may be due, and all would be dropped.
-            if gate.closed_by() is not None:
-                return
-            page = await self._holds.page(behind=self._walks[state], state=state, limit=PAGE)
-            self._walks[state] = page[-1].pool_id if len(page) == PAGE else FIRST
-            standing = await self._standing(page, now)
-            if state is State.RELEASED:
-                standing = await self._have_settled(standing, now)
-            await self._holds.drop(hold for hold in page if hold.pool_id not in standing)
-
-    async def _standing(self, page: Sequence[Hold], now: int) -> set[int]:
-        """Return the ids of the pools whose holds stand: they are due, and have not been topped up since."""
-        due = {pool.pool_id: pool for pool in await self._pools.due_among([hold.pool_id for hold in page], until=now)}
-        return {hold.pool_id for hold in page if hold.pool_id in due and hold.concerns(due[hold.pool_id])}
-
-    async def _have_settled(self, released: Collection[int], now: int) -> set[int]:
-        """Have released pools settled, and return their ids; those left out lose nothing: they are settled."""
-        going = set(await self._impact.of(sorted(released), now=now))
-        if going:
-            log.info("brake_released", pools=len(going))
-            self.queue.try_again(dict.fromkeys(going, now))
-        return going
+    async def _review_page(self, state: State, gate: Gate) -> None:
+        now = math.floor(self._clock.now())
+        # The gate speaks of this very reading. By a wrong one nothing held may be due, and all would be dropped.
+        if gate.closed_by() is not None:
+            return
+        page = await self._holds.page(behind=self._behind[state], state=state, limit=PAGE)
+        self._behind[state] = page[-1].pool_id if len(page) == PAGE else FIRST
+        standing = await self._holds.standing(page, now=now)
+        await self._holds.drop(hold for hold in page if hold.pool_id not in standing)
+        if state is State.RELEASED and standing:
+            self.observer.tell(events.BRAKE_RELEASED, pools=len(standing))
+            self.queue.retry(dict.fromkeys(standing, now))
 
     def _tell(self) -> None:
         if self.count:
             detail = "; ".join(filter(None, [self._reason, "see `pool-daemon brake status`"]))
-            self._observer.held("brake", detail=detail, pools=self.count)
+            self.observer.held("brake", detail=detail, pools=self.count)
         else:
-            self._observer.released("brake")
+            self.observer.released("brake")

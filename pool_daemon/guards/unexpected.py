@@ -11,11 +11,8 @@ from pool_daemon.clock import Clock
 from pool_daemon.settings import sections
 from pool_daemon.store.pools import DuePool
 
-MOST_NOTES: Final = 50_000
-"""Writes remembered, some 10 MB."""
-
-MOST_ALLOWED: Final = 50_000
-"""Pools remembered that are in flight, or failed: their next try is not unexpected. More than are ever in flight."""
+MOST_REMEMBERED: Final = 50_000
+"""Writes remembered, some 10 MB; and pools that are in flight or failed, which are fewer."""
 
 MOST_LOST: Final = 100_000
 """Losses remembered of each kind; more than any limit but that of a grid of half a million pools."""
@@ -26,14 +23,11 @@ arrange it: the explorer never writes an end before the present second."""
 
 
 class Kind(Enum):
-    """Why the end of a pool could not be known.
+    """Why the end of a pool could not be known."""
 
-    It was written near its end, or long past it, or it is found overdue beyond what was known.
-    """
-
-    NEAR = "near"
-    PAST = "past"
-    OVERDUE = "overdue"
+    NEAR = "written near its end"
+    PAST = "written long past its end"
+    OVERDUE = "found overdue beyond what was known"
 
 
 COUNTS_SECONDS: Final = {Kind.NEAR: 1200, Kind.PAST: 86_400, Kind.OVERDUE: 86_400}
@@ -51,10 +45,10 @@ Census = Counter[Key]
 def measure(census: Census, settings: sections.Brake) -> tuple[int, int]:
     """Return the numbers of unexpected pools that are compared with `min_pools`, and with all pools in use.
 
-    Each owner counts for a few at most, as far as a customer can arrange them. Ends that are near cost him a fraction
-    of a cent each: he counts for `per_owner` of them. He cannot arrange that no daemon acts, but he can have pools that
-    end all the time: of overdue ones he counts for a quarter of `min_pools`, so that a grid of five owners has a brake,
-    too; and for all of them as a share, for a grid of five owners has few others.
+    An owner counts for a few at most of what a customer can arrange: for `per_owner` ends that are near, which cost a
+    fraction of a cent each. Nobody arranges that no daemon acts, but anybody can have pools that end all the time: of
+    overdue ones an owner counts for a quarter of `min_pools`, so that a grid of five owners has a brake, too; and for
+    all of them as a share, for such a grid has few others.
     """
     few = {Kind.NEAR: settings.per_owner, Kind.OVERDUE: max(settings.per_owner, settings.min_pools // 4)}
     number = sum(min(pools, few.get(kind, pools)) for (kind, _), pools in census.items())
@@ -77,7 +71,7 @@ class UnexpectedExpirations:
         """Note that a pool may be settled; without a key it is expected, or was allowed before."""
         if key is not None or pool_id not in self._allowed:
             self._allowed[pool_id] = key, self._clock.monotonic()
-        if len(self._allowed) > MOST_ALLOWED:
+        if len(self._allowed) > MOST_REMEMBERED:
             del self._allowed[next(iter(self._allowed))]
 
     def is_allowed(self, pool_id: int) -> bool:
@@ -108,84 +102,81 @@ class UnexpectedExpirations:
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
+class _Write:
     at: int
     end: int | None
     owner: int | None
 
 
-class Notes:
-    """Pools that were written near or past their end, and since when the change stream tells of every write.
+class RecentWrites:
+    """Other writers' writes of pools near or past their end, and since when the change stream reports every write.
 
-    `settled_through` is the unix second up to which this daemon has settled what was due. At most `MOST_NOTES` are
-    kept, each for twice `notice_seconds`. A note that is forgotten before its pool was judged moves the instant since
-    which the stream counts as followed behind the end of that pool: of a restore larger than that nothing goes
-    unsuspected. It never moves behind the write, though, lest many writes make ends suspicious that have stood for
-    long: beyond the bound, pools that were written longest ago, and are yet to end, count as known.
+    `settled_through` is the unix second up to which this daemon has settled what was due. At most `MOST_REMEMBERED` are
+    kept, each for twice `notice_seconds`. If one is forgotten before its pool was judged, ends up to that of its pool
+    count as unseen: of a restore larger than that nothing goes unsuspected. Ends behind the write itself never do, so
+    that many writes make no end suspicious that has stood for long: beyond the bound, pools that were written longest
+    ago, and are yet to end, count as known.
     """
 
     def __init__(self, settings: sections.Brake) -> None:
         self.since: int | None = None
         self.settled_through: float = -math.inf
         self._settings = settings
-        self._notes: dict[int, _Note] = {}
+        self._writes: dict[int, _Write] = {}
 
-    def note_watching(self, at: int) -> None:
-        """Note that a stream begins at the unix second `at`: what ended before may have been written unseen."""
+    def watching_since(self, at: int) -> None:
+        """Record that a stream begins at the unix second `at`: ends before it may have been written unseen."""
         self.since = at if self.since is None else max(self.since, at)
 
-    def note_write(self, pool_id: int, empty_at: int | None, at: int, owner: int | None = None) -> None:
-        """Note that another writer has written a pool at the unix second `at`.
+    def record(self, pool_id: int, empty_at: int | None, at: int, owner: int | None = None) -> None:
+        """Record that another writer has written a pool at the unix second `at`.
 
-        Its end is None if that was not told: where rates were changed alone, or a workload of it came as deployed. Its
-        owner is None if that was not told: an owner noted before stands.
+        Its end or owner is None if the change does not contain it; an owner that was recorded before stands.
         """
         notice = int(self._settings.notice_seconds)
-        former = self._notes.pop(pool_id, None)
+        former = self._writes.pop(pool_id, None)
         if empty_at is None or empty_at <= at + notice:
-            self._notes[pool_id] = _Note(at, empty_at, owner if owner is not None or former is None else former.owner)
-        while self._notes:
-            oldest = next(iter(self._notes))
-            expired = self._notes[oldest].at <= at - 2 * notice
-            if len(self._notes) <= MOST_NOTES and not expired:
+            self._writes[pool_id] = _Write(at, empty_at, owner if owner is not None or former is None else former.owner)
+        while self._writes:
+            oldest = next(iter(self._writes))
+            expired = self._writes[oldest].at <= at - 2 * notice
+            if len(self._writes) <= MOST_REMEMBERED and not expired:
                 break
-            note = self._notes.pop(oldest)
-            if note.end is not None:
-                self.note_watching(min(note.end + 1, at if expired else note.at))
+            write = self._writes.pop(oldest)
+            if write.end is not None:
+                self.watching_since(min(write.end + 1, at if expired else write.at))
+
+    def record_owners(self, owners: Mapping[int, int]) -> None:
+        """Record the owners of some pools, by id."""
+        for pool_id, owner in owners.items():
+            if pool_id in self._writes:
+                self._writes[pool_id] = replace(self._writes[pool_id], owner=owner)
 
     def forget(self, *pool_ids: int) -> None:
-        """Forget what was judged."""
+        """Forget the writes of pools that were judged."""
         for pool_id in pool_ids:
-            self._notes.pop(pool_id, None)
+            self._writes.pop(pool_id, None)
 
     def written_after(self, pool_id: int, at: int) -> bool:
-        """Return whether a pool was written after the unix second `at`, as far as is noted."""
-        note = self._notes.get(pool_id)
-        return note is not None and note.at > at
-
-    def note_owners(self, owners: Mapping[int, int]) -> None:
-        """Note the owners of some pools, by id."""
-        for pool_id, owner in owners.items():
-            if pool_id in self._notes:
-                self._notes[pool_id] = replace(self._notes[pool_id], owner=owner)
+        """Return whether a pool was written after the unix second `at`, as far as is recorded."""
+        write = self._writes.get(pool_id)
+        return write is not None and write.at > at
 
     def near(self, now: int) -> dict[int, int | None]:
         """Return the pools that were written near an end which has come by the unix second `now`: owners by id."""
-        ends = [(pool_id, note, note.end) for pool_id, note in self._notes.items() if note.end is not None]
-        return {pool_id: note.owner for pool_id, note, end in ends if note.at - PAST_SECONDS <= end <= now}
+        ends = [(pool_id, write, write.end) for pool_id, write in self._writes.items() if write.end is not None]
+        return {pool_id: write.owner for pool_id, write, end in ends if write.at - PAST_SECONDS <= end <= now}
 
-    def kind_of_written(self, pool: DuePool) -> Kind | None:
-        """Return what its last write makes of a pool that is due; None if nothing."""
-        note = self._notes.get(pool.pool_id)
-        if note is None or pool.empty_at > note.at + self._settings.notice_seconds:
-            return None
-        return Kind.PAST if pool.empty_at < note.at - PAST_SECONDS else Kind.NEAR
+    def kind_of(self, pool: DuePool, *, known: bool) -> Kind | None:
+        """Return why a due pool is unexpected; None if it is not. Of a pool that is `known` only a write makes it so.
 
-    def kind_of_overdue(self, pool: DuePool) -> Kind | None:
-        """Return what a pool is that is due without a note; None if it ended while the stream was followed.
-
-        A pool that turns up behind what was settled has been written since: the stream is yet to tell of it.
+        A pool that turns up behind what was settled has been written since: the stream is yet to report that.
         """
+        write = self._writes.get(pool.pool_id)
+        if write is not None and pool.empty_at <= write.at + self._settings.notice_seconds:
+            return Kind.PAST if pool.empty_at < write.at - PAST_SECONDS else Kind.NEAR
+        if known:
+            return None
         if not pool.synced and pool.empty_at < self.settled_through - PAST_SECONDS:
             return Kind.PAST
         unseen = self.since is None or pool.empty_at < self.since

@@ -16,7 +16,7 @@ from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import RAW, decoded, document_id, integer, pool_from_document
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.pools import CAPACITY_POOLS, DuePool
 from pool_daemon.store.workloads import NODE_ID_CHARACTERS, DeployedWorkload, WorkloadStore, deployed_workload, plain
 
 ARRAYS: Final = {"node_ids": ("string",), "active_workload_ids": ("int", "long", "double")}
@@ -100,8 +100,8 @@ class Settlement:
 
     `look_again` maps a pool to the unix second at which another of its resources runs out. `left_over` holds the ids of
     the pools that did not fit into the batch, and are unchanged; `rest` names the pool of which only a part fitted.
-    `is_full` says that the limit on bytes was reached. `withheld` holds the ids of the spared pools that would have
-    lost a workload, and are unchanged.
+    `is_full` says that the limit on bytes was reached. `withheld` holds the protected pools that would have lost
+    workloads, so many each (at most, if only a part of the pool fitted), and are unchanged.
     """
 
     cases: Sequence[Case] = ()
@@ -110,7 +110,7 @@ class Settlement:
     left_over: list[int] = field(default_factory=list)
     rest: Rest | None = None
     is_full: bool = False
-    withheld: list[int] = field(default_factory=list)
+    withheld: list[DuePool] = field(default_factory=list)
 
     @property
     def decommissioned(self) -> list[Decommissioned]:
@@ -122,17 +122,24 @@ class Settlement:
         """The ids of the pools that lost a workload."""
         return [case.as_read.pool_id for case in self.cases if case.gone]
 
+    def settled_of(self, pool_ids: Iterable[int]) -> list[int]:
+        """Return those of the batch's pools of which nothing was left over or withheld."""
+        left = {*self.left_over, *(pool.pool_id for pool in self.withheld)}
+        if self.rest is not None:
+            left.add(self.rest.pool_id)
+        return [pool_id for pool_id in pool_ids if pool_id not in left]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of one batch: workloads evaluated, and bytes of documents copied; one workload always fits.
 
-    Pools that are `spared` lose no workload in it: one that would is withheld.
+    Pools that are `protected` lose no workload in it: one that would is withheld.
     """
 
     workloads: int
     size: int
-    spared: frozenset[int] = frozenset()
+    protected: frozenset[int] = frozenset()
 
 
 class CaseReader:
@@ -158,11 +165,12 @@ class CaseReader:
         decided = [
             case for pool in pools if (case := _case(pool, workloads[pool.pool_id], now, settlement)) is not None
         ]
-        settlement.withheld = [
-            case.as_read.pool_id for case in decided if case.gone and case.as_read.pool_id in limits.spared
-        ]
-        decided = [case for case in decided if case.as_read.pool_id not in settlement.withheld]
-        settlement.cases = _fitting(decided, settlement, most=limits.size)
+        for case in decided:
+            if case.gone and case.as_read.pool_id in limits.protected:
+                await self._withhold(case, settlement, is_part=after is not None, session=session)
+        withheld = {pool.pool_id for pool in settlement.withheld}
+        kept = [case for case in decided if case.as_read.pool_id not in withheld]
+        settlement.cases = _fitting(kept, settlement, most=limits.size)
         return settlement
 
     async def _deployed(
@@ -185,6 +193,17 @@ class CaseReader:
             return found
         _by_pool([raw for raw in found if _pool_id(raw) is None], settlement)
         return await read(arrays=False)
+
+    async def _withhold(self, case: Case, settlement: Settlement, *, is_part: bool, session: Session | None) -> None:
+        """Report a pool with the number of workloads that it would have lost, instead of settling it."""
+        pool, workloads = case.as_read, len(case.gone)
+        if settlement.rest is not None and settlement.rest.pool_id == pool.pool_id:
+            settlement.rest, is_part = None, True
+        if is_part:
+            workloads = await self._workloads.count_deployed(pool.pool_id, session=session)
+        settlement.look_again.pop(pool.pool_id, None)
+        synced = pool.last_updated >= pool.empty_at
+        settlement.withheld.append(DuePool(pool.pool_id, pool.customer_tid, workloads, synced, pool.empty_at))
 
     async def _due_pools(
         self, pool_ids: Sequence[int], due_by: int, session: Session | None, settlement: Settlement

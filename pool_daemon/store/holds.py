@@ -9,17 +9,16 @@ from typing import Any, Final
 from bson import Int64
 from pymongo import DeleteOne, ReplaceOne
 
-from pool_daemon.capacity import fields
 from pool_daemon.capacity.arithmetic import EARLIEST
-from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Collection as MongoCollection
 from pool_daemon.store.client import Database
 from pool_daemon.store.codec import integer
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.impact import AffectedPool
-from pool_daemon.store.pools import DuePool
+from pool_daemon.store.pools import DuePool, PoolStore
 
 BRAKE: Final = "pool-daemon-brake"
+
+NUMBERS: Final = ("_id", "empty_at", "owner", "workloads")
 
 FIRST: Final = EARLIEST
 """Precedes every pool's id."""
@@ -39,7 +38,7 @@ class State(StrEnum):
 class Hold:
     """A pool that is or was held; instants in unix seconds. `empty_at` and `workloads` are those when it was held.
 
-    `owner` is None, and `workloads` 0, where an older version did not record them.
+    `owner` is None if it is unknown.
     """
 
     pool_id: int
@@ -48,8 +47,8 @@ class Hold:
     empty_at: int
     held_at: int
     by: str
-    owner: int | None = None
-    workloads: int = 0
+    owner: int | None
+    workloads: int
 
     def concerns(self, pool: DuePool) -> bool:
         """Return whether the hold still applies to a pool that is due.
@@ -79,6 +78,7 @@ class HoldStore:
 
     def __init__(self, *, database: Database, identity: str, dry_run: bool = False) -> None:
         self._holds: MongoCollection = database.collection(BRAKE)
+        self._pools = PoolStore(database=database)
         self._identity = identity
         self.dry_run = dry_run
 
@@ -89,10 +89,10 @@ class HoldStore:
 
     async def by_owner(self) -> list[OwnerHolds]:
         """Return the owners of pools that are held or released, most pools first."""
-        sums = {"pools": {"$sum": 1}, "workloads": {"$sum": "$workloads"}}
+        key = {"owner": "$owner", "state": "$state"}
         pipeline: list[dict[str, Any]] = [
             {"$match": {"state": {"$in": list(State)}}},
-            {"$group": {"_id": {"owner": "$owner", "state": "$state"}, **sums}},
+            {"$group": {"_id": key, "pools": {"$sum": 1}, "workloads": {"$sum": "$workloads"}}},
             {"$sort": {"pools": -1, "_id": 1}},
         ]
         with translated("grouping holds"):
@@ -100,7 +100,7 @@ class HoldStore:
         return [
             OwnerHolds(
                 integer(group["_id"].get("owner")),
-                _state(group["_id"]),
+                State(group["_id"]["state"]),
                 group["pools"],
                 integer(group["workloads"]) or 0,
             )
@@ -130,7 +130,11 @@ class HoldStore:
             holds = _readable(await self._holds.find(_ids(by_id)).to_list(None))
         return {hold.pool_id: hold for hold in holds if hold.concerns(by_id[hold.pool_id])}
 
-    async def hold(self, pools: Collection[AffectedPool], *, reason: str, at: int) -> None:
+    async def standing(self, holds: Collection[Hold], *, now: int) -> set[int]:
+        """Return the ids of the pools whose holds still apply at the unix second `now`: they are due as before."""
+        return set(await self.of(await self._pools.due_among([hold.pool_id for hold in holds], until=now)))
+
+    async def hold(self, pools: Collection[DuePool], *, reason: str, at: int) -> None:
         """Hold pools in one write. It replaces a release, which applied to the former hold."""
         if not pools or self.dry_run:
             return
@@ -149,24 +153,21 @@ class HoldStore:
     async def release(self, pool_ids: Sequence[int], *, at: float) -> list[int]:
         """Release those of the pools that are held, and return them."""
         held = {**_ids(pool_ids), "state": State.HELD}
-        released = {
-            "state": State.RELEASED,
-            "released_at": datetime.fromtimestamp(at, UTC),
-            "released_by": self._identity,
-        }
+        released_at = datetime.fromtimestamp(at, UTC)
+        released = {"state": State.RELEASED, "released_at": released_at, "released_by": self._identity}
         with translated("releasing pools"):
             found = await self._holds.find(held, {"_id": 1}).to_list(None)
             await self._holds.update_many(held, {"$set": released})
         return [pool_id for document in found if (pool_id := integer(document["_id"])) is not None]
 
     async def drop(self, holds: Iterable[Hold]) -> None:
-        """Delete holds, except those of pools that have been held anew."""
+        """Delete holds, except those of pools that have been held or released since."""
         deletes = [
             DeleteOne({"_id": Int64(hold.pool_id), "state": hold.state, "empty_at": Int64(hold.empty_at)})
             for hold in holds
         ]
-        if deletes:
-            with translated("forgetting holds"):
+        if deletes and not self.dry_run:
+            with translated("dropping holds"):
                 await self._holds.bulk_write(deletes, ordered=False)
 
 
@@ -174,29 +175,24 @@ def _ids(pool_ids: Iterable[int]) -> dict[str, Any]:
     return {"_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}}
 
 
-def _state(document: Mapping[str, Any]) -> State:
-    return State.RELEASED if document.get("state") == State.RELEASED else State.HELD
-
-
 def _readable(documents: Iterable[Mapping[str, Any]]) -> list[Hold]:
-    """Read holds; an unreadable document holds nothing."""
+    """Read holds; an unreadable document holds nothing. Older versions wrote neither owner nor workloads."""
     holds = []
     for document in documents:
-        held_at, owner, workloads = (document.get(name) for name in ("held_at", "owner", "workloads"))
-        try:
-            pool_id, empty_at = (fields.whole(document, name, UnreadableDocumentError) for name in ("_id", "empty_at"))
-        except UnreadableDocumentError:
+        pool_id, empty_at, owner, workloads = (integer(document.get(name)) for name in NUMBERS)
+        held_at = document.get("held_at")
+        if pool_id is None or empty_at is None:
             continue
         holds.append(
             Hold(
                 pool_id=pool_id,
-                state=_state(document),
+                state=State.RELEASED if document.get("state") == State.RELEASED else State.HELD,
                 reason=str(document.get("reason")),
                 empty_at=empty_at,
                 held_at=int(held_at.timestamp()) if isinstance(held_at, datetime) else 0,
                 by=str(document.get("by")),
-                owner=owner if isinstance(owner, int) else None,
-                workloads=workloads if isinstance(workloads, int) else 0,
+                owner=owner,
+                workloads=workloads or 0,
             )
         )
     return holds

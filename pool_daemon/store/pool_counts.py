@@ -1,6 +1,6 @@
-"""Upcoming expirations: how many pools run empty, and which come first. Only the index on `empty_at` is counted."""
+"""Upcoming expirations: how many pools run empty, whose, and which come first. Only indexes are counted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +11,8 @@ from pool_daemon.capacity.pool import NEVER
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.pools import CAPACITY_POOLS, PoolStore
+from pool_daemon.store.workloads import BATCH, WorkloadStore
 
 MOST: Final = 1_000_000
 """Counting stops here. The server counts 5 million index entries a second, so that many take 0.2 s."""
@@ -35,6 +36,8 @@ class PoolCounts:
     def __init__(self, *, database: Database) -> None:
         self._database = database
         self._pools = database.collection(CAPACITY_POOLS)
+        self._pool_store = PoolStore(database=database)
+        self._workloads = WorkloadStore(database=database)
 
     async def expiring_counts(self, now: int, horizons: Mapping[str, int]) -> dict[str, int]:
         """Count the pools that run empty after the unix second `now` and within each horizon (seconds), by its name.
@@ -60,6 +63,15 @@ class PoolCounts:
         with translated("looking at what runs empty next"):
             documents = await cursor.to_list(limit)
         return [pool for document in documents if (pool := _upcoming(document)) is not None]
+
+    async def due_owners(self, pool_ids: Sequence[int], *, now: int) -> dict[int, int]:
+        """Return, by id, the owners of those pools that are due and have a deployed workload; 0 if unreadable."""
+        found: dict[int, int] = {}
+        for start in range(0, len(pool_ids), BATCH):
+            deploying = await self._workloads.deploying(pool_ids[start : start + BATCH])
+            due = await self._pool_store.due_among(deploying, until=now)
+            found |= {pool.pool_id: pool.owner or 0 for pool in due}
+        return found
 
     async def count(self, *, after: int | None, until: int, most: int) -> int:
         """Count the pools whose `empty_at` lies in (after, until], up to `most`; no lower bound if None."""

@@ -68,7 +68,7 @@ class DuePool:
     """A pool that is due, with its owner (None if unreadable) and the number of workloads that its document lists.
 
     `empty_at` is the unix second at which it ran empty. If it was synced since then, there is nothing to do unless it
-    has a deployed workload. If it is `spared`, it is settled only if it loses no workload.
+    has a deployed workload. If it is `protected`, it is settled only if it loses no workload.
     """
 
     pool_id: int
@@ -76,7 +76,7 @@ class DuePool:
     workloads: int = 0
     synced: bool = False
     empty_at: int = 0
-    spared: bool = False
+    protected: bool = False
 
     @property
     def weight(self) -> int:

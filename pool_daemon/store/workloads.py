@@ -170,6 +170,12 @@ class WorkloadStore:
         with translated("finding the pools that have deployed workloads"):
             return (await self._distinct_pool_ids(query)).intersection(pool_ids)
 
+    async def count_deployed(self, pool_id: int, *, session: Session | None = None) -> int:
+        """Count the deployed workloads of a pool, free ones left out; only the index is read."""
+        query = {"pool_id": Int64(pool_id), "next_action": int(NextAction.DEPLOY), "workload_type": BILLED}
+        with translated("counting deployed workloads"):
+            return await self._workloads.count_documents(query, session=session)
+
     async def _distinct_pool_ids(self, query: Mapping[str, Any]) -> set[int]:
         # Of equal numbers the server returns one, which may be the decimal of a single broken document. Excluding
         # decimals in the query would read every workload, because the index does not hold the type.

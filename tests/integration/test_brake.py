@@ -5,14 +5,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from brake_scene import FEW, HOUR, Client, Scene, ids, scene_on
+from brake_scene import BATCH_WORKLOADS, FEW, HOUR, Client, Scene, ids, scene_on
 from bson import Int64
 from explorer import CONTAINER, FREE, VOLUME
 from structlog.testing import capture_logs
 
 from pool_daemon.expiry.work_queue import Cause
-from pool_daemon.store import impact
-from pool_daemon.store.cases import Limits
 from pool_daemon.store.pools import DuePool, PoolStore
 
 
@@ -65,7 +63,7 @@ async def test_a_take_over_in_the_middle_of_a_mass_expiry_holds_nothing(scene: S
 async def test_what_ended_behind_a_gap_in_the_stream_is_overdue_beyond_what_was_known(scene: Scene) -> None:
     pools = scene.buy(FEW + 1, ended_ago=-5)
     scene.clock.pass_time(10)
-    scene.brake.notes.note_watching(scene.now)
+    scene.brake.recent_writes.watching_since(scene.now)
     assert await scene.full_scan() == 0
     assert scene.held() == set(ids(pools))
 
@@ -78,7 +76,7 @@ async def test_the_crowd_of_one_owner_costs_no_read_where_the_stream_told_whose_
     crowd = scene.buy(5 * FEW, ended_ago=0, owners=[7] * 5 * FEW)
     scene.write(crowd, tells_owner=tells_owner)
     assert await scene.run_passes() == len(crowd)
-    assert scene.impact.asked_owners == (0 if tells_owner else len(crowd))
+    assert scene.pool_counts.asked_owners == (0 if tells_owner else len(crowd))
 
 
 @pytest.mark.parametrize("at_once", [1, 3, FEW, 10 * FEW])
@@ -98,7 +96,7 @@ async def test_of_a_restore_that_the_stream_tells_no_more_goes_than_a_few_at_any
 @pytest.mark.parametrize("at_once", [1, 3, FEW])
 async def test_full_scans_one_after_the_other_let_no_more_of_a_restore_go(scene: Scene, at_once: int) -> None:
     """Each meets a few pools before the stream, which was followed for days, has told of them."""
-    scene.brake.notes.since = scene.now - 48 * HOUR
+    scene.brake.recent_writes.since = scene.now - 48 * HOUR
     await scene.run_pass()
     restored = []
     gone = 0
@@ -112,7 +110,7 @@ async def test_full_scans_one_after_the_other_let_no_more_of_a_restore_go(scene:
 
 async def test_what_the_stream_tells_takes_no_room_that_a_full_scan_has_counted_for_others(scene: Scene) -> None:
     """A backup comes back while one full scan has counted the first of it, and the next one is about to act on that."""
-    scene.brake.notes.since = scene.now - 48 * HOUR
+    scene.brake.recent_writes.since = scene.now - 48 * HOUR
     await scene.run_pass()
     counted = scene.buy(FEW - 2)
     scene.queue.request_full_scan()
@@ -153,7 +151,7 @@ async def test_a_count_that_was_cut_short_lets_nothing_go(scene: Scene) -> None:
     allowed = []
     for complete in (False, True, True):
         await scene.brake.inspect(None, scene.now)
-        allowed.append(len(await scene.brake.filter_allowed(due, now=scene.now, full_scan=True)))
+        allowed.append(len(await scene.settle_batch(due, full_scan=True)))
         scene.brake.passed(complete=complete)
     assert allowed == [0, 0, len(pools)]
 
@@ -175,7 +173,7 @@ async def test_a_restore_of_the_workloads_alone_is_one_too(scene: Scene) -> None
     scene.clock.pass_time(600)
     for pool in pools:
         scene.explorer.workloads.update_many({"pool_id": pool.pool_id}, {"$set": {"next_action": 3}})
-        scene.brake.notes.note_write(pool.pool_id, None, scene.now)
+        scene.brake.recent_writes.record(pool.pool_id, None, scene.now)
         scene.queue.add(pool.pool_id, at=scene.now, cause=Cause.CHANGED)
     gone = await scene.run_passes()
     assert gone <= FEW
@@ -220,7 +218,7 @@ async def test_the_last_of_a_bulk_edit_is_held_though_they_alone_would_be_few(sc
     due = await PoolStore(database=scene.database).due_among(ids(pools), until=scene.now)
     for seconds, batch in enumerate((due[:FEW], due[FEW:])):
         await scene.brake.inspect(scene.now + seconds - 1, scene.now + seconds)
-        assert await scene.brake.filter_allowed(batch, now=scene.now, full_scan=False) == []
+        assert await scene.settle_batch(batch, full_scan=False) == set()
     assert scene.held() == set(ids(pools))
 
 
@@ -233,14 +231,17 @@ async def test_pools_that_are_written_when_their_workloads_are_gone_make_no_othe
     assert scene.held() == set()
 
 
-async def test_a_hold_says_how_many_workloads_go_however_many_portions_they_are_read_in(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("workloads", [5, 45])
+async def test_a_hold_says_how_many_workloads_go_and_of_a_pool_beyond_one_batch_how_many_it_has(
+    scene: Scene, workloads: int
 ) -> None:
-    monkeypatch.setattr(impact, "PORTION", Limits(workloads=2, size=1))
-    pools = scene.buy(FEW + 1, *[CONTAINER] * 5, VOLUME)
+    lasting = [VOLUME] if workloads < BATCH_WORKLOADS else []
+    pools = scene.buy(FEW + 1, *[CONTAINER] * workloads, *lasting)
     scene.start()
     assert await scene.run_passes() == 0
-    assert [document["workloads"] for document in scene.documents.find()] == [5] * len(pools)
+    assert [document["workloads"] for document in scene.documents.find()] == [workloads] * len(pools)
+    await scene.release(pools)
+    assert await scene.run_passes() == workloads * len(pools)
 
 
 async def test_one_owner_has_nothing_held_whatever_he_does(scene: Scene) -> None:

@@ -13,8 +13,8 @@ from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.events import EVENTS, EventStore
 from pool_daemon.store.holds import BRAKE, HoldStore
-from pool_daemon.store.impact import AffectedPool
 from pool_daemon.store.lease import LEASE, LeaseStore
+from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import QUARANTINE, Quarantined, QuarantineStore
 from pool_daemon.store.setup import create_collections
 
@@ -60,7 +60,7 @@ async def test_the_lease_has_the_fields_described(database: Database) -> None:
 async def test_a_hold_that_was_released_has_the_fields_described(database: Database) -> None:
     holds = HoldStore(database=database, identity="daemon")
 
-    await holds.hold([AffectedPool(pool_id=1, owner=2, empty_at=3, workloads=4)], reason="many", at=5)
+    await holds.hold([DuePool(pool_id=1, owner=2, empty_at=3, workloads=4)], reason="many", at=5)
     assert await holds.release([1], at=time.time()) == [1]
 
     assert sorted(await written(database, BRAKE)) == sorted(described(BRAKE))

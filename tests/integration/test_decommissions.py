@@ -16,6 +16,7 @@ from pymongo import MongoClient
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreConflictError, StoreError, StoreUnavailableError
+from pool_daemon.store import impact
 from pool_daemon.store.cases import Limits, Settlement
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.decommissions import Decommissions
@@ -260,6 +261,51 @@ async def test_of_several_pools_those_that_do_not_fit_are_left_over_whole(
     assert_decommissioned(explorer, pools[0].workload_ids)
     for pool in pools[1:]:
         assert_untouched(explorer, pool.workload_ids)
+
+
+async def test_a_protected_pool_that_would_lose_something_stays_as_it_is_and_the_others_go(
+    explorer: Explorer, database: Database
+) -> None:
+    """One of them has nothing to lose, so it is synced; large documents of what is withheld take no room of others."""
+    withheld = explorer.buy(Rates(1000, 1e9, 0), [CONTAINER] * 3, bought_at=now() - 3600)
+    empty, other = (explorer.buy_expired(*[CONTAINER] * number) for number in (1, 2))
+    lengthen(explorer, withheld.workload_ids, size=BYTES)
+    explorer.workloads.update_many({"_id": {"$in": empty.workload_ids}}, {"$set": {"next_action": 4}})
+    ids = [pool.pool_id for pool in (withheld, empty, other)]
+    settlement = await decommissions_of(database).settle(
+        ids, now=now(), limits=Limits(workloads=100, size=BYTES, protected=frozenset(ids[:2]))
+    )
+    [pool] = settlement.withheld
+    assert (pool.pool_id, pool.owner, pool.workloads) == (ids[0], withheld.document["customer_tid"], 3)
+    assert (pool.empty_at, pool.synced) == (withheld.empty_at, False)
+    assert settlement.settled_of(ids) == ids[1:]
+    assert explorer.pools.find_one({"_id": ids[0]}) == withheld.document
+    assert_untouched(explorer, withheld.workload_ids)
+    assert_decommissioned(explorer, other.workload_ids)
+
+
+@pytest.mark.parametrize("lasting", [0, 12])
+async def test_a_protected_pool_of_which_only_a_part_fits_is_withheld_with_all_that_is_deployed(
+    explorer: Explorer, database: Database, lasting: int
+) -> None:
+    pool = explorer.buy(Rates(0.5, 1e9, 0), [*[VOLUME] * lasting, *[CONTAINER] * 13], bought_at=now() - 3600)
+    limits = Limits(workloads=5, size=BYTES, protected=frozenset([pool.pool_id]))
+    portions = await settle_in_portions(decommissions_of(database), pool, limits)
+    assert len(portions) == 1 + lasting // 5
+    assert [(each.pool_id, each.workloads) for each in portions[-1].withheld] == [(pool.pool_id, lasting + 13)]
+    assert portions[-1].settled_of([pool.pool_id]) == []
+    assert_untouched(explorer, pool.workload_ids)
+
+
+async def test_an_evaluation_counts_what_would_go_however_many_portions_it_is_read_in(
+    explorer: Explorer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(impact, "PORTION", Limits(workloads=2, size=1))
+    pools = [explorer.buy(Rates(0.5, 1e9, 0), [*[CONTAINER] * 5, VOLUME], bought_at=now() - 3600) for _ in range(3)]
+    lasting = explorer.buy(Rates(1e9, 1e9, 0), [CONTAINER])
+    ids = [pool.pool_id for pool in (*pools, lasting)]
+    assert await impact.ImpactReader(database=database).of(ids, now=now()) == dict.fromkeys(ids[:3], 5)
+    assert_untouched(explorer, [workload_id for pool in pools for workload_id in pool.workload_ids])
 
 
 async def settle_in_portions(decommissions: Decommissions, pool: Purchase, limits: Limits) -> list[Settlement]:

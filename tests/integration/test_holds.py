@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from pool_daemon.errors import StoreError
 from pool_daemon.guards.gate import Closed
+from pool_daemon.store.cases import Settlement
 from pool_daemon.store.holds import HoldStore
 
 READS = ("find", "aggregate", "count", "distinct")
@@ -38,9 +39,9 @@ async def test_a_daemon_that_stood_by_knows_what_the_leader_has_held(scene: Scen
     """So few that they would go, if they were found overdue."""
     await scene.brake.look(scene.gate)
     pools = scene.buy(FEW // 2)
-    affected = await scene.impact.of(ids(pools), now=scene.now)
+    due = await scene.store.pools.due_among(ids(pools), until=scene.now)
     leader = HoldStore(database=scene.database, identity="the leader")
-    await leader.hold(affected.values(), reason="a backup", at=scene.now)
+    await leader.hold(due, reason="a backup", at=scene.now)
     assert await scene.full_scan() == 0
     assert scene.held_pools.count == len(pools)
 
@@ -59,6 +60,23 @@ async def test_released_pools_go_at_once_however_many_and_the_last_of_them_ends_
     with fail_point(mongo, *READS, mode="alwaysOn", errorCode=50):
         await scene.brake.look(scene.gate)
     assert times_entered(mongo) == before
+
+
+async def test_a_release_stands_until_its_pool_is_settled(scene: Scene, mongo: Client) -> None:
+    """One of the pools is locked by another writer, and one has nothing to lose any more."""
+    locked, emptied, *_ = pools = scene.buy(FEW + 1)
+    scene.start()
+    await scene.run_passes()
+    scene.explorer.workloads.update_many({"pool_id": emptied.pool_id}, {"$set": {"next_action": 4}})
+    with mongo.start_session() as session, session.start_transaction():
+        scene.explorer.pools.update_one({"_id": locked.pool_id}, {"$set": {"node_ids": []}}, session=session)
+        await scene.release(pools)
+        assert await scene.run_passes() == FEW - 1
+        assert [document["_id"] for document in scene.documents.find()] == [locked.pool_id]
+        session.abort_transaction()
+    await scene.brake.look(scene.gate)
+    assert await scene.run_passes() == 1
+    assert scene.documents.count_documents({}) == 0
 
 
 async def test_what_was_released_does_not_count_against_what_comes_after_it(scene: Scene) -> None:
@@ -143,6 +161,17 @@ async def test_a_pass_that_could_not_count_lets_nothing_go(scene: Scene, mongo: 
     assert scene.held() == set(ids(pools))
 
 
+async def test_a_hold_that_cannot_be_written_fails_the_pass_and_blames_no_pool(scene: Scene, mongo: Client) -> None:
+    pools = scene.buy(FEW + 1)
+    scene.start()
+    await scene.run_pass()
+    with fail_point(mongo, "update", errorCode=121), pytest.raises(StoreError):
+        await scene.run_pass()
+    assert scene.running(pools) == len(pools)
+    assert await scene.run_passes() == 0
+    assert scene.held() == set(ids(pools))
+
+
 async def test_a_dry_run_says_what_would_be_held_and_writes_nothing(scene: Scene) -> None:
     pools = scene.buy(FEW + 1)
     scene.start(dry_run=True)
@@ -152,6 +181,18 @@ async def test_a_dry_run_says_what_would_be_held_and_writes_nothing(scene: Scene
     assert scene.documents.count_documents({}) == 0
     assert [line["pools"] for line in logs if line["event"] == "brake_would_hold"] == [len(pools)]
     assert scene.held_pools.count == len(pools)
+
+
+async def test_a_brake_that_is_switched_off_protects_nothing_any_more(scene: Scene) -> None:
+    pools = scene.buy(FEW + 1)
+    due = await scene.store.pools.due_among(ids(pools), until=scene.now)
+    scene.start()
+    protected = await scene.brake.filter_allowed(due, full_scan=True)
+    scene.start(enabled=False)
+    allowed = await scene.brake.filter_allowed(protected, full_scan=True)
+    assert ([pool.protected for pool in protected], allowed) == ([True] * len(due), due)
+    settlement = Settlement(withheld=protected)
+    assert await scene.brake.settled([], settlement, now=scene.now, full_scan=True) == set(ids(pools))
 
 
 async def test_a_brake_that_is_off_lets_everything_go(scene: Scene) -> None:

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.watcher import Watcher
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
-from pool_daemon.guards.unexpected import Kind, Notes
+from pool_daemon.guards.unexpected import Kind, RecentWrites
 from pool_daemon.settings import Stream, sections
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
@@ -34,8 +34,8 @@ PATIENCE_SECONDS = 10.0
 class Watched:
     """A running watcher, and its queue armed for a deadline an hour from now."""
 
-    def __init__(self, *, queue: WorkQueue, watcher: Watcher, notes: Notes) -> None:
-        self.notes = notes
+    def __init__(self, *, queue: WorkQueue, watcher: Watcher, recent_writes: RecentWrites) -> None:
+        self.recent_writes = recent_writes
         self.queue = queue
         self.watcher = watcher
         self.deadline = time.time() + 3600
@@ -71,19 +71,19 @@ def explorer(mongo: Client, database_name: str) -> Explorer:
 async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
     database = connect(uri=mongo_uri, name=explorer.database.name, timeout_seconds=5)
     queue = WorkQueue()
-    notes = Notes(sections.Brake())
+    recent_writes = RecentWrites(sections.Brake())
     watcher = Watcher(
         open_stream=lambda token: open_stream(database, token=token),
         queue=queue,
         clock=SystemClock(),
         settings=Stream(),
         observer=Observer(identity="me", version="0", clock=SystemClock()),
-        notes=notes,
+        recent_writes=recent_writes,
     )
     task = asyncio.create_task(watcher.run(), name="watcher")
     async with asyncio.timeout(PATIENCE_SECONDS):
         await watcher.watching.wait()
-    watched = Watched(queue=queue, watcher=watcher, notes=notes)
+    watched = Watched(queue=queue, watcher=watcher, recent_writes=recent_writes)
     watched.arm()
     yield watched
     task.cancel()
@@ -127,7 +127,7 @@ async def test_a_pool_that_is_due_at_once_is_put_into_the_queue(watched: Watched
 async def test_every_write_that_gives_a_pool_a_near_or_past_end_is_noted_and_since_when_none_is_missed(
     watched: Watched, explorer: Explorer
 ) -> None:
-    began_at = watched.notes.since
+    began_at = watched.recent_writes.since
     assert began_at is not None
     past = explorer.buy_expired(CONTAINER)
     near, far = (explorer.buy(Rates(cu=amount), [CONTAINER]) for amount in (60, 1e6))
@@ -136,11 +136,13 @@ async def test_every_write_that_gives_a_pool_a_near_or_past_end_is_noted_and_sin
     ends = {pool.pool_id: pool.empty_at for pool in (past, near, far)} | {restored.pool_id: int(time.time()) - 7200}
 
     def noted() -> list[Kind | None]:
-        return [watched.notes.kind_of_written(DuePool(pool_id, empty_at=end)) for pool_id, end in ends.items()]
+        return [
+            watched.recent_writes.kind_of(DuePool(pool_id, empty_at=end), known=True) for pool_id, end in ends.items()
+        ]
 
     await until(lambda: noted() == [Kind.PAST, Kind.NEAR, None, Kind.PAST], "the writes to be noted")
-    assert watched.notes.near(near.empty_at)[near.pool_id] == near.document["customer_tid"]
-    assert watched.notes.since == began_at
+    assert watched.recent_writes.near(near.empty_at)[near.pool_id] == near.document["customer_tid"]
+    assert watched.recent_writes.since == began_at
 
 
 async def test_amounts_that_change_while_the_end_stays_matter_only_to_a_pool_that_is_looked_at_later(

@@ -4,7 +4,7 @@ import pytest
 from virtual_clock import VirtualClock
 
 from pool_daemon.guards import unexpected
-from pool_daemon.guards.unexpected import Census, Kind, Notes, UnexpectedExpirations, measure
+from pool_daemon.guards.unexpected import Census, Kind, RecentWrites, UnexpectedExpirations, measure
 from pool_daemon.settings import sections
 from pool_daemon.store.pools import DuePool
 
@@ -14,12 +14,12 @@ SETTINGS = sections.Brake(min_pools=100, per_owner=5, notice_seconds=NOTICE)
 
 
 @pytest.fixture
-def notes() -> Notes:
-    return Notes(SETTINGS)
+def writes() -> RecentWrites:
+    return RecentWrites(SETTINGS)
 
 
-def kind_of(notes: Notes, empty_at: int, *, pool_id: int = 1) -> Kind | None:
-    return notes.kind_of_written(DuePool(pool_id, empty_at=empty_at))
+def kind_of(writes: RecentWrites, empty_at: int, *, pool_id: int = 1) -> Kind | None:
+    return writes.kind_of(DuePool(pool_id, empty_at=empty_at), known=True)
 
 
 @pytest.mark.parametrize(
@@ -32,78 +32,80 @@ def kind_of(notes: Notes, empty_at: int, *, pool_id: int = 1) -> Kind | None:
         (NOW + NOTICE + 1, None),
     ],
 )
-def test_a_write_is_judged_by_how_far_the_end_lay_ahead_of_it(notes: Notes, end: int, kind: Kind | None) -> None:
-    notes.note_write(1, end, NOW)
-    assert kind_of(notes, end) is kind
+def test_a_write_is_judged_by_how_far_the_end_lay_ahead_of_it(
+    writes: RecentWrites, end: int, kind: Kind | None
+) -> None:
+    writes.record(1, end, NOW)
+    assert kind_of(writes, end) is kind
 
 
-def test_where_the_end_was_not_told_the_pool_itself_says_it(notes: Notes) -> None:
-    notes.note_write(1, None, NOW)
-    assert kind_of(notes, NOW - 3600) is Kind.PAST
-    assert kind_of(notes, NOW + 3600) is None
+def test_where_the_end_was_not_told_the_pool_itself_says_it(writes: RecentWrites) -> None:
+    writes.record(1, None, NOW)
+    assert kind_of(writes, NOW - 3600) is Kind.PAST
+    assert kind_of(writes, NOW + 3600) is None
 
 
-def test_a_pool_that_is_topped_up_or_judged_is_forgotten(notes: Notes) -> None:
-    notes.note_write(1, NOW, NOW)
-    notes.note_write(1, NOW + 10 * NOTICE, NOW + 1)
-    notes.note_write(2, NOW, NOW)
-    notes.forget(2)
-    assert kind_of(notes, NOW) is kind_of(notes, NOW, pool_id=2) is None
+def test_a_pool_that_is_topped_up_or_judged_is_forgotten(writes: RecentWrites) -> None:
+    writes.record(1, NOW, NOW)
+    writes.record(1, NOW + 10 * NOTICE, NOW + 1)
+    writes.record(2, NOW, NOW)
+    writes.forget(2)
+    assert kind_of(writes, NOW) is kind_of(writes, NOW, pool_id=2) is None
 
 
-def test_pools_that_end_near_their_write_are_counted_once_that_end_has_come(notes: Notes) -> None:
-    notes.note_write(1, NOW + 30, NOW)
-    notes.note_write(2, NOW - 3600, NOW)
-    assert notes.near(NOW + 29) == {}
-    assert notes.near(NOW + 30) == {1: None}
+def test_pools_that_end_near_their_write_are_counted_once_that_end_has_come(writes: RecentWrites) -> None:
+    writes.record(1, NOW + 30, NOW)
+    writes.record(2, NOW - 3600, NOW)
+    assert writes.near(NOW + 29) == {}
+    assert writes.near(NOW + 30) == {1: None}
 
 
-def test_the_owner_of_a_written_pool_is_known_once_it_was_told(notes: Notes) -> None:
-    notes.note_write(1, NOW + 30, NOW, 7)
-    notes.note_write(1, NOW + 20, NOW + 1)
-    notes.note_write(2, NOW + 20, NOW)
-    assert notes.near(NOW + 20) == {1: 7, 2: None}
-    notes.note_owners({2: 8, 3: 9})
-    assert notes.near(NOW + 20) == {1: 7, 2: 8}
+def test_the_owner_of_a_written_pool_is_known_once_it_was_told(writes: RecentWrites) -> None:
+    writes.record(1, NOW + 30, NOW, 7)
+    writes.record(1, NOW + 20, NOW + 1)
+    writes.record(2, NOW + 20, NOW)
+    assert writes.near(NOW + 20) == {1: 7, 2: None}
+    writes.record_owners({2: 8, 3: 9})
+    assert writes.near(NOW + 20) == {1: 7, 2: 8}
 
 
 def test_beyond_the_bound_the_oldest_is_forgotten_and_what_ended_by_then_counts_as_unknown(
-    notes: Notes, monkeypatch: pytest.MonkeyPatch
+    writes: RecentWrites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unexpected, "MOST_NOTES", 2)
-    notes.note_watching(NOW - 7200)
-    notes.note_write(1, NOW - 3600, NOW)
-    notes.note_write(2, NOW - 1800, NOW)
-    assert notes.since == NOW - 7200
-    notes.note_write(3, NOW - 900, NOW)
-    assert notes.since == NOW - 3599
-    assert kind_of(notes, NOW - 3600) is None
-    assert kind_of(notes, NOW - 900, pool_id=3) is Kind.PAST
+    monkeypatch.setattr(unexpected, "MOST_REMEMBERED", 2)
+    writes.watching_since(NOW - 7200)
+    writes.record(1, NOW - 3600, NOW)
+    writes.record(2, NOW - 1800, NOW)
+    assert writes.since == NOW - 7200
+    writes.record(3, NOW - 900, NOW)
+    assert writes.since == NOW - 3599
+    assert kind_of(writes, NOW - 3600) is None
+    assert kind_of(writes, NOW - 900, pool_id=3) is Kind.PAST
 
 
 def test_beyond_the_bound_no_end_that_is_yet_to_come_becomes_suspicious(
-    notes: Notes, monkeypatch: pytest.MonkeyPatch
+    writes: RecentWrites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unexpected, "MOST_NOTES", 1)
-    notes.note_write(1, NOW + 300, NOW)
-    notes.note_write(2, NOW - 3600, NOW + 5)
-    assert notes.since == NOW
+    monkeypatch.setattr(unexpected, "MOST_REMEMBERED", 1)
+    writes.record(1, NOW + 300, NOW)
+    writes.record(2, NOW - 3600, NOW + 5)
+    assert writes.since == NOW
 
 
-def test_a_note_that_nobody_judged_is_forgotten_after_twice_the_notice_and_its_end_counts_as_unknown(
-    notes: Notes,
+def test_a_write_that_nobody_judged_is_forgotten_after_twice_the_notice_and_its_end_counts_as_unknown(
+    writes: RecentWrites,
 ) -> None:
-    notes.note_watching(NOW - 7200)
-    notes.note_write(1, NOW + 60, NOW)
-    notes.note_write(2, NOW + 2 * NOTICE, NOW + 2 * NOTICE)
-    assert (kind_of(notes, NOW + 60), notes.since) == (None, NOW + 61)
+    writes.watching_since(NOW - 7200)
+    writes.record(1, NOW + 60, NOW)
+    writes.record(2, NOW + 2 * NOTICE, NOW + 2 * NOTICE)
+    assert (kind_of(writes, NOW + 60), writes.since) == (None, NOW + 61)
 
 
-def test_the_stream_counts_as_followed_since_it_was_last_opened_anew(notes: Notes) -> None:
-    assert notes.since is None
-    notes.note_watching(NOW)
-    notes.note_watching(NOW + 60)
-    assert notes.since == NOW + 60
+def test_the_stream_counts_as_followed_since_it_was_last_opened_anew(writes: RecentWrites) -> None:
+    assert writes.since is None
+    writes.watching_since(NOW)
+    writes.watching_since(NOW + 60)
+    assert writes.since == NOW + 60
 
 
 @pytest.mark.parametrize(
@@ -117,21 +119,21 @@ def test_the_stream_counts_as_followed_since_it_was_last_opened_anew(notes: Note
     ],
 )
 def test_what_turns_up_behind_what_was_settled_is_unexpected_and_long_behind_it_was_written_since(
-    notes: Notes,
+    writes: RecentWrites,
     end: int,
     synced: bool,  # noqa: FBT001 - a row of the table
     kind: Kind | None,
 ) -> None:
-    notes.note_watching(NOW - 7200)
-    notes.settled_through = NOW
-    assert notes.kind_of_overdue(DuePool(1, empty_at=end, synced=synced)) is kind
+    writes.watching_since(NOW - 7200)
+    writes.settled_through = NOW
+    assert writes.kind_of(DuePool(1, empty_at=end, synced=synced), known=False) is kind
 
 
-def test_what_ended_before_the_stream_was_followed_is_overdue(notes: Notes) -> None:
-    assert notes.kind_of_overdue(DuePool(1, empty_at=NOW)) is Kind.OVERDUE
-    notes.note_watching(NOW)
-    assert notes.kind_of_overdue(DuePool(1, empty_at=NOW - 1)) is Kind.OVERDUE
-    assert notes.kind_of_overdue(DuePool(1, empty_at=NOW)) is None
+def test_what_ended_before_the_stream_was_followed_is_overdue(writes: RecentWrites) -> None:
+    assert writes.kind_of(DuePool(1, empty_at=NOW), known=False) is Kind.OVERDUE
+    writes.watching_since(NOW)
+    assert writes.kind_of(DuePool(1, empty_at=NOW - 1), known=False) is Kind.OVERDUE
+    assert writes.kind_of(DuePool(1, empty_at=NOW), known=False) is None
 
 
 def test_one_owner_counts_for_a_few_of_what_customers_can_arrange_and_in_full_of_what_they_cannot() -> None:
@@ -202,7 +204,7 @@ def test_a_pool_that_failed_stays_allowed_and_counts_for_as_long_as_if_it_had_lo
 def test_no_more_pools_are_remembered_as_allowed_than_the_bound(
     expirations: UnexpectedExpirations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unexpected, "MOST_ALLOWED", 2)
+    monkeypatch.setattr(unexpected, "MOST_REMEMBERED", 2)
     for pool_id in (1, 2, 3):
         expirations.mark_in_flight(pool_id)
     assert [expirations.is_allowed(pool_id) for pool_id in (1, 2, 3)] == [False, True, True]
