@@ -10,6 +10,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError, StreamTokenError
 from pool_daemon.events import PRIMARY_CHANGED, Teller
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
+from pool_daemon.guards.unexpected import RecentWrites
 from pool_daemon.settings import sections
 from pool_daemon.store.changes import Change, ChangeStream, Subject, change_of
 
@@ -43,16 +44,6 @@ class StreamObserver(Teller, Protocol):
 
     def changes_unreadable(self, changes: int, *, reason: str) -> None:
         """Record changes of the stream that were not understood."""
-
-
-class RecentWrites(Protocol):
-    """Records other writers' changes of pools, and since when no write is missed."""
-
-    def watching_since(self, at: int) -> None:
-        """Record that a stream begins at the unix second `at`; earlier writes are unknown."""
-
-    def record(self, pool_id: int, empty_at: int | None, at: int, owner: int | None = None) -> None:
-        """Record that a pool got that `empty_at` at the unix second `at`; None if the change does not contain it."""
 
 
 class Watcher:
