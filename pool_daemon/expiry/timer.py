@@ -7,7 +7,7 @@ restarted.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ class Timer:
         self._on_set = on_set
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._intervals: dict[str, tuple[float, Ring]] = {}
+        self._latest: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
 
     def every(self, name: str, *, seconds: float, ring: Ring) -> None:
         """Ring in an interval, from the start on; call it before `start`."""
@@ -78,6 +79,8 @@ class Timer:
 
     def _add(self, name: str, trigger: str, ring: Ring, **when: Any) -> None:
         async def job() -> None:  # a coroutine runs on the loop; a function would run in a thread
-            ring()
+            if self._latest[name] is job:  # else it was replaced in the moment before it ran
+                ring()
 
+        self._latest[name] = job
         self._scheduler.add_job(job, trigger, id=name, misfire_grace_time=None, coalesce=True, **when)

@@ -52,6 +52,18 @@ async def test_it_rings_at_the_instant_and_not_before(timer: Timer) -> None:
     await soonest_of(late, within_seconds=0.25, what="a ring at the instant")
 
 
+async def test_a_ring_that_is_replaced_in_the_moment_before_it_comes_does_not_come(timer: Timer) -> None:
+    """The loop has acted on the deadline by its own clock and set the next one: a late ring would cost a pass."""
+    former, latter = Bell(), Bell()
+    set_deadline(timer, SystemClock().now() + 60, former)
+    due = timer._scheduler.get_job("deadline").func
+    set_deadline(timer, SystemClock().now() + 60, latter)
+    await due()
+    assert (former.times, latter.times) == (0, 0)
+    await timer._scheduler.get_job("deadline").func()
+    assert latter.times == 1
+
+
 async def test_an_instant_long_past_rings_at_once(timer: Timer) -> None:
     bell = Bell()
     set_deadline(timer, 1_000.0, bell)
