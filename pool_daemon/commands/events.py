@@ -40,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "list",
         help="the last events",
         description="Print the last events, oldest first: of a decommission when, which workload, what its pool had "
-        "run out of, and how long after the pool ran empty; of an operator's change of a pool what, by whom and why.",
+        "run out of, and how long after the pool ran empty; of an operator's change of a pool what, by whom and why. "
+        "Only --pool and --workload have an index; give --since beside other conditions if there are millions.",
     )
     add_limit_argument(listing, default=100, what="events, the last ones")
     exporting = actions.add_parser(

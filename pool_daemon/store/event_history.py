@@ -22,7 +22,7 @@ from pool_daemon.store.excerpts import number_only
 from pool_daemon.store.workloads import NODE_ID_CHARACTERS, WORKLOADS
 
 WINDOW: Final = 50_000
-"""Records that one query looks at; the server looks at a million a second."""
+"""Records that one query looks at; the server looks at some 300,000 a second."""
 
 SLACK_SECONDS: Final = 3600
 """By how much the second in a record's id may differ from the instant in the record: a retry, a step of the clock."""
