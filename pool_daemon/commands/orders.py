@@ -5,6 +5,7 @@ import asyncio
 import heapq
 import json
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Final
@@ -65,20 +66,25 @@ async def _list(orders: WaitingOrders, arguments: argparse.Namespace) -> ExitCod
             number += len(chosen)
             undated += sum(each.ordered_at is None for each in chosen)
             oldest = heapq.nsmallest(arguments.limit, [*oldest, *chosen], key=_age)
-    if arguments.json:
-        for order in oldest:
-            print(json.dumps(asdict(order)))
-        return ExitCode.OK
+    for line in map(_json, oldest) if arguments.json else _text(oldest, number, undated, now=now):
+        print(line)
+    return ExitCode.OK
+
+
+def _json(order: WaitingOrder) -> str:
+    return json.dumps(asdict(order))
+
+
+def _text(oldest: Sequence[WaitingOrder], number: int, undated: int, *, now: float) -> Iterator[str]:
+    """Yield the lines that say how many orders wait, `undated` of them since when nobody knows, and the oldest."""
     since = "" if not oldest or oldest[0].ordered_at is None else f", the oldest for {span(now - oldest[0].ordered_at)}"
     unknown = f", {undated:,} of them not given by the daemon" if undated else ""
-    print(f"{number:,} delete {'order waits' if number == 1 else 'orders wait'}{since}{unknown}")
+    yield f"{number:,} delete {'order waits' if number == 1 else 'orders wait'}{since}{unknown}"
     if oldest:
-        print(LINE.format("for", "pool", "workload", "node"))
-    for order in oldest:
-        print(_line(order, now=now))
+        yield LINE.format("for", "pool", "workload", "node")
+    yield from (_line(order, now=now) for order in oldest)
     if number > len(oldest):
-        print(f"and {number - len(oldest):,} more; --limit N shows more of them")
-    return ExitCode.OK
+        yield f"and {number - len(oldest):,} more; --limit N shows more of them"
 
 
 def _is_older(order: WaitingOrder, seconds: int | None, *, now: float) -> bool:

@@ -52,13 +52,13 @@ async def list_pools(database: Database, settings: Settings, arguments: argparse
             if number == arguments.limit:
                 print(f"pool-daemon: there are more; --limit {number} ends the list", file=sys.stderr)
                 break
-            if not number and not arguments.json:
-                print(LINE.format(*head))
+            if not number:
+                _print_text(arguments, [LINE.format(*head)])
             number += 1
             unreadable += row.excerpt.pool is None
             print(_json(row) if arguments.json else _line(row, now=now))
-    if not number and not arguments.json:
-        print(_nothing(arguments))
+    if not number:
+        _print_text(arguments, [_nothing(arguments)])
     return ExitCode.FAILED if unreadable else ExitCode.OK
 
 
@@ -68,26 +68,35 @@ async def list_next(database: Database, settings: Settings, arguments: argparse.
     passed_over: Counter[str] = Counter()
     rows: list[Row] = []
     overdue = Selection(until=now, order=Order.END)
-    upcoming = Selection(after=now, until=NEVER - 1, order=Order.END)
     async with aclosing(_overdue_pages(database, overdue, now=now)) as pages:
         async for page in pages:
             rows += await _taken(database, settings, page, passed_over, now=now)
             if len(rows) >= arguments.limit:
                 break
-    async with aclosing(_plain(database, upcoming)) as found:
-        while len(rows) < arguments.limit and (row := await anext(found, None)) is not None:
-            rows += [row] if row.excerpt.pool is not None else []
     rows = rows[: arguments.limit]
-    for line in [] if arguments.json or not rows else [LINE.format(*HEAD)]:
-        print(line)
+    rows += await _upcoming(database, most=arguments.limit - len(rows), now=now)
+    _print_text(arguments, [LINE.format(*HEAD) if rows else "no pool is going to run empty"])
     for row in rows:
         print(_json(row) if arguments.json else _line(row, now=now))
-    if not rows and not arguments.json:
-        print("no pool is going to run empty")
     if passed_over:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in sorted(passed_over.items()))
         print(f"pool-daemon: overdue and passed over: {reasons}", file=sys.stderr)
     return ExitCode.OK
+
+
+async def _upcoming(database: Database, *, most: int, now: int) -> list[Row]:
+    """Return the readable pools that run empty next, `most` of them."""
+    rows: list[Row] = []
+    async with aclosing(_plain(database, Selection(after=now, until=NEVER - 1, order=Order.END))) as found:
+        while len(rows) < most and (row := await anext(found, None)) is not None:
+            rows += [row] if row.excerpt.pool is not None else []
+    return rows
+
+
+def _print_text(arguments: argparse.Namespace, lines: Iterable[str]) -> None:
+    """Print lines that are no JSON, unless JSON is asked for."""
+    for line in lines if not arguments.json else ():
+        print(line)
 
 
 def _selection(arguments: argparse.Namespace, *, now: int) -> Selection:

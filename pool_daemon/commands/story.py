@@ -146,6 +146,10 @@ def _pool_problems(known: Known) -> Iterator[str]:
         return
     if pool.empty_at > pool.last_updated and (ends := _computed_end(pool)) != pool.empty_at:
         yield f"empty_at is {date(pool.empty_at)}, but amounts and rates say {date(ends)}"
+    yield from _drift_problems(pool, known)
+
+
+def _drift_problems(pool: Pool, known: Known) -> Iterator[str]:
     if (page := known.compared) is None:
         return
     if missing := page.missing.get(pool.pool_id):
@@ -170,17 +174,27 @@ def _workload_problems(known: Known) -> Iterator[str]:
     if known.workload_id is not None and not known.workloads:
         yield f"workload {known.workload_id} has no document"
     for workload in known.workloads:
-        name, action = f"workload {workload.workload_id}", workload.next_action
-        if action == NextAction.DELETE and workload.is_listed and not workload.has_order:
-            yield f"{name} is to be deleted and has no order"
-        if action != NextAction.DELETE and workload.has_order:
-            yield f"{name} has a delete order, and its next action is {action_name(action)}"
-        if action == NextAction.DEPLOY and workload.problem is not None:
-            yield f"{name} drains an unknown amount, and is left running: {workload.problem}"
-        elif action == NextAction.DEPLOY and not workload.is_listed and any(workload.units or ()):
-            yield f"{name} is deployed, and its pool does not count it"
-        if known.workload_id is not None and action == NextAction.DEPLOY and _is_overdue(workload, known):
-            yield f"{name} still runs though its pool is exhausted, and no guard keeps the daemon from it"
+        name = f"workload {workload.workload_id}"
+        yield from (f"{name} {problem}" for problem in _order_problems(workload))
+        if workload.next_action == NextAction.DEPLOY:
+            yield from (f"{name} {problem}" for problem in _deployment_problems(workload, known))
+
+
+def _order_problems(workload: PoolWorkload) -> Iterator[str]:
+    is_to_go = workload.next_action == NextAction.DELETE
+    if is_to_go and workload.is_listed and not workload.has_order:
+        yield "is to be deleted and has no order"
+    if not is_to_go and workload.has_order:
+        yield f"has a delete order, and its next action is {action_name(workload.next_action)}"
+
+
+def _deployment_problems(workload: PoolWorkload, known: Known) -> Iterator[str]:
+    if workload.problem is not None:
+        yield f"drains an unknown amount, and is left running: {workload.problem}"
+    elif not workload.is_listed and any(workload.units or ()):
+        yield "is deployed, and its pool does not count it"
+    if known.workload_id is not None and _is_overdue(workload, known):
+        yield "still runs though its pool is exhausted, and no guard keeps the daemon from it"
 
 
 def _is_overdue(workload: PoolWorkload, known: Known) -> bool:
