@@ -164,7 +164,7 @@ class Scene:
 
     async def settle_batch(self, pools: Sequence[DuePool], *, full_scan: bool) -> set[int]:
         """Settle pools as one batch of a pass; return the ids of those that were withheld, and may go after all."""
-        allowed = await self.brake.filter_allowed(pools, full_scan=full_scan)
+        allowed = await self.brake.filter_allowed(pools, now=self.now, full_scan=full_scan)
         batch = Batch(allowed, self.now, Limits(100, 2**20), full_scan)
         settlement = await self.store.decommissions.settle(batch.pool_ids, now=self.now, limits=batch.protecting_limits)
         return await self.brake.settled(

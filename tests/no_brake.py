@@ -12,8 +12,8 @@ class NoBrake:
     async def inspect(self, after: int | None, now: int) -> None:
         """Decide nothing."""
 
-    async def filter_allowed(self, pools: Sequence[DuePool], *, full_scan: bool) -> list[DuePool]:
-        del full_scan
+    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
+        del now, full_scan
         return list(pools)
 
     async def settled(

@@ -112,10 +112,14 @@ async def edit_pool(database: Database, settings: Settings, arguments: argparse.
     if edit.repeated or arguments.dry_run:
         return ExitCode.OK
     await asyncio.sleep(SETTLED_SECONDS)
-    if await edits.stands(edit, math.floor(await clock.now())):
-        return ExitCode.OK
-    print(f"pool {edit.after.pool_id}: the explorer has undone this at the same moment; do it again", file=sys.stderr)
-    return ExitCode.FAILED
+    try:
+        stands = await edits.stands(edit, math.floor(await clock.now()))
+    except StoreUnavailableError as error:
+        raise StoreUnavailableError(f"it was done, but whether the explorer has kept it is unknown: {error}") from error
+    if not stands:
+        undone = f"pool {edit.after.pool_id}: the explorer has undone this at the same moment"
+        print(f"{undone}; do it again, with another --idempotency-key if you named one", file=sys.stderr)
+    return ExitCode.OK if stands else ExitCode.FAILED
 
 
 def _refused(arguments: argparse.Namespace) -> ExitCode | None:

@@ -137,11 +137,6 @@ class Batches:
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
         self._fresh = 0
 
-    @property
-    def has_fresh(self) -> bool:
-        """Whether the next batch may be the first of pools that were added or ran empty only just now."""
-        return self._fresh > 0
-
     def add_work(self, pools: Sequence[DuePool], *, alone: Sequence[DuePool], after: int | None, now: int) -> None:
         """Open lanes for due pools that were added by id, and for pools that ran empty.
 
@@ -160,12 +155,13 @@ class Batches:
         for batch in reversed(batches) if self._in_order else batches:
             self._take_turns(_alone(batch))
 
-    async def take(self) -> Batch | None:
+    async def take(self, *, fresh_only: bool = False) -> Batch | None:
         """Return the next batch; None if there is none, until one is added.
 
-        Raises StoreUnavailableError or StoreRefusedError.
+        With `fresh_only` it is the first of pools that were added or ran empty only just now, or None. Raises
+        StoreUnavailableError or StoreRefusedError.
         """
-        while self._lanes:
+        while self._lanes and (self._fresh or not fresh_only):
             lane = self._lanes.popleft()
             self._fresh = max(0, self._fresh - 1)
             batch = await anext(lane, None)

@@ -131,7 +131,7 @@ class ExpiryPass:
         try:
             while self._goes_on():
                 await self._take_more()
-                batch = await self._batches.take() if self._may_start() else None
+                batch = await self._next_batch()
                 if batch is not None:
                     await self._start(batch)
                 elif self._running:
@@ -174,14 +174,15 @@ class ExpiryPass:
         """Return the time until more pools can have fallen due, in seconds; None if this pass takes up no more."""
         return max(0.0, self._until + 1 - self._context.clock.now()) if self._takes_more() else None
 
-    def _may_start(self) -> bool:
-        """Return whether a batch may be started: a place is free, one more being kept for what has only just come."""
-        return len(self._running) < self._context.throttle.concurrency + self._batches.has_fresh
+    async def _next_batch(self) -> Batch | None:
+        """Return the next batch if a place is free for it; one more is kept for what has only just come."""
+        free = self._context.throttle.concurrency - len(self._running)
+        return await self._batches.take(fresh_only=free == 0) if free >= 0 else None
 
     async def _start(self, batch: Batch) -> None:
         """Start to settle a batch, unless a gate closes before."""
         await self._spare_the_nodes()
-        allowed = await self._context.guards.filter_allowed(batch.pools, full_scan=batch.full_scan)
+        allowed = await self._context.guards.filter_allowed(batch.pools, now=batch.now, full_scan=batch.full_scan)
         if allowed and self._goes_on():
             settling = self._settle(replace(batch, pools=allowed))
             self._running.add(asyncio.create_task(settling, name="settle"))

@@ -13,8 +13,9 @@ Then the new ones are held, and nothing else.
 **The decision.** A pool that may be unexpected is settled as a protected one: the transaction that would take a
 workload from it leaves it unchanged. Only pools that were withheld so are judged.
 
-- Ends that were *near* when they were written are known from the change stream, and counted before the first of them
-  is settled. While they are few, they wait for nobody.
+- Ends that were *near* when they were written are known from the change stream, and counted before each batch. While
+  they are few, they wait for nobody. What the stream has not reported when its batch begins, some milliseconds after it
+  was written, is not counted.
 - *Late* pools (written past their end, or found overdue) may come in pieces. A full scan counts them, by kind and
   owner, and leaves them waiting. The next one holds all late pools if that count is too many, else it lets go as many
   as were counted. A count above `min_pools` that grows from scan to scan lets nothing go yet: a share of what is only
@@ -72,6 +73,7 @@ class Brake:
         self._cleared = Census()
         self._waiting = Census()
         self._counted = 0
+        self._judged_near = 0
         self._scan_wanted = False
 
     async def inspect(self, after: int | None, now: int) -> None:
@@ -84,17 +86,19 @@ class Brake:
             return
         if not self._in_pass:
             await self._judge_late(after, now)
-        if self._reasons[Kind.NEAR] is None:
-            self._reasons[Kind.NEAR] = await self._judge_near(now)
+        await self._judge_near_again(now)
         self._in_pass = True
 
-    async def filter_allowed(self, pools: Sequence[DuePool], *, full_scan: bool) -> list[DuePool]:
-        """Return the pools that may be settled: unexpected ones protected, the others in flight from now on.
+    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
+        """Return the pools that may be settled at the unix second `now`: unexpected ones protected, others in flight.
 
-        No query while nothing is held. Raises StoreUnavailableError or StoreRefusedError.
+        No query while nothing is held and few ends were written near. Raises StoreUnavailableError or
+        StoreRefusedError.
         """
         if not self._settings.enabled:
             return [replace(pool, protected=False) for pool in pools]
+        if self.recent_writes.number != self._judged_near:  # a bulk edit writes thousands within a second
+            await self._judge_near_again(now)
         holds = await self._held.of(pools)
         allowed: list[DuePool] = []
         for pool in pools:
@@ -103,7 +107,9 @@ class Brake:
                 self.recent_writes.forget(pool.pool_id)
                 continue
             is_released = hold is not None and not self.recent_writes.written_after(pool.pool_id, hold.held_at)
-            key = None if is_released else self._key(pool, full_scan=full_scan)
+            # A synced pool that is no find of a full scan is there because another of its resources has run out.
+            known = self._expirations.is_allowed(pool.pool_id) or (pool.synced and not full_scan)
+            key = None if is_released else self._key(pool, known=known)
             protected = not self._goes_at_once(key)
             if not protected:
                 self._allow(pool, key)
@@ -123,7 +129,7 @@ class Brake:
         going: set[int] = set()
         held: dict[str, list[DuePool]] = defaultdict(list)
         for pool in settlement.withheld:
-            key = self._key(pool, full_scan=full_scan)
+            key = self._key(pool, known=self._expirations.is_allowed(pool.pool_id))
             if key is None or self._goes_at_once(key):
                 going.add(self._allow(pool, key))
             elif (reason := self._reasons[key[0]]) is not None:
@@ -187,6 +193,12 @@ class Brake:
         else:
             self._cleared, self._counted = Census(), counted.total()
 
+    async def _judge_near_again(self, now: int) -> None:
+        """Judge near ends, unless they are held already for the rest of the pass."""
+        self._judged_near = self.recent_writes.number
+        if self._reasons[Kind.NEAR] is None:
+            self._reasons[Kind.NEAR] = await self._judge_near(now)
+
     async def _judge_near(self, now: int) -> str | None:
         """Return the reason to hold the pools that were written near their end, which has come; None if they go."""
         near, census = self.recent_writes.near(now), self._expirations.census(Kind.NEAR)
@@ -210,10 +222,8 @@ class Brake:
             return None
         return f"{pools} pools, {pools / in_use:.0%} of those in use, ended unexpectedly"
 
-    def _key(self, pool: DuePool, *, full_scan: bool) -> Key | None:
-        """Return as what a pool that is due counts; None if it is expected, or was allowed before."""
-        # A synced pool that is no find of a full scan is there because another of its resources has run out.
-        known = self._expirations.is_allowed(pool.pool_id) or (pool.synced and not full_scan)
+    def _key(self, pool: DuePool, *, known: bool) -> Key | None:
+        """Return as what a pool that is due counts; None if it is expected, or `known` and not written since."""
         kind = self.recent_writes.kind_of(pool, known=known)
         return None if kind is None else (kind, pool.owner or 0)
 

@@ -16,8 +16,8 @@ class PoolBrake(Protocol):
     async def inspect(self, after: int | None, now: int) -> None:
         """Decide what to hold of what ran empty in the unix seconds (after, now]; None for a full scan."""
 
-    async def filter_allowed(self, pools: Sequence[DuePool], *, full_scan: bool) -> list[DuePool]:
-        """Return the pools that may be settled, suspicious ones protected."""
+    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
+        """Return the pools that may be settled at the unix second `now`, suspicious ones protected."""
 
     async def settled(
         self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool
@@ -36,6 +36,6 @@ class Guards:
     brake: PoolBrake
     quarantine: Quarantine
 
-    async def filter_allowed(self, pools: Sequence[DuePool], *, full_scan: bool) -> list[DuePool]:
-        """Return those of some pools that nothing holds back."""
-        return await self.brake.filter_allowed(self.quarantine.filter_allowed(pools), full_scan=full_scan)
+    async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
+        """Return those of some pools that nothing holds back at the unix second `now`."""
+        return await self.brake.filter_allowed(self.quarantine.filter_allowed(pools), now=now, full_scan=full_scan)

@@ -30,6 +30,10 @@ class Kind(Enum):
     OVERDUE = "found overdue beyond what was known"
 
 
+ALLOWED_SECONDS: Final = 86_400
+"""For how long a pool that was allowed is not judged again. One that fails is tried each hour. What another daemon has
+settled is never reported here."""
+
 COUNTS_SECONDS: Final = {Kind.NEAR: 1200, Kind.PAST: 86_400, Kind.OVERDUE: 86_400}
 """For how long an expiration counts. What a restored backup brings counts for a day: however slowly it comes, and
 however often full scans follow each other, no more goes in a day than the limit. Ends that are near come from purchases
@@ -69,14 +73,15 @@ class UnexpectedExpirations:
 
     def mark_in_flight(self, pool_id: int, key: Key | None = None) -> None:
         """Note that a pool may be settled; without a key it is expected, or was allowed before."""
-        if key is not None or pool_id not in self._allowed:
-            self._allowed[pool_id] = key, self._clock.monotonic()
+        former, _ = self._allowed.get(pool_id, (None, 0.0))
+        self._allowed[pool_id] = key or former, self._clock.monotonic()
         if len(self._allowed) > MOST_REMEMBERED:
             del self._allowed[next(iter(self._allowed))]
 
     def is_allowed(self, pool_id: int) -> bool:
-        """Return whether a pool was allowed and has not been settled since."""
-        return pool_id in self._allowed
+        """Return whether a pool was allowed within a day and has not been settled since."""
+        _, at = self._allowed.get(pool_id, (None, -math.inf))
+        return self._clock.monotonic() - at < ALLOWED_SECONDS
 
     def settled(self, pool_ids: Collection[int], *, lost: Collection[int] = ()) -> None:
         """Note which pools are done, and which have lost something; one that is settled in portions counts once."""
@@ -119,6 +124,8 @@ class RecentWrites:
     """
 
     def __init__(self, settings: sections.Brake) -> None:
+        self.number = 0
+        """How many writes were recorded."""
         self.since: int | None = None
         self.settled_through: float = -math.inf
         self._settings = settings
@@ -131,12 +138,14 @@ class RecentWrites:
     def record(self, pool_id: int, empty_at: int | None, at: int, owner: int | None = None) -> None:
         """Record that another writer has written a pool at the unix second `at`.
 
-        Its end or owner is None if the change does not contain it; an owner that was recorded before stands.
+        Its end or owner is None if the change does not contain it; what was recorded of it before stands.
         """
         notice = int(self._settings.notice_seconds)
-        former = self._writes.pop(pool_id, None)
+        former = self._writes.pop(pool_id, None) or _Write(at, None, None)
+        self.number += 1
         if empty_at is None or empty_at <= at + notice:
-            self._writes[pool_id] = _Write(at, empty_at, owner if owner is not None or former is None else former.owner)
+            end = former.end if empty_at is None else empty_at
+            self._writes[pool_id] = _Write(at, end, former.owner if owner is None else owner)
         while self._writes:
             oldest = next(iter(self._writes))
             expired = self._writes[oldest].at <= at - 2 * notice

@@ -89,9 +89,21 @@ class PoolEdits:
         """Create a pool with these amounts (unit seconds) under the next id; in a dry run its id is 0."""
         pool = new_pool(0, owner_tid, sponsor_tid, node_ids, now=now)
         pool.add_capacity(*amounts, now=now)
-        if not self._dry_run and await self._made_before(None) is None:
+        if not self._dry_run and await self._made_before() is None:
             pool.pool_id = await next_id(self._database)
-        return await self._make(EditKind.CREATED, pool.pool_id, lambda _: pool, {"amounts": list(amounts)}, now)
+
+        def created(before: Pool | None) -> Pool:
+            if before is not None:
+                raise StoreConflictError(f"pool {before.pool_id} exists already: the sequence in `counters` is behind")
+            return pool
+
+        told = {
+            "amounts": list(amounts),
+            "customer_tid": Int64(owner_tid),
+            "sponsor_tid": Int64(sponsor_tid),
+            "nodes": node_ids,
+        }
+        return await self._make(EditKind.CREATED, pool.pool_id, created, told, now)
 
     async def top_up(self, pool_id: int, amounts: Amounts, now: int) -> Edit:
         """Add amounts (unit seconds) to a pool.
@@ -137,7 +149,7 @@ class PoolEdits:
 
         To be asked some seconds later. Half of what was added may have gone elsewhere, to a workload deployed since.
         """
-        pool = await self._read(edit.after.pool_id, None)
+        pool = await self._read(edit.after.pool_id)
         if pool is None:
             return False
         wanted, found, before = (replace(each) for each in (edit.after, pool, edit.before or edit.after))
@@ -166,29 +178,40 @@ class PoolEdits:
         self, kind: EditKind, pool_id: int, decide: Callable[[Pool | None], Pool], told: Mapping[str, Any], now: int
     ) -> Edit:
         async def decide_and_write(session: Session | None) -> Edit:
-            made = await self._made_before(session)
-            if made is not None:
-                return self._repeated(made, await self._read(made["pool_id"], session), kind, pool_id, told)
-            before = await self._read(pool_id, session)
+            if session is not None:
+                before = await self._claim(pool_id, session)
+            else:
+                before = await self._read(pool_id) if pool_id else None
             after = decide(before)
             edit = Edit(after, before, (self._pool_write(before, after), self._record(kind, before, after, told, now)))
             for write in edit.writes if session is not None else ():
-                collection = self._database.collection(write.collection)
-                with translated(f"changing pool {pool_id}"):
-                    if write.query is None:
-                        await collection.insert_one(dict(write.document), session=session)
-                    else:
-                        await collection.update_one(write.query, write.document, session=session)
+                await self._write(write, pool_id, session)
             return edit
 
-        if self._dry_run:
-            return await decide_and_write(None)
-        return await self._database.transact(decide_and_write, attempts=ATTEMPTS)
+        made = await self._made_before()
+        if made is None:
+            if self._dry_run:
+                return await decide_and_write(None)
+            try:
+                return await self._database.transact(decide_and_write, attempts=ATTEMPTS)
+            except StoreConflictError:
+                made = await self._made_before()  # another run with this key was faster, and its record is there
+                if made is None:
+                    raise
+        return self._repeated(made, await self._read(made["pool_id"]), kind, pool_id, told)
 
-    async def _made_before(self, session: Session | None) -> Mapping[str, Any] | None:
+    async def _write(self, write: Write, pool_id: int, session: Session | None) -> None:
+        collection = self._database.collection(write.collection)
+        with translated(f"changing pool {pool_id}"):
+            if write.query is None:
+                await collection.insert_one(dict(write.document), session=session)
+            else:
+                await collection.update_one(write.query, write.document, session=session)
+
+    async def _made_before(self) -> Mapping[str, Any] | None:
         """Return the record of the change with the author's key, if it was made."""
         with translated("reading the record of a change"):
-            record: Mapping[str, Any] | None = await self._events.find_one({"_id": self._id()}, session=session)
+            record: Mapping[str, Any] | None = await self._events.find_one({"_id": self._id()})
         return record
 
     def _repeated(
@@ -201,10 +224,20 @@ class PoolEdits:
             raise PoolNotFoundError(f"pool {record['pool_id']}: was changed with this key, and is gone since")
         return Edit(now, now, (), repeated=True)
 
-    async def _read(self, pool_id: int, session: Session | None) -> Pool | None:
+    async def _read(self, pool_id: int, session: Session | None = None) -> Pool | None:
         with translated(f"reading pool {pool_id}"):
             raw = await self._raw.find_one({"_id": Int64(pool_id)}, session=session)
         return None if raw is None else pool_from_document(decoded(raw))
+
+    async def _claim(self, pool_id: int, session: Session) -> Pool | None:
+        """Read a pool by writing to it, as the first of a transaction: from now on its other writers wait for us.
+
+        After a plain read, one that writes all the time would win each time. The pool is returned as it was before.
+        """
+        claimed = {"_id": Int64(pool_id), "last_updated": {"$type": "number"}}
+        with translated(f"changing pool {pool_id}"):
+            raw = await self._raw.find_one_and_update(claimed, {"$inc": {"last_updated": Int64(1)}}, session=session)
+        return await self._read(pool_id, session) if raw is None else pool_from_document(decoded(raw))
 
     def _pool_write(self, before: Pool | None, after: Pool) -> Write:
         document = pool_to_document(after)

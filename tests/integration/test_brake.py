@@ -222,6 +222,29 @@ async def test_the_last_of_a_bulk_edit_is_held_though_they_alone_would_be_few(sc
     assert scene.held() == set(ids(pools))
 
 
+async def test_what_of_a_bulk_edit_is_reported_in_the_midst_of_a_pass_is_counted_before_the_next_batch(
+    scene: Scene,
+) -> None:
+    """Ends that are written into the present second are due while the change stream still reports them."""
+    pools = scene.buy(5 * FEW, ended_ago=0)
+    due = await PoolStore(database=scene.database).due_among(ids(pools), until=scene.now)
+    scene.write(pools[:FEW])
+    await scene.brake.inspect(scene.now - 1, scene.now)
+    await scene.settle_batch(due[:FEW], full_scan=False)
+    scene.write(pools[FEW:])
+    for start in range(FEW, len(due), FEW):
+        assert await scene.settle_batch(due[start : start + FEW], full_scan=False) == set()
+    assert scene.running(pools) == len(scene.held()) == 4 * FEW
+
+
+async def test_a_pool_that_its_first_portion_has_synced_is_judged_like_any_other(scene: Scene) -> None:
+    """Of its many workloads, the first ones use a resource that lasts."""
+    pools = scene.buy(FEW + 1, *[VOLUME] * 30, CONTAINER, ended_ago=HOUR)
+    scene.start()
+    assert await scene.run_passes() == 0
+    assert scene.held() == set(ids(pools))
+
+
 async def test_pools_that_are_written_when_their_workloads_are_gone_make_no_others_be_held(scene: Scene) -> None:
     """After a mass expiry the explorer takes the workloads out of the pools one after the other."""
     emptied = scene.buy(10 * FEW, CONTAINER, CONTAINER, ended_ago=0, next_action=4)

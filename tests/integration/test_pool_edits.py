@@ -19,7 +19,7 @@ from explorer import CONTAINER, YEAR_SECONDS, Explorer
 from pymongo import MongoClient
 
 from pool_daemon.capacity.pool import NEVER
-from pool_daemon.errors import CapacityError, ExitCode, PoolNotFoundError, StoreConflictError
+from pool_daemon.errors import CapacityError, ExitCode, PoolNotFoundError, StoreConflictError, UnreadableDocumentError
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.pool_edits import Author, PoolEdits
 
@@ -116,6 +116,28 @@ async def test_one_key_changes_a_pool_once_however_often_and_by_however_many(
     created = [(await edits("another").create(7, 0, ["a"], (0.0, 0.0, 0.0), now())).after.pool_id for _ in range(3)]
     assert len(set(created)) == 1
     assert explorer.pools.count_documents({}) == 2
+
+
+async def test_a_counter_that_is_behind_the_pools_overwrites_none(edits: MakeEdits, explorer: Explorer) -> None:
+    """As after a restore of some collections."""
+    explorer.pools.insert_one(explorer.draft(Rates(1e6), []).document | {"_id": Int64(1)})
+    before = explorer.bytes_of(explorer.pools, 1)
+    with pytest.raises(StoreConflictError, match="pool 1 exists already: the sequence in `counters` is behind"):
+        await edits().create(7, 0, ["a"], (60.0, 0.0, 0.0), now())
+    assert explorer.bytes_of(explorer.pools, 1) == before
+    assert (await edits().create(7, 0, ["a"], (60.0, 0.0, 0.0), now())).after.pool_id == 2
+    with pytest.raises(StoreConflictError, match="a key belongs to another change"):
+        await edits().create(8, 0, ["a"], (60.0, 0.0, 0.0), now())
+
+
+async def test_a_pool_that_cannot_be_read_is_left_as_it_is(edits: MakeEdits, explorer: Explorer) -> None:
+    for number, last_updated in enumerate(["yesterday", Int64(5)], start=1):
+        document = explorer.draft(Rates(1e6), []).document
+        explorer.pools.insert_one(document | {"_id": Int64(number), "last_updated": last_updated, "node_ids": "none"})
+        before = explorer.bytes_of(explorer.pools, number)
+        with pytest.raises(UnreadableDocumentError):
+            await edits().top_up(number, (60.0, 0.0, 0.0), now())
+        assert explorer.bytes_of(explorer.pools, number) == before
 
 
 async def test_a_key_of_another_change_is_refused(edits: MakeEdits, explorer: Explorer) -> None:

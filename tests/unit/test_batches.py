@@ -80,6 +80,20 @@ async def test_batches_grow_from_a_small_first_one(scene: Scene, grid: Grid) -> 
     assert handed_out(batches) == due
 
 
+async def test_only_what_has_just_come_is_handed_out_where_only_that_is_asked_for(scene: Scene, grid: Grid) -> None:
+    grid.add(1000, empty_at=NOW - 1)
+    scene.begin()
+    assert await scene.batches.take(fresh_only=True) is not None
+    assert await scene.batches.take(fresh_only=True) is None
+    (fresh,) = grid.add(1, empty_at=NOW)
+    scene.batches.add_work([], alone=[], after=NOW - 1, now=NOW)
+    batch = await scene.batches.take(fresh_only=True)
+    assert batch is not None
+    assert batch.pool_ids == [fresh]
+    assert await scene.batches.take(fresh_only=True) is None
+    assert await scene.batches.take() is not None
+
+
 async def test_a_batch_holds_as_many_pools_as_have_workloads_for_it(scene: Scene, grid: Grid) -> None:
     grid.add(10, empty_at=NOW, workloads=20)
     scene.begin()

@@ -60,6 +60,12 @@ def test_pools_that_end_near_their_write_are_counted_once_that_end_has_come(writ
     assert writes.near(NOW + 30) == {1: None}
 
 
+def test_a_workload_that_is_deployed_leaves_the_end_that_was_written_before(writes: RecentWrites) -> None:
+    writes.record(1, NOW + 30, NOW, 7)
+    writes.record(1, None, NOW + 1)
+    assert writes.near(NOW + 30) == {1: 7}
+
+
 def test_the_owner_of_a_written_pool_is_known_once_it_was_told(writes: RecentWrites) -> None:
     writes.record(1, NOW + 30, NOW, 7)
     writes.record(1, NOW + 20, NOW + 1)
@@ -199,6 +205,19 @@ def test_a_pool_that_failed_stays_allowed_and_counts_for_as_long_as_if_it_had_lo
     clock.pass_time(1200)
     assert expirations.census(*Kind).total() == 0
     assert expirations.is_allowed(1)
+
+
+def test_what_was_allowed_is_judged_anew_after_a_day_unless_it_was_tried_again(
+    expirations: UnexpectedExpirations, clock: VirtualClock
+) -> None:
+    """What another daemon has settled since, or a top-up has saved, is never reported as settled here."""
+    for pool_id in (1, 2):
+        expirations.mark_in_flight(pool_id, (Kind.PAST, 7))
+    clock.pass_time(86_399)
+    expirations.mark_in_flight(2)
+    clock.pass_time(1)
+    assert [expirations.is_allowed(pool_id) for pool_id in (1, 2)] == [False, True]
+    assert expirations.census(*Kind) == Census({(Kind.PAST, 7): 1})
 
 
 def test_no_more_pools_are_remembered_as_allowed_than_the_bound(
