@@ -76,12 +76,11 @@ class Grid:
         pool_ids: Sequence[int],
         *,
         now: int,
-        due_by: int | None = None,
         limits: Limits = LIMITS,
         after: Any = None,
         attempts: int = 3,
     ) -> Settlement:
-        del now, due_by, limits, after, attempts
+        del now, limits, after, attempts
         self.attempts.append(list(pool_ids))
         self.on_settle(pool_ids)
         self.settled += pool_ids

@@ -100,7 +100,7 @@ COMMANDS = {
     "status": Command("show what the running daemon does and waits for", "status"),
     "healthcheck": Command("ask the running daemon whether it is alive, for a probe", "healthcheck"),
     "check-config": Command("show the settings in force, or what is wrong with them", "check_config"),
-    "pools": Command("show the pools and when each runs empty", "pools"),
+    "pools": Command("show the pools and when each runs empty, or change one", "pools"),
     "events": Command("show what was decommissioned or changed, when and why", "events"),
     "explain": Command("tell what happened to a pool or a workload, and what does not add up", "explain"),
     "orders": Command("show the delete orders that no node has carried out", "orders"),

@@ -16,10 +16,11 @@ workload from it leaves it unchanged. Only pools that were withheld so are judge
 - Ends that were *near* when they were written are known from the change stream, and counted before each batch. While
   they are few, they wait for nobody. What the stream has not reported when its batch begins, some milliseconds after it
   was written, is not counted.
-- *Late* pools (written past their end, or found overdue) may come in pieces. A full scan counts them, by kind and
-  owner, and leaves them waiting. The next one holds all late pools if that count is too many, else it lets go as many
-  as were counted. A count above `min_pools` that grows from scan to scan lets nothing go yet: a share of what is only
-  partly restored says nothing. Held pools count, too: while a backup waits for an operator, the rest of it does.
+- *Late* pools (written over a minute past their end, or found due though no change told of them) may come in pieces. A
+  full scan counts them, by kind and owner, and leaves them waiting. The next one holds all late pools if that count is
+  too many, else it lets go as many as were counted. A count above `min_pools` that grows from scan to scan lets nothing
+  go yet: a share of what is only partly restored says nothing. Held pools count, too: while a backup waits for an
+  operator, the rest of it does.
 
 Only those numbers are kept in memory, and no ids of pools that are held or wait.
 

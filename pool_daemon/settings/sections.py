@@ -196,7 +196,7 @@ class Brake(Section):
         default=5,
         ge=1,
         le=1_000_000,
-        description="Unexpected pools that one owner counts for at most, so that no customer can cause "
+        description="Unexpected pools that one owner counts for at most, so that one customer cannot cause "
         "another customer's pool to be held. Of pools found overdue it is a quarter of brake.min_pools, if that is "
         "more.",
     )

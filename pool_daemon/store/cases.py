@@ -150,7 +150,7 @@ class CaseReader:
         self._workloads = WorkloadStore(database=database)
 
     async def read(
-        self, pool_ids: Sequence[int], *, now: int, due_by: int, limits: Limits, after: Any, session: Session | None
+        self, pool_ids: Sequence[int], *, now: int, limits: Limits, after: Any, session: Session | None
     ) -> Settlement:
         """Return the decisions, not yet written, for those pools that are due, as far as they fit in the limits.
 
@@ -158,7 +158,7 @@ class CaseReader:
         of the very first, as many workloads as fit are taken.
         """
         settlement = Settlement()
-        pools = await self._due_pools(pool_ids, due_by, session, settlement)
+        pools = await self._due_pools(pool_ids, now, session, settlement)
         found = await self._deployed(pools, limits.workloads + 1, after, session, settlement)
         found, pools = _looked_at(found, pools, settlement, most=limits.workloads)
         workloads = _by_pool(found, settlement)
@@ -206,12 +206,12 @@ class CaseReader:
         settlement.withheld.append(DuePool(pool.pool_id, pool.customer_tid, workloads, synced, pool.empty_at))
 
     async def _due_pools(
-        self, pool_ids: Sequence[int], due_by: int, session: Session | None, settlement: Settlement
+        self, pool_ids: Sequence[int], now: int, session: Session | None, settlement: Settlement
     ) -> list[Pool]:
         """Return the pools that are due, in the order of their ids."""
         query = {
             "_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
-            "empty_at": {"$lte": Int64(due_by)},
+            "empty_at": {"$lte": Int64(now)},
         }
         with translated("reading pools that are due"):
             cursor = self._pools.find(query, SETTLED_FIELDS, session=session, batch_size=len(pool_ids) + 1)

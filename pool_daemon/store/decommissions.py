@@ -58,14 +58,13 @@ class Decommissions:
         pool_ids: Sequence[int],
         *,
         now: int,
-        due_by: int | None = None,
         limits: Limits = Limits(MOST_WORKLOADS, MOST_BYTES),  # noqa: B008 - it is frozen
         after: Any = None,
         attempts: int = TRANSACTION_ATTEMPTS,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission the workloads that use their exhausted resources.
 
-        A pool is due if its `empty_at` is at most `due_by` (unix seconds; `now` if None) at the moment of commit; other
+        A pool is due if its `empty_at` is at most `now` (unix seconds) at the moment of commit; other
         pools are left alone. What does not fit in the limits is left over; `after` continues a single pool behind that
         workload id. Raises StoreConflictError after `attempts` attempts of milliseconds, if another writer has an
         uncommitted write to any of the documents. Raises StoreUnavailableError, in which case the batch may have been
@@ -75,7 +74,6 @@ class Decommissions:
             self._reader.read,
             pool_ids,
             now=now,
-            due_by=now if due_by is None else due_by,
             limits=limits,
             after=after,
         )

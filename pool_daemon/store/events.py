@@ -1,4 +1,7 @@
-"""The daemon's record of its decommissions: one document for each transition of a workload."""
+"""The daemon's record of its decommissions: one document for each transition of a workload.
+
+The records of operators' changes, in the same collection, are written by `pool_edits`.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

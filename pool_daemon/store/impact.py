@@ -31,7 +31,7 @@ class ImpactReader:
         portions = [(pool_ids[start : start + most], None) for start in range(0, len(pool_ids), most)]
         while portions:
             ids, after = portions.pop()
-            found = await self._cases.read(ids, now=now, due_by=now, limits=PORTION, after=after, session=None)
+            found = await self._cases.read(ids, now=now, limits=PORTION, after=after, session=None)
             for case in found.cases:
                 if case.gone:
                     affected[case.as_read.pool_id] += len(case.gone)

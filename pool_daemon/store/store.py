@@ -52,7 +52,6 @@ class Settler(Protocol):
         pool_ids: Sequence[int],
         *,
         now: int,
-        due_by: int | None = None,
         limits: Limits = ...,
         after: Any = None,
         attempts: int = ...,

@@ -149,14 +149,6 @@ async def test_a_pool_that_is_not_due_is_left_alone(explorer: Explorer, decommis
     assert_untouched(explorer, pool.workload_ids)
 
 
-async def test_a_pool_is_due_by_an_instant_apart_from_now(explorer: Explorer, decommissions: Decommissions) -> None:
-    pool = explorer.buy_expired(CONTAINER)
-    await decommissions.settle([pool.pool_id], now=now(), due_by=pool.empty_at - 1)
-    assert_untouched(explorer, pool.workload_ids)
-    await decommissions.settle([pool.pool_id], now=now(), due_by=pool.empty_at)
-    assert_decommissioned(explorer, pool.workload_ids)
-
-
 async def during(
     mongo: Client, decommissions: Decommissions, pool: Purchase, command: str, act: Any, *, mode: Any = None
 ) -> Settlement:
