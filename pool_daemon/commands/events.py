@@ -16,7 +16,7 @@ from pool_daemon.commands.output import span, type_name, units_for
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import cut, date, escaped, shown_id
 from pool_daemon.settings import load_settings
-from pool_daemon.store.event_history import Event, EventFilter, EventHistory
+from pool_daemon.store.event_history import EventFilter, EventHistory, Record
 
 EXAMPLES = (
     "pool-daemon events list --config /etc/pool-daemon/config.toml",
@@ -107,7 +107,7 @@ async def _export(history: EventHistory, wanted: EventFilter) -> ExitCode:
     return ExitCode.OK
 
 
-def _line(event: Event) -> str:
+def _line(event: Record) -> str:
     at = "?" if event.at is None else date(event.at).removesuffix(" UTC")
     pool_id = "?" if event.pool_id is None else event.pool_id
     if event.kind != "decommissioned":
@@ -117,7 +117,7 @@ def _line(event: Event) -> str:
     return LINE.format(at, pool_id, str(shown_id(event.workload_id)), type_name(event.workload_type), resources, late)
 
 
-def change(event: Event) -> str:
+def change(event: Record) -> str:
     """Return what an operator changed, by whom and why."""
     amounts = [units_for(each, 0, resource) for resource, each in zip(Resource, event.amounts, strict=False) if each]
     what = ", ".join([*amounts, *event.nodes])

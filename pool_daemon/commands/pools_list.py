@@ -17,7 +17,7 @@ from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import escaped, shown_id
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import Database
-from pool_daemon.store.excerpts import Excerpt, Excerpts, Order, Selection
+from pool_daemon.store.excerpts import Excerpt, Excerpts, Selection, SortBy
 from pool_daemon.store.holds import HoldStore, State
 from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.pools import PoolStore
@@ -28,7 +28,7 @@ LINE: Final = "{:>9} {:>8} {:>6} {:>6} {:>6} {:>6}  {}"
 HEAD: Final = ("pool", "owner", "cu", "su", "ipv4u", "loads", "runs empty (UTC)")
 """Fits the 80 columns of the narrowest terminal in use."""
 
-ORDERS: Final = {"id": Order.ID, "end": Order.END, "owner": Order.OWNER}
+ORDERS: Final = {"id": SortBy.ID, "end": SortBy.END, "owner": SortBy.OWNER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ async def list_next(database: Database, settings: Settings, arguments: argparse.
     now = int(time.time())
     passed_over: Counter[str] = Counter()
     rows: list[Row] = []
-    overdue = Selection(until=now, order=Order.END)
+    overdue = Selection(until=now, order=SortBy.END)
     async with aclosing(_overdue_pages(database, overdue, now=now)) as pages:
         async for page in pages:
             rows += await _taken(database, settings, page, passed_over, now=now)
@@ -87,7 +87,7 @@ async def list_next(database: Database, settings: Settings, arguments: argparse.
 async def _upcoming(database: Database, *, most: int, now: int) -> list[Row]:
     """Return the readable pools that run empty next, `most` of them."""
     rows: list[Row] = []
-    async with aclosing(_plain(database, Selection(after=now, until=NEVER - 1, order=Order.END))) as found:
+    async with aclosing(_plain(database, Selection(after=now, until=NEVER - 1, order=SortBy.END))) as found:
         while len(rows) < most and (row := await anext(found, None)) is not None:
             rows += [row] if row.excerpt.pool is not None else []
     return rows

@@ -13,7 +13,7 @@ from pool_daemon.capacity.workload import NextAction
 from pool_daemon.commands.events import change
 from pool_daemon.commands.output import NAMES, UNITS, action_name, span, type_name, units_for, when
 from pool_daemon.plain_text import date
-from pool_daemon.store.event_history import Event
+from pool_daemon.store.event_history import Record
 from pool_daemon.store.excerpts import Bought
 from pool_daemon.store.holds import Hold, State
 from pool_daemon.store.pool_workloads import PoolWorkload
@@ -46,7 +46,7 @@ class Known:
     pool: Pool | None
     unreadable: str | None
     bought: Bought | None
-    events: Sequence[Event]
+    events: Sequence[Record]
     workloads: Sequence[PoolWorkload]
     hold: Hold | None
     quarantined: Quarantined | None
@@ -90,7 +90,7 @@ def _purchase(known: Known) -> Iterator[Line]:
 
 
 def _events(known: Known) -> Iterator[Line]:
-    def same(event: Event) -> tuple[str, float | None, str]:
+    def same(event: Record) -> tuple[str, float | None, str]:
         return event.kind, event.at, event.by
 
     for (kind, at, by), group in groupby(known.events, key=same):

@@ -184,7 +184,7 @@ class Brake:
         if after is None:
             await self._held.refresh()
         elif not self._held.dry_run:  # which settles nothing, so that every full scan finds the same again
-            self.recent_writes.settled_through = after
+            self.recent_writes.known_through = after
         late = self._expirations.census(Kind.PAST, Kind.OVERDUE) + counted
         reason = await self._excess(late, now, held=self._held.count)
         self._reasons = {Kind.NEAR: None, Kind.PAST: reason, Kind.OVERDUE: reason}

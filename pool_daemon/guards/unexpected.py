@@ -116,7 +116,7 @@ class _Write:
 class RecentWrites:
     """Other writers' writes of pools near or past their end, and since when the change stream reports every write.
 
-    `settled_through` is the unix second up to which this daemon has settled what was due. At most `MOST_REMEMBERED` are
+    `known_through` is the unix second up to which this daemon has settled what was due. At most `MOST_REMEMBERED` are
     kept, each for twice `notice_seconds`. If one is forgotten before its pool was judged, ends up to that of its pool
     count as unseen: of a restore larger than that nothing goes unsuspected. Ends behind the write itself never do, so
     that many writes make no end suspicious that has stood for long: beyond the bound, pools that were written longest
@@ -127,7 +127,7 @@ class RecentWrites:
         self.number = 0
         """How many writes were recorded."""
         self.since: int | None = None
-        self.settled_through: float = -math.inf
+        self.known_through: float = -math.inf
         self._settings = settings
         self._writes: dict[int, _Write] = {}
 
@@ -186,7 +186,7 @@ class RecentWrites:
             return Kind.PAST if pool.empty_at < write.at - PAST_SECONDS else Kind.NEAR
         if known:
             return None
-        if not pool.synced and pool.empty_at < self.settled_through - PAST_SECONDS:
+        if not pool.synced and pool.empty_at < self.known_through - PAST_SECONDS:
             return Kind.PAST
         unseen = self.since is None or pool.empty_at < self.since
-        return Kind.OVERDUE if unseen or pool.empty_at <= self.settled_through else None
+        return Kind.OVERDUE if unseen or pool.empty_at <= self.known_through else None

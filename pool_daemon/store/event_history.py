@@ -93,7 +93,7 @@ class EventFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Record:
     """One record, as far as it is readable; `at` and `empty_at` in unix seconds.
 
     `amounts` (unit seconds) or `nodes` is what an operator added to a pool.
@@ -124,9 +124,9 @@ class EventHistory:
         self._events = database.collection(EVENTS)
         self._workloads = database.collection(WORKLOADS)
 
-    async def last(self, wanted: EventFilter, *, limit: int) -> list[Event]:
+    async def last(self, wanted: EventFilter, *, limit: int) -> list[Record]:
         """Return the last records, `limit` at most, oldest first."""
-        found: list[Event] = []
+        found: list[Record] = []
         async with aclosing(self._merged(wanted, direction=-1, limit=limit)) as events:
             async for event in events:
                 found.append(event)
@@ -134,13 +134,13 @@ class EventHistory:
                     break
         return found[::-1]
 
-    async def all(self, wanted: EventFilter) -> AsyncGenerator[Event, None]:
+    async def all(self, wanted: EventFilter) -> AsyncGenerator[Record, None]:
         """Stream records, oldest first; those of one second by their ids. Close the iterator when leaving it early."""
         async with aclosing(self._merged(wanted, direction=1, limit=0)) as events:
             async for event in events:
                 yield event
 
-    async def _merged(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Event, None]:
+    async def _merged(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
         """Stream decommissions and changes, merged by their instants."""
         async with (
             aclosing(self._decommissions(wanted, direction=direction, limit=limit)) as one,
@@ -155,7 +155,7 @@ class EventHistory:
                     yield edit
                     edit = await anext(other, None)
 
-    async def _decommissions(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Event, None]:
+    async def _decommissions(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
         if wanted.changes_only:
             return
         conditions = await self._conditions(wanted)
@@ -167,7 +167,7 @@ class EventHistory:
                     async for event in events:
                         yield event
 
-    async def _edits(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Event, None]:
+    async def _edits(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
         query = wanted.conditions | wanted.instant("at") | {"_id": EDITS}
         if wanted.matches_edits:
             async with aclosing(self._read(query, order=("at", direction), limit=limit)) as events:
@@ -176,13 +176,13 @@ class EventHistory:
 
     async def _read(
         self, query: Mapping[str, Any], *, order: tuple[str, int], limit: int
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[Record, None]:
         size = min(limit, PAGE) if limit else PAGE
         cursor = self._events.find(query, SHOWN, sort=[order], allow_disk_use=True, limit=limit, batch_size=size)
         async with aclosing(pages(cursor, doing="reading events")) as found:
             async for documents in found:
                 for document in documents:
-                    yield _event(document)
+                    yield _record(document)
 
     async def _conditions(self, wanted: EventFilter) -> dict[str, Any]:
         """Return the conditions on a record; of a workload that has a document, with its pool, for the index."""
@@ -224,10 +224,10 @@ def _first_id(second: float) -> ObjectId:
     return ObjectId(int(max(0, min(second, LAST_ID_SECOND))).to_bytes(4, "big") + bytes(8))
 
 
-def _event(document: Mapping[str, Any]) -> Event:
+def _record(document: Mapping[str, Any]) -> Record:
     at = document.get("decommissioned_at", document.get("at"))
     node_id = document.get("node_id")
-    return Event(
+    return Record(
         kind=str(document.get("kind", "")),
         at=at.timestamp() if isinstance(at, datetime) else None,
         pool_id=whole_or_none(document, "pool_id"),

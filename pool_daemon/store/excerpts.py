@@ -104,7 +104,7 @@ class Bought:
     amounts: tuple[int, int, int]
 
 
-class Order(StrEnum):
+class SortBy(StrEnum):
     """The order of a list of pools; the value is the field by which they are sorted."""
 
     ID = "_id"
@@ -122,7 +122,7 @@ class Selection:
     owner: int | None = None
     after: int | None = None
     until: int | None = None
-    order: Order = Order.ID
+    order: SortBy = SortBy.ID
 
     @property
     def query(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Selection:
     @property
     def is_read_in_order(self) -> bool:
         """Whether an index leads to these pools in their order, so that none has to be sorted."""
-        if self.order is Order.END:
+        if self.order is SortBy.END:
             return self.owner is None
         return not self.query
 

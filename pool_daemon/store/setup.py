@@ -99,7 +99,7 @@ async def build_index(database: Database, index: Index) -> None:
         except OperationFailure as error:
             if error.code not in NAME_TAKEN:
                 raise
-            await _build(collection, keys, name=f"pool_daemon_{'_'.join(field for field, _ in keys)}")
+            await _build(collection, keys, name=f"pool-daemon_{'_'.join(field for field, _ in keys)}")
 
 
 async def setup(database: Database) -> int:

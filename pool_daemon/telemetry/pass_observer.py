@@ -18,7 +18,7 @@ from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.attention import SETTLED_SECONDS
 from pool_daemon.telemetry.metrics import Metrics
 from pool_daemon.telemetry.recorder import Recorder
-from pool_daemon.telemetry.snapshot import Event, FinishedPass
+from pool_daemon.telemetry.snapshot import FinishedPass, StatusEvent
 from pool_daemon.telemetry.status import EVENTS
 
 TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
@@ -53,13 +53,13 @@ class PassCosts:
         for workload in self._gone:
             metrics.observe(table.LATENESS, self._late_seconds(workload))
 
-    def last_events(self, most: int) -> Iterator[Event]:
+    def last_events(self, most: int) -> Iterator[StatusEvent]:
         """Yield the events of the last `most` pools of the batch."""
         for pool_id, workloads in list(self._pools.items())[-most:]:
             text = _told(_exhausted(workloads), len(workloads))
-            yield Event(self._at, "decommissioned", text, pool_id, self._late_seconds(workloads[0]))
+            yield StatusEvent(self._at, "decommissioned", text, pool_id, self._late_seconds(workloads[0]))
 
-    def would_be_events(self, most: int) -> Iterator[Event]:
+    def would_be_events(self, most: int) -> Iterator[StatusEvent]:
         """Yield the same events for a dry run, without lateness: nothing was decommissioned."""
         for event in self.last_events(most):
             text = f"would be decommissioned: {event.text}"
@@ -69,10 +69,10 @@ class PassCosts:
         return max(0.0, self._at - self._due_at.get(workload.pool_id, workload.empty_at))
 
 
-def recorded_event(pool: RecordedPool) -> Event:
+def recorded_event(pool: RecordedPool) -> StatusEvent:
     """Return the event of a pool that an earlier daemon decommissioned; its lateness is not on record."""
     resources = [resource for resource in table.RESOURCES if resource in pool.resources]
-    return Event(pool.decommissioned_at, "decommissioned", _told(resources, pool.workloads), pool.pool_id)
+    return StatusEvent(pool.decommissioned_at, "decommissioned", _told(resources, pool.workloads), pool.pool_id)
 
 
 def _told(resources: Sequence[str], workloads: int) -> str:

@@ -3,10 +3,10 @@
 from typing import Any
 
 from pool_daemon.clock import Clock
-from pool_daemon.events import Event as Row
+from pool_daemon.events import Event
 from pool_daemon.telemetry import logs
 from pool_daemon.telemetry.metrics import Metrics
-from pool_daemon.telemetry.snapshot import Event
+from pool_daemon.telemetry.snapshot import StatusEvent
 from pool_daemon.telemetry.status import Status
 
 
@@ -22,9 +22,9 @@ class Recorder:
         self.status = Status(identity=identity, version=version, clock=clock, dry_run=dry_run)
         self.metrics = Metrics(status=self.status, clock=clock)
 
-    def tell(self, event: Row, **fields: Any) -> None:
+    def tell(self, event: Event, **fields: Any) -> None:
         """Log an event of the table."""
         logs.tell(event, **fields)
 
     def _note(self, kind: str, text: str, *, pool_id: int | None = None) -> None:
-        self.status.note(Event(self._clock.now(), kind, text, pool_id))
+        self.status.note(StatusEvent(self._clock.now(), kind, text, pool_id))

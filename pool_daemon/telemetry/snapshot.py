@@ -81,7 +81,7 @@ class Undone:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StatusEvent:
     """An event worth showing to a person; `kind` is one word, `text` a few.
 
     A repeated event, as in an outage, is kept once, with the instant of its last occurrence and their number.
@@ -152,7 +152,7 @@ class Snapshot:
     expiring: Mapping[str, int] = field(default_factory=dict)
     expiring_monotonic: float | None = None
     upcoming: tuple[Upcoming, ...] = ()
-    events: tuple[Event, ...] = ()
+    events: tuple[StatusEvent, ...] = ()
 
     @property
     def failure_reason(self) -> str | None:

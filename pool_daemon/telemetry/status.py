@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pool_daemon.clock import Clock
 from pool_daemon.expiry.pass_report import PassOutcome
-from pool_daemon.telemetry.snapshot import Event, FinishedPass, Snapshot
+from pool_daemon.telemetry.snapshot import FinishedPass, Snapshot, StatusEvent
 
 EVENTS: Final = 50
 """Events kept: one page for a person to read."""
@@ -47,7 +47,7 @@ class Status:
         """Replace some fields of the snapshot."""
         self._snapshot = replace(self._snapshot, **changes)
 
-    def note(self, *events: Event) -> None:
+    def note(self, *events: StatusEvent) -> None:
         """Append events and drop the oldest; an event equal to a kept one replaces it and counts the occurrences."""
         kept = {_what(event): event for event in self._snapshot.events}
         for event in events:
@@ -75,5 +75,5 @@ class Status:
         return self._looked_monotonic is not None and self._clock.monotonic() - self._looked_monotonic <= WANTED_SECONDS
 
 
-def _what(event: Event) -> tuple[str, str, int | None]:
+def _what(event: StatusEvent) -> tuple[str, str, int | None]:
     return event.kind, event.text, event.pool_id

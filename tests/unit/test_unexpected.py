@@ -131,7 +131,7 @@ def test_what_turns_up_behind_what_was_settled_is_unexpected_and_long_behind_it_
     kind: Kind | None,
 ) -> None:
     writes.watching_since(NOW - 7200)
-    writes.settled_through = NOW
+    writes.known_through = NOW
     assert writes.kind_of(DuePool(1, empty_at=end, synced=synced), known=False) is kind
 
 
