@@ -81,6 +81,11 @@ class Case:
     sizes: tuple[int, ...]
 
     @property
+    def is_large(self) -> bool:
+        """Whether it loses a document that is too large to be read along."""
+        return any(order is None for order in self.orders)
+
+    @property
     def must_be_written(self) -> bool:
         """Whether the pool changes: it loses a workload, or has not been synced since it ran empty."""
         return bool(self.gone) or self.as_read.last_updated < self.as_read.empty_at
@@ -122,6 +127,18 @@ class Settlement:
         """The ids of the pools that lost a workload."""
         return [case.as_read.pool_id for case in self.cases if case.gone]
 
+    def leave_large(self) -> bool:
+        """Leave over the pools that lose large documents, so that no other waits; False if only those lose any."""
+        large = [case.as_read.pool_id for case in self.cases if case.is_large]
+        small = [case for case in self.cases if not case.is_large]
+        if large and not any(case.gone for case in small):
+            return False
+        self.cases = small
+        self.left_over = large + self.left_over
+        for pool_id in large:
+            self.look_again.pop(pool_id, None)
+        return True
+
     def settled_of(self, pool_ids: Iterable[int]) -> list[int]:
         """Return those of the batch's pools of which nothing was left over or withheld."""
         left = {*self.left_over, *(pool.pool_id for pool in self.withheld)}
@@ -154,8 +171,8 @@ class CaseReader:
     ) -> Settlement:
         """Return the decisions, not yet written, for those pools that are due, as far as they fit in the limits.
 
-        Pools are taken in the order of their ids. The first one that does not fit, and those behind it, are left over;
-        of the very first, as many workloads as fit are taken.
+        Pools are taken in the order of their ids, those that lose large documents last. The first one that does not
+        fit, and those behind it, are left over; of the very first, as many workloads as fit are taken.
         """
         settlement = Settlement()
         pools = await self._due_pools(pool_ids, now, session, settlement)
@@ -170,6 +187,7 @@ class CaseReader:
                 await self._withhold(case, settlement, is_part=after is not None, session=session)
         withheld = {pool.pool_id for pool in settlement.withheld}
         kept = [case for case in decided if case.as_read.pool_id not in withheld]
+        kept.sort(key=lambda case: case.is_large)  # behind all others, which do not wait for megabytes
         settlement.cases = _fitting(kept, settlement, most=limits.size)
         return settlement
 

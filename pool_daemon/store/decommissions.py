@@ -82,7 +82,7 @@ class Decommissions:
 
         async def decide_and_write(session: Session, *, anew: bool, large: bool) -> Settlement:
             settlement = await read(session=session)
-            if not large and any(order is None for case in settlement.cases for order in case.orders):
+            if not large and not settlement.leave_large():
                 raise _LargeDocumentsError
             await self._write(settlement, session, anew=anew)
             return settlement

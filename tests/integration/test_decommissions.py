@@ -350,18 +350,22 @@ async def test_a_workload_larger_than_a_portion_goes_alone(explorer: Explorer, d
     assert_decommissioned(explorer, pool.workload_ids)
 
 
-async def test_behind_a_pool_of_large_workloads_the_others_are_left_over(
-    explorer: Explorer, database: Database
+@pytest.mark.parametrize("size", [100_000, BYTES])
+async def test_a_pool_of_large_workloads_is_left_over_by_the_others_and_goes_by_itself(
+    explorer: Explorer, database: Database, size: int
 ) -> None:
+    """They do not wait until megabytes are read a second time, to be copied."""
     pools = [explorer.buy_expired(CONTAINER) for _ in range(3)]
-    lengthen(explorer, pools[1].workload_ids, size=BYTES)
-    settlement = await decommissions_of(database).settle(
-        [pool.pool_id for pool in pools], now=now(), limits=Limits(workloads=100, size=BYTES)
-    )
-    assert settlement.left_over == [pool.pool_id for pool in pools[1:]]
+    large = pools[1]
+    lengthen(explorer, large.workload_ids, size=size)
+    limits = Limits(workloads=100, size=BYTES)
+    settlement = await decommissions_of(database).settle([each.pool_id for each in pools], now=now(), limits=limits)
+    assert settlement.left_over == [large.pool_id]
     assert settlement.look_again == {}
-    assert_decommissioned(explorer, pools[0].workload_ids)
-    assert_untouched(explorer, [*pools[1].workload_ids, *pools[2].workload_ids])
+    assert_decommissioned(explorer, [*pools[0].workload_ids, *pools[2].workload_ids])
+    assert_untouched(explorer, large.workload_ids)
+    await decommissions_of(database).settle(settlement.left_over, now=now(), limits=limits)
+    assert_decommissioned(explorer, large.workload_ids)
 
 
 async def test_of_a_large_workload_only_what_is_decided_on_is_read_before_it_goes(
