@@ -12,8 +12,6 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, Final
 
-from bson import json_util
-
 import pool_daemon
 from pool_daemon.capacity.pool import NEVER, Amounts, Pool
 from pool_daemon.commands import add_config_argument, int64
@@ -171,7 +169,7 @@ def _as_json(edit: Edit) -> Iterator[str]:
         {
             "pool": edit.after.to_json(),
             "repeated": edit.repeated,
-            "writes": [json.loads(json_util.dumps(_plain(write))) for write in edit.writes],
+            "writes": [json.loads(write.to_json()) for write in edit.writes],
         }
     )
 
@@ -179,8 +177,7 @@ def _as_json(edit: Edit) -> Iterator[str]:
 def _as_text(edit: Edit, *, dry_run: bool) -> Iterator[str]:
     if dry_run:
         yield "would write, in one transaction:"
-        for write in edit.writes:
-            yield json_util.dumps(_plain(write), json_options=json_util.RELAXED_JSON_OPTIONS)
+        yield from (write.to_json() for write in edit.writes)
         return
     pool = edit.after
     yield (
@@ -190,15 +187,6 @@ def _as_text(edit: Edit, *, dry_run: bool) -> Iterator[str]:
     )
     if edit.before is not None and not edit.repeated:
         yield f"before, it {_state(edit.before)}"
-
-
-def _plain(write: Any) -> dict[str, Any]:
-    how = "insert" if write.query is None else "update"
-    return {
-        how: write.collection,
-        **({} if write.query is None else {"where": write.query}),
-        "document": write.document,
-    }
 
 
 def _state(pool: Pool) -> str:

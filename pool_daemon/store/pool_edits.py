@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from bson import Int64
+from bson import Int64, json_util
 
 from pool_daemon.capacity.pool import Amounts, Pool, new_pool
 from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictError
@@ -58,6 +58,12 @@ class Write:
     query: Mapping[str, Any] | None
     document: Mapping[str, Any]
 
+    def to_json(self) -> str:
+        """Return the write as one line of MongoDB's extended JSON."""
+        how = "insert" if self.query is None else "update"
+        where = {} if self.query is None else {"where": self.query}
+        return json_util.dumps({how: self.collection, **where, "document": self.document})
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -81,7 +87,6 @@ class PoolEdits:
         self._database = database
         self._author = author
         self._dry_run = dry_run
-        self._pools = database.collection(CAPACITY_POOLS)
         self._raw = database.collection(CAPACITY_POOLS, RAW)
         self._events = database.collection(EVENTS)
 
@@ -184,8 +189,9 @@ class PoolEdits:
                 before = await self._read(pool_id) if pool_id else None
             after = decide(before)
             edit = Edit(after, before, (self._pool_write(before, after), self._record(kind, before, after, told, now)))
-            for write in edit.writes if session is not None else ():
-                await self._write(write, pool_id, session)
+            if session is not None:
+                for write in edit.writes:
+                    await self._write(write, pool_id, session)
             return edit
 
         made = await self._made_before()
@@ -200,7 +206,7 @@ class PoolEdits:
                     raise
         return self._repeated(made, await self._read(made["pool_id"]), kind, pool_id, told)
 
-    async def _write(self, write: Write, pool_id: int, session: Session | None) -> None:
+    async def _write(self, write: Write, pool_id: int, session: Session) -> None:
         collection = self._database.collection(write.collection)
         with translated(f"changing pool {pool_id}"):
             if write.query is None:
