@@ -108,9 +108,7 @@ class Brake:
                 self.recent_writes.forget(pool.pool_id)
                 continue
             is_released = hold is not None and not self.recent_writes.written_after(pool.pool_id, hold.held_at)
-            # A synced pool that is no find of a full scan is there because another of its resources has run out.
-            known = self._expirations.is_allowed(pool.pool_id) or (pool.synced and not full_scan)
-            key = None if is_released else self._key(pool, known=known)
+            key = None if is_released else self._key_of_due(pool, full_scan=full_scan)
             protected = not self._goes_at_once(key)
             if not protected:
                 self._allow(pool, key)
@@ -222,6 +220,12 @@ class Brake:
         if pools <= share * in_use:
             return None
         return f"{pools} pools, {pools / in_use:.0%} of those in use, ended unexpectedly"
+
+    def _key_of_due(self, pool: DuePool, *, full_scan: bool) -> Key | None:
+        """Return as what a pool counts that is about to be settled."""
+        # A synced pool that is no find of a full scan is there because another of its resources has run out.
+        known = self._expirations.is_allowed(pool.pool_id) or (pool.synced and not full_scan)
+        return self._key(pool, known=known)
 
     def _key(self, pool: DuePool, *, known: bool) -> Key | None:
         """Return as what a pool that is due counts; None if it is expected, or `known` and not written since."""

@@ -146,6 +146,11 @@ class RecentWrites:
         if empty_at is None or empty_at <= at + notice:
             end = former.end if empty_at is None else empty_at
             self._writes[pool_id] = _Write(at, end, former.owner if owner is None else owner)
+        self._forget_oldest(at)
+
+    def _forget_oldest(self, at: int) -> None:
+        """Forget what is beyond the bound, or older than twice the notice at the unix second `at`."""
+        notice = int(self._settings.notice_seconds)
         while self._writes:
             oldest = next(iter(self._writes))
             expired = self._writes[oldest].at <= at - 2 * notice
