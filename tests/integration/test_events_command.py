@@ -11,6 +11,7 @@ import pytest
 from arithmetic_model import Rates
 from bson import Int64, ObjectId
 from explorer import CONTAINER, Explorer
+from indexes import build_indexes
 from pymongo import MongoClient
 from pymongo.collection import Collection
 
@@ -23,7 +24,6 @@ from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.client import Session, connect
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.pool_edits import Author, PoolEdits
-from pool_daemon.store.setup import setup
 
 NOON = 1_796_040_000
 """2026-11-30 12:00 UTC"""
@@ -35,13 +35,7 @@ Run = Callable[..., list[str]]
 @pytest.fixture
 def explorer(mongo: MongoClient[Document], mongo_uri: str, database_name: str) -> Explorer:
     """Write to a database that has the indexes."""
-
-    async def build() -> None:
-        database = connect(uri=mongo_uri, name=database_name)
-        await setup(database)
-        database.close()
-
-    asyncio.run(build())
+    build_indexes(mongo_uri, database_name)
     return Explorer(database=mongo[database_name])
 
 

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +13,7 @@ from arithmetic_model import Rates
 from bson import Int64
 from deadline import until
 from explorer import CONTAINER, YEAR_SECONDS, Explorer
+from pools_command import Pools
 from pymongo import MongoClient
 
 from pool_daemon.capacity.pool import NEVER
@@ -224,17 +222,6 @@ async def test_a_dry_run_tells_the_writes_and_makes_none(edits: MakeEdits, explo
     assert (await edits(dry_run=True).create(7, 0, ["a"], (0.0, 0.0, 0.0), now())).after.pool_id == 0
     assert explorer.bytes_of(explorer.pools, bought.pool_id) == before
     assert sorted(explorer.database.list_collection_names()) == ["capacity-pools"]
-
-
-class Pools:
-    """Runs `pool-daemon pools` on one database."""
-
-    def __init__(self, uri: str, name: str) -> None:
-        self._environment = os.environ | {"POOL_DAEMON_DATABASE__URI": uri, "POOL_DAEMON_DATABASE__NAME": name}
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pool_daemon", "pools", *arguments]
-        return subprocess.run(command, check=False, text=True, capture_output=True, timeout=60, env=self._environment)
 
 
 @pytest.fixture

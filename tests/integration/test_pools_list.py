@@ -1,6 +1,5 @@
 """Lists of pools by owner and by end, those that are overdue, and those that the daemon takes next."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -11,13 +10,12 @@ import pytest
 from arithmetic_model import Rates
 from bson import Int64
 from explorer import CONTAINER, FREE, VOLUME, Explorer, Purchase
+from indexes import build_indexes
 from pymongo import MongoClient
 
 from pool_daemon.cli import main
 from pool_daemon.errors import ExitCode
 from pool_daemon.harness import environment
-from pool_daemon.store.client import connect
-from pool_daemon.store.setup import setup
 
 NEVER = 2**63 - 1
 Run = Callable[..., list[str]]
@@ -26,13 +24,7 @@ Run = Callable[..., list[str]]
 @pytest.fixture
 def explorer(mongo: MongoClient[dict[str, Any]], mongo_uri: str, database_name: str) -> Explorer:
     """Write to a database that has the indexes."""
-
-    async def build() -> None:
-        database = connect(uri=mongo_uri, name=database_name)
-        await setup(database)
-        database.close()
-
-    asyncio.run(build())
+    build_indexes(mongo_uri, database_name)
     return Explorer(database=mongo[database_name])
 
 

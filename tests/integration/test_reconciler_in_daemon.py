@@ -1,6 +1,5 @@
 """Reconciliation as the daemon's users see it: in the database, in the log, and through the next deadline."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +10,8 @@ from daemon_process import DaemonProcess, running_daemon
 from deadline import wait_until
 from explorer import CONTAINER, VOLUME, Explorer
 from fail_point import fail_point
+from indexes import build_indexes
 from pymongo import MongoClient
-
-from pool_daemon.store.client import connect
-from pool_daemon.store.setup import create_collections, setup
 
 QUICK = {"RECONCILE__INTERVAL_SECONDS": "0.2", "RECONCILE__CONFIRM_SECONDS": "0.5", "LOG__LEVEL": "debug"}
 
@@ -67,13 +64,6 @@ def test_a_missing_order_is_restored_and_recorded_no_second_time(explorer: Explo
     assert explorer.events.count_documents({}) == 2
 
 
-async def build_indexes(uri: str, name: str) -> None:
-    database = connect(uri=uri, name=name)
-    await create_collections(database)
-    await setup(database)
-    database.close()
-
-
 def test_what_the_first_pass_is_about_to_settle_is_not_handed_to_it_a_second_time(
     mongo: MongoClient[dict[str, Any]], mongo_uri: str, database_name: str, explorer: Explorer
 ) -> None:
@@ -81,7 +71,7 @@ def test_what_the_first_pass_is_about_to_settle_is_not_handed_to_it_a_second_tim
 
     The indexes are there: while they are built, transactions are refused their locks and passes fail.
     """
-    asyncio.run(build_indexes(mongo_uri, database_name))
+    build_indexes(mongo_uri, database_name)
     count = 40
     for _ in range(count):
         explorer.buy_expired(CONTAINER)
