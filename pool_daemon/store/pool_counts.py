@@ -9,7 +9,9 @@ from bson import Int64
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.errors import UnreadableDocumentError
+from pool_daemon.store import density
 from pool_daemon.store.client import Database
+from pool_daemon.store.density import Density
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pools import CAPACITY_POOLS, PoolStore
 from pool_daemon.store.workloads import BATCH, WorkloadStore
@@ -51,6 +53,12 @@ class PoolCounts:
             counts[name] = total
             start = now + seconds
         return counts
+
+    async def density(self, now: int) -> Density:
+        """Count the pools that run empty after the unix second `now` by intervals, in one query of bounded length."""
+        with translated("counting pools by intervals"):
+            groups = await self._pools.aggregate(density.pipeline(now, most=density.MOST)).to_list(None)
+        return density.density(groups, now=now, most=density.MOST)
 
     async def overdue_count(self, *, after: int | None, until: int) -> int:
         """Count the pools whose `empty_at` lies in (after, until], up to `MOST`; no lower bound if None."""

@@ -9,6 +9,7 @@ from pool_daemon.expiry.watcher import StreamEnd
 from pool_daemon.guards.leadership import Role
 from pool_daemon.plain_text import shown_id
 from pool_daemon.reconcile.findings import NAMED
+from pool_daemon.store.density import Density
 from pool_daemon.store.events import RecordedPool
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.telemetry import metric_table as table
@@ -191,9 +192,11 @@ class Observer(PassObserver, HoldObserver):
         """Record which pools run empty next, ordered by deadline."""
         self.status.change(upcoming=tuple(upcoming))
 
-    def expiring_counted(self, expiring: Mapping[str, int]) -> None:
-        """Record how many pools run empty within each horizon."""
-        self.status.change(expiring=MappingProxyType(dict(expiring)), expiring_monotonic=self._clock.monotonic())
+    def expiring_counted(self, expiring: Mapping[str, int], *, density: Density | None = None) -> None:
+        """Record how many pools run empty within each horizon, and in each interval."""
+        self.status.change(
+            expiring=MappingProxyType(dict(expiring)), expiring_monotonic=self._clock.monotonic(), density=density
+        )
 
     def recorded_events_seen(self, pools: Sequence[RecordedPool]) -> None:
         """Record decommissions from before this daemon's start, oldest first; they precede its own events."""

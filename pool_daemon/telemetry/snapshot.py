@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from pool_daemon.expiry.pass_report import PassOutcome
 from pool_daemon.guards.leadership import Role
+from pool_daemon.store.density import Density
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.store.quarantine import Quarantined
 
@@ -151,6 +152,7 @@ class Snapshot:
 
     expiring: Mapping[str, int] = field(default_factory=dict)
     expiring_monotonic: float | None = None
+    density: Density | None = None
     upcoming: tuple[Upcoming, ...] = ()
     events: tuple[StatusEvent, ...] = ()
 

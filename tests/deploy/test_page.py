@@ -1,5 +1,6 @@
 """The page in a real browser: it shows what is so, keeps up with it, and says when it cannot."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from telemetry_scene import gone, make_ready, new_observer, served, upcoming
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.pass_report import PassReport
 from pool_daemon.guards.leadership import Role
+from pool_daemon.store.density import HORIZON, Density, Interval
 from pool_daemon.store.events import RecordedPool
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.endpoint import Server
@@ -96,6 +98,37 @@ def test_pools_stand_on_the_timeline_in_their_order(spotless: Scene) -> None:
     )
     assert len(places) == 8
     assert places == sorted(places)
+
+
+def test_of_five_thousand_pools_one_sees_the_next_by_name_and_all_as_a_band(spotless: Scene) -> None:
+    now = int(time.time())
+    ends = (Interval(now + 60 * n, now + 60 * (n + 1), 83 + n % 2) for n in range(60))
+    spotless.observer.upcoming_seen([upcoming(1000 + n, in_seconds=5 + n) for n in range(20)])
+    spotless.observer.expiring_counted({"1h": 5010}, density=Density(now, now + HORIZON, tuple(ends)))
+    spotless.wait_for_text("#ahead", " of ")
+    shown, total = (
+        int(number.replace(",", "")) for number in re.findall(r"[\d,]+(?= of| pools)", spotless.text("#ahead"))
+    )
+    assert 10 <= shown <= 20
+    assert 4950 <= total <= 5010
+    assert spotless.text("#ahead").endswith("pools that run empty within 7 days")
+    columns = "[...document.querySelectorAll('#timeline .density')]"
+    heights = spotless.browser.evaluate(f"{columns}.map((column) => +column.getAttribute('height'))")
+    assert len(heights) > 50
+    assert heights[-5] > 4 * heights[5], "equally many a minute stand closer together further ahead"
+    named = spotless.browser.evaluate(
+        f"{columns}.map((one) => +one.textContent.match(/about ([\\d,]+) pools? from/)[1])"
+    )
+    assert sum(named) == pytest.approx(total, rel=0.05)
+
+
+def test_a_count_that_is_not_whole_says_so(spotless: Scene) -> None:
+    now = int(time.time())
+    intervals = (Interval(now, now + 60, 600), Interval(now + 600, now + 660, 50_000))
+    spotless.observer.expiring_counted({}, density=Density(now, now + 600, intervals))
+    spotless.observer.upcoming_seen([upcoming(17, in_seconds=30)])
+    spotless.wait_for_text("#ahead", "of more than 50,")
+    assert spotless.text("#ahead").endswith("pools that run empty within 10 min")
 
 
 def test_what_happens_appears_without_a_reload(spotless: Scene) -> None:

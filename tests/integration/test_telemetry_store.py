@@ -10,6 +10,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import OperationFailure
 
 from pool_daemon.capacity.pool import NEVER
+from pool_daemon.store import density
 from pool_daemon.store.client import CommandLog, Database, connect
 from pool_daemon.store.pool_counts import PoolCounts, Upcoming
 from pool_daemon.store.setup import setup
@@ -62,6 +63,42 @@ async def test_a_count_reads_nothing_but_the_index(database: Database) -> None:
         verbosity="executionStats",
     )
     assert plan["executionStats"]["totalDocsExamined"] == 0
+
+
+async def test_pools_are_counted_by_intervals(database: Database) -> None:
+    last = density.HORIZON
+    await insert(
+        database,
+        NOW,
+        NOW + 1,
+        NOW + 10,
+        NOW + 11,
+        NOW + 11.5,
+        NOW + 300,
+        NOW + 301,
+        NOW + last,
+        NOW + last + 1,
+        NEVER,
+        "x",
+    )
+    counted = await PoolCounts(database=database).density(NOW)
+    found = [(each.after - NOW, each.until - NOW, each.pools) for each in counted.intervals]
+    assert found == [(0, 10, 2), (10, 20, 2), (290, 300, 1), (300, 360, 1), (583_200, last, 1)]
+    assert counted.until == NOW + last
+
+
+async def test_a_count_by_intervals_reads_the_nearest_pools_and_nothing_but_the_index(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await insert(database, *(NOW + 1000 - number for number in range(100)))
+    monkeypatch.setattr(density, "MOST", 30)
+    counted = await PoolCounts(database=database).density(NOW)
+    assert sum(each.pools for each in counted.intervals) == 30
+    assert (counted.intervals[0].after, counted.until) == (NOW + 900, NOW + 900)
+    aggregation = {"aggregate": "capacity-pools", "pipeline": density.pipeline(NOW, most=30), "cursor": {}}
+    plan = await database.motor.command("explain", aggregation, verbosity="executionStats")
+    stats = plan.get("executionStats") or plan["stages"][0]["$cursor"]["executionStats"]
+    assert (stats["totalKeysExamined"], stats["totalDocsExamined"]) == (30, 0)
 
 
 async def test_what_is_overdue_is_counted_between_its_bounds(database: Database) -> None:

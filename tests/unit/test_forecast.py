@@ -8,6 +8,7 @@ from virtual_clock import VirtualClock
 
 from pool_daemon.errors import StoreError, StoreUnavailableError
 from pool_daemon.guards.leadership import Role
+from pool_daemon.store.density import HORIZON, Density, Interval
 from pool_daemon.store.events import RecentEvents, RecordedPool
 from pool_daemon.store.pool_counts import PoolCounts, Upcoming
 from pool_daemon.telemetry.forecast import Forecast
@@ -22,6 +23,8 @@ class CountedHorizon(PoolCounts):
 
     def __init__(self) -> None:
         self.counts = 0
+        self.densities = 0
+        self.is_whole = False
         self.lists = 0
         self.overdue_asked: list[tuple[int | None, int]] = []
         self.away = False
@@ -29,6 +32,10 @@ class CountedHorizon(PoolCounts):
     async def expiring_counts(self, now: int, horizons: Mapping[str, int]) -> dict[str, int]:
         self.counts += 1
         return {name: now + seconds for name, seconds in horizons.items()}
+
+    async def density(self, now: int) -> Density:
+        self.densities += 1
+        return Density(now, now + HORIZON * self.is_whole, (Interval(now, now + 10, 4985),))
 
     async def overdue_count(self, *, after: int | None, until: int) -> int:
         self.overdue_asked.append((after, until))
@@ -92,7 +99,7 @@ async def test_nobody_looks_and_the_database_is_asked_once_a_minute(
     for _ in range(120):
         await forecast.look()
         clock.pass_time(1)
-    assert (horizon.counts, horizon.lists) == (2, 2)
+    assert (horizon.counts, horizon.densities, horizon.lists) == (2, 2, 2)
     assert observer.status.snapshot.expiring == {name: int(NOW) + 60 + seconds for name, seconds in HORIZONS.items()}
 
 
@@ -103,8 +110,20 @@ async def test_somebody_looks_and_the_list_is_kept_fresh_but_nothing_is_counted_
         observer.status.looked_at()
         await forecast.look()
         clock.pass_time(1)
-    assert (horizon.counts, horizon.lists) == (1, 30)
+    assert (horizon.counts, horizon.densities, horizon.lists) == (1, 1, 30)
     assert observer.status.snapshot.upcoming == (Upcoming(17, 7, int(NOW) + 58 + 20),)
+
+
+async def test_where_the_count_by_intervals_is_whole_nothing_is_counted_twice(
+    forecast: Forecast, horizon: CountedHorizon, observer: Observer
+) -> None:
+    horizon.is_whole = True
+    await forecast.look()
+    assert horizon.counts == 0
+    assert observer.status.snapshot.expiring == dict.fromkeys(HORIZONS, 4985)
+    assert observer.status.snapshot.density == Density(
+        int(NOW), int(NOW) + HORIZON, (Interval(int(NOW), int(NOW) + 10, 4985),)
+    )
 
 
 async def test_a_database_that_is_away_is_not_asked_more_often_for_it(

@@ -1,50 +1,18 @@
-"""The paths of the endpoint, the handler of each, and the status page with the policy that allows nothing else."""
+"""The paths of the endpoint, and the handler of each."""
 
-import base64
-import hashlib
 import ipaddress
 import json
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from importlib.resources import files
 from typing import Final
 
 from pool_daemon.clock import Clock
 from pool_daemon.plain_text import mask_credentials
 from pool_daemon.telemetry.endpoint.connection import METHODS, Request, Response, named_address, refusal
+from pool_daemon.telemetry.endpoint.page import PAGE, POLICY
 from pool_daemon.telemetry.endpoint.status_json import status_json
 from pool_daemon.telemetry.health import Health, StalenessLimits, liveness, readiness, startup
 from pool_daemon.telemetry.observer import Observer
-
-
-def _read(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """Return the hash by which a content security policy identifies an inline element."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-_STYLE: Final = _read("page.css")
-_SCRIPT: Final = _read("page.js")
-
-PAGE: Final = _read("page.html").replace("/* page.css */", _STYLE).replace("/* page.js */", _SCRIPT).encode()
-
-POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        f"style-src {_hash(_STYLE)}",
-        f"script-src {_hash(_SCRIPT)}",
-        "connect-src 'self'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-    )
-)
-"""Allowed are the page's own style and script, by their hashes, requests to this daemon alone, and the inlined icon."""
-
 
 Answer = Callable[[Request], Response]
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from pool_daemon.store.density import Density
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.attention import attentions
 from pool_daemon.telemetry.health import Health, StalenessLimits, headline, liveness, readiness, startup
@@ -46,6 +47,7 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "quarantine": {"pools": now.quarantined, "first": [_quarantined(pool) for pool in now.quarantine]},
         "expiring": dict(now.expiring) or None,
         "expiring_age_seconds": _age(now.expiring_monotonic, tick),
+        "density": _density(now.density),
         "upcoming": _listed(pool for pool in now.upcoming if pool.empty_at > at),
         "events": _listed(reversed(now.events)),
     }
@@ -80,6 +82,14 @@ def _health(health: Health) -> dict[str, Any]:
 
 def _hold(hold: Hold | None) -> dict[str, Any] | None:
     return None if hold is None else dataclasses.asdict(hold)
+
+
+def _density(density: Density | None) -> dict[str, Any] | None:
+    """Return the intervals as triples: after, until, pools."""
+    if density is None:
+        return None
+    intervals = [(each.after, each.until, each.pools) for each in density.intervals]
+    return {"after": density.after, "until": density.until, "intervals": intervals}
 
 
 def _quarantined(pool: Quarantined) -> dict[str, Any]:
