@@ -32,6 +32,7 @@ from pool_daemon.store.lease import LeaseStore
 from pool_daemon.store.pool_counts import PoolCounts
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.reconciliation import ReconciliationStore
+from pool_daemon.store.records import Actor, ActorKind
 from pool_daemon.store.setup import build_index, missing_indexes
 from pool_daemon.store.store import Store
 from pool_daemon.store.topology import PrimaryChanges
@@ -73,6 +74,12 @@ class Wiring:
         )
         self.queue = WorkQueue()
         self.timer = Timer(clock=self.clock, on_set=self.observer.timers_set)
+        self.actor = Actor(
+            ActorKind.DAEMON,
+            self._identity,
+            term=lambda: self.leadership.term,
+            pass_number=lambda: self.reports.pass_number,
+        )
         self._make_guards()
         self.reports = Reports(
             observer=self.observer,
@@ -133,7 +140,7 @@ class Wiring:
             store=Store(
                 database=self.database,
                 clock=clock,
-                identity=self._identity,
+                actor=self.actor,
                 dry_run=self._dry_run,
             ),
             queue=self.queue,
@@ -159,7 +166,7 @@ class Wiring:
         )
 
     def _reconciler(self) -> Reconciler:
-        store = ReconciliationStore(database=self.database)
+        store = ReconciliationStore(database=self.database, actor=self.actor)
         findings = Findings(
             on_overdue=self.look_at_missed, on_unreadable=self.reports.unreadable, observer=self.observer
         )

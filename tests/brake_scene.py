@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
+from actors import ME
 from arithmetic_model import Rates
 from bson import Int64
 from explorer import CONTAINER, Explorer, Kind, Purchase
@@ -106,7 +107,7 @@ class Scene:
             settings=sections.Brake(**{"max_share": 0.2, "min_pools": FEW, "per_owner": 2, **settings}),
             clock=self.clock,
         )
-        self.store = Store(database=self.database, clock=self.clock, identity="me", dry_run=dry_run)
+        self.store = Store(database=self.database, clock=self.clock, actor=ME, dry_run=dry_run)
         observer = Observer(identity="me", version="0", clock=self.clock)
         quarantine = Quarantine(
             store=QuarantineStore(database=self.database),

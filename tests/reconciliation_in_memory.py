@@ -81,7 +81,8 @@ class OrdersInMemory:
         if self.missing:
             yield OwedOrders(len(self.missing), list(self.missing))
 
-    async def restore(self, workload_id: int) -> RestoredOrder | None:
+    async def restore(self, workload_id: int, *, now: float) -> RestoredOrder | None:
+        assert now > 0
         if workload_id in self.refusals:
             if error := self.refusals[workload_id]:
                 raise error

@@ -22,8 +22,8 @@ from pymongo.database import Database
 from pymongo.write_concern import WriteConcern
 
 from pool_daemon.capacity.workload import NextAction
-from pool_daemon.store.events import EVENTS
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.records import EVENTS, NUMBERS, SCHEMA
 from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE
 
 
@@ -144,7 +144,14 @@ def _order(workload: Document) -> RawBSONDocument:
 def _event(workload: Document, pool: Document) -> Document:
     return {
         "_id": f"{workload['_id']}/{pool['_id']}/{pool['empty_at']}",
+        "schema": SCHEMA,
         "kind": "decommissioned",
+        "at": datetime.now(UTC),
+        "actor": "daemon",
+        "version": "1.0.0",
+        "term": Int64(1),
+        "pass": 1,
+        "before": {name: pool[name] for name in NUMBERS},
         "workload_id": Int64(workload["_id"]),
         "pool_id": Int64(pool["_id"]),
         "customer_tid": Int64(pool["customer_tid"]),

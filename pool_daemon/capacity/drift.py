@@ -52,6 +52,13 @@ class Drift:
     excess: CloudUnits
     rates: CloudUnits = field(compare=False)
 
+    @property
+    def in_words(self) -> str:
+        """The difference in a few words, without its numbers."""
+        deleted = f"{len(self.dropped)} listed workloads are deleted" if self.dropped else ""
+        rates = " ".join(name for name, excess in self.excess._asdict().items() if excess)
+        return ", ".join(filter(None, [deleted, rates and f"wrong rates: {rates}"]))
+
 
 def is_deleted(document: Mapping[str, Any]) -> bool:
     """Return whether a document says that its workload is deleted; until then the workload counts."""

@@ -1,6 +1,8 @@
-"""The database connection of a short-lived command."""
+"""The database connection of a short-lived command, and the operator who runs it."""
 
+import getpass
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pool_daemon.errors import ConfigurationError
 from pool_daemon.plain_text import escaped, mask_credentials
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import CommandLog, Database, connect
+from pool_daemon.store.records import Actor, ActorKind
 
 SILENT_SECONDS: Final = 2.0
 """After this long without output a person at a terminal wonders whether the command hangs."""
@@ -45,6 +48,15 @@ def connection(settings: Settings) -> Iterator[Database]:
     finally:
         waiting.cancel()
         database.close()
+
+
+def operator() -> Actor:
+    """Return who runs this command, as records name it: user and host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return Actor(ActorKind.OPERATOR, f"{user}@{socket.gethostname()}")
 
 
 def address(settings: Settings) -> str:

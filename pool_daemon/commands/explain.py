@@ -12,7 +12,7 @@ from typing import Final
 from pool_daemon.capacity.arithmetic import EARLIEST
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import add_limit_argument
-from pool_daemon.commands.connection import connection
+from pool_daemon.commands.connection import connection, operator
 from pool_daemon.commands.pools_show import hold_of
 from pool_daemon.commands.story import Known, Line, lines, problems
 from pool_daemon.errors import ExitCode, NotFoundError, PoolNotFoundError
@@ -132,10 +132,11 @@ async def _known(
     history = EventHistory(database=database)
     events = await history.last(wanted, limit=limit)
     if wanted.workload is not None:
-        changes = await history.last(EventFilter(pool=pool_id, changes_only=True), limit=limit)
+        changes = await history.last(EventFilter(pool=pool_id, of_pools_only=True), limit=limit)
         events = sorted([*changes, *events], key=lambda event: event.at or 0.0)
     before = pool_id - 1 if pool_id > EARLIEST else BEGINNING
-    compared = await ReconciliationStore(database=database).compare(after=before, limit=1, overdue_at=now)
+    store = ReconciliationStore(database=database, actor=operator())
+    compared = await store.compare(after=before, limit=1, overdue_at=now)
     return Known(
         now=now,
         pool=None if excerpt is None else excerpt.pool,

@@ -2,20 +2,18 @@
 
 import argparse
 import asyncio
-import getpass
 import json
 import math
 import re
-import socket
 import sys
 import uuid
 from collections.abc import Iterator
 from typing import Any, Final
 
-import pool_daemon
 from pool_daemon.capacity.pool import NEVER, Amounts, Pool
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import duration
+from pool_daemon.commands.connection import operator
 from pool_daemon.commands.output import short, when
 from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.settings import Settings
@@ -132,9 +130,10 @@ def _refused(arguments: argparse.Namespace) -> ExitCode | None:
 
 
 def _author(arguments: argparse.Namespace) -> Author:
+    actor = operator()
     return Author(
-        identity=f"{getpass.getuser()}@{socket.gethostname()}",
-        version=pool_daemon.__version__,
+        identity=actor.identity,
+        version=actor.version,
         key=arguments.idempotency_key or str(uuid.uuid4()),
         reason=arguments.reason or "",
     )

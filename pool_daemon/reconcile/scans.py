@@ -126,7 +126,7 @@ class OrderScan:
 
     async def _restore(self, workload_id: int) -> None:
         try:
-            restored = await self._store.restore(workload_id)
+            restored = await self._store.restore(workload_id, now=self._clock.now())
         except StoreUnavailableError:
             raise
         except UnreadableDocumentError as error:

@@ -17,6 +17,7 @@ from pool_daemon.store.codec import changed_fields, pool_to_document, protecting
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.records import Actor
 from pool_daemon.store.workloads import Order, WorkloadStore
 
 SYNCED_FIELDS: Final = ("cus", "sus", "ipv4us", "last_updated")
@@ -39,18 +40,18 @@ class _LargeDocumentsError(Exception):
 class Decommissions:
     """Settles expired pools in batches, a transaction each.
 
-    `identity` is written into every record as the actor. In a `dry_run` everything is read and decided, and nothing is
-    written. However many batches are settled at once, only one copies large documents.
+    `actor` is written into every record. In a `dry_run` everything is read and decided, and nothing is written. However
+    many batches are settled at once, only one copies large documents.
     """
 
-    def __init__(self, *, database: Database, clock: Clock, identity: str, dry_run: bool = False) -> None:
+    def __init__(self, *, database: Database, clock: Clock, actor: Actor, dry_run: bool = False) -> None:
         self._database = database
         self._dry_run = dry_run
         self._clock = clock
         self._reader = CaseReader(database=database)
         self._pools = database.collection(CAPACITY_POOLS)
         self._workloads = WorkloadStore(database=database)
-        self._events = EventStore(database=database, identity=identity)
+        self._events = EventStore(database=database, actor=actor)
         self._copying_large = asyncio.Lock()
 
     async def settle(
@@ -131,7 +132,7 @@ class Decommissions:
         if changed != len(gone):
             raise StoreConflictError(f"setting next_action: {changed} of {len(gone)} workloads were still deployed")
         await self._write_orders(settlement, session, anew=anew)
-        await self._events.record(gone, at=self._clock.now(), session=session)
+        await self._events.decommissioned(settlement.cases, at=self._clock.now(), session=session)
 
     async def _write_orders(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
         """Write the orders: the small ones together, the large ones one by one, so that at most one is in memory.

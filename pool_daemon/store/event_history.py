@@ -1,8 +1,8 @@
-"""The history of decommissions and of operators' changes, read in portions however long it is.
+"""The history of what the daemon and operators did, read in portions however long it is.
 
-An index leads to the records of a pool, and of a workload through its pool. Other decommissions are found by time: the
-driver makes the id of a record when it is written, and the id begins with that second. Changes by operators are few,
-and have ids of their own.
+An index leads to the records of a pool, and of a workload through its pool. Other records are found by time: the id of
+a record is made when it is written, and begins with that second. Changes of pools by operators are few, and have ids of
+their own.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -17,8 +17,8 @@ from pool_daemon.capacity.fields import whole_or_none
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.events import EVENTS
 from pool_daemon.store.excerpts import number_only
+from pool_daemon.store.records import EVENTS, NUMBERS, EventKind
 from pool_daemon.store.workloads import NODE_ID_CHARACTERS, WORKLOADS
 
 WINDOW: Final = 50_000
@@ -36,10 +36,13 @@ EDITS: Final[Mapping[str, str]] = {"$gte": "operator:", "$lt": "operator;"}
 MOST_NODES: Final = 100
 """Nodes of a change that are read."""
 
+WHOLE: Final = ("workload_id", "pool_id", "customer_tid", "workload_type", "empty_at", "term", "pass")
+
 SHOWN: Final[Mapping[str, Any]] = {
     "_id": 0,
-    **{name: number_only(name) for name in ("workload_id", "pool_id", "customer_tid", "workload_type", "empty_at")},
+    **{name: number_only(name) for name in WHOLE},
     **dict.fromkeys(("kind", "node_id", "resources", "reason", "decommissioned_at", "at", "by", "amounts"), 1),
+    **dict.fromkeys(("actor", "version", "before", "after"), 1),
     "nodes": {"$cond": [{"$isArray": "$nodes"}, {"$slice": ["$nodes", MOST_NODES]}, "$$REMOVE"]},
 }
 """The fields of a record that are read. A workload's id may be of any type and length; then its type is named."""
@@ -49,7 +52,7 @@ SHOWN: Final[Mapping[str, Any]] = {
 class EventFilter:
     """Which records are read; None sets no condition. Instants are unix seconds; `until` is excluded.
 
-    With `changes_only` no decommission is read.
+    With `of_pools_only` no record of a workload is read.
     """
 
     pool: int | None = None
@@ -59,7 +62,8 @@ class EventFilter:
     workload_type: WorkloadType | None = None
     since: float | None = None
     until: float | None = None
-    changes_only: bool = False
+    kind: EventKind | None = None
+    of_pools_only: bool = False
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -70,6 +74,10 @@ class EventFilter:
             wanted["workload_type"] = int(self.workload_type)
         if self.node is not None:
             wanted["node_id"] = self.node[:NODE_ID_CHARACTERS]
+        if self.kind is not None:
+            wanted["kind"] = self.kind.value
+        if self.of_pools_only:
+            wanted["workload_id"] = None
         return wanted
 
     @property
@@ -77,15 +85,16 @@ class EventFilter:
         """Whether changes by operators may match: they concern pools, not workloads."""
         return self.workload is None and self.node is None and self.workload_type is None
 
-    def instant(self, name: str) -> dict[str, Any]:
-        """Return the condition on a record's instant, which is in the field `name`."""
+    @property
+    def instant(self) -> dict[str, Any]:
+        """The condition on a record's instant; older records of decommissions have it under another name."""
         bounds = {"$gte": self.since, "$lt": self.until}
         at = {operator: datetime.fromtimestamp(each, UTC) for operator, each in bounds.items() if each is not None}
-        return {name: at} if at else {}
+        return {"$or": [{"at": at}, {"decommissioned_at": at}]} if at else {}
 
     @property
     def ids(self) -> dict[str, ObjectId]:
-        """The condition on a decommission's id that follows from its instant."""
+        """The condition on an id made by a driver that follows from the record's instant."""
         bounds = {"$gte": _first_id(0 if self.since is None else self.since - SLACK_SECONDS)}
         if self.until is not None and self.until + SLACK_SECONDS < LAST_ID_SECOND:
             bounds["$lt"] = _first_id(self.until + SLACK_SECONDS)
@@ -96,7 +105,8 @@ class EventFilter:
 class Record:
     """One record, as far as it is readable; `at` and `empty_at` in unix seconds.
 
-    `amounts` (unit seconds) or `nodes` is what an operator added to a pool.
+    `amounts` (unit seconds) or `nodes` is what an operator added to a pool. `before` and `after` are the numbers of the
+    pool; None where it was not read, or not changed.
     """
 
     kind: str
@@ -112,6 +122,12 @@ class Record:
     by: str
     amounts: tuple[float, ...]
     nodes: tuple[str, ...]
+    actor: str
+    version: str
+    term: int | None
+    pass_number: int | None
+    before: Mapping[str, float] | None
+    after: Mapping[str, float] | None
 
 
 class EventHistory:
@@ -141,34 +157,32 @@ class EventHistory:
                 yield event
 
     async def _merged(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
-        """Stream decommissions and changes, merged by their instants."""
+        """Stream records with ids made by a driver and changes by operators, merged by their instants."""
         async with (
-            aclosing(self._decommissions(wanted, direction=direction, limit=limit)) as one,
+            aclosing(self._dated(wanted, direction=direction, limit=limit)) as one,
             aclosing(self._edits(wanted, direction=direction, limit=limit)) as other,
         ):
-            gone, edit = await anext(one, None), await anext(other, None)
-            while gone is not None or edit is not None:
-                if edit is None or (gone is not None and direction * ((gone.at or 0) - (edit.at or 0)) <= 0):
-                    yield gone or edit  # type: ignore[misc]  # one of them is there
-                    gone = await anext(one, None)
+            dated, edit = await anext(one, None), await anext(other, None)
+            while dated is not None or edit is not None:
+                if edit is None or (dated is not None and direction * ((dated.at or 0) - (edit.at or 0)) <= 0):
+                    yield dated or edit  # type: ignore[misc]  # one of them is there
+                    dated = await anext(one, None)
                 else:
                     yield edit
                     edit = await anext(other, None)
 
-    async def _decommissions(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
-        if wanted.changes_only:
-            return
+    async def _dated(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
         conditions = await self._conditions(wanted)
         windows = _only(wanted.ids) if "pool_id" in conditions else self._windows(wanted.ids, direction=direction)
         async with aclosing(windows):
             async for ids in windows:
-                query = conditions | wanted.instant("decommissioned_at") | {"_id": ids}
+                query = conditions | wanted.instant | {"_id": ids}
                 async with aclosing(self._read(query, order=("_id", direction), limit=limit)) as events:
                     async for event in events:
                         yield event
 
     async def _edits(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
-        query = wanted.conditions | wanted.instant("at") | {"_id": EDITS}
+        query = wanted.conditions | wanted.instant | {"_id": EDITS}
         if wanted.matches_edits:
             async with aclosing(self._read(query, order=("at", direction), limit=limit)) as events:
                 async for event in events:
@@ -225,7 +239,7 @@ def _first_id(second: float) -> ObjectId:
 
 
 def _record(document: Mapping[str, Any]) -> Record:
-    at = document.get("decommissioned_at", document.get("at"))
+    at = document.get("at", document.get("decommissioned_at"))
     node_id = document.get("node_id")
     return Record(
         kind=str(document.get("kind", "")),
@@ -241,7 +255,20 @@ def _record(document: Mapping[str, Any]) -> Record:
         by=str(document.get("by", "")),
         amounts=tuple(float(each) for each in _items(document, "amounts") if isinstance(each, int | float)),
         nodes=tuple(map(str, _items(document, "nodes"))),
+        actor=str(document.get("actor", "")),
+        version=str(document.get("version", "")),
+        term=whole_or_none(document, "term"),
+        pass_number=whole_or_none(document, "pass"),
+        before=_numbers(document, "before"),
+        after=_numbers(document, "after"),
     )
+
+
+def _numbers(document: Mapping[str, Any], name: str) -> Mapping[str, float] | None:
+    found = document.get(name)
+    if not isinstance(found, Mapping):
+        return None
+    return {each: found[each] for each in NUMBERS if isinstance(found.get(each), int | float)}
 
 
 def _items(document: Mapping[str, Any], name: str) -> list[Any]:

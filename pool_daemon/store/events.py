@@ -1,55 +1,74 @@
-"""The daemon's record of its decommissions: one document for each transition of a workload.
+"""The collection `pool-daemon-events`: what is inserted into it, and its last records for the status.
 
-The records of operators' changes, in the same collection, are written by `pool_edits`.
+What one record consists of is in `records`, the history in `event_history`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from bson import Int64
-
-from pool_daemon.store.cases import Decommissioned
+from pool_daemon.capacity.drift import Drift
+from pool_daemon.capacity.pool import Pool
+from pool_daemon.errors import StoreConflictError
+from pool_daemon.store.cases import Case
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.error_mapping import is_duplicate, translated
+from pool_daemon.store.records import EVENTS, Actor, EventKind, Subject, Why, envelope, numbers
 
-EVENTS: Final = "pool-daemon-events"
+EXHAUSTED: Final = "resource exhausted"
 
 
 class EventStore:
-    """The collection `pool-daemon-events`; `identity` is written into every record as the actor.
+    """Inserts records of what `actor` does.
 
-    A record is inserted only by the transaction that makes the transition. That, and not its id, is why there is
-    exactly one: an aborted attempt leaves nothing behind, and a workload that is deployed and decommissioned again,
-    even within the same second, gets another record.
+    The record of a decommission is inserted only by the transaction that makes the transition. That, and not its id, is
+    why there is exactly one: an aborted attempt leaves nothing behind, and a workload that is deployed and
+    decommissioned again, even within the same second, gets another record.
     """
 
-    def __init__(self, *, database: Database, identity: str) -> None:
+    def __init__(self, *, database: Database, actor: Actor) -> None:
         self._events = database.collection(EVENTS)
-        self._identity = identity
+        self.actor = actor
 
-    async def record(self, decommissioned: Iterable[Decommissioned], *, at: float, session: Session) -> None:
+    async def decommissioned(self, cases: Iterable[Case], *, at: float, session: Session) -> None:
         """Record the workloads that the transaction of `session` decommissions at the unix instant `at`."""
-        with translated("recording events"):
-            await self._events.insert_many(
-                [self._record(gone, at) for gone in decommissioned], ordered=False, session=session
-            )
+        await self.add([record for case in cases for record in self._records(case, at)], session=session)
 
-    def _record(self, gone: Decommissioned, at: float) -> dict[str, Any]:
-        return {
-            "kind": "decommissioned",
-            "workload_id": gone.workload_id,
-            "pool_id": Int64(gone.pool_id),
-            "customer_tid": Int64(gone.customer_tid),
-            "workload_type": gone.workload_type,
-            "node_id": gone.node_id,
-            "resources": list(gone.resources),
-            "reason": "resource exhausted",
-            "empty_at": Int64(gone.empty_at),
-            "decommissioned_at": datetime.fromtimestamp(at, UTC),
-            "by": self._identity,
-        }
+    async def repaired(self, pool: Pool, after: Pool, drift: Drift, *, at: float, session: Session) -> None:
+        """Record that the transaction of `session` repairs a pool, as it was read and as it is `after` that."""
+        record = envelope(
+            EventKind.DRIFT_REPAIRED,
+            at=at,
+            actor=self.actor,
+            subject=Subject(pool.pool_id, pool.customer_tid),
+            why=Why(drift.in_words, empty_at=pool.empty_at, before=numbers(pool)),
+        )
+        await self.add([record | {"after": numbers(after)}], session=session)
+
+    async def add(self, records: Sequence[Mapping[str, Any]], *, session: Session | None = None) -> None:
+        """Insert records; without a transaction, those that an earlier attempt has inserted are there already.
+
+        Raises StoreUnavailableError, in which case some may have been inserted, or StoreRefusedError.
+        """
+        try:
+            with translated("recording events"):
+                await self._events.insert_many(records, ordered=False, session=session)
+        except StoreConflictError as error:
+            if session is not None or not is_duplicate(error):
+                raise
+
+    def _records(self, case: Case, at: float) -> Iterable[dict[str, Any]]:
+        before = numbers(case.as_read) if case.gone else None
+        for gone in case.gone:
+            record = envelope(
+                EventKind.DECOMMISSIONED,
+                at=at,
+                actor=self.actor,
+                subject=Subject(gone.pool_id, gone.customer_tid, gone.workload_id, gone.workload_type, gone.node_id),
+                why=Why(EXHAUSTED, gone.resources, gone.empty_at, before),
+            )
+            yield record | {"decommissioned_at": record["at"]}
 
 
 SHOWN: Final = {"_id": 0, "pool_id": 1, "resources": 1, "decommissioned_at": 1}

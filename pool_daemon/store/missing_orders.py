@@ -20,8 +20,11 @@ from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.store.client import PAGE, Database, Session, pages
 from pool_daemon.store.codec import RAW, integer
 from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.events import EventStore
 from pool_daemon.store.excerpts import number_only
+from pool_daemon.store.pool_workloads import SHORT_NODE_ID
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.records import Actor, EventKind, Subject, Why, envelope
 from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore
 
 DELETE: Final = int(NextAction.DELETE)
@@ -31,6 +34,14 @@ TO_BE_DELETED: Final = {"$eq": DELETE, "$not": {"$type": ["array", "decimal"]}}
 
 HEAD: Final[Mapping[str, Any]] = {"pool_id": number_only("pool_id"), "next_action": 1}
 """The fields of a workload that are read beside the copy that is its order. TO_BE_DELETED matches numbers alone."""
+
+DESCRIBED: Final[Mapping[str, Any]] = {
+    **HEAD,
+    "customer_tid": number_only("customer_tid"),
+    "workload_type": number_only("workload_type"),
+    "node_id": SHORT_NODE_ID,
+}
+"""The fields of a workload that its claim and the record of its order need."""
 
 CLAIMED: Final[Mapping[str, Any]] = {name: number_only(name) for name in ("last_updated", "empty_at")}
 """Numbers of a pool with which to make a transaction conflict; the first one present is used."""
@@ -55,17 +66,18 @@ class RestoredOrder:
 class MissingOrders:
     """Finds listed workloads at next action "delete" without an order in `workqueue`, and restores it.
 
-    No event is recorded: whether the daemon or the customer deleted the workload is no longer known. Every method
-    raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
+    `actor` is written into the record of each. Whether the daemon or the customer deleted the workload is not known any
+    more. Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, actor: Actor) -> None:
         self._database = database
         self._workloads = database.collection(WORKLOADS)
         self._raw = database.collection(WORKLOADS, RAW)
         self._orders = database.collection(WORKQUEUE)
         self._pools = database.collection(CAPACITY_POOLS)
         self._workload_store = WorkloadStore(database=database)
+        self._events = EventStore(database=database, actor=actor)
 
     async def scan(self) -> AsyncGenerator[OwedOrders, None]:
         """Stream all workloads that are to be deleted, in pages; close the iterator when leaving it early.
@@ -80,17 +92,18 @@ class MissingOrders:
             async for documents in found:
                 yield OwedOrders(len(documents), await self._owed(documents))
 
-    async def restore(self, workload_id: int) -> RestoredOrder | None:
+    async def restore(self, workload_id: int, *, now: float) -> RestoredOrder | None:
         """Write a workload's delete order, if it is still missing and still owed; else do nothing and return None.
 
-        The order is the workload's document, byte for byte. Raises StoreConflictError if other writers were faster each
-        time, and UnreadableDocumentError if the pool's document is broken.
+        The order is the workload's document, byte for byte; its record says that it was restored at the unix instant
+        `now`. Raises StoreConflictError if other writers were faster each time, and UnreadableDocumentError if the
+        pool's document is broken.
         """
 
         async def transaction(session: Session) -> RestoredOrder | None:
             query = {"_id": Int64(workload_id), "next_action": TO_BE_DELETED}
             with translated(f"reading workload {workload_id}"):
-                workload = await self._workloads.find_one(query, HEAD, session=session)
+                workload = await self._workloads.find_one(query, DESCRIBED, session=session)
                 if workload is None or await self._orders.find_one(
                     {"_id": Int64(workload_id)}, {"_id": 1}, session=session
                 ):
@@ -104,9 +117,25 @@ class MissingOrders:
             if copy is None:
                 return None
             await self._workload_store.order_first([(workload_id, copy)], session=session)
+            await self._events.add([self._record(workload, pool_id, now)], session=session)
             return RestoredOrder(workload_id, pool_id)
 
         return await self._database.transact(transaction)
+
+    def _record(self, workload: Mapping[str, Any], pool_id: int, now: float) -> dict[str, Any]:
+        return envelope(
+            EventKind.DELETE_ORDER_RESTORED,
+            at=now,
+            actor=self._events.actor,
+            subject=Subject(
+                pool_id,
+                _whole(workload, "customer_tid"),
+                workload["_id"],
+                _whole(workload, "workload_type"),
+                workload["node_id"],
+            ),
+            why=Why("its order had vanished"),
+        )
 
     async def _owed(self, documents: Sequence[Mapping[str, Any]]) -> list[int]:
         """Return the ids of those workloads that have no order, and are listed by their pool."""

@@ -8,8 +8,6 @@ before, and may undo a change of ours. `PoolEdits.stands` tells.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Final
 
 from bson import Int64, json_util
@@ -19,25 +17,11 @@ from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictEr
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import RAW, decoded, pool_from_document, pool_to_document
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.events import EVENTS
 from pool_daemon.store.pools import CAPACITY_POOLS, next_id
+from pool_daemon.store.records import EVENTS, NUMBERS, Actor, ActorKind, EventKind, Subject, Why, envelope, numbers
 
 ATTEMPTS: Final = 10
 """How often a change that loses to another writer is begun; nobody else waits for it."""
-
-SCHEMA: Final = 1
-"""The version of the record's form."""
-
-NUMBERS: Final = ("cus", "sus", "ipv4us", "active_cu", "active_su", "active_ipv4", "last_updated", "empty_at")
-
-
-class EditKind(StrEnum):
-    """What was done, as the record says."""
-
-    CREATED = "created"
-    TOPPED_UP = "topped_up"
-    NODES_ADDED = "nodes_added"
-    ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +92,7 @@ class PoolEdits:
             "sponsor_tid": Int64(sponsor_tid),
             "nodes": node_ids,
         }
-        return await self._make(EditKind.CREATED, pool.pool_id, created, told, now)
+        return await self._make(EventKind.CREATED, pool.pool_id, created, told, now)
 
     async def top_up(self, pool_id: int, amounts: Amounts, now: int) -> Edit:
         """Add amounts (unit seconds) to a pool.
@@ -116,7 +100,7 @@ class PoolEdits:
         Raises PoolNotFoundError, UnreadableDocumentError, NotFiniteError.
         """
         return await self._change(
-            EditKind.TOPPED_UP,
+            EventKind.TOPPED_UP,
             pool_id,
             lambda pool: pool.add_capacity(*amounts, now=now),
             {"amounts": list(amounts)},
@@ -133,7 +117,7 @@ class PoolEdits:
             present = pool.node_ids or []
             pool.node_ids = [*present, *(each for each in node_ids if each not in present)]
 
-        return await self._change(EditKind.NODES_ADDED, pool_id, add, {"nodes": node_ids}, now)
+        return await self._change(EventKind.NODES_ADDED, pool_id, add, {"nodes": node_ids}, now)
 
     async def end(self, pool_id: int, now: int) -> Edit:
         """Take all that is left from a pool, so that the daemon stops what drains it.
@@ -147,7 +131,7 @@ class PoolEdits:
             pool.cus = pool.sus = pool.ipv4us = 0.0
             pool.add_capacity(0, 0, 0, now=now)
 
-        return await self._change(EditKind.ENDED, pool_id, take_all, {}, now)
+        return await self._change(EventKind.ENDED, pool_id, take_all, {}, now)
 
     async def stands(self, edit: Edit, now: int) -> bool:
         """Return whether a change is still there at the unix second `now`: the explorer may have undone it unknowingly.
@@ -168,7 +152,7 @@ class PoolEdits:
         return kept and set(wanted.node_ids or []) <= set(found.node_ids or [])
 
     async def _change(
-        self, kind: EditKind, pool_id: int, change: Callable[[Pool], None], told: Mapping[str, Any], now: int
+        self, kind: EventKind, pool_id: int, change: Callable[[Pool], None], told: Mapping[str, Any], now: int
     ) -> Edit:
         def changed(before: Pool | None) -> Pool:
             if before is None:
@@ -180,7 +164,7 @@ class PoolEdits:
         return await self._make(kind, pool_id, changed, told, now)
 
     async def _make(
-        self, kind: EditKind, pool_id: int, decide: Callable[[Pool | None], Pool], told: Mapping[str, Any], now: int
+        self, kind: EventKind, pool_id: int, decide: Callable[[Pool | None], Pool], told: Mapping[str, Any], now: int
     ) -> Edit:
         async def decide_and_write(session: Session | None) -> Edit:
             if session is not None:
@@ -221,10 +205,10 @@ class PoolEdits:
         return record
 
     def _repeated(
-        self, record: Mapping[str, Any], now: Pool | None, kind: EditKind, pool_id: int, told: Mapping[str, Any]
+        self, record: Mapping[str, Any], now: Pool | None, kind: EventKind, pool_id: int, told: Mapping[str, Any]
     ) -> Edit:
         same = record.get("kind") == kind and all(record.get(name) == value for name, value in told.items())
-        if not same or (kind is not EditKind.CREATED and record.get("pool_id") != pool_id):
+        if not same or (kind is not EventKind.CREATED and record.get("pool_id") != pool_id):
             raise StoreConflictError(f"the key {self._author.key} belongs to another change; choose a new one")
         if now is None:
             raise PoolNotFoundError(f"pool {record['pool_id']}: was changed with this key, and is gone since")
@@ -255,27 +239,18 @@ class PoolEdits:
         changes.setdefault("last_updated", document["last_updated"])
         return Write(CAPACITY_POOLS, {"_id": document["_id"]}, {"$set": changes})
 
-    def _record(self, kind: EditKind, before: Pool | None, after: Pool, told: Mapping[str, Any], now: int) -> Write:
-        record = {
-            "_id": self._id(),
-            "schema": SCHEMA,
-            "kind": kind,
-            "at": datetime.fromtimestamp(now, UTC),
-            "by": self._author.identity,
-            "version": self._author.version,
-            "reason": self._author.reason,
-            "pool_id": Int64(after.pool_id),
-            "customer_tid": Int64(after.customer_tid),
-            **told,
-            "before": None if before is None else _numbers(before),
-            "after": _numbers(after),
-        }
+    def _record(self, kind: EventKind, before: Pool | None, after: Pool, told: Mapping[str, Any], now: int) -> Write:
+        record = envelope(
+            kind,
+            at=now,
+            actor=Actor(ActorKind.OPERATOR, self._author.identity, self._author.version),
+            subject=Subject(after.pool_id, after.customer_tid),
+            why=Why(self._author.reason),
+        )
+        # These two are null where there is nothing, and the id is the key: see the module.
+        record |= {"_id": self._id(), "before": None if before is None else numbers(before), "after": numbers(after)}
+        record |= told
         return Write(EVENTS, None, record)
 
     def _id(self) -> str:
         return f"operator:{self._author.key}"
-
-
-def _numbers(pool: Pool) -> dict[str, Any]:
-    document = pool_to_document(pool)
-    return {name: document[name] for name in NUMBERS}

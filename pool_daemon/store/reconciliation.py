@@ -21,14 +21,16 @@ from pool_daemon.capacity.drift import Drift, PoolComparison, WorkloadState, is_
 from pool_daemon.capacity.exhaustion import evaluate
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import FREE_TYPES, cloud_units
-from pool_daemon.errors import NotFiniteError, UnitsError, UnreadableDocumentError
+from pool_daemon.errors import NotFiniteError, StoreConflictError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
-from pool_daemon.store.client import PAGE, Database, pages
+from pool_daemon.store.client import PAGE, Database, Session, pages
 from pool_daemon.store.codec import RAW, changed_fields, decoded, document_id, integer, pool_from_document, unchanged
 from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.events import EventStore
 from pool_daemon.store.excerpts import ARRAYS, IDS, NUMBERS, OVERDUE_FIELDS, WORKLOAD_FIELDS, pool_fields
 from pool_daemon.store.missing_orders import MissingOrders
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.records import Actor
 from pool_daemon.store.workloads import DEPLOYED, WORKLOADS
 
 BEGINNING: Final = -math.inf
@@ -123,11 +125,15 @@ class Page:
 class ReconciliationStore:
     """Compares pools with their workloads, and repairs them; `orders` does the same for delete orders.
 
+    `actor` is written into the record of every repair.
+
     Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
-    def __init__(self, *, database: Database) -> None:
-        self.orders = MissingOrders(database=database)
+    def __init__(self, *, database: Database, actor: Actor) -> None:
+        self.orders = MissingOrders(database=database, actor=actor)
+        self._database = database
+        self._events = EventStore(database=database, actor=actor)
         self._pools = database.collection(CAPACITY_POOLS, RAW)
         self._workloads = database.collection(WORKLOADS, RAW)
         self._states: dict[bytes, WorkloadState] = {}
@@ -160,7 +166,7 @@ class ReconciliationStore:
         return page
 
     async def repair(self, drifted: DriftedPool, *, now: int) -> bool:
-        """Repair a pool at the unix second `now`; do nothing and return False if it has changed since it was read.
+        """Repair a pool at the unix second `now`, and record that; return False if it has changed since it was read.
 
         The pool's ids stay on the server: the list counts as unchanged if every number is as it was, its length is as
         it was, and the ids to be dropped are still in it. A swap of other workloads within one second would not show in
@@ -183,9 +189,19 @@ class ReconciliationStore:
             "$set": changed_fields(pool, after, NUMBERS),
             "$pull": {"active_workload_ids": {"$in": dropped}} if dropped else {},
         }
-        with translated(f"repairing pool {pool.pool_id}"):
-            result = await self._pools.update_one(query, {verb: what for verb, what in changes.items() if what})
-        return result.matched_count == 1
+
+        async def transaction(session: Session) -> bool:
+            with translated(f"repairing pool {pool.pool_id}"):
+                update = {verb: what for verb, what in changes.items() if what}
+                result = await self._pools.update_one(query, update, session=session)
+            if result.matched_count:
+                await self._events.repaired(pool, after, drift, at=now, session=session)
+            return bool(result.matched_count)
+
+        try:
+            return await self._database.transact(transaction)
+        except StoreConflictError:  # another writer is changing the pool
+            return False
 
     async def _read(
         self, query: Mapping[str, Any], *, limit: int, start: int = 0, count: int = IDS_INLINE

@@ -8,11 +8,11 @@ from pymongo.errors import CollectionInvalid, NetworkTimeout, OperationFailure
 
 from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.events import EVENTS
 from pool_daemon.store.holds import BRAKE
 from pool_daemon.store.lease import LEASE
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.quarantine import QUARANTINE
+from pool_daemon.store.records import EVENTS
 from pool_daemon.store.workloads import WORKLOADS
 
 NAMESPACE_EXISTS: Final = 48

@@ -15,6 +15,7 @@ from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult, PoolStore
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.reconciliation import DriftedPool, Page
+from pool_daemon.store.records import Actor
 from pool_daemon.store.workloads import WorkloadStore
 
 
@@ -126,17 +127,17 @@ class DeleteOrders(Protocol):
     def scan(self) -> AsyncGenerator[OwedOrders, None]:
         """Stream the workloads that are owed an order."""
 
-    async def restore(self, workload_id: int) -> RestoredOrder | None:
+    async def restore(self, workload_id: int, *, now: float) -> RestoredOrder | None:
         """Restore an order; None if it is no longer owed."""
 
 
 class Store:
     """The collections of the store on one database.
 
-    `identity` is written into every record as the actor; in a `dry_run` no decommission is written.
+    `actor` is written into every record; in a `dry_run` no decommission is written.
     """
 
-    def __init__(self, *, database: Database, clock: Clock, identity: str, dry_run: bool = False) -> None:
+    def __init__(self, *, database: Database, clock: Clock, actor: Actor, dry_run: bool = False) -> None:
         self.pools = PoolStore(database=database)
         self.workloads = WorkloadStore(database=database)
-        self.decommissions = Decommissions(database=database, clock=clock, identity=identity, dry_run=dry_run)
+        self.decommissions = Decommissions(database=database, clock=clock, actor=actor, dry_run=dry_run)

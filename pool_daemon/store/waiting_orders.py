@@ -15,10 +15,10 @@ from bson import Int64
 from pool_daemon.capacity.fields import whole_or_none
 from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.events import EVENTS
 from pool_daemon.store.excerpts import number_only
 from pool_daemon.store.missing_orders import TO_BE_DELETED
 from pool_daemon.store.pool_workloads import SHORT_NODE_ID
+from pool_daemon.store.records import EVENTS
 from pool_daemon.store.workloads import WORKQUEUE
 
 SHOWN: Final[Mapping[str, Any]] = {

@@ -20,7 +20,7 @@ class Reports:
     """Writes the results of a pass to the log, and passes them on to the observer.
 
     `settings` choose between a line a workload and a line a pool. In a `dry_run` lines say what would have been done.
-    `term` is the lease's, None without a lease.
+    `term` is the lease's, None without a lease. `pass_number` counts the passes since the start.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Reports:
         self.tell = observer.tell
         self._told: dict[Hashable, None] = {}
         self._due_at: dict[int, int] = {}
+        self.pass_number = 0
 
     def due_since(self, pools: Mapping[int, int]) -> None:
         """Record since when (unix seconds) these pools have been due; lateness counts from there."""
@@ -47,6 +48,7 @@ class Reports:
     def begin(self) -> None:
         """Begin a pass: discard the due times of the pools of the pass before."""
         self._due_at = {}
+        self.pass_number += 1
 
     def settlement(self, settlement: Settlement, *, at: float, seconds: float) -> None:
         """Report what a batch committed at the unix instant `at` decommissioned, and which documents it left alone."""

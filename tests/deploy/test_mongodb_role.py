@@ -40,7 +40,7 @@ MAY = {
     "workload": {"update"},
     "workqueue": {"insert", "update", "create"},
     "pool-daemon-brake": {"insert", "update", "delete", "create"},
-    "pool-daemon-events": {"insert", "update", "create"},
+    "pool-daemon-events": {"insert", "create"},
     "pool-daemon-lease": {"insert", "update", "create"},
     "pool-daemon-quarantine": {"insert", "update", "delete", "create"},
 }

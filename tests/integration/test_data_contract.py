@@ -9,13 +9,15 @@ import pytest_asyncio
 from bson import Int64
 
 from pool_daemon.capacity.exhaustion import Resource
-from pool_daemon.store.cases import Decommissioned
+from pool_daemon.capacity.pool import new_pool
+from pool_daemon.store.cases import Case, Decommissioned
 from pool_daemon.store.client import Database, connect
-from pool_daemon.store.events import EVENTS, EventStore
+from pool_daemon.store.events import EventStore
 from pool_daemon.store.holds import BRAKE, HoldStore
 from pool_daemon.store.lease import LEASE, LeaseStore
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import QUARANTINE, Quarantined, QuarantineStore
+from pool_daemon.store.records import EVENTS, Actor, ActorKind
 from pool_daemon.store.setup import create_collections
 
 DATA = (Path(__file__).parents[2] / "pool_daemon/DATA.md").read_text(encoding="utf-8")
@@ -41,10 +43,13 @@ async def written(database: Database, collection: str) -> list[str]:
 
 
 async def test_a_record_of_a_transition_has_the_fields_described(database: Database) -> None:
-    events = EventStore(database=database, identity="daemon")
+    daemon = Actor(ActorKind.DAEMON, "daemon", term=lambda: 1, pass_number=lambda: 1)
+    events = EventStore(database=database, actor=daemon)
+    pool = new_pool(2, 3, 0, [], now=1)
     gone = Decommissioned(Int64(1), 2, 3, 1, "node", (Resource.COMPUTE,), 4)
+    case = Case(as_read=pool, synced=pool, gone=(gone,), orders=(None,), sizes=(0,))
 
-    await database.transact(lambda session: events.record([gone], at=time.time(), session=session))
+    await database.transact(lambda session: events.decommissioned([case], at=time.time(), session=session))
 
     assert await written(database, EVENTS) == described(EVENTS)
 

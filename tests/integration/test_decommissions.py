@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from actors import ME
 from arithmetic_model import Rates
 from bson import Decimal128, Int64
 from deadline import soonest_of, wait_until
@@ -38,7 +39,7 @@ async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database
 
 
 def decommissions_of(database: Database) -> Decommissions:
-    return Decommissions(database=database, clock=SystemClock(), identity="me")
+    return Decommissions(database=database, clock=SystemClock(), actor=ME)
 
 
 @pytest.fixture

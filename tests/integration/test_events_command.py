@@ -16,14 +16,16 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.pool import NEVER, new_pool
 from pool_daemon.cli import main
 from pool_daemon.errors import ExitCode
 from pool_daemon.harness import environment
 from pool_daemon.store import event_history
-from pool_daemon.store.cases import Decommissioned
+from pool_daemon.store.cases import Case, Decommissioned
 from pool_daemon.store.client import Session, connect
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.pool_edits import Author, PoolEdits
+from pool_daemon.store.records import NUMBERS, Actor, ActorKind
 
 NOON = 1_796_040_000
 """2026-11-30 12:00 UTC"""
@@ -78,14 +80,16 @@ def found(lines: list[str]) -> list[int]:
 
 @pytest.mark.usefixtures("explorer")
 def test_a_record_that_the_daemon_made_is_shown(run: Run, mongo_uri: str, database_name: str) -> None:
+    pool = new_pool(17, 7, 0, [], now=NOON)
     gone = Decommissioned(501, 17, 7, 12, "node-a", (Resource.COMPUTE, Resource.ADDRESSES), NOON)
+    case = Case(as_read=pool, synced=pool, gone=(gone,), orders=(None,), sizes=(0,))
 
     async def write() -> None:
         database = connect(uri=mongo_uri, name=database_name)
-        store = EventStore(database=database, identity="me")
+        store = EventStore(database=database, actor=Actor(ActorKind.DAEMON, "me", "1.0", lambda: 3, lambda: 9))
 
         async def body(session: Session) -> None:
-            await store.record([gone], at=NOON + 0.25, session=session)
+            await store.decommissioned([case], at=NOON + 0.25, session=session)
 
         await database.transact(body)
         database.close()
@@ -109,6 +113,12 @@ def test_a_record_that_the_daemon_made_is_shown(run: Run, mongo_uri: str, databa
         "by": "me",
         "amounts": [],
         "nodes": [],
+        "actor": "daemon",
+        "version": "1.0",
+        "term": 3,
+        "pass_number": 9,
+        "before": dict.fromkeys(NUMBERS[:6], 0.0) | {"last_updated": NOON, "empty_at": NEVER},
+        "after": None,
     }
 
 

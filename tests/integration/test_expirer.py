@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from actors import ME
 from arithmetic_model import Rates
 from bson import Int64
 from deadline import wait_for_instant, wait_until
@@ -84,7 +85,7 @@ async def expirer(
         observer=observer,
     )
     yield Expirer(
-        store=Store(database=database, clock=clock, identity="me"),
+        store=Store(database=database, clock=clock, actor=ME),
         queue=queue,
         guards=Guards(gate=latch, brake=NoBrake(), quarantine=quarantine),
         reports=Reports(observer=observer, settings=Log()),

@@ -21,6 +21,7 @@ from pool_daemon.harness import environment
 from pool_daemon.store.client import connect
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.pool_edits import Author, PoolEdits
+from pool_daemon.store.records import Actor, ActorKind
 from pool_daemon.store.setup import create_collections, setup
 
 Document = dict[str, Any]
@@ -58,7 +59,7 @@ class Explain:
             database = connect(uri=self._uri, name=self._name)
             await create_collections(database)
             await setup(database)
-            settler = Decommissions(database=database, clock=SystemClock(), identity="daemon-a")
+            settler = Decommissions(database=database, clock=SystemClock(), actor=Actor(ActorKind.DAEMON, "daemon-a"))
             await settler.settle([pool.pool_id], now=int(time.time()))
             database.close()
 

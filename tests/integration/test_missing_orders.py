@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, nullcontext
+from datetime import UTC
 from typing import Any
 
 import bson
 import pytest
 import pytest_asyncio
+from actors import ME
 from arithmetic_model import Rates
 from bson import Decimal128, Int64
 from bson.raw_bson import RawBSONDocument
 from deadline import wait_until
 from explorer import CONTAINER, VOLUME, Explorer
 from fail_point import fail_point, times_entered
+from oplog import Oplog
 from pymongo import MongoClient
 
 from pool_daemon.errors import UnreadableDocumentError
@@ -22,6 +25,9 @@ from pool_daemon.store.missing_orders import MissingOrders, RestoredOrder
 from pool_daemon.store.setup import setup
 
 Client = MongoClient[dict[str, Any]]
+
+NOW = 1_796_040_000
+"""When orders are restored; 2026-11-30 12:00 UTC."""
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database
 
 @pytest.fixture
 def orders(database: Database) -> MissingOrders:
-    return MissingOrders(database=database)
+    return MissingOrders(database=database, actor=ME)
 
 
 def being_deleted(explorer: Explorer, *, ordered: bool, next_action: Any = 4) -> int:
@@ -93,7 +99,7 @@ async def test_the_order_of_a_workload_whose_id_is_a_whole_double_is_restored(
     pool = explorer.buy(Rates(1e6), [], active_workload_ids=[Int64(7)])
     explorer.workloads.insert_one({"_id": 7.0, "next_action": 4, "pool_id": pool.pool_id})
     (workload_id,) = await missing(orders)
-    assert await orders.restore(workload_id) == RestoredOrder(7, pool.pool_id)
+    assert await orders.restore(workload_id, now=NOW) == RestoredOrder(7, pool.pool_id)
     assert_ordered(explorer, 7)
     assert await missing(orders) == []
 
@@ -108,8 +114,8 @@ async def test_documents_whose_ids_are_decimals_are_known_by_the_numbers_that_th
         ids = [Decimal128(str(workload_id)) for workload_id in pool["active_workload_ids"]]
         explorer.pools.insert_one(pool | {"_id": Decimal128(str(pool["_id"])), "active_workload_ids": ids})
     assert await missing(orders) == [owed]
-    assert await orders.restore(ordered) is None
-    assert await orders.restore(owed) is not None
+    assert await orders.restore(ordered, now=NOW) is None
+    assert await orders.restore(owed, now=NOW) is not None
 
 
 async def test_workloads_to_be_deleted_are_found_through_an_index(
@@ -127,15 +133,31 @@ async def test_an_order_is_restored_as_a_copy_to_the_byte_and_the_workload_stays
 ) -> None:
     workload_id = being_deleted(explorer, ordered=False, next_action=four)
     before = explorer.bytes_of(explorer.workloads, workload_id)
-    restored = await orders.restore(workload_id)
+    restored = await orders.restore(workload_id, now=NOW)
     assert restored == RestoredOrder(workload_id, 910_000_001)
     assert explorer.bytes_of(explorer.workloads, workload_id) == before
     assert_ordered(explorer, workload_id)
     assert await missing(orders) == []
 
 
-async def test_no_event_is_recorded_for_an_order_that_is_restored(explorer: Explorer, orders: MissingOrders) -> None:
-    await orders.restore(being_deleted(explorer, ordered=False))
+async def test_the_order_and_its_record_are_one_commit(
+    mongo: Client, explorer: Explorer, orders: MissingOrders
+) -> None:
+    workload_id = being_deleted(explorer, ordered=False)
+    oplog = Oplog(client=mongo, database_name=explorer.database.name)
+    await orders.restore(workload_id, now=NOW)
+    (commit,) = (each for each in oplog.commits() if any(change.collection == "workqueue" for change in each.changes))
+    assert [change.collection for change in commit.changes].count("pool-daemon-events") == 1
+    record = explorer.events.find_one()
+    assert record is not None
+    assert (record["kind"], record["actor"], record["by"]) == ("delete_order_restored", "daemon", "me")
+    assert record["at"].replace(tzinfo=UTC).timestamp() == NOW
+    assert (record["pool_id"], record["workload_id"], record["customer_tid"]) == (910_000_001, workload_id, 7)
+    assert (record["workload_type"], record["node_id"][:4]) == (1, "2fi9")
+
+
+async def test_no_record_is_left_of_an_order_that_was_not_restored(explorer: Explorer, orders: MissingOrders) -> None:
+    assert await orders.restore(being_deleted(explorer, ordered=True), now=NOW) is None
     assert explorer.events.count_documents({}) == 0
 
 
@@ -144,12 +166,12 @@ async def test_no_order_is_written_for_a_workload_that_is_not_to_be_deleted(
     explorer: Explorer, orders: MissingOrders, next_action: int
 ) -> None:
     workload_id = being_deleted(explorer, ordered=False, next_action=next_action)
-    assert await orders.restore(workload_id) is None
+    assert await orders.restore(workload_id, now=NOW) is None
     assert explorer.orders.count_documents({}) == 0
 
 
 async def test_no_order_is_written_for_a_workload_that_is_gone(orders: MissingOrders, explorer: Explorer) -> None:
-    assert await orders.restore(404) is None
+    assert await orders.restore(404, now=NOW) is None
     assert explorer.orders.count_documents({}) == 0
 
 
@@ -157,7 +179,7 @@ async def test_an_order_that_is_there_stays_as_it_is(explorer: Explorer, orders:
     workload_id = being_deleted(explorer, ordered=True)
     explorer.orders.update_one({"_id": workload_id}, {"$set": {"note": "theirs"}})
     before = explorer.bytes_of(explorer.orders, workload_id)
-    assert await orders.restore(workload_id) is None
+    assert await orders.restore(workload_id, now=NOW) is None
     assert explorer.bytes_of(explorer.orders, workload_id) == before
 
 
@@ -166,7 +188,7 @@ async def test_text_that_is_not_utf_8_is_copied_as_it_is(explorer: Explorer, ord
     workload = {"_id": Int64(7), "next_action": 4, "pool_id": pool.pool_id, "note": "text"}
     wrong = bson.encode(workload).replace(b"text", b"\xfftxt").replace(b"note", b"\xfeote")
     explorer.workloads.insert_one(RawBSONDocument(wrong))
-    assert await orders.restore(7) == RestoredOrder(7, pool.pool_id)
+    assert await orders.restore(7, now=NOW) == RestoredOrder(7, pool.pool_id)
     assert explorer.bytes_of(explorer.orders, 7) == wrong
 
 
@@ -176,7 +198,7 @@ async def during(
     """Restore an order, and act while the server holds back the daemon's first command of that name."""
     before = times_entered(client)
     with fail_point(client, command, blockConnection=True, blockTimeMS=400):
-        restoring = asyncio.create_task(orders.restore(workload_id))
+        restoring = asyncio.create_task(orders.restore(workload_id, now=NOW))
         await asyncio.to_thread(
             wait_until, lambda: times_entered(client) > before, within_seconds=5, what=f"the daemon's {command}"
         )
@@ -222,7 +244,7 @@ async def test_no_order_is_owed_for_a_workload_that_its_pool_does_not_list(
         explorer.workloads.insert_one(explorer.new_workload(1, CONTAINER, next_action=4) | {"pool_id": pool_id})
     assert await missing(orders) == [listed]
     for workload in explorer.workloads.find({"_id": {"$ne": listed}}):
-        assert await orders.restore(workload["_id"]) is None
+        assert await orders.restore(workload["_id"], now=NOW) is None
     assert explorer.orders.count_documents({}) == 0
 
 
@@ -231,7 +253,7 @@ async def test_a_pool_other_than_the_workloads_own_is_not_asked(explorer: Explor
     other = explorer.buy(Rates(1e6), [])
     explorer.workloads.update_one({"_id": moved}, {"$set": {"pool_id": other.pool_id}})
     assert await missing(orders) == []
-    assert await orders.restore(moved) is None
+    assert await orders.restore(moved, now=NOW) is None
 
 
 @pytest.mark.parametrize("last_updated", [0, -1, 1, 2**31, 2**63 - 1, -(2**63)])
@@ -243,7 +265,7 @@ async def test_the_pool_stays_as_it_is_whatever_its_numbers_are(
     explorer.pools.update_one({}, {"$set": {"last_updated": kind(last_updated)}})
     (pool,) = explorer.pools.find({}, {"_id": 1})
     before = explorer.bytes_of(explorer.pools, pool["_id"])
-    assert await orders.restore(workload_id) is not None
+    assert await orders.restore(workload_id, now=NOW) is not None
     assert explorer.bytes_of(explorer.pools, pool["_id"]) == before
 
 
@@ -256,7 +278,7 @@ async def test_a_pool_without_last_updated_gets_none(
     (pool,) = explorer.pools.find({}, {"_id": 1})
     before = explorer.bytes_of(explorer.pools, pool["_id"])
     with nullcontext() if len(missing) == 1 else pytest.raises(UnreadableDocumentError):
-        assert await orders.restore(workload_id) is not None
+        assert await orders.restore(workload_id, now=NOW) is not None
     assert explorer.bytes_of(explorer.pools, pool["_id"]) == before
 
 
@@ -278,7 +300,7 @@ async def test_a_workload_that_is_taken_out_of_its_pool_meanwhile_never_keeps_an
 
     before = times_entered(mongo)
     with fail_point(mongo, command, mode={"skip": which}, blockConnection=True, blockTimeMS=400):
-        restoring = asyncio.create_task(orders.restore(workload_id))
+        restoring = asyncio.create_task(orders.restore(workload_id, now=NOW))
         await asyncio.to_thread(
             wait_until, lambda: times_entered(mongo) > before, within_seconds=5, what=f"the daemon's {command}"
         )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from actors import ME
 from bson import Int64
 from explorer import CONTAINER, VOLUME, Explorer, Purchase
 from pymongo import MongoClient
@@ -52,7 +53,7 @@ def decommission(mongo_uri: str, database_name: str) -> Callable[[Purchase], Non
         database = connect(uri=mongo_uri, name=database_name)
         await create_collections(database)
         await setup(database)
-        settler = Decommissions(database=database, clock=SystemClock(), identity="me")
+        settler = Decommissions(database=database, clock=SystemClock(), actor=ME)
         await settler.settle([pool.pool_id], now=int(time.time()))
         database.close()
 

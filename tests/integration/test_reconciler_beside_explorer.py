@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from actors import ME
 from arithmetic_model import RESOURCES, Rates, add_workload, recompute, remove_workload
 from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Kind
 from fail_point import fail_point
@@ -178,7 +179,7 @@ def explorer(mongo: Client, database_name: str) -> Explorer:
 @pytest_asyncio.fixture
 async def store(mongo_uri: str, database_name: str) -> AsyncIterator[ReconciliationStore]:
     database = connect(uri=mongo_uri, name=database_name)
-    yield ReconciliationStore(database=database)
+    yield ReconciliationStore(database=database, actor=ME)
     database.close()
 
 

@@ -4,18 +4,21 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC
 from typing import Any
 
 import bson
 import golden
 import pytest
 import pytest_asyncio
+from actors import ME
 from arithmetic_model import RESOURCES, Rates, add_workload, recompute, sync
 from bson import Decimal128, Int64, json_util
 from bson.raw_bson import RawBSONDocument
 from deadline import wait_until
 from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, ZDB, Explorer, Kind, Purchase, encoded, new_pool
 from fail_point import fail_point, times_entered
+from oplog import Oplog
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
 
@@ -36,7 +39,7 @@ def explorer(mongo: Client, database_name: str) -> Explorer:
 @pytest_asyncio.fixture
 async def store(mongo_uri: str, database_name: str) -> AsyncIterator[ReconciliationStore]:
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
-    yield ReconciliationStore(database=database)
+    yield ReconciliationStore(database=database, actor=ME)
     database.close()
 
 
@@ -323,7 +326,7 @@ async def test_however_long_the_documents_are_only_a_few_numbers_of_each_travel(
     replies = Replies()
     database = connect(uri=mongo_uri, name=database_name, listeners=[replies])
     try:
-        page = await look(ReconciliationStore(database=database))
+        page = await look(ReconciliationStore(database=database, actor=ME))
     finally:
         database.close()
     assert (page.pools, page.drifted, page.missing, page.overdue) == (25, [], {}, [expired.pool_id])
@@ -381,6 +384,26 @@ async def test_a_top_up_committed_while_a_pool_is_repaired_is_not_undone(
         assert not await repairing
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == topped_up
     assert await repair_all(store, at=now()) == [True]
+
+
+async def test_a_repair_and_its_record_are_one_commit_and_what_was_not_repaired_leaves_none(
+    explorer: Explorer, store: ReconciliationStore, mongo: Client
+) -> None:
+    pool = explorer.buy(EVERYTHING, [CONTAINER, VOLUME])
+    set_action(explorer, pool.workload_ids[0], 6)
+    (drifted,) = (await look(store)).drifted
+    oplog = Oplog(client=mongo, database_name=explorer.database.name)
+    assert await store.repair(drifted, now=pool.empty_at)
+    assert not await store.repair(drifted, now=pool.empty_at)
+    (commit,) = oplog.commits()
+    assert [change.collection for change in commit.changes] == ["capacity-pools", "pool-daemon-events"]
+    (record,) = explorer.events.find()
+    assert (record["kind"], record["actor"], record["by"]) == ("drift_repaired", "daemon", "me")
+    assert (record["pool_id"], record["customer_tid"], record["empty_at"]) == (pool.pool_id, 7, pool.empty_at)
+    assert record["reason"] == "1 listed workloads are deleted, wrong rates: cu"
+    rates = [record[side]["active_cu"] for side in ("before", "after")]
+    assert rates == [CONTAINER.rates.cu, 0.0]
+    assert record["after"]["last_updated"] == record["at"].replace(tzinfo=UTC).timestamp() == pool.empty_at
 
 
 async def test_a_workload_that_the_explorer_adds_while_a_pool_is_repaired_stays(

@@ -23,6 +23,9 @@ from ledger import DELETE, Ledger
 from oplog import Oplog
 from pymongo import MongoClient
 
+from pool_daemon import __version__
+from pool_daemon.store.records import NUMBERS
+
 pytestmark = pytest.mark.usefixtures("daemon")
 
 AT_ONCE_SECONDS = 10
@@ -57,8 +60,11 @@ def test_an_event_says_what_went_where_when_and_why(explorer: Explorer, ledger: 
 
     event = explorer.only_event(pool)
     assert isinstance(event.pop("_id"), ObjectId)
-    assert isinstance(event.pop("decommissioned_at"), datetime)
+    at = event.pop("decommissioned_at")
+    assert isinstance(at, datetime)
+    assert event.pop("at") == at
     assert event.pop("by")
+    assert event.pop("pass") >= 1
     assert event == {
         "kind": "decommissioned",
         "workload_id": workload_id,
@@ -69,6 +75,11 @@ def test_an_event_says_what_went_where_when_and_why(explorer: Explorer, ledger: 
         "resources": ["cu"],
         "reason": "resource exhausted",
         "empty_at": pool.empty_at,
+        "schema": 1,
+        "actor": "daemon",
+        "version": __version__,
+        "term": 1,
+        "before": {name: pool.document[name] for name in NUMBERS},
     }
     int64s = {name for name, value in event.items() if isinstance(value, Int64)}
     assert int64s >= {"workload_id", "pool_id", "customer_tid", "empty_at"}
