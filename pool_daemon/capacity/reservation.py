@@ -7,11 +7,12 @@ it for programs, so the two must agree. Signatures are Ed25519 over the text's U
 import binascii
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any, Final, NoReturn, Self
 
 from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
+from nacl.signing import SigningKey, VerifyKey
 
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.pool import Pool
@@ -31,6 +32,13 @@ ZEROES: Final = {
     "sponsor_signature": "",
 }
 """A reservation's fields, and their values where a document or JSON lacks them."""
+
+
+class Signer(StrEnum):
+    """Who signs a reservation; both sign the same text."""
+
+    CUSTOMER = "customer"
+    SPONSOR = "sponsor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +85,10 @@ class ReservationData:
         except ReservationError as error:
             raise ReservationError(f"json: {error}") from None
 
+    def to_signed_text(self) -> str:
+        """Return the text to sign, as the explorer's clients write it: JSON in the order of the fields, no spaces."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
     def differing_field(self, other: Self) -> str | None:
         """Return the first field in which two differ, None if they agree; an empty array equals a null one."""
         for name in DATA_ZEROES:
@@ -112,7 +124,25 @@ class Reservation:
             raise ReservationError("customer_signature is required")
         if self.sponsor_tid != 0 and not self.sponsor_signature:
             raise ReservationError("sponsor_signature is required, as there is a sponsor_tid")
-        self._validate_node_ids()
+        self.validate_nodes()
+        self.validate_text()
+
+    def validate_nodes(self) -> None:
+        """Check that a node is named, and none twice.
+
+        Raises ReservationError.
+        """
+        node_ids = self.data_reservation.node_ids or []
+        if not node_ids:
+            raise ReservationError("node_ids must name a node")
+        if len(set(node_ids)) < len(node_ids):
+            raise ReservationError("node_ids names a node twice")
+
+    def validate_text(self) -> None:
+        """Check that the signed text says the same as the data.
+
+        Raises ReservationError, naming the field in which they differ.
+        """
         name = self.data_reservation.differing_field(ReservationData.from_signed_text(self.json))
         if name is not None:
             raise ReservationError(f"json and data_reservation differ in {name}")
@@ -132,6 +162,23 @@ class Reservation:
             raise ReservationError(f"node_ids must name every node of the pool, {missing[0]!r} too")
         if not (data.cus or data.sus or data.ipv4us or asked - present):
             raise ReservationError("it adds neither units nor a node to the pool")
+
+    def signed(self, signer: Signer, seed: bytes) -> Self:
+        """Return the reservation with one signature more, made with an Ed25519 seed of 32 bytes.
+
+        An earlier signature of that signer is replaced. Raises ReservationError if the signer is not named, or if text
+        and data differ: what is signed must be what is done.
+        """
+        if getattr(self, f"{signer}_tid") == 0:
+            raise ReservationError(f"{signer}_tid is 0: the reservation names no {signer} who could sign")
+        self.validate_text()
+        try:
+            signature = SigningKey(seed).sign(self.json.encode()).signature
+        except UnicodeEncodeError:
+            raise ReservationError("json is no text that could be signed") from None
+        if signer is Signer.CUSTOMER:
+            return replace(self, customer_signature=signature.hex())
+        return replace(self, sponsor_signature=signature.hex())
 
     def verify(self, pk: str) -> None:
         """Verify the customer's signature against the customer's public key (64 hexadecimal digits).
@@ -186,12 +233,10 @@ class Reservation:
             sponsor_signature=fields.text(filled, "sponsor_signature", ReservationError),
         )
 
-    def _validate_node_ids(self) -> None:
-        node_ids = self.data_reservation.node_ids or []
-        if not node_ids:
-            raise ReservationError("node_ids must name a node")
-        if len(set(node_ids)) < len(node_ids):
-            raise ReservationError("node_ids names a node twice")
+
+def public_key(seed: bytes) -> str:
+    """Return the public key that belongs to an Ed25519 seed of 32 bytes, in hexadecimal."""
+    return SigningKey(seed).verify_key.encode().hex()
 
 
 def _units(document: Mapping[str, Any], name: str) -> int:

@@ -101,6 +101,7 @@ COMMANDS = {
     "healthcheck": Command("ask the running daemon whether it is alive, for a probe", "healthcheck"),
     "check-config": Command("show the settings in force, or what is wrong with them", "check_config"),
     "pools": Command("show the pools and when each runs empty, or change one", "pools"),
+    "reservations": Command("show what customers order, and sign, verify or credit it", "reservations"),
     "events": Command("show what was decommissioned or changed, when and why", "events"),
     "explain": Command("tell what happened to a pool or a workload, and what does not add up", "explain"),
     "orders": Command("show the delete orders that no node has carried out", "orders"),
