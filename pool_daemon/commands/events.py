@@ -7,16 +7,16 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Final
 
-from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import add_limit_argument, instant
 from pool_daemon.commands.connection import connection
-from pool_daemon.commands.output import span, type_name, units_for
+from pool_daemon.commands.output import span, type_name
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import cut, date, escaped, shown_id
 from pool_daemon.settings import load_settings
 from pool_daemon.store.event_history import EventFilter, EventHistory, Record
+from pool_daemon.views.story import change
 
 EXAMPLES = (
     "pool-daemon events list --config /etc/pool-daemon/config.toml",
@@ -115,10 +115,3 @@ def _line(event: Record) -> str:
     late = "?" if event.at is None or event.empty_at is None else span(max(0.0, event.at - event.empty_at))
     resources = escaped(",".join(event.resources))
     return LINE.format(at, pool_id, str(shown_id(event.workload_id)), type_name(event.workload_type), resources, late)
-
-
-def change(event: Record) -> str:
-    """Return what an operator changed, by whom and why."""
-    amounts = [units_for(each, 0, resource) for resource, each in zip(Resource, event.amounts, strict=False) if each]
-    what = ", ".join([*amounts, *event.nodes])
-    return f"{event.kind}{f' {what}' if what else ''}, {event.by}{f': {event.reason}' if event.reason else ''}"

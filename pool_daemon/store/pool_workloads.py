@@ -71,12 +71,15 @@ class PoolWorkloads:
         self._orders = database.collection(WORKQUEUE)
         self._pools = database.collection(CAPACITY_POOLS)
 
-    async def count(self, pool_id: int) -> dict[int | None, int]:
-        """Count a pool's workloads by their next action, None if it is no whole number; only the index is read."""
+    async def count(self, pool_id: int, *, most: int = MOST_COUNTED) -> dict[int | None, int]:
+        """Count a pool's workloads by their next action, None if it is no whole number; only the index is read.
+
+        Counting stops after `most`.
+        """
         pipeline: list[dict[str, Any]] = [
             {"$match": {"pool_id": Int64(pool_id)}},
             {"$project": {"_id": 0, "next_action": 1}},
-            {"$limit": MOST_COUNTED},
+            {"$limit": most},
             {"$group": {"_id": number_only("next_action"), "workloads": {"$sum": 1}}},
         ]
         counts: dict[int | None, int] = {}

@@ -15,7 +15,6 @@ from pymongo import MongoClient
 
 from pool_daemon.cli import main
 from pool_daemon.clock import SystemClock
-from pool_daemon.commands import explain
 from pool_daemon.errors import ExitCode
 from pool_daemon.harness import environment
 from pool_daemon.store.client import connect
@@ -23,6 +22,7 @@ from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.pool_edits import Author, PoolEdits
 from pool_daemon.store.records import Actor, ActorKind
 from pool_daemon.store.setup import create_collections, setup
+from pool_daemon.views import explanation
 
 Document = dict[str, Any]
 
@@ -86,7 +86,7 @@ def explaining(
 ) -> Explain:
     for name, value in environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(explain, "RECHECK_SECONDS", 0.0)
+    monkeypatch.setattr(explanation, "RECHECK_SECONDS", 0.0)
     return Explain(uri=mongo_uri, name=database_name, capsys=capsys)
 
 

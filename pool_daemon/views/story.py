@@ -10,8 +10,6 @@ from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.outlook import Outlook, first_to_run_out, outlook
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import NextAction
-from pool_daemon.commands.events import change
-from pool_daemon.commands.output import NAMES, UNITS, action_name, span, type_name, units_for, when
 from pool_daemon.plain_text import date
 from pool_daemon.store.event_history import Record
 from pool_daemon.store.excerpts import Bought
@@ -19,6 +17,7 @@ from pool_daemon.store.holds import Hold, State
 from pool_daemon.store.pool_workloads import PoolWorkload
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.reconciliation import Page
+from pool_daemon.views.texts import NAMES, UNITS, action_name, span, type_name, units_for, when
 
 GRACE_SECONDS: Final = 60
 """For so long a pool may be empty before it is remarkable that its workloads still run."""
@@ -103,6 +102,13 @@ def _events(known: Known) -> Iterator[Line]:
         empty_at = events[0].empty_at
         late = "" if at is None or empty_at is None else f", {span(max(0.0, at - empty_at))} after it ran empty"
         yield Line(at, f"{what} decommissioned by {by}: out of {', '.join(map(_resource_name, exhausted))}{late}")
+
+
+def change(event: Record) -> str:
+    """Return what an operator changed, by whom and why."""
+    amounts = [units_for(each, 0, resource) for resource, each in zip(Resource, event.amounts, strict=False) if each]
+    what = ", ".join([*amounts, *event.nodes])
+    return f"{event.kind}{f' {what}' if what else ''}, {event.by}{f': {event.reason}' if event.reason else ''}"
 
 
 def _guards(known: Known) -> Iterator[Line]:
