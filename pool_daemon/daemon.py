@@ -67,6 +67,7 @@ class Daemon:
             await _cancelled(*telling)
             if parts.server is not None:
                 parts.server.stop()
+            await parts.journal.close()
             parts.database.close()
 
     def reload(self, load: Callable[[], Settings]) -> None:
@@ -114,6 +115,7 @@ class Daemon:
             await parts.quarantine.look()
             return report
         finally:
+            await parts.journal.close()
             parts.database.close()
 
     def left_undone(self, report: PassReport) -> dict[str, Any]:

@@ -155,6 +155,16 @@ INDEX_MISSING = _INDEX_SETUP.warning(
     "as an administrator run `create-user.js`, which makes the indexes",
 )
 
+_JOURNAL: Final = _Part("pool_daemon.journal")
+RECORDS_NOT_WRITTEN = _JOURNAL.warning(
+    "records_not_written", "records of holds, releases or take-overs could not be written yet", RETRIED
+)
+RECORDS_LOST = _JOURNAL.warning(
+    "records_lost",
+    "records of holds, releases or take-overs are missing in `pool-daemon-events`; the log has what happened",
+    "see to MongoDB; what was held stays held",
+)
+
 _FORECAST: Final = _Part("pool_daemon.forecast")
 FORECAST_READ_FAILED = _FORECAST.debug("forecast_read_failed", "upcoming pools could not be read; they are read again")
 

@@ -26,8 +26,9 @@ from pool_daemon.settings import Settings
 from pool_daemon.settings.settings import LiveSettings
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import CommandLog, ServerClock, connect
-from pool_daemon.store.events import RecentEvents
+from pool_daemon.store.events import EventStore, RecentEvents
 from pool_daemon.store.holds import HoldStore
+from pool_daemon.store.journal import Journal
 from pool_daemon.store.lease import LeaseStore
 from pool_daemon.store.pool_counts import PoolCounts
 from pool_daemon.store.quarantine import QuarantineStore
@@ -80,6 +81,12 @@ class Wiring:
             term=lambda: self.leadership.term,
             pass_number=lambda: self.reports.pass_number,
         )
+        self.journal = Journal(
+            events=EventStore(database=self.database, actor=self.actor),
+            clock=self.clock,
+            observer=self.observer,
+            dry_run=dry_run,
+        )
         self._make_guards()
         self.reports = Reports(
             observer=self.observer,
@@ -97,6 +104,7 @@ class Wiring:
             clock=clock,
             on_acquired=self.queue.request_full_scan,
             observer=self.observer,
+            record=self.journal.add,
         )
         self.clock_guard = ClockGuard(
             read_server_clock=ServerClock(database=self.database).now,
@@ -118,12 +126,12 @@ class Wiring:
             clock=clock,
         )
         self.quarantine = Quarantine(
-            store=QuarantineStore(database=self.database, dry_run=self._dry_run),
+            store=QuarantineStore(database=self.database, identity=self._identity, dry_run=self._dry_run),
             settings=self.live.view(lambda now: now.retry),
             clock=clock,
-            identity=self._identity,
             look_again=self.queue.retry,
             observer=self.observer,
+            record=self.journal.add,
         )
 
     def _make_expiry(self) -> None:
@@ -254,6 +262,7 @@ class Wiring:
                 "setup": self.index_setup.run(),
                 "brake": self.brake.run(self.gate),
                 "quarantine": self.quarantine.run(),
+                "journal": self.journal.run(),
             }
             if self._settings.reconcile.enabled:
                 tasks["reconciler"] = self.reconciler.run()

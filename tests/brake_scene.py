@@ -113,7 +113,6 @@ class Scene:
             store=QuarantineStore(database=self.database),
             settings=sections.Retry(),
             clock=self.clock,
-            identity="me",
             look_again=self.queue.retry,
             observer=observer,
         )

@@ -212,8 +212,8 @@ class Explorer:
         )
 
     def only_event(self, purchase: Purchase) -> Document:
-        """Read the event of a pool that must have exactly one."""
-        (event,) = self.events.find({"pool_id": purchase.pool_id})
+        """Read the record of a pool's only decommission."""
+        (event,) = self.events.find({"kind": "decommissioned", "pool_id": purchase.pool_id})
         return event
 
     def stored(self, collection: Collection[Document], document_id: Any) -> Document:

@@ -3,15 +3,18 @@
 import argparse
 import asyncio
 import json
+import time
 from dataclasses import asdict
 from typing import Final
 
 from pool_daemon.commands import add_config_argument, int64
-from pool_daemon.commands.connection import connection
+from pool_daemon.commands.connection import connection, operator
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import load_settings
+from pool_daemon.store.events import EventStore
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
+from pool_daemon.store.records import EventKind, Subject, Why, envelope
 
 EXAMPLES = (
     "pool-daemon quarantine list --config /etc/pool-daemon/config.toml",
@@ -43,7 +46,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     with connection(settings) as database:
         store = QuarantineStore(database=database)
         if arguments.action == "release":
-            return asyncio.run(_release(store, arguments.pool_id, as_json=arguments.json))
+            events = EventStore(database=database, actor=operator())
+            return asyncio.run(_release(store, events, arguments.pool_id, as_json=arguments.json))
         return asyncio.run(_list(store, as_json=arguments.json))
 
 
@@ -59,8 +63,12 @@ async def _list(store: QuarantineStore, *, as_json: bool) -> ExitCode:
     return ExitCode.OK
 
 
-async def _release(store: QuarantineStore, pool_id: int, *, as_json: bool) -> ExitCode:
+async def _release(store: QuarantineStore, events: EventStore, pool_id: int, *, as_json: bool) -> ExitCode:
     released = await store.remove(pool_id)
+    if released:
+        subject, why = Subject(pool_id), Why("quarantine")
+        record = envelope(EventKind.RELEASED, at=time.time(), actor=events.actor, subject=subject, why=why)
+        await events.add([record])
     if as_json:
         print(json.dumps({"pool_id": pool_id, "released": released}))
     else:

@@ -31,6 +31,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import PoolDaemonError
 from pool_daemon.guards.gate import Closed
 from pool_daemon.store.lease import TERMS, LeaseRecord
+from pool_daemon.store.records import NO_SUBJECT, EventKind, Recording, Why, no_recording
 from pool_daemon.store.store import Leases
 
 TRUSTED_FRACTION: Final = 0.8
@@ -61,17 +62,24 @@ class Role(StrEnum):
 class Leadership:
     """A gate that is open in one process at a time: the one that holds the lease.
 
-    `on_acquired` is called each time the gate opens: what fell due while it was shut is to be looked at. `clock` must
-    go on counting while the machine sleeps.
+    `on_acquired` is called each time the gate opens: what fell due while it was shut is to be looked at. `record` is
+    called with each take-over. `clock` must go on counting while the machine sleeps.
     """
 
     def __init__(
-        self, *, store: Leases, clock: Clock, on_acquired: Callable[[], None], observer: events.Teller
+        self,
+        *,
+        store: Leases,
+        clock: Clock,
+        on_acquired: Callable[[], None],
+        observer: events.Teller,
+        record: Recording = no_recording,
     ) -> None:
         self._store = store
         self._clock = clock
         self._tell = observer.tell
         self._on_acquired = on_acquired
+        self._record = record
         self._backoff = Backoff(longest_seconds=store.seconds / RENEWALS_PER_LEASE)
         self._stepping = asyncio.Lock()
         self._resigned = False
@@ -178,7 +186,10 @@ class Leadership:
         if await self._store.take(seen, term=term):
             if reason != "released":
                 await self._end_sessions(seen)
-            return self._hold(term, sent=sent, reason=reason, previous_holder=seen.holder)
+            wait_seconds = self._hold(term, sent=sent, reason=reason, previous_holder=seen.holder)
+            from_whom = f", held by {seen.holder} before" if seen.holder else ""
+            self._record(EventKind.TOOK_OVER, NO_SUBJECT, Why(f"the lease was {reason}{from_whom}"))
+            return wait_seconds
         return POLL_SECONDS
 
     async def _end_sessions(self, seen: LeaseRecord) -> None:

@@ -17,6 +17,7 @@ from pool_daemon.settings import sections
 from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined
+from pool_daemon.store.records import EventKind, Recording, Subject, Why, no_recording
 from pool_daemon.store.store import QuarantineRoom
 
 LOOK_SECONDS: Final = 3.0
@@ -63,8 +64,8 @@ class Quarantine:
     """Counts the tries of each failing pool, and quarantines those that fail too often.
 
     The state is in memory, so that a batch is filtered without a query. The quarantine is in the database, too, for a
-    restart and for operators. A write that fails is repeated later. `identity` is the name of this daemon in those
-    documents; `look_again` is called whenever a pool is to be retried.
+    restart and for operators. A write that fails is repeated later. `look_again` is called whenever a pool is to
+    be retried, `record` when one comes or is settled.
     """
 
     def __init__(
@@ -73,16 +74,16 @@ class Quarantine:
         store: QuarantineRoom,
         settings: sections.Retry,
         clock: Clock,
-        identity: str,
         look_again: LookAgain,
         observer: QuarantineObserver,
+        record: Recording = no_recording,
     ) -> None:
         self._store = store
         self._settings = settings
         self._clock = clock
-        self._identity = identity
         self._look_again = look_again
         self._observer = observer
+        self._record = record
         self._failures: dict[int, _Failure] = {}
         self._quarantined: set[int] = set()
         self._unwritten: set[int] = set()
@@ -163,6 +164,7 @@ class Quarantine:
                 self._forget(pool_id)
                 if quarantined:
                     self._observer.tell(events.POOL_RELEASED, pool=pool_id, reason="it could be settled")
+                    self._record(EventKind.RELEASED, Subject(pool_id), Why("quarantine: it could be settled"))
                     await self._write([pool_id])
 
     async def _count(self, pool_id: int, reason: str, now: int) -> int:
@@ -186,6 +188,7 @@ class Quarantine:
         if pool_id not in self._quarantined:
             self._quarantined.add(pool_id)
             self._observer.tell(events.POOL_QUARANTINED, pool=pool_id, reason=failure.reason, tries=failure.tries)
+            self._record(EventKind.QUARANTINED, Subject(pool_id), Why(failure.reason))
         await self._write([pool_id])
 
     async def _write(self, pool_ids: Iterable[int]) -> None:
@@ -207,19 +210,19 @@ class Quarantine:
         if failure is None:
             await self._store.remove(pool_id)
         else:
-            await self._store.save(self._record(pool_id, failure))
+            await self._store.save(self._document(pool_id, failure))
             failure.stored = True
         if self._failures.get(pool_id) is failure:  # else the task that changed it meanwhile waits to write it
             self._unwritten.discard(pool_id)
 
-    def _record(self, pool_id: int, failure: _Failure) -> Quarantined:
+    def _document(self, pool_id: int, failure: _Failure) -> Quarantined:
         return Quarantined(
             pool_id=pool_id,
             reason=failure.reason,
             tries=failure.tries,
             first_failed_at=failure.first_failed_at,
             next_try_at=failure.next_try_at,
-            by=self._identity,
+            by=self._store.identity,
         )
 
     def _remember(self, quarantined: Quarantined) -> bool:
@@ -249,7 +252,7 @@ class Quarantine:
     def _report(self) -> None:
         first = heapq.nsmallest(SAMPLE, self._quarantined, key=lambda pool_id: self._failures[pool_id].next_try_at)
         self._observer.quarantine_seen(
-            len(self._quarantined), [self._record(pool_id, self._failures[pool_id]) for pool_id in first]
+            len(self._quarantined), [self._document(pool_id, self._failures[pool_id]) for pool_id in first]
         )
         failing = self._failures.keys() - self._quarantined
         since_at = min((self._failures[pool_id].first_failed_at for pool_id in failing), default=None)

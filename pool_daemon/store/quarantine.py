@@ -31,11 +31,12 @@ class Quarantined:
 class QuarantineStore:
     """The collection `pool-daemon-quarantine`: a document for each pool in quarantine.
 
-    In a `dry_run` nothing is written. Every method raises StoreUnavailableError when MongoDB is away, and
-    StoreRefusedError when it refuses.
+    `identity` is the daemon that finds out. In a `dry_run` nothing is written. Every method raises
+    StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
-    def __init__(self, *, database: Database, dry_run: bool = False) -> None:
+    def __init__(self, *, database: Database, identity: str = "", dry_run: bool = False) -> None:
+        self.identity = identity
         self._documents: Collection = database.collection(QUARANTINE)
         self._dry_run = dry_run
 

@@ -96,6 +96,14 @@ NO_SUBJECT: Final = Subject()
 NO_REASON: Final = Why()
 
 
+Recording = Callable[[EventKind, Subject, Why], None]
+"""Records what was done just now; never waits."""
+
+
+def no_recording(_kind: EventKind, _subject: Subject, _why: Why) -> None:
+    """Record nothing."""
+
+
 def envelope(
     kind: EventKind, *, at: float, actor: Actor, subject: Subject = NO_SUBJECT, why: Why = NO_REASON
 ) -> dict[str, Any]:

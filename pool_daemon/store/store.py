@@ -101,6 +101,8 @@ class Leases(Protocol):
 class QuarantineRoom(Protocol):
     """Keeps the pools in quarantine; see QuarantineStore."""
 
+    identity: str
+
     async def save(self, quarantined: Quarantined) -> None:
         """Write a pool."""
 

@@ -5,11 +5,14 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
+from actors import ME
 from bson import Int64
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import new_pool
+from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.cases import Case, Decommissioned
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.events import EventStore
@@ -17,7 +20,7 @@ from pool_daemon.store.holds import BRAKE, HoldStore
 from pool_daemon.store.lease import LEASE, LeaseStore
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import QUARANTINE, Quarantined, QuarantineStore
-from pool_daemon.store.records import EVENTS, Actor, ActorKind
+from pool_daemon.store.records import EVENTS, Actor, ActorKind, EventKind, Subject, Why, envelope
 from pool_daemon.store.setup import create_collections
 
 DATA = (Path(__file__).parents[2] / "pool_daemon/DATA.md").read_text(encoding="utf-8")
@@ -52,6 +55,25 @@ async def test_a_record_of_a_transition_has_the_fields_described(database: Datab
     await database.transact(lambda session: events.decommissioned([case], at=time.time(), session=session))
 
     assert await written(database, EVENTS) == described(EVENTS)
+
+
+async def test_records_whose_insertion_is_repeated_are_there_once(database: Database) -> None:
+    events = EventStore(database=database, actor=ME)
+    first, *others = (
+        envelope(EventKind.HELD, at=5.0, actor=ME, subject=Subject(number), why=Why("many")) for number in range(3)
+    )
+    await events.add([first])
+    await events.add([first, *others])
+    assert await database.collection(EVENTS).distinct("pool_id") == [0, 1, 2]
+    assert await database.collection(EVENTS).count_documents({}) == 3
+    with pytest.raises(StoreConflictError):
+        await database.transact(lambda session: events.add([first], session=session), attempts=1)
+
+
+def test_every_kind_of_record_is_described() -> None:
+    kinds = DATA.partition("#### The kinds of records\n")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", kinds, re.MULTILINE)
+    assert sorted(", ".join(rows).replace("`", "").split(", ")) == sorted(EventKind)
 
 
 async def test_the_lease_has_the_fields_described(database: Database) -> None:

@@ -77,10 +77,9 @@ async def expirer(
     clock = SystemClock()
     observer = Observer(identity="me", version="0", clock=clock)
     quarantine = Quarantine(
-        store=QuarantineStore(database=database),
+        store=QuarantineStore(database=database, identity="me"),
         settings=Retry(),
         clock=clock,
-        identity="me",
         look_again=lambda pools: queue.add_all(pools, cause=Cause.RETRY),
         observer=observer,
     )

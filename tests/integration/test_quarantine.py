@@ -54,10 +54,9 @@ def quarantine_of(database: Database, looks: dict[int, int] | None = None) -> Qu
             looks.update(wishes)
 
     return Quarantine(
-        store=QuarantineStore(database=database),
+        store=QuarantineStore(database=database, identity="me"),
         settings=sections.Retry(attempts=1),
         clock=SystemClock(),
-        identity="me",
         look_again=look_again,
         observer=Deaf(),
     )
@@ -166,3 +165,8 @@ def test_the_commands_list_and_release(mongo: Client, database_name: str, capsys
     assert main(["quarantine", "release", "8", "--json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out) == {"pool_id": 8, "released": True}
     assert mongo[database_name]["pool-daemon-quarantine"].count_documents({}) == 0
+    records = list(mongo[database_name]["pool-daemon-events"].find(sort=[("pool_id", 1)]))
+    assert [(each["kind"], each["actor"], each["pool_id"]) for each in records] == [
+        ("released", "operator", 7),
+        ("released", "operator", 8),
+    ]

@@ -49,7 +49,9 @@ def test_a_lost_removal_is_repaired_and_the_pool_lasts_as_long_as_it_should(
     assert explorer.next_action(running) == 3
 
 
-def test_a_missing_order_is_restored_and_recorded_no_second_time(explorer: Explorer, daemon: DaemonProcess) -> None:
+def test_a_missing_order_is_restored_and_no_second_decommission_recorded(
+    explorer: Explorer, daemon: DaemonProcess
+) -> None:
     pool = explorer.buy_expired(CONTAINER, VOLUME)
     orders = {"_id": {"$in": pool.workload_ids}}
     wait_until(lambda: explorer.orders.count_documents(orders) == 2, within_seconds=10, what="the orders")
@@ -61,7 +63,8 @@ def test_a_missing_order_is_restored_and_recorded_no_second_time(explorer: Explo
         order = explorer.bytes_of(explorer.orders, workload_id)
         assert order is not None
         assert order == explorer.bytes_of(explorer.workloads, workload_id)
-    assert explorer.events.count_documents({}) == 2
+    for kind in ("decommissioned", "delete_order_restored"):
+        assert explorer.events.count_documents({"kind": kind}) == 2
 
 
 def test_what_the_first_pass_is_about_to_settle_is_not_handed_to_it_a_second_time(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from arithmetic_model import Document, Rates, sync
 from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp, encode
+from deadline import wait_until
 from explorer import (
     CONTAINER,
     FREE,
@@ -50,6 +51,20 @@ def test_an_event_names_the_exhausted_resources_that_the_workload_uses(
     ledger.wait_for_decommissions(pool.workload_ids[:1], within_seconds=AT_ONCE_SECONDS)
 
     assert explorer.only_event(pool)["resources"] == resources
+
+
+def test_a_take_over_is_recorded_beside_it(explorer: Explorer) -> None:
+    found = {"kind": "took_over"}
+    wait_until(lambda: explorer.events.find_one(found), within_seconds=AT_ONCE_SECONDS, what="its record")
+    (record,) = explorer.events.find(found, {"_id": 0, "at": 0, "by": 0, "pass": 0})
+    assert record == {
+        "schema": 1,
+        "kind": "took_over",
+        "actor": "daemon",
+        "version": __version__,
+        "term": 1,
+        "reason": "the lease was unclaimed",
+    }
 
 
 def test_an_event_says_what_went_where_when_and_why(explorer: Explorer, ledger: Ledger) -> None:

@@ -61,6 +61,8 @@ class Inspector(NoBrake):
 class NoStore:
     """A quarantine that is written nowhere."""
 
+    identity = "me"
+
     async def save(self, quarantined: Quarantined) -> None:
         """Forget it."""
 
@@ -89,7 +91,6 @@ class Scene:
             store=NoStore(),
             settings=Retry(),
             clock=self.clock,
-            identity="me",
             look_again=lambda pools: self.queue.add_all(pools, cause=Cause.RETRY),
             observer=observer,
         )

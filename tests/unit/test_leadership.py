@@ -15,6 +15,7 @@ from virtual_time import Halting, ProcessClock, in_virtual_time
 from pool_daemon.errors import StoreRefusedError, StoreUnavailableError
 from pool_daemon.guards.leadership import Leadership
 from pool_daemon.store.lease import TERMS, LeaseRecord
+from pool_daemon.store.records import EventKind, Subject, Why
 
 SECONDS = 15.0
 AWAY = StoreUnavailableError("nobody answers")
@@ -36,8 +37,13 @@ class Process:
         coming = iter(trips)
         store = LeaseInMemory(server=server, identity=identity, seconds=seconds, next_trip=lambda: next(coming, Trip()))
         self.leadership = Leadership(
-            store=store, clock=ProcessClock(), on_acquired=lambda: self.opened_at.append(now()), observer=LogOnly()
+            store=store,
+            clock=ProcessClock(),
+            on_acquired=lambda: self.opened_at.append(now()),
+            observer=LogOnly(),
+            record=self._record,
         )
+        self.take_overs: list[tuple[int | None, str]] = []
         self.opened_at: list[float] = []
         self.halts_seconds = 0.0
         self.task = asyncio.create_task(self._run())
@@ -56,6 +62,10 @@ class Process:
     async def closes(self, *, within_seconds: float) -> float:
         """Wait for the gate to shut; return how long that took."""
         return await seconds_until(lambda: not self.is_open, within_seconds, "the gate shuts")
+
+    def _record(self, kind: EventKind, _subject: Subject, why: Why) -> None:
+        assert kind is EventKind.TOOK_OVER
+        self.take_overs.append((self.leadership.term, why.reason))
 
     async def _run(self) -> None:
         await Halting(self.leadership.run(), pause_seconds=lambda: self.halts_seconds)
@@ -142,6 +152,19 @@ async def test_a_holder_that_dies_is_followed_when_its_lease_expires_and_not_bef
     assert standby.leadership.term == 2
     [acquired] = entries(logs, "lease_acquired")
     assert (acquired["previous_holder"], acquired["reason"]) == ("a", "expired")
+
+
+@in_virtual_time
+async def test_each_take_over_is_recorded_once_in_its_term_and_no_renewal_is() -> None:
+    server = LeaseServer()
+    leader, standby = await leader_and_standby(server)
+    assert leader.take_overs == [(1, "the lease was unclaimed")]
+    await asyncio.sleep(A_WHILE)
+    leader.kill()
+    await standby.opens(within_seconds=2 * SECONDS)
+    await asyncio.sleep(A_WHILE)
+    assert leader.take_overs == [(1, "the lease was unclaimed")]
+    assert standby.take_overs == [(2, "the lease was expired, held by a before")]
 
 
 @in_virtual_time

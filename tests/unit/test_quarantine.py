@@ -17,6 +17,7 @@ from pool_daemon.settings import sections
 from pool_daemon.store.client import Database
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
+from pool_daemon.store.records import EventKind
 
 POISON = StoreError("this document is too large")
 SETTINGS = sections.Retry(attempts=5, initial_backoff_seconds=1, max_backoff_seconds=300, quarantine_seconds=3600)
@@ -25,8 +26,8 @@ SETTINGS = sections.Retry(attempts=5, initial_backoff_seconds=1, max_backoff_sec
 class SlowStore(QuarantineStore):
     """A database that is away at first, and then takes its time to write."""
 
-    def __init__(self, *, database: Database, dry_run: bool = False) -> None:
-        super().__init__(database=database, dry_run=dry_run)
+    def __init__(self, *, database: Database) -> None:
+        super().__init__(database=database, identity="me")
         self.away = True
 
     async def save(self, quarantined: Quarantined) -> None:
@@ -54,13 +55,14 @@ class Scene(LogOnly):
         self.seen: tuple[int, Sequence[Quarantined]] = (0, ())
         self.failing: tuple[int, float | None] = (0, None)
         self.quarantine = Quarantine(
-            store=self.slow if is_slow else QuarantineStore(database=self.database),
+            store=self.slow if is_slow else QuarantineStore(database=self.database, identity="me"),
             settings=settings,
             clock=self.clock,
-            identity="me",
             look_again=self._look_again,
             observer=self,
+            record=lambda kind, subject, why: self.recorded.append((kind, subject.pool_id, why.reason)),
         )
+        self.recorded: list[tuple[EventKind, int | None, str]] = []
 
     @property
     def now(self) -> int:
@@ -96,6 +98,19 @@ class Scene(LogOnly):
     async def stored(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = await self.documents.find({}).to_list(None)
         return found
+
+
+@in_virtual_time
+async def test_that_a_pool_comes_into_quarantine_and_leaves_it_is_recorded_once() -> None:
+    scene = Scene()
+    await scene.fail(7, times=SETTINGS.attempts - 1)
+    assert scene.recorded == []
+    await scene.fail(7, times=3)
+    reason = str(POISON)
+    assert scene.recorded == [(EventKind.QUARANTINED, 7, reason)]
+    await scene.quarantine.settled([7, 8])
+    await scene.quarantine.settled([7, 8])
+    assert scene.recorded[1:] == [(EventKind.RELEASED, 7, "quarantine: it could be settled")]
 
 
 @in_virtual_time
