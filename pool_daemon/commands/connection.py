@@ -1,11 +1,13 @@
 """The database connection of a short-lived command, and the operator who runs it."""
 
+import asyncio
 import getpass
 import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from threading import Timer
 from typing import Final
 
@@ -20,12 +22,16 @@ SILENT_SECONDS: Final = 2.0
 """After this long without output a person at a terminal wonders whether the command hangs."""
 
 
+PATIENCE_SECONDS: Final = 3.0
+"""For so long a command looks for a server. With its start and its end a person waits less than six seconds."""
+
+
 @contextmanager
 def connection(settings: Settings) -> Iterator[Database]:
-    """Yield the database that a daemon with these settings works on; the first use connects.
+    """Yield the database that a daemon with these settings works on, which has answered.
 
     While the database has not answered at all, standard error shows after a while what the command waits for. Raises
-    ConfigurationError if there is no such database.
+    ConfigurationError if there is no such database, StoreUnavailableError or StoreRefusedError if it does not answer.
     """
     uri = address(settings)
     waiting = Timer(SILENT_SECONDS, _say_what_is_waited_for, [uri])
@@ -35,7 +41,8 @@ def connection(settings: Settings) -> Iterator[Database]:
         if not failed:
             waiting.cancel()
 
-    database = connect(
+    open_database = partial(
+        connect,
         uri=uri,
         name=settings.database.name,
         timeout_seconds=settings.database.timeout_seconds,
@@ -44,10 +51,12 @@ def connection(settings: Settings) -> Iterator[Database]:
     )
     waiting.start()
     try:
-        yield database
+        with closing(open_database()) as database:  # another one: a client stays with the event loop of its first use
+            asyncio.run(database.reach(min(PATIENCE_SECONDS, settings.database.server_selection_seconds)))
+        with closing(open_database()) as database:
+            yield database
     finally:
         waiting.cancel()
-        database.close()
 
 
 def operator() -> Actor:

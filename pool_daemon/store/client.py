@@ -163,6 +163,14 @@ class Database:
                 "reaching MongoDB: the server is not primary; name the replica set in the address"
             )
 
+    async def reach(self, seconds: float) -> None:
+        """Wait for a primary, no longer than that; whatever it can do.
+
+        Raises StoreUnavailableError or StoreRefusedError.
+        """
+        with translated("reaching MongoDB"), pymongo.timeout(seconds):
+            await self._client.admin.command("ping")
+
     async def stream_session(self) -> Session:
         """Start a session for a change stream; the caller ends it."""
         with translated("starting a session"):
