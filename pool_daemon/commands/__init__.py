@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
 
 import pool_daemon
-from pool_daemon.capacity.arithmetic import EARLIEST, LATEST
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import escaped, mask_credentials
+
+INT64: Final = range(-(2**63), 2**63)
+"""The ids that MongoDB can hold."""
 
 NAMES_WIDTH: Final = 26
 """Columns for the names on the left; our longest name fits."""
@@ -102,6 +104,7 @@ COMMANDS = {
     "check-config": Command("show the settings in force, or what is wrong with them", "check_config"),
     "pools": Command("show the pools and when each runs empty, or change one", "pools"),
     "reservations": Command("show what customers order, and sign, verify or credit it", "reservations"),
+    "workloads": Command("add a workload to a pool, to watch it end", "workloads"),
     "events": Command("show what was decommissioned or changed, when and why", "events"),
     "explain": Command("tell what happened to a pool or a workload, and what does not add up", "explain"),
     "orders": Command("show the delete orders that no node has carried out", "orders"),
@@ -163,7 +166,7 @@ def int64(text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = LATEST + 1
-    if not EARLIEST <= number <= LATEST:
-        raise argparse.ArgumentTypeError(f"must be a whole number from {EARLIEST} to {LATEST}")
+        number = INT64.stop
+    if number not in INT64:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {INT64[0]} to {INT64[-1]}")
     return number

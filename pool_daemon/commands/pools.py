@@ -9,6 +9,7 @@ from pool_daemon.commands.connection import connection
 from pool_daemon.commands.pools_edit import add_actions, edit_pool
 from pool_daemon.commands.pools_list import list_next, list_pools
 from pool_daemon.commands.pools_show import show_pool
+from pool_daemon.commands.pools_what_if import add_what_if, answer
 from pool_daemon.errors import ExitCode
 from pool_daemon.settings import load_settings
 
@@ -22,6 +23,9 @@ EXAMPLES = (
     "pool-daemon pools create --owner 144 --node 2fi9ZZiB --cu 2x30d --su 1x30d",
     "pool-daemon pools top-up 17 --cu 0.5x7d --reason 'ticket 4711' --dry-run",
     "pool-daemon pools show 17 --lasts 7d --json | jq .to_last.buy",
+    "pool-daemon pools what-if 17 --add container:cpu=2,memory=4096 --lasts 120s",
+    "pool-daemon pools what-if 17 --add public_ip --remove 501 --cu 1x7d --lasts 30d",
+    "pool-daemon pools what-if 17 --node 2fi9ZZiB --owner 144",
 )
 
 
@@ -53,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_limit_argument(showing, default=20, what="workloads")
     add_actions(actions)
-    for action in (listing, upcoming, showing):
+    what_if = add_what_if(actions)
+    for action in (listing, upcoming, showing, what_if):
         add_config_argument(action)
         action.add_argument("--json", action="store_true", help="print JSON, one pool a line; instants in unix seconds")
 
@@ -77,6 +82,7 @@ def _add_selection(listing: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Print or change pools; one that cannot be read is shown as such, and makes the exit code 1."""
     settings = load_settings(arguments.config)
-    action = {"list": list_pools, "next": list_next, "show": show_pool}.get(arguments.action, edit_pool)
+    reads = {"list": list_pools, "next": list_next, "show": show_pool, "what-if": answer}
+    action = reads.get(arguments.action, edit_pool)
     with connection(settings) as database:
         return asyncio.run(action(database, settings, arguments))

@@ -7,7 +7,8 @@ import math
 import re
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from pool_daemon.capacity.pool import NEVER, Amounts, Pool
@@ -69,25 +70,40 @@ def add_actions(actions: "argparse._SubParsersAction[Any]") -> None:
     )
     ending.add_argument("--yes", action="store_true", help="do not ask for the id again")
     for action in (creating, topping_up):
-        for name, resource in (("cu", "compute"), ("su", "storage"), ("ipv4", "IPv4")):
-            action.add_argument(
-                f"--{name}",
-                type=unit_seconds,
-                default=0.0,
-                metavar="UNITSxDURATION",
-                help=f"{resource} units for a duration, as in 2x30d",
-            )
+        add_amount_arguments(action)
     for action in (creating, topping_up, growing, ending):
-        action.add_argument("--reason", type=line, metavar="TEXT", help="why, for the record")
+        add_change_arguments(action)
+
+
+def add_amount_arguments(action: argparse.ArgumentParser) -> None:
+    """Declare `--cu`, `--su` and `--ipv4`, what is bought, which `amounts` returns."""
+    for name, resource in (("cu", "compute"), ("su", "storage"), ("ipv4", "IPv4")):
         action.add_argument(
-            "--idempotency-key",
-            type=line,
-            metavar="KEY",
-            help="make this change only once, however often the command is repeated with this key",
+            f"--{name}",
+            type=unit_seconds,
+            default=0.0,
+            metavar="UNITSxDURATION",
+            help=f"{resource} units for a duration, as in 2x30d",
         )
-        action.add_argument("--dry-run", action="store_true", help="print the writes, and do not write")
-        action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
-        add_config_argument(action)
+
+
+def amounts(arguments: argparse.Namespace) -> Amounts:
+    """Return what is bought, in unit seconds."""
+    return arguments.cu, arguments.su, arguments.ipv4
+
+
+def add_change_arguments(action: argparse.ArgumentParser) -> None:
+    """Declare what every change takes: `--reason`, `--idempotency-key`, `--dry-run`, `--json`, `--config`."""
+    action.add_argument("--reason", type=line, metavar="TEXT", help="why, for the record")
+    action.add_argument(
+        "--idempotency-key",
+        type=line,
+        metavar="KEY",
+        help="make this change only once, however often the command is repeated with this key",
+    )
+    action.add_argument("--dry-run", action="store_true", help="print the writes, and do not write")
+    action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
+    add_config_argument(action)
 
 
 async def edit_pool(database: Database, settings: Settings, arguments: argparse.Namespace) -> ExitCode:
@@ -96,11 +112,18 @@ async def edit_pool(database: Database, settings: Settings, arguments: argparse.
     refused = _refused(arguments)
     if refused is not None:
         return refused
+    return await make_change(database, arguments, partial(_make, arguments))
+
+
+async def make_change(
+    database: Database, arguments: argparse.Namespace, make: Callable[[PoolEdits, int], Awaitable[Edit]]
+) -> ExitCode:
+    """Make one change at a unix second by the server's clock, and print it; FAILED if the explorer has undone it."""
     author = _author(arguments)
     clock = ServerClock(database=database)
     edits = PoolEdits(database=database, author=author, dry_run=arguments.dry_run)
     try:
-        edit = await _make(edits, arguments, math.floor(await clock.now()))
+        edit = await make(edits, math.floor(await clock.now()))
     except StoreUnavailableError as error:
         raise StoreUnavailableError(f"{error}; repeat it with --idempotency-key {author.key}") from error
     for shown in _as_json(edit) if arguments.json else _as_text(edit, dry_run=arguments.dry_run):
@@ -114,13 +137,16 @@ async def edit_pool(database: Database, settings: Settings, arguments: argparse.
         raise StoreUnavailableError(f"it was done, but whether the explorer has kept it is unknown: {error}") from error
     if not stands:
         undone = f"pool {edit.after.pool_id}: the explorer has undone this at the same moment"
-        print(f"{undone}; do it again, with another --idempotency-key if you named one", file=sys.stderr)
+        remedy = "do it again, with another --idempotency-key if you named one"
+        if edit.workload_id is not None:
+            remedy = f"workload {edit.workload_id} is deployed, and the pool does not count it"
+        print(f"{undone}; {remedy}", file=sys.stderr)
     return ExitCode.OK if stands else ExitCode.FAILED
 
 
 def _refused(arguments: argparse.Namespace) -> ExitCode | None:
     """Return the exit code of a change that is not made: it adds nothing, or a person does not want it."""
-    if arguments.action == "top-up" and not any(_amounts(arguments)):
+    if arguments.action == "top-up" and not any(amounts(arguments)):
         print("pool-daemon pools top-up: error: name what to add: --cu, --su or --ipv4", file=sys.stderr)
         return ExitCode.USAGE
     if arguments.action == "end" and not (arguments.yes or arguments.dry_run or _confirmed(arguments.pool_id)):
@@ -139,20 +165,16 @@ def _author(arguments: argparse.Namespace) -> Author:
     )
 
 
-async def _make(edits: PoolEdits, arguments: argparse.Namespace, now: int) -> Edit:
+async def _make(arguments: argparse.Namespace, edits: PoolEdits, now: int) -> Edit:
     match arguments.action:
         case "create":
-            return await edits.create(arguments.owner, arguments.sponsor, arguments.nodes, _amounts(arguments), now)
+            return await edits.create(arguments.owner, arguments.sponsor, arguments.nodes, amounts(arguments), now)
         case "top-up":
-            return await edits.top_up(arguments.pool_id, _amounts(arguments), now)
+            return await edits.top_up(arguments.pool_id, amounts(arguments), now)
         case "nodes":
             return await edits.add_nodes(arguments.pool_id, arguments.nodes, now)
         case _:
             return await edits.end(arguments.pool_id, now)
-
-
-def _amounts(arguments: argparse.Namespace) -> Amounts:
-    return arguments.cu, arguments.su, arguments.ipv4
 
 
 def _confirmed(pool_id: int) -> bool:
@@ -167,6 +189,7 @@ def _as_json(edit: Edit) -> Iterator[str]:
     yield json.dumps(
         {
             "pool": edit.after.to_json(),
+            **({} if edit.workload_id is None else {"workload_id": edit.workload_id}),
             "repeated": edit.repeated,
             "writes": [json.loads(write.to_json()) for write in edit.writes],
         }
@@ -179,6 +202,8 @@ def _as_text(edit: Edit, *, dry_run: bool) -> Iterator[str]:
         yield from (write.to_json() for write in edit.writes)
         return
     pool = edit.after
+    if edit.workload_id is not None:
+        yield f"workload {edit.workload_id} drains pool {pool.pool_id}"
     yield (
         f"pool {pool.pool_id}: "
         + ("this was done before; now it" if edit.repeated else "done; it")

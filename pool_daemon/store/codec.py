@@ -13,6 +13,7 @@ from pool_daemon.capacity import fields
 from pool_daemon.capacity.arithmetic import EARLIEST, LATEST
 from pool_daemon.capacity.pool import FIELDS, Pool
 from pool_daemon.capacity.reservation import DATA_ZEROES, ZEROES, Reservation, ReservationData
+from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.error_mapping import one_line
 
@@ -29,6 +30,9 @@ RAW: CodecOptions[RawBSONDocument] = LENIENT.with_options(document_class=RawBSON
 batch."""
 
 POOL_FIELDS: Final = tuple(name for name, _, _ in FIELDS)
+
+ENUMERATIONS: Final = ("workload_type", "type", "disk_type")
+"""A workload's fields that are int32, whatever their value."""
 
 
 def decoded(raw: RawBSONDocument) -> dict[str, Any]:
@@ -156,6 +160,27 @@ def reservation_to_document(reservation: Reservation) -> dict[str, Any]:
         "customer_signature": reservation.customer_signature,
         "sponsor_tid": Int64(reservation.sponsor_tid),
         "sponsor_signature": reservation.sponsor_signature,
+    }
+
+
+def workload_to_document(workload_id: int, pool: Pool, node_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a deployed workload of a pool's owner; `fields` are its type, a plain int, and those of that type."""
+    return {
+        "_id": Int64(workload_id),
+        "workload_id": Int64(workload_id),
+        "node_id": node_id,
+        "pool_id": Int64(pool.pool_id),
+        "customer_tid": Int64(pool.customer_tid),
+        "next_action": int(NextAction.DEPLOY),
+        **_exact_fields(fields),
+    }
+
+
+def _exact_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a workload's fields in the explorer's types: int64 but for enumerations."""
+    return {
+        name: _exact_fields(value) if isinstance(value, Mapping) else value if name in ENUMERATIONS else _exact(value)
+        for name, value in fields.items()
     }
 
 

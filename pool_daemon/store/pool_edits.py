@@ -13,12 +13,14 @@ from typing import Any, Final
 from bson import Int64, json_util
 
 from pool_daemon.capacity.pool import Amounts, Pool, new_pool
+from pool_daemon.capacity.workload import cloud_units
 from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.codec import RAW, decoded, pool_from_document, pool_to_document
-from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.codec import RAW, decoded, pool_from_document, pool_to_document, workload_to_document
+from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.pools import CAPACITY_POOLS, next_id
 from pool_daemon.store.records import EVENTS, NUMBERS, Actor, ActorKind, EventKind, Subject, Why, envelope, numbers
+from pool_daemon.store.workloads import WORKLOADS
 
 ATTEMPTS: Final = 10
 """How often a change that loses to another writer is begun; nobody else waits for it."""
@@ -51,12 +53,30 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change: the pool after it, and before if there was one, and its writes. `repeated`: it was made before."""
+    """A change: the pool after it, and before if there was one, and its writes. `repeated`: it was made before.
+
+    `workload_id` is the workload that it added, None if it added none.
+    """
 
     after: Pool
     before: Pool | None
     writes: tuple[Write, ...]
     repeated: bool = False
+    workload_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What is asked for: `told` is the part of the record that the same key must ask for again.
+
+    `decide` makes of the pool as it is now the pool as it is to be, `add` of that the document of a new workload.
+    """
+
+    kind: EventKind
+    pool_id: int
+    told: Mapping[str, Any]
+    decide: Callable[[Pool | None], Pool]
+    add: Callable[[Pool], Mapping[str, Any]] | None = None
 
 
 class PoolEdits:
@@ -92,20 +112,19 @@ class PoolEdits:
             "sponsor_tid": Int64(sponsor_tid),
             "nodes": node_ids,
         }
-        return await self._make(EventKind.CREATED, pool.pool_id, created, told, now)
+        return await self._make(_Change(EventKind.CREATED, pool.pool_id, told, created), now)
 
     async def top_up(self, pool_id: int, amounts: Amounts, now: int) -> Edit:
         """Add amounts (unit seconds) to a pool.
 
         Raises PoolNotFoundError, UnreadableDocumentError, NotFiniteError.
         """
-        return await self._change(
-            EventKind.TOPPED_UP,
-            pool_id,
-            lambda pool: pool.add_capacity(*amounts, now=now),
-            {"amounts": list(amounts)},
-            now,
-        )
+
+        def add(pool: Pool) -> None:
+            pool.add_capacity(*amounts, now=now)
+
+        told = {"amounts": list(amounts)}
+        return await self._make(_Change(EventKind.TOPPED_UP, pool_id, told, _changed(pool_id, add)), now)
 
     async def add_nodes(self, pool_id: int, node_ids: list[str], now: int) -> Edit:
         """Allow a pool's workloads on more nodes.
@@ -117,7 +136,8 @@ class PoolEdits:
             present = pool.node_ids or []
             pool.node_ids = [*present, *(each for each in node_ids if each not in present)]
 
-        return await self._change(EventKind.NODES_ADDED, pool_id, add, {"nodes": node_ids}, now)
+        told = {"nodes": node_ids}
+        return await self._make(_Change(EventKind.NODES_ADDED, pool_id, told, _changed(pool_id, add)), now)
 
     async def end(self, pool_id: int, now: int) -> Edit:
         """Take all that is left from a pool, so that the daemon stops what drains it.
@@ -131,7 +151,31 @@ class PoolEdits:
             pool.cus = pool.sus = pool.ipv4us = 0.0
             pool.add_capacity(0, 0, 0, now=now)
 
-        return await self._change(EventKind.ENDED, pool_id, take_all, {}, now)
+        return await self._make(_Change(EventKind.ENDED, pool_id, {}, _changed(pool_id, take_all)), now)
+
+    async def add_workload(self, pool_id: int, fields: Mapping[str, Any], node_id: str | None, now: int) -> Edit:
+        """Have a pool drained by one more workload, as if a node had deployed it; in a dry run its id is 0.
+
+        `fields` are its type and what its units depend on, as in its document; the node is one of the pool's, by
+        default the first. No node hears of it, so no order is written. Raises PoolNotFoundError,
+        UnreadableDocumentError, UnitsError, NotFiniteError, and CapacityError if the node is none of the pool's.
+        """
+        units = cloud_units(fields)
+        workload_id = 0
+        if not self._dry_run and await self._made_before() is None:
+            workload_id = await next_id(self._database, WORKLOADS)
+
+        def add(pool: Pool) -> None:
+            if not pool.node_ids or (node_id is not None and not pool.allowed_in_pool(node_id)):
+                raise CapacityError(f"pool {pool_id}: {node_id or 'a node'} is not among its nodes; add it first")
+            pool.add_workload(workload_id, *units, now=now)
+
+        def document(pool: Pool) -> Mapping[str, Any]:
+            return workload_to_document(workload_id, pool, node_id or (pool.node_ids or [""])[0], fields)
+
+        told = {"workload": {**fields, "node_id": node_id}}
+        change = _Change(EventKind.WORKLOAD_ADDED, pool_id, told, _changed(pool_id, add), document)
+        return await self._make(change, now)
 
     async def stands(self, edit: Edit, now: int) -> bool:
         """Return whether a change is still there at the unix second `now`: the explorer may have undone it unknowingly.
@@ -149,30 +193,18 @@ class PoolEdits:
             for name in NUMBERS[:3]
             if getattr(wanted, name) != getattr(before, name)
         )
-        return kept and set(wanted.node_ids or []) <= set(found.node_ids or [])
+        counted = edit.workload_id is None or edit.workload_id in (found.active_workload_ids or [])
+        return kept and counted and set(wanted.node_ids or []) <= set(found.node_ids or [])
 
-    async def _change(
-        self, kind: EventKind, pool_id: int, change: Callable[[Pool], None], told: Mapping[str, Any], now: int
-    ) -> Edit:
-        def changed(before: Pool | None) -> Pool:
-            if before is None:
-                raise PoolNotFoundError(f"pool {pool_id}: the specified pool could not be found")
-            after = replace(before)
-            change(after)
-            return after
+    async def _make(self, change: _Change, now: int) -> Edit:
+        pool_id = change.pool_id
 
-        return await self._make(kind, pool_id, changed, told, now)
-
-    async def _make(
-        self, kind: EventKind, pool_id: int, decide: Callable[[Pool | None], Pool], told: Mapping[str, Any], now: int
-    ) -> Edit:
         async def decide_and_write(session: Session | None) -> Edit:
             if session is not None:
                 before = await self._claim(pool_id, session)
             else:
                 before = await self._read(pool_id) if pool_id else None
-            after = decide(before)
-            edit = Edit(after, before, (self._pool_write(before, after), self._record(kind, before, after, told, now)))
+            edit = self._decided(change, before, now)
             if session is not None:
                 for write in edit.writes:
                     await self._write(write, pool_id, session)
@@ -188,15 +220,31 @@ class PoolEdits:
                 made = await self._made_before()  # another run with this key was faster, and its record is there
                 if made is None:
                     raise
-        return self._repeated(made, await self._read(made["pool_id"]), kind, pool_id, told)
+        return self._repeated(made, await self._read(made["pool_id"]), change)
+
+    def _decided(self, change: _Change, before: Pool | None, now: int) -> Edit:
+        after = change.decide(before)
+        added = None if change.add is None else change.add(after)
+        record = self._record(change, before, after, now)
+        if added is None:
+            return Edit(after, before, (self._pool_write(before, after), Write(EVENTS, None, record)))
+        record |= {"workload_id": added["_id"]} | {name: added[name] for name in ("workload_type", "node_id")}
+        writes = (self._pool_write(before, after), Write(WORKLOADS, None, added), Write(EVENTS, None, record))
+        return Edit(after, before, writes, workload_id=added["_id"])
 
     async def _write(self, write: Write, pool_id: int, session: Session) -> None:
         collection = self._database.collection(write.collection)
-        with translated(f"changing pool {pool_id}"):
-            if write.query is None:
-                await collection.insert_one(dict(write.document), session=session)
-            else:
-                await collection.update_one(write.query, write.document, session=session)
+        try:
+            with translated(f"changing pool {pool_id}"):
+                if write.query is None:
+                    await collection.insert_one(dict(write.document), session=session)
+                else:
+                    await collection.update_one(write.query, write.document, session=session)
+        except StoreConflictError as error:
+            if write.collection == WORKLOADS and is_duplicate(error):
+                taken = f"workload {write.document['_id']} exists already: the sequence in `counters` is behind"
+                raise StoreConflictError(taken) from error
+            raise
 
     async def _made_before(self) -> Mapping[str, Any] | None:
         """Return the record of the change with the author's key, if it was made."""
@@ -204,15 +252,13 @@ class PoolEdits:
             record: Mapping[str, Any] | None = await self._events.find_one({"_id": self._id()})
         return record
 
-    def _repeated(
-        self, record: Mapping[str, Any], now: Pool | None, kind: EventKind, pool_id: int, told: Mapping[str, Any]
-    ) -> Edit:
-        same = record.get("kind") == kind and all(record.get(name) == value for name, value in told.items())
-        if not same or (kind is not EventKind.CREATED and record.get("pool_id") != pool_id):
+    def _repeated(self, record: Mapping[str, Any], now: Pool | None, change: _Change) -> Edit:
+        same = record.get("kind") == change.kind and all(record.get(name) == each for name, each in change.told.items())
+        if not same or (change.kind is not EventKind.CREATED and record.get("pool_id") != change.pool_id):
             raise StoreConflictError(f"the key {self._author.key} belongs to another change; choose a new one")
         if now is None:
             raise PoolNotFoundError(f"pool {record['pool_id']}: was changed with this key, and is gone since")
-        return Edit(now, now, (), repeated=True)
+        return Edit(now, now, (), repeated=True, workload_id=record.get("workload_id"))
 
     async def _read(self, pool_id: int, session: Session | None = None) -> Pool | None:
         with translated(f"reading pool {pool_id}"):
@@ -239,9 +285,9 @@ class PoolEdits:
         changes.setdefault("last_updated", document["last_updated"])
         return Write(CAPACITY_POOLS, {"_id": document["_id"]}, {"$set": changes})
 
-    def _record(self, kind: EventKind, before: Pool | None, after: Pool, told: Mapping[str, Any], now: int) -> Write:
+    def _record(self, change: _Change, before: Pool | None, after: Pool, now: int) -> dict[str, Any]:
         record = envelope(
-            kind,
+            change.kind,
             at=now,
             actor=Actor(ActorKind.OPERATOR, self._author.identity, self._author.version),
             subject=Subject(after.pool_id, after.customer_tid),
@@ -249,8 +295,21 @@ class PoolEdits:
         )
         # These two are null where there is nothing, and the id is the key: see the module.
         record |= {"_id": self._id(), "before": None if before is None else numbers(before), "after": numbers(after)}
-        record |= told
-        return Write(EVENTS, None, record)
+        record |= change.told
+        return record
 
     def _id(self) -> str:
         return f"operator:{self._author.key}"
+
+
+def _changed(pool_id: int, change: Callable[[Pool], None]) -> Callable[[Pool | None], Pool]:
+    """Return the decision that changes a copy of an existing pool."""
+
+    def changed(before: Pool | None) -> Pool:
+        if before is None:
+            raise PoolNotFoundError(f"pool {pool_id}: the specified pool could not be found")
+        after = replace(before)
+        change(after)
+        return after
+
+    return changed

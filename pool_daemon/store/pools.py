@@ -274,11 +274,11 @@ class ReservationStore:
         return reservation_from_document(decoded(raw))
 
 
-async def next_id(database: Database) -> int:
-    """Draw the next id; pools and reservations share one sequence, that of the reservations."""
+async def next_id(database: Database, collection: str = CAPACITY_RESERVATIONS) -> int:
+    """Draw the next id of a collection; pools and reservations share one sequence, that of the reservations."""
     with translated("drawing an id"):
         counter = await database.collection(COUNTERS).find_one_and_update(
-            {"_id": CAPACITY_RESERVATIONS},
+            {"_id": collection},
             {"$inc": {"sequence": Int64(1)}},
             upsert=True,
             return_document=ReturnDocument.AFTER,

@@ -40,6 +40,7 @@ class EventKind(StrEnum):
     NODES_ADDED = "nodes_added"
     APPLIED = "applied"
     ENDED = "ended"
+    WORKLOAD_ADDED = "workload_added"
 
 
 class ActorKind(StrEnum):

@@ -10,7 +10,7 @@ from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.outlook import Outlook, first_to_run_out, outlook
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import NextAction
-from pool_daemon.plain_text import date
+from pool_daemon.plain_text import date, shown_id
 from pool_daemon.store.event_history import Record
 from pool_daemon.store.excerpts import Bought
 from pool_daemon.store.holds import Hold, State
@@ -107,7 +107,8 @@ def _events(known: Known) -> Iterator[Line]:
 def change(event: Record) -> str:
     """Return what an operator changed, by whom and why."""
     amounts = [units_for(each, 0, resource) for resource, each in zip(Resource, event.amounts, strict=False) if each]
-    what = ", ".join([*amounts, *event.nodes])
+    workload = [] if event.workload_id is None else [f"{type_name(event.workload_type)} {shown_id(event.workload_id)}"]
+    what = ", ".join([*amounts, *event.nodes, *workload])
     return f"{event.kind}{f' {what}' if what else ''}, {event.by}{f': {event.reason}' if event.reason else ''}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from arithmetic_model import Rates
+from arithmetic_model import Rates, add_workload
 from bson import Int64
 from deadline import until
 from explorer import CONTAINER, YEAR_SECONDS, Explorer
@@ -17,7 +17,14 @@ from pools_command import Pools
 from pymongo import MongoClient
 
 from pool_daemon.capacity.pool import NEVER
-from pool_daemon.errors import CapacityError, ExitCode, PoolNotFoundError, StoreConflictError, UnreadableDocumentError
+from pool_daemon.errors import (
+    CapacityError,
+    ExitCode,
+    PoolNotFoundError,
+    StoreConflictError,
+    UnitsError,
+    UnreadableDocumentError,
+)
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.pool_edits import Author, PoolEdits
 
@@ -222,6 +229,117 @@ async def test_a_dry_run_tells_the_writes_and_makes_none(edits: MakeEdits, explo
     assert (await edits(dry_run=True).create(7, 0, ["a"], (0.0, 0.0, 0.0), now())).after.pool_id == 0
     assert explorer.bytes_of(explorer.pools, bought.pool_id) == before
     assert sorted(explorer.database.list_collection_names()) == ["capacity-pools"]
+
+
+CONTAINER_FIELDS = {"workload_type": CONTAINER.workload_type, **CONTAINER.fields}
+
+
+async def test_a_workload_that_is_added_drains_its_pool_as_one_of_the_explorer_s(
+    edits: MakeEdits, explorer: Explorer
+) -> None:
+    bought = explorer.buy(Rates(1000, 1e12), [CONTAINER], bought_at=now() - 100)
+    at = now()
+    edit = await edits().add_workload(bought.pool_id, CONTAINER_FIELDS, None, at)
+    assert edit.workload_id == 1
+    expected = explorer.stored(explorer.pools, bought.pool_id)
+    model = dict(bought.document)
+    add_workload(model, edit.workload_id, CONTAINER.rates, now=at)
+    assert expected == model
+    stored = explorer.stored(explorer.workloads, edit.workload_id)
+    assert stored == {
+        "_id": edit.workload_id,
+        "workload_id": edit.workload_id,
+        "node_id": bought.document["node_ids"][0],
+        "pool_id": bought.pool_id,
+        "customer_tid": 7,
+        "next_action": 3,
+        "workload_type": 1,
+        **CONTAINER.fields,
+    }
+    assert explorer.orders.count_documents({}) == 0
+    record = explorer.only_event(bought)
+    assert (record["kind"], record["workload_id"], record["workload_type"], record["node_id"]) == (
+        "workload_added",
+        edit.workload_id,
+        1,
+        stored["node_id"],
+    )
+    assert await edits().stands(edit, now())
+
+
+async def test_one_key_adds_one_workload_however_often_and_by_however_many(
+    edits: MakeEdits, explorer: Explorer
+) -> None:
+    bought = explorer.buy(Rates(1e6, 1e12), [])
+    add = [edits().add_workload(bought.pool_id, CONTAINER_FIELDS, None, now()) for _ in range(8)]
+    made = await asyncio.gather(*add)
+    assert [each.repeated for each in made].count(False) == 1
+    assert len({each.workload_id for each in made}) == 1
+    assert explorer.running() == 1
+    assert explorer.stored(explorer.pools, bought.pool_id)["active_cu"] == CONTAINER.rates.cu
+    with pytest.raises(StoreConflictError, match="a key belongs to another change"):
+        await edits().add_workload(bought.pool_id, {"workload_type": 11}, None, now())
+
+
+async def test_a_workload_that_is_refused_leaves_nothing_behind(edits: MakeEdits, explorer: Explorer) -> None:
+    bought = explorer.buy(Rates(1e6, 1e12), [])
+    homeless = explorer.buy(Rates(1e6, 1e12), [], node_ids=None)
+    for number, (pool_id, fields, node, error, reason) in enumerate(
+        [
+            (bought.pool_id, CONTAINER_FIELDS, "elsewhere", CapacityError, "elsewhere is not among its nodes"),
+            (homeless.pool_id, CONTAINER_FIELDS, None, CapacityError, "a node is not among its nodes"),
+            (99, CONTAINER_FIELDS, None, PoolNotFoundError, "pool 99"),
+            (bought.pool_id, {"workload_type": 3}, None, UnitsError, "workload_type 3 has no known units"),
+        ]
+    ):
+        with pytest.raises(error, match=reason):
+            await edits(f"key {number}").add_workload(pool_id, fields, node, now())
+    assert explorer.workloads.count_documents({}) == explorer.events.count_documents({}) == 0
+    assert explorer.stored(explorer.pools, bought.pool_id) == bought.document
+
+
+async def test_a_counter_that_is_behind_the_workloads_overwrites_none(edits: MakeEdits, explorer: Explorer) -> None:
+    bought = explorer.buy(Rates(1e6, 1e12), [])
+    explorer.workloads.insert_one({"_id": Int64(1), "next_action": 6})
+    with pytest.raises(StoreConflictError, match="workload 1 exists already: the sequence in `counters` is behind"):
+        await edits().add_workload(bought.pool_id, CONTAINER_FIELDS, None, now())
+    assert explorer.stored(explorer.pools, bought.pool_id) == bought.document
+    assert (await edits().add_workload(bought.pool_id, CONTAINER_FIELDS, None, now())).workload_id == 2
+
+
+async def test_a_workload_is_added_to_the_pool_as_it_is_beside_an_explorer_that_changes_it_all_the_time(
+    edits: MakeEdits, explorer: Explorer
+) -> None:
+    """Its top-ups are all kept; a workload that they undo is told."""
+    pool = explorer.buy(Rates(1e6, 1e12), [])
+    theirs = 0
+    stop = False
+
+    def change() -> None:
+        nonlocal theirs
+        while not stop:
+            explorer.top_up(pool.pool_id, Rates(su=1.0))
+            theirs += 1
+            time.sleep(0.005)
+
+    counted = []
+    with ThreadPoolExecutor(1) as threads:
+        changes = threads.submit(change)
+        try:
+            for number in range(RACES // 3):
+                ours = edits(f"key {number}")
+                edit = await ours.add_workload(pool.pool_id, CONTAINER_FIELDS, None, now())
+                read_before_it = theirs + 1
+                await until(lambda: theirs > read_before_it, within_seconds=10, what="it to write twice")  # noqa: B023
+                if await ours.stands(edit, now()):
+                    counted.append(edit.workload_id)
+        finally:
+            stop = True
+        changes.result()
+    stored = explorer.stored(explorer.pools, pool.pool_id)
+    assert stored["active_workload_ids"] == counted
+    assert stored["active_cu"] == len(counted) * CONTAINER.rates.cu
+    assert stored["sus"] == 1e12 + theirs
 
 
 @pytest.fixture
