@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from threading import Timer
@@ -51,8 +52,10 @@ def connection(settings: Settings) -> Iterator[Database]:
     )
     waiting.start()
     try:
-        with closing(open_database()) as database:  # another one: a client stays with the event loop of its first use
-            asyncio.run(database.reach(min(PATIENCE_SECONDS, settings.database.server_selection_seconds)))
+        # By a client and a thread of its own: a client stays with the event loop of its first use, the command's.
+        with closing(open_database()) as database, ThreadPoolExecutor(1, "reaching MongoDB") as thread:
+            seconds = min(PATIENCE_SECONDS, settings.database.server_selection_seconds)
+            thread.submit(asyncio.run, database.reach(seconds)).result()
         with closing(open_database()) as database:
             yield database
     finally:

@@ -133,25 +133,33 @@ def _answered(
     bought = amounts(arguments)
     changes = Changes(bought=bought if any(bought) else None, removed=removed, added=new)
     after = what_if(pool, changes, now=now)
-    gone = {each.workload_id for each in removed}
-    kept = [
-        (each.workload_id, each.workload_type, each.units)
-        for each in listed
-        if each.is_listed and each.units is not None and each.workload_id not in gone
-    ]
-    kept += [(None, fields["workload_type"], cloud_units(fields)) for fields in arguments.add]
-    stay = staying([units for _, _, units in kept], outlook(after, now=now))
-    asks_for_leave = arguments.node is not None or arguments.owner is not None
+    workloads = _workloads(listed, changes, arguments.add, outlook(after, now=now))
+    is_asked = arguments.node is not None or arguments.owner is not None
     return _Answer(
         now=now,
         before=pool,
         after=after,
         changes=changes,
-        workloads=[_Workload(*each, stays) for each, stays in zip(kept, stay, strict=True)],
-        more=len(after.active_workload_ids or ()) - len(kept),
+        workloads=workloads,
+        more=len(after.active_workload_ids or ()) - len(workloads),
         has_capacity=None if arguments.lasts is None else has_capacity(after, seconds=arguments.lasts, now=now),
-        is_allowed=is_allowed(pool, node_id=arguments.node, owner_tid=arguments.owner) if asks_for_leave else None,
+        is_allowed=is_allowed(pool, node_id=arguments.node, owner_tid=arguments.owner) if is_asked else None,
     )
+
+
+def _workloads(
+    listed: Sequence[PoolWorkload], changes: Changes, added: Sequence[dict[str, Any]], then: Sequence[Outlook]
+) -> list[_Workload]:
+    """Return the workloads that the pool would have, as far as they were read and their units are known."""
+    gone = {each.workload_id for each in changes.removed}
+    kept = [
+        (each.workload_id, each.workload_type, each.units)
+        for each in listed
+        if each.is_listed and each.units is not None and each.workload_id not in gone
+    ]
+    kept += [(None, fields["workload_type"], cloud_units(fields)) for fields in added]
+    stay = staying([units for _, _, units in kept], then)
+    return [_Workload(*each, stays) for each, stays in zip(kept, stay, strict=True)]
 
 
 def _lines(told: _Answer, arguments: argparse.Namespace) -> Iterator[str]:

@@ -6,7 +6,7 @@ way round there is no such protection: the explorer writes back all of a pool as
 before, and may undo a change of ours. `PoolEdits.stands` tells.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -188,13 +188,13 @@ class PoolEdits:
         wanted, found, before = (replace(each) for each in (edit.after, pool, edit.before or edit.after))
         for each in (wanted, found, before):
             each.sync_current_capacity(now)
+        added = None if edit.workload_id is None else [edit.workload_id]
         kept = all(
             abs(getattr(found, name) - getattr(wanted, name)) <= abs(getattr(wanted, name) - getattr(before, name)) / 2
             for name in NUMBERS[:3]
             if getattr(wanted, name) != getattr(before, name)
         )
-        counted = edit.workload_id is None or edit.workload_id in (found.active_workload_ids or [])
-        return kept and counted and set(wanted.node_ids or []) <= set(found.node_ids or [])
+        return kept and _contains(found.node_ids, wanted.node_ids) and _contains(found.active_workload_ids, added)
 
     async def _make(self, change: _Change, now: int) -> Edit:
         pool_id = change.pool_id
@@ -300,6 +300,10 @@ class PoolEdits:
 
     def _id(self) -> str:
         return f"operator:{self._author.key}"
+
+
+def _contains(found: Iterable[Any] | None, wanted: Iterable[Any] | None) -> bool:
+    return set(wanted or ()) <= set(found or ())
 
 
 def _changed(pool_id: int, change: Callable[[Pool], None]) -> Callable[[Pool | None], Pool]:
