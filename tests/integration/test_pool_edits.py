@@ -257,7 +257,7 @@ async def test_a_workload_that_is_added_drains_its_pool_as_one_of_the_explorer_s
         **CONTAINER.fields,
     }
     assert explorer.orders.count_documents({}) == 0
-    record = explorer.only_event(bought)
+    (record,) = explorer.events.find({"pool_id": bought.pool_id})
     assert (record["kind"], record["workload_id"], record["workload_type"], record["node_id"]) == (
         "workload_added",
         edit.workload_id,
