@@ -181,8 +181,12 @@ def _is_updated(name: str) -> Mapping[str, Any]:
 
 
 @asynccontextmanager
-async def open_stream(database: Database, *, token: Mapping[str, Any] | None) -> AsyncIterator[ChangeStream]:
+async def open_stream(
+    database: Database, *, token: Mapping[str, Any] | None, stages: Sequence[Mapping[str, Any]] | None = None
+) -> AsyncIterator[ChangeStream]:
     """Open the change stream behind `token`, or at the present if that is None.
+
+    `stages` filter the changes; without them, those that can move a deadline come.
 
     Raises StoreRefusedError (no privilege), StreamTokenError (the changes behind the token are lost),
     StoreUnavailableError.
@@ -194,7 +198,7 @@ async def open_stream(database: Database, *, token: Mapping[str, Any] | None) ->
             answer = await database.stream_command(
                 {
                     "aggregate": 1,
-                    "pipeline": [{"$changeStream": options}, *_pipeline(database.name)],
+                    "pipeline": [{"$changeStream": options}, *(stages or _pipeline(database.name))],
                     "cursor": {"batchSize": BATCH},
                 },
                 session,

@@ -1,11 +1,11 @@
 """The history of what the daemon and operators did, read in portions however long it is.
 
-An index leads to the records of a pool, and of a workload through its pool. Other records are found by time: the id of
-a record is made when it is written, and begins with that second. Changes of pools by operators are few, and have ids of
-their own.
+Indexes lead to the records of a pool or an owner, and to those of a workload through its pool. Other records are found
+by time: the id of a record is made when it is written, and begins with that second. Changes of pools by operators are
+few, and have ids of their own.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ MOST_NODES: Final = 100
 WHOLE: Final = ("workload_id", "pool_id", "customer_tid", "workload_type", "empty_at", "term", "pass")
 
 SHOWN: Final[Mapping[str, Any]] = {
-    "_id": 0,
+    "_id": 1,
     **{name: number_only(name) for name in WHOLE},
     **dict.fromkeys(("kind", "node_id", "resources", "reason", "decommissioned_at", "at", "by", "amounts"), 1),
     **dict.fromkeys(("actor", "version", "before", "after"), 1),
@@ -109,6 +109,7 @@ class Record:
     pool; None where it was not read, or not changed.
     """
 
+    record_id: str
     kind: str
     at: float | None
     pool_id: int | None
@@ -156,6 +157,12 @@ class EventHistory:
             async for event in events:
                 yield event
 
+    async def among(self, wanted: EventFilter, ids: Sequence[Any]) -> list[Record]:
+        """Return those of the records with these ids that are wanted, oldest first."""
+        query = await self._conditions(wanted) | wanted.instant | {"_id": {"$in": list(ids)}}
+        async with aclosing(self._read(query, order=("_id", 1), limit=0)) as events:
+            return [event async for event in events]
+
     async def _merged(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
         """Stream records with ids made by a driver and changes by operators, merged by their instants."""
         async with (
@@ -173,7 +180,8 @@ class EventHistory:
 
     async def _dated(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
         conditions = await self._conditions(wanted)
-        windows = _only(wanted.ids) if "pool_id" in conditions else self._windows(wanted.ids, direction=direction)
+        found_by_index = conditions.keys() & {"pool_id", "customer_tid"}
+        windows = _only(wanted.ids) if found_by_index else self._windows(wanted.ids, direction=direction)
         async with aclosing(windows):
             async for ids in windows:
                 query = conditions | wanted.instant | {"_id": ids}
@@ -242,6 +250,7 @@ def _record(document: Mapping[str, Any]) -> Record:
     at = document.get("at", document.get("decommissioned_at"))
     node_id = document.get("node_id")
     return Record(
+        record_id=str(document.get("_id", "")),
         kind=str(document.get("kind", "")),
         at=at.timestamp() if isinstance(at, datetime) else None,
         pool_id=whole_or_none(document, "pool_id"),

@@ -35,8 +35,9 @@ INDEXES: Final[Mapping[str, tuple[Keys, ...]]] = {
     WORKLOADS: ((("pool_id", 1), ("next_action", 1), ("_id", 1), ("workload_type", 1)), (("next_action", 1),)),
     # Finds the few that were released among many that are held.
     BRAKE: ((("state", 1), ("_id", 1)),),
-    # Finds the records of a pool, and of a workload in it. It costs a storm a twentieth of the server's processor.
-    EVENTS: ((("pool_id", 1), ("workload_id", 1)),),
+    # Find the records of a pool, of a workload in it, and of an owner, each in the order of time, so that the last ones
+    # are read without the others.
+    EVENTS: ((("pool_id", 1), ("_id", 1), ("workload_id", 1)), (("customer_tid", 1), ("_id", 1))),
 }
 
 

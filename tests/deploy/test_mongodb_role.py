@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import pytest
 import pytest_asyncio
@@ -28,6 +29,8 @@ from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ExitCode
 from pool_daemon.harness import environment
 from pool_daemon.store.client import connect
+from pool_daemon.store.event_history import EventFilter
+from pool_daemon.store.event_stream import EventStream
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 from pool_daemon.store.setup import INDEXES, OWN_COLLECTIONS
 
@@ -246,6 +249,22 @@ def operators_uri(guarded: EmbeddedMongod, admin: MongoClient[Document]) -> Iter
     admin[NAME].command("createUser", "ann", pwd=PASSWORD, roles=["pool-daemon-operator"])
     yield as_user(guarded.uri, "ann", PASSWORD, database=NAME)
     admin[NAME].command("dropUser", "ann")
+
+
+def test_an_operator_may_follow_events(operators_uri: str, explorer: Explorer) -> None:
+    explorer.events.insert_one({"kind": "held", "pool_id": Int64(1)})
+
+    async def first_two() -> list[str]:
+        database = connect(uri=operators_uri, name=NAME)
+        stream = EventStream(database=database, on_wait=lambda error: pytest.fail(str(error)))
+        async with aclosing(stream.follow(EventFilter(), limit=1)) as events:
+            found = [await anext(events)]
+            explorer.events.insert_one({"kind": "released", "pool_id": Int64(1)})
+            found.append(await anext(events))
+        database.close()
+        return [event.kind for event in found]
+
+    assert asyncio.run(first_two()) == ["held", "released"]
 
 
 def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_other_write(

@@ -30,7 +30,7 @@ def wait_for_indexes(explorer: Explorer) -> None:
         lambda: (
             len(explorer.pools.index_information()) == 3
             and len(explorer.workloads.index_information()) >= 4
-            and len(explorer.events.index_information()) == 2
+            and len(explorer.events.index_information()) == 3
         ),
         within_seconds=30,
         what="the indexes",

@@ -2,15 +2,24 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import pytest
+from actors import ME
 from arithmetic_model import Rates
 from bson import Int64, ObjectId
+from deadline import until
 from explorer import CONTAINER, Explorer
+from fail_point import fail_point
 from indexes import build_indexes
 from pymongo import MongoClient
 from pymongo.collection import Collection
@@ -23,9 +32,11 @@ from pool_daemon.harness import environment
 from pool_daemon.store import event_history
 from pool_daemon.store.cases import Case, Decommissioned
 from pool_daemon.store.client import Session, connect
+from pool_daemon.store.event_history import EventFilter, EventHistory, Record
+from pool_daemon.store.event_stream import EventStream
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.pool_edits import Author, PoolEdits
-from pool_daemon.store.records import NUMBERS, Actor, ActorKind
+from pool_daemon.store.records import NUMBERS, Actor, ActorKind, EventKind, Subject, Why, envelope
 
 NOON = 1_796_040_000
 """2026-11-30 12:00 UTC"""
@@ -99,6 +110,7 @@ def test_a_record_that_the_daemon_made_is_shown(run: Run, mongo_uri: str, databa
     assert (head.split()[:3], len(head) <= 80, len(row) <= 80) == (["at", "(UTC)", "pool"], True, True)
     assert row.split() == ["2026-11-30", "12:00:00", "17", "501", "virtual_machine", "cu,ipv4u", "250", "ms"]
     (told,) = map(json.loads, run("list", "--json"))
+    assert len(told.pop("record_id")) == 24
     assert told == {
         "kind": "decommissioned",
         "at": NOON + 0.25,
@@ -211,14 +223,100 @@ def test_a_pools_records_are_found_through_the_index_and_a_workloads_through_its
     run: Run, explorer: Explorer
 ) -> None:
     for number in range(300):
-        record(explorer.events, number, pool_id=Int64(number % 100))
+        record(explorer.events, number, pool_id=Int64(number % 100), customer_tid=Int64(number % 50))
     explorer.workloads.insert_one(explorer.new_workload(42, CONTAINER, _id=Int64(142)))
     explorer.database.command("profile", 2)
     assert found(run("list", "--json", "--pool", "42")) == [42, 142, 242]
     assert found(run("list", "--json", "--workload", "142")) == [142]
+    assert found(run("list", "--json", "--owner", "42", "--limit", "3")) == [192, 242, 292]
     explorer.database.command("profile", 0)
     reads = list(explorer.database["system.profile"].find({"op": "query", "ns": explorer.events.full_name}))
-    assert [read["docsExamined"] for read in reads] == [3, 0, 1]  # the second looks for changes of the pool
+    # Each second read looks for changes of the pools; of the owner's six records the last three are read.
+    assert [read["docsExamined"] for read in reads] == [3, 0, 1, 3, 0]
+
+
+def test_records_are_found_by_their_kind(run: Run, explorer: Explorer) -> None:
+    record(explorer.events, 1)
+    held = envelope(EventKind.HELD, at=NOON + 1, actor=ME, subject=Subject(17, 7), why=Why("many\x1b"))
+    took_over = envelope(EventKind.TOOK_OVER, at=NOON + 2, actor=ME, why=Why("the lease was expired"))
+    explorer.events.insert_many([held, took_over])
+    lines = run("list")
+    assert [line.split()[2] for line in lines[1:]] == ["17", "17", "?"]
+    assert r"held, me: many\x1b" in lines[2]
+    for kind, number in (("held", 1), ("took_over", 1), ("released", 0), ("topped_up", 0)):
+        assert [json.loads(line)["kind"] for line in run("list", "--json", "--kind", kind)] == [kind] * number
+    assert [json.loads(line)["kind"] for line in run("list", "--json", "--pool", "17")] == ["decommissioned", "held"]
+
+
+def test_events_are_followed_until_the_command_is_interrupted(
+    explorer: Explorer, mongo_uri: str, database_name: str
+) -> None:
+    """What was there comes first, then what is wanted of what comes, each once, at once and as a line of JSON."""
+    for number in range(3):
+        record(explorer.events, number)
+    words = ["events", "list", "--follow", "--json", "--pool", "17", "--limit", "2"]
+    command = [sys.executable, "-m", "pool_daemon", *words]
+    settings = environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name)
+    with subprocess.Popen(command, env=os.environ | settings, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        lines = iter(following.stdout.readline, "")
+        assert found(list(islice(lines, 2))) == [1, 2]
+        record(explorer.events, 3, pool_id=Int64(18))
+        record(explorer.events, 4)
+        assert found(list(islice(lines, 1))) == [4]
+        explorer.events.insert_one(envelope(EventKind.HELD, at=NOON, actor=ME, subject=Subject(17), why=Why("many")))
+        assert json.loads(next(lines))["kind"] == "held"
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == ExitCode.FORCED
+        assert list(lines) == []
+
+
+async def test_a_stream_that_breaks_goes_on_where_it_was(
+    mongo: MongoClient[Document], mongo_uri: str, database_name: str, explorer: Explorer
+) -> None:
+    waits: list[str] = []
+    database = connect(uri=mongo_uri, name=database_name)
+    stream = EventStream(database=database, on_wait=lambda error: waits.append(str(error)))
+    record(explorer.events, 0)
+    async with aclosing(stream.follow(EventFilter(pool=17), limit=10)) as events:
+        assert (await anext(events)).workload_id == 0
+        coming = asyncio.create_task(anext(events))
+        with fail_point(mongo, "getMore", mode="alwaysOn", closeConnection=True):
+            await until(lambda: len(waits) > 1, within_seconds=20, what="two attempts")
+            for number in range(1, 4):
+                record(explorer.events, number)
+        assert [(await coming).workload_id, *[(await anext(events)).workload_id for _ in range(2)]] == [1, 2, 3]
+    database.close()
+
+
+async def test_what_is_committed_while_the_last_ones_are_read_comes_once(
+    mongo_uri: str, database_name: str, explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_last = EventHistory.last
+
+    async def last(history: EventHistory, wanted: EventFilter, *, limit: int) -> list[Record]:
+        record(explorer.events, 1)
+        before = await read_last(history, wanted, limit=limit)
+        record(explorer.events, 2)
+        return before
+
+    monkeypatch.setattr(EventHistory, "last", last)
+    database = connect(uri=mongo_uri, name=database_name)
+    stream = EventStream(database=database, on_wait=lambda error: pytest.fail(str(error)))
+    async with aclosing(stream.follow(EventFilter(), limit=10)) as events:
+        coming = [await anext(events), await anext(events)]
+        record(explorer.events, 3)
+        coming.append(await anext(events))
+    assert [each.workload_id for each in coming] == [1, 2, 3]
+    database.close()
+
+
+def test_an_end_of_what_has_none_is_a_usage_error(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    del run
+    assert main(["events", "list", "--follow", "--until", "1h"]) == ExitCode.USAGE
+    assert "leave one of them out" in capsys.readouterr().err
+    assert main(["events", "list", "--kind", "gone"]) == ExitCode.USAGE
+    assert "invalid choice: 'gone'" in capsys.readouterr().err
 
 
 def test_records_of_old_and_odd_kinds_are_shown_and_break_no_table(run: Run, explorer: Explorer) -> None:
