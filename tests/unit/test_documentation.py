@@ -2,6 +2,8 @@
 
 import argparse
 import re
+import shutil
+import subprocess
 from itertools import chain
 from pathlib import Path
 
@@ -21,6 +23,8 @@ PRESENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 BUILT = "dist/"
 """A folder that comes into being."""
 
+TOP_LEVEL = {"LICENSE", "README.md", "config.example.toml", "deploy", "pool_daemon", "pyproject.toml", "tests"}
+
 FAILURES = "## When something is wrong"
 
 
@@ -31,6 +35,13 @@ def named(path: Path) -> str:
 def test_every_document_is_looked_at() -> None:
     assert {README, RUNBOOK, DEPLOY / "prometheus/README.md"} <= set(DOCUMENTS)
     assert {named(path.parent) for path in DOCUMENTS} >= {"tests/faults", "pool_daemon/bench"}
+
+
+def test_the_top_level_holds_what_was_agreed_and_nothing_that_a_command_left() -> None:
+    git = shutil.which("git") or "git"
+    listed = subprocess.run([git, "ls-files", "-z"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    top = {name.split("/")[0] for name in listed.stdout.split("\0") if name}
+    assert {name for name in top if not name.startswith(".")} == TOP_LEVEL
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
