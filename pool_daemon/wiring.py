@@ -37,6 +37,7 @@ from pool_daemon.store.records import Actor, ActorKind
 from pool_daemon.store.setup import build_index, missing_indexes
 from pool_daemon.store.store import Store
 from pool_daemon.store.topology import PrimaryChanges
+from pool_daemon.telemetry.endpoint.pool_views import PoolViews
 from pool_daemon.telemetry.endpoint.routes import Routes
 from pool_daemon.telemetry.endpoint.server import Server
 from pool_daemon.telemetry.forecast import Forecast
@@ -44,6 +45,7 @@ from pool_daemon.telemetry.health import StalenessLimits
 from pool_daemon.telemetry.heartbeat import Heartbeat, Notifier
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.reports import Reports
+from pool_daemon.views.view_reader import ViewReader
 
 
 class Wiring:
@@ -205,13 +207,16 @@ class Wiring:
 
     def _make_telemetry(self) -> None:
         settings = self._settings
-        self.server = None
+        self.server = self.pool_views = None
         if settings.http.enabled:
+            if settings.http.pool_views:
+                self.pool_views = PoolViews(read=ViewReader(database=self.database, actor=self.actor).read)
             routes = Routes(
                 observer=self.observer,
                 staleness_limits=self.staleness_limits,
                 clock=self.clock,
                 allowed_hosts=settings.http.allowed_hosts,
+                pool_views=self.pool_views,
             )
             self.server = Server(
                 host=settings.http.host,
@@ -253,6 +258,8 @@ class Wiring:
             "clock guard": self.clock_guard.run(),
             "forecast": self.forecast.run(),
         }
+        if self.pool_views is not None:
+            tasks["pool views"] = self.pool_views.run()
         if self._leased:
             tasks["leadership"] = self.leadership.run()
         if self._dry_run:

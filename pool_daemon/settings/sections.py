@@ -301,6 +301,12 @@ class Http(Section):
         le=65535,
         description="TCP port to listen on; 0 takes any free one and logs which.",
     )
+    pool_views: bool = Field(
+        default=True,
+        description="Whether every client that reaches the address may look up any pool and owner: amounts, nodes, "
+        "workloads, and what was done by whom and why. Each look-up asks the database, one at a time. "
+        'By default only this machine reaches the address; where others do, "false" keeps that from them.',
+    )
     allowed_hosts: Names = Field(
         default=[],
         description="Host names accepted in requests, beside localhost and every IP address: those of a Service or a "

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from deadline import until, wait_until
-from telemetry_scene import make_ready, new_observer, routes_of, running, served
+from telemetry_scene import at_once, make_ready, new_observer, routes_of, running, served
 
 from pool_daemon.errors import ConfigurationError, StoreError
 from pool_daemon.telemetry.endpoint import Server
@@ -380,7 +380,7 @@ def test_after_a_stop_the_port_is_free_again(observer: Observer) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_a_request_by_address_or_by_an_allowed_name_is_answered(observer: Observer, host: str, path: str) -> None:
     routes = routes_of(observer, allowed_hosts=["Grid.example"])
-    assert routes.respond(Request("GET", path, host=host)).status == HTTPStatus.OK
+    assert at_once(routes.respond(Request("GET", path, host=host))).status == HTTPStatus.OK
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_a_request_by_address_or_by_an_allowed_name_is_answered(observer: Observ
 @pytest.mark.parametrize("path", PATHS)
 def test_a_request_for_another_host_is_refused_in_one_line(observer: Observer, host: str, path: str) -> None:
     routes = routes_of(observer, allowed_hosts=["grid.example"])
-    response = routes.respond(Request("GET", path, host=host))
+    response = at_once(routes.respond(Request("GET", path, host=host)))
     assert response.status == HTTPStatus.MISDIRECTED_REQUEST
     assert response.body.decode().splitlines() == [
         "The Host header is no IP address and not in http.allowed_hosts; ask by address, or add the name"
@@ -406,7 +406,7 @@ def test_the_host_that_a_browser_names_is_what_counts(server: Server) -> None:
 def test_a_probe_breaks_no_terminal(observer: Observer) -> None:
     for _ in range(10):
         observer.pass_failed(StoreError("\x1b[2J\nFORGED"), seconds=1, retry_seconds=1)
-    answer = routes_of(observer).respond(Request("GET", "/readyz")).body.decode()
+    answer = at_once(routes_of(observer).respond(Request("GET", "/readyz"))).body.decode()
     assert "10 passes failed in a row" in answer
     assert "\x1b" not in answer
     assert not any(line.startswith("FORGED") for line in answer.splitlines())

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from deadline import wait_until
 from rich.console import Console
-from telemetry_scene import gone, make_ready, new_observer, routes_of, running, served, upcoming
+from telemetry_scene import at_once, gone, make_ready, new_observer, routes_of, running, served, upcoming
 from virtual_clock import VirtualClock
 
 from pool_daemon.commands.output import span
@@ -307,7 +307,7 @@ def test_status_shows_the_date_of_what_is_not_of_today_and_text_as_text() -> Non
     observer.unreadable("pool", document_id="\x1b[2J[/nope]", reason="\nFORGED")
     clock.pass_time(86_400)
     observer.stream_opened(resumed=False)
-    shown = json.loads(routes_of(observer, clock=clock).respond(Request("GET", "/statusz")).body)
+    shown = json.loads(at_once(routes_of(observer, clock=clock).respond(Request("GET", "/statusz"))).body)
     written = io.StringIO()
     Console(file=written, width=120).print(status_view(shown))
     lines = written.getvalue().splitlines()

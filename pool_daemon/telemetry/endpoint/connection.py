@@ -1,11 +1,14 @@
 """One client of the endpoint: its request is read, answered and forgotten, without ever blocking for it.
 
+An answer may come later, from another thread; the connection waits for it as it waits for a client.
+
 HTTP is the subset in use: the head of a request, and a response that ends with its connection.
 """
 
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 from selectors import EVENT_READ, EVENT_WRITE
@@ -44,6 +47,10 @@ class Response:
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[str, str], ...] = ()
+
+
+Answer = Response | Future[Response]
+"""A response, or one that comes later."""
 
 
 def parse(head: bytes) -> Request | None:
@@ -93,17 +100,26 @@ OVER: Final = 0
 class Connection:
     """Takes one step whenever its socket is ready: first it reads, then it writes, then it closes.
 
-    `patience_seconds` bounds the reading of the request and, separately, what follows; `deadline_monotonic` is when the
-    current period ends.
+    `patience_seconds` bounds the reading of the request, the wait for its answer, and what follows;
+    `deadline_monotonic` is when the current period ends. `on_answer` is called, in any thread, when an answer has come
+    that was waited for: then `is_answered`, and the connection is to proceed.
     """
 
     def __init__(
-        self, *, client: socket.socket, respond: Callable[[Request], Response], patience_seconds: float
+        self,
+        *,
+        client: socket.socket,
+        respond: Callable[[Request], Answer],
+        patience_seconds: float,
+        on_answer: Callable[[], None],
     ) -> None:
         client.settimeout(0)
         self._client = client
         self._respond = respond
         self._patience_seconds = patience_seconds
+        self._on_answer = on_answer
+        self._awaited: Future[Response] | None = None
+        self._with_body = True
         self._head = b""
         self._outgoing = b""
         self._ignored = 0
@@ -118,6 +134,11 @@ class Connection:
             return EVENT_WRITE if self._outgoing else EVENT_READ
         except OSError:
             return OVER
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer has come that was waited for, and is not sent yet."""
+        return self._awaited is not None and self._awaited.done()
 
     def close(self) -> None:
         """Close the connection at any stage."""
@@ -136,12 +157,26 @@ class Connection:
     def _answer(self, request: Request | None) -> int:
         if request is None:
             return self._send(encode(refusal(HTTPStatus.BAD_REQUEST), with_body=True))
+        self._with_body = request.method != "HEAD"
         try:
-            response = self._respond(request)
+            answer = self._respond(request)
         except Exception:  # noqa: BLE001 - logged with its traceback
             tell(HTTP_FAILED, path=request.path, exc_info=True)
-            response = refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
-        return self._send(encode(response, with_body=request.method != "HEAD"))
+            answer = refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+        if isinstance(answer, Response):
+            return self._send(encode(answer, with_body=self._with_body))
+        self._awaited = answer
+        self._step = self._wait
+        self.deadline_monotonic = time.monotonic() + self._patience_seconds
+        answer.add_done_callback(lambda _: self._on_answer())
+        return EVENT_READ
+
+    def _wait(self) -> int:
+        """Send the answer if it has come; a client that hangs up before gets none."""
+        if self._awaited is not None and self._awaited.done():
+            response, self._awaited = self._awaited.result(), None
+            return self._send(encode(response, with_body=self._with_body))
+        return EVENT_READ if self._client.recv(HEAD_BYTES) else OVER
 
     def _send(self, outgoing: bytes) -> int:
         self._outgoing = outgoing

@@ -8,13 +8,12 @@ from typing import Final
 
 from pool_daemon.clock import Clock
 from pool_daemon.plain_text import mask_credentials
-from pool_daemon.telemetry.endpoint.connection import METHODS, Request, Response, named_address, refusal
+from pool_daemon.telemetry.endpoint.connection import METHODS, Answer, Request, Response, named_address, refusal
 from pool_daemon.telemetry.endpoint.page import PAGE, POLICY
+from pool_daemon.telemetry.endpoint.pool_views import PoolViews
 from pool_daemon.telemetry.endpoint.status_json import status_json
 from pool_daemon.telemetry.health import Health, StalenessLimits, liveness, readiness, startup
 from pool_daemon.telemetry.observer import Observer
-
-Answer = Callable[[Request], Response]
 
 LOCALHOST: Final = "localhost"
 
@@ -25,7 +24,9 @@ NOT_ALLOWED: Final = (
 
 
 class Routes:
-    """Answers requests from the observer's status and metrics; never calls into the loop or the database.
+    """Answers requests from the observer's status and metrics, and views of single pools from `pool_views`.
+
+    Only the latter ask the database, within limits of their own; without them there are no views.
 
     DNS rebinding: a web site could point its name here and have a browser behind the firewall read everything. So a
     request has to name an IP address, localhost, or one of the names in `allowed_hosts`.
@@ -38,13 +39,15 @@ class Routes:
         staleness_limits: Callable[[], StalenessLimits],
         clock: Clock,
         allowed_hosts: Iterable[str] = (),
+        pool_views: PoolViews | None = None,
     ) -> None:
+        self._pool_views = pool_views
         self._allowed_hosts = {LOCALHOST, *map(named_address, allowed_hosts)}
         self._status = observer.status
         self._metrics = observer.metrics
         self._staleness_limits = staleness_limits
         self._clock = clock
-        self._answers: dict[str, Answer] = {
+        self._answers: dict[str, Callable[[Request], Response]] = {
             "/": self._page,
             "/metrics": self._scrape,
             "/livez": lambda _: _answer(liveness(self._status.snapshot, clock.monotonic())),
@@ -53,14 +56,17 @@ class Routes:
             "/statusz": self._picture,
         }
 
-    def respond(self, request: Request) -> Response:
-        """Answer one request; safe in any thread."""
+    def respond(self, request: Request) -> Answer:
+        """Answer one request, in the endpoint's thread."""
         if request.method not in METHODS:
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", ", ".join(METHODS)))
         if request.host and not self._is_allowed(named_address(request.host)):
             return Response(HTTPStatus.MISDIRECTED_REQUEST, NOT_ALLOWED)
         answer = self._answers.get(request.path)
-        return answer(request) if answer else refusal(HTTPStatus.NOT_FOUND)
+        if answer is not None:
+            return answer(request)
+        view = None if self._pool_views is None else self._pool_views.answer(request.path)
+        return view or refusal(HTTPStatus.NOT_FOUND)
 
     def _is_allowed(self, name: str) -> bool:
         return name in self._allowed_hosts or _is_ip_address(name)
@@ -79,7 +85,7 @@ class Routes:
             at=self._clock.now(),
             tick=self._clock.monotonic(),
             staleness_limits=self._staleness_limits(),
-        )
+        ) | {"pool_views": self._pool_views is not None}
         text = mask_credentials(json.dumps(shown, allow_nan=False))
         return Response(HTTPStatus.OK, f"{text}\n".encode(), "application/json")
 

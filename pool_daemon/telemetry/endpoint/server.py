@@ -8,12 +8,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from pool_daemon.errors import ConfigurationError
 from pool_daemon.events import HTTP_ENDED, HTTP_LISTENING, HTTP_UNAVAILABLE
-from pool_daemon.telemetry.endpoint.connection import OVER, Connection, Request, Response
+from pool_daemon.telemetry.endpoint.connection import OVER, Answer, Connection, Request
 from pool_daemon.telemetry.logs import tell
 
 MOST_CONNECTIONS: Final = 32
@@ -30,6 +30,9 @@ PAUSE_SECONDS: Final = 0.05
 """A pause after the system refused a connection, as it does without free file descriptors: it would refuse the next,
 too."""
 
+WAKES: Final = 4096
+"""Calls to wake the thread that are taken at once."""
+
 RETRY_SECONDS: Final = 5.0
 """Interval between attempts to listen on an address that is not available."""
 
@@ -40,6 +43,8 @@ CHECK_SECONDS: Final = 1.0
 class Server:
     """Answers requests with `respond`, which is called in the server's own thread and must be quick.
 
+    It may return a future instead; its result is awaited without blocking another client.
+
     `port` 0 takes any free one; after the start `port` is the one that was taken. `on_problem` is called with the
     reason when the endpoint becomes unreachable, and with None once it is reachable again.
     """
@@ -49,7 +54,7 @@ class Server:
         *,
         host: str,
         port: int,
-        respond: Callable[[Request], Response],
+        respond: Callable[[Request], Answer],
         patience_seconds: float = PATIENCE_SECONDS,
         on_problem: Callable[[str | None], None] = lambda _: None,
     ) -> None:
@@ -96,6 +101,8 @@ class Server:
             self._listener = undo.enter_context(_listen(self.host, self.port))
             self._selector = undo.enter_context(selectors.DefaultSelector())
             self._wake, self._woken = (undo.enter_context(end) for end in socket.socketpair())
+            for end in (self._wake, self._woken):
+                end.settimeout(0)
             undo.pop_all()
         self.port = self._listener.getsockname()[1]
         for readable in (self._listener, self._woken):
@@ -135,12 +142,23 @@ class Server:
     def _proceed(self, ready: object) -> None:
         if ready is self._listener:
             self._accept()
+        elif ready is self._woken:
+            with suppress(BlockingIOError):
+                self._woken.recv(WAKES)
+            for client in [client for client, each in self._connections.items() if each.is_answered]:
+                self._proceed(client)
         elif isinstance(ready, socket.socket) and (connection := self._connections.get(ready)):
             events = connection.proceed()
             if events == OVER:
                 self._drop(ready)
             else:
                 self._selector.modify(ready, events)
+
+    def _answered(self) -> None:
+        """Wake the thread: an answer has come. A full pipe wakes it as well, and a closed one belongs to a stop."""
+        if self._wake is not None:
+            with suppress(OSError):
+                self._wake.send(b"\0")
 
     def _accept(self) -> None:
         try:
@@ -151,7 +169,10 @@ class Server:
         if len(self._connections) >= self._most_connections:
             self._drop(next(iter(self._connections)))
         self._connections[client] = Connection(
-            client=client, respond=self._respond, patience_seconds=self._patience_seconds
+            client=client,
+            respond=self._respond,
+            patience_seconds=self._patience_seconds,
+            on_answer=self._answered,
         )
         self._selector.register(client, selectors.EVENT_READ)
 
