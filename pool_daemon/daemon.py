@@ -49,7 +49,7 @@ class Daemon:
         self._parts = Wiring(settings=settings, uri=uri, identity=identity, stop=stop, leased=leased, dry_run=dry_run)
 
     async def run(self, companion: Companion | None = None) -> None:
-        """Expire pools until a stop is requested, or until `companion` ends, which the daemon depends on.
+        """Settle pools as they fall due until a stop is requested, or until `companion`, which the daemon needs, ends.
 
         Raises StoreRefusedError if MongoDB refuses the credentials at the start, ConfigurationError if it is a
         standalone server, and PartDiedError if a part of the daemon ends by itself or a pass outlives the drain
@@ -88,7 +88,7 @@ class Daemon:
         parts.heartbeat.ready_again()
 
     async def run_once(self) -> PassReport:
-        """Make one pass over everything overdue.
+        """Make one pass over everything due; more if the brake counts before it decides.
 
         Raises StoreUnavailableError, StoreRefusedError, or ConfigurationError if the MongoDB is a standalone server or
         the database has no collection of pools.

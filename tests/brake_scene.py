@@ -64,11 +64,11 @@ class Told:
     def tell(self, event: Event, **fields: Any) -> None:
         tell(event, **fields)
 
-    def held(self, reason: str, *, detail: str, pools: int) -> None:
+    def put_on_hold(self, reason: str, *, detail: str, pools: int) -> None:
         assert pools > 0
         self.text = f"{reason}: {detail}"
 
-    def released(self, reason: str) -> None:
+    def taken_off_hold(self, reason: str) -> None:
         assert reason == "brake"
         self.text = None
 
@@ -167,7 +167,7 @@ class Scene:
         allowed = await self.brake.filter_allowed(pools, now=self.now, full_scan=full_scan)
         batch = Batch(allowed, self.now, Limits(100, 2**20), full_scan)
         settlement = await self.store.decommissions.settle(batch.pool_ids, now=self.now, limits=batch.protecting_limits)
-        return await self.brake.settled(
+        return await self.brake.judge(
             settlement.settled_of(batch.pool_ids), settlement, now=self.now, full_scan=full_scan
         )
 

@@ -8,7 +8,7 @@ from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import Pool, new_pool
 from pool_daemon.store.cases import Case, Decommissioned, Limits, Settlement
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult
-from pool_daemon.store.store import Pools, Rooms, Settler, Workloads
+from pool_daemon.store.store import ExpiryStore, Pools, Settler, Workloads
 
 PAGE = 1000
 LIMITS = Limits(PAGE, PAGE)
@@ -38,9 +38,9 @@ class Grid:
         self.pools[pool_id] = replace(self.pools[pool_id], empty_at=empty_at)
 
     @property
-    def store(self) -> Rooms:
+    def store(self) -> ExpiryStore:
         """The grid in the place of a store."""
-        return GridRooms(pools=self, workloads=self, decommissions=self)
+        return GridStore(pools=self, workloads=self, decommissions=self)
 
     async def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
         due = sorted(
@@ -96,8 +96,8 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class GridRooms:
-    """The rooms of a store, all of them one grid."""
+class GridStore:
+    """The collections of a store, all of them one grid."""
 
     pools: Pools
     workloads: Workloads

@@ -30,7 +30,7 @@ from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE
 def one_by_one(database: Database[dict[str, Any]], *, now: int, patience_seconds: float) -> float:
     """Decommission what is due at the unix second `now`, and return the workloads a second.
 
-    It reads all expired pools, and for each its deployed workloads; it updates each of those, then puts its order on
+    It reads all due pools, and for each its deployed workloads; it updates each of those, then puts its order on
     the queue. No state is kept from one workload to the next, so the rate is constant and `patience_seconds` suffice to
     measure it.
     """

@@ -1,4 +1,4 @@
-"""Which workloads of an expired pool must go, and when to check the remaining ones again.
+"""Which workloads of a due pool must go, and when to check the remaining ones again.
 
 A pool is due at its `empty_at`, but that is the end of its scarcest resource only: a workload must go when it uses an
 exhausted resource, and may stay while everything it uses lasts.

@@ -21,7 +21,7 @@ from pool_daemon.settings import Settings
 from pool_daemon.store.client import Database, ServerClock
 from pool_daemon.store.pool_edits import Author, Edit, PoolEdits
 
-SETTLED_SECONDS: Final = 2.0
+STANDS_SECONDS: Final = 2.0
 """After this long it is checked that a change stands: the explorer writes a pool back milliseconds after its read."""
 
 LONGEST_TEXT: Final = 500
@@ -107,7 +107,7 @@ def add_change_arguments(action: argparse.ArgumentParser) -> None:
 
 
 async def edit_pool(database: Database, settings: Settings, arguments: argparse.Namespace) -> ExitCode:
-    """Make one change; FAILED if it was not confirmed, or was undone by the explorer at the same moment."""
+    """Make one change; FAILED if it was not confirmed, or was overwritten by the explorer."""
     del settings
     refused = _refused(arguments)
     if refused is not None:
@@ -130,17 +130,17 @@ async def make_change(
         print(shown, flush=True)
     if edit.repeated or arguments.dry_run:
         return ExitCode.OK
-    await asyncio.sleep(SETTLED_SECONDS)
+    await asyncio.sleep(STANDS_SECONDS)
     try:
         stands = await edits.stands(edit, math.floor(await clock.now()))
     except StoreUnavailableError as error:
         raise StoreUnavailableError(f"it was done, but whether the explorer has kept it is unknown: {error}") from error
     if not stands:
-        undone = f"pool {edit.after.pool_id}: the explorer has undone this at the same moment"
+        lost = f"pool {edit.after.pool_id}: the explorer has overwritten this at the same moment"
         remedy = "do it again, with another --idempotency-key if you named one"
         if edit.workload_id is not None:
             remedy = f"workload {edit.workload_id} is deployed, and the pool does not count it"
-        print(f"{undone}; {remedy}", file=sys.stderr)
+        print(f"{lost}; {remedy}", file=sys.stderr)
     return ExitCode.OK if stands else ExitCode.FAILED
 
 

@@ -21,7 +21,7 @@ EXAMPLES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `--config`, `--once` and `--dry-run`."""
     add_config_argument(parser)
-    parser.add_argument("--once", action="store_true", help="make one pass over everything overdue, then exit")
+    parser.add_argument("--once", action="store_true", help="make one pass over everything due, then exit")
     parser.add_argument("--dry-run", action="store_true", help="do everything but write, and log what would be done")
 
 

@@ -159,7 +159,7 @@ def _lines(status: Status) -> Iterator[Line]:
     yield "clocks", _clocks(status["clocks"])
     if status["brake"] is None:
         yield "brake", Text("holds nothing")
-    if status["role"] != "standby":  # only a leader knows which overdue pools it has settled
+    if status["role"] != "standby":  # only a leader knows which due pools it has settled
         yield "backlog", _count(status["backlog"], "due and not settled", age_seconds=status["backlog_age_seconds"])
     yield "quarantine", _count(status["quarantine"]["pools"], "in quarantine")
     yield (

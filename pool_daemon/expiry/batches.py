@@ -16,7 +16,7 @@ from typing import Any, Final
 from pool_daemon.store.cases import Limits, Settlement
 from pool_daemon.store.client import TRANSACTION_ATTEMPTS
 from pool_daemon.store.pools import DuePool, PoolResult
-from pool_daemon.store.store import Rooms
+from pool_daemon.store.store import ExpiryStore
 
 FIRST_WORKLOADS: Final = 50
 """Workloads in the first batch of a pass; each batch after it may take twice as many, up to the setting. So the first
@@ -124,7 +124,7 @@ class Batches:
     def __init__(
         self,
         *,
-        store: Rooms,
+        store: ExpiryStore,
         limits: Callable[[], Limits],
         in_order: bool,
         on_unreadable: Callable[[Iterable[PoolResult]], None],
@@ -141,7 +141,7 @@ class Batches:
         """Open lanes for due pools that were added by id, and for pools that ran empty.
 
         Each pool in `alone` is a batch of its own, begun once. Pools that ran empty are read from the store: those
-        after the unix second `after`, or all overdue ones if that is None.
+        after the unix second `after`, or all due ones if that is None.
         """
         lanes = [self._by_id(pools, now), self._one_by_one(alone, now), self._due(after, now, _Overtaking())]
         if self._in_order:

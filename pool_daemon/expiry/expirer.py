@@ -9,7 +9,7 @@ from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import WorkQueue
 from pool_daemon.guards.guards import Guards
 from pool_daemon.settings import sections
-from pool_daemon.store.store import Rooms
+from pool_daemon.store.store import ExpiryStore
 
 
 class Expirer:
@@ -22,7 +22,7 @@ class Expirer:
     def __init__(
         self,
         *,
-        store: Rooms,
+        store: ExpiryStore,
         queue: WorkQueue,
         guards: Guards,
         reports: Reports,

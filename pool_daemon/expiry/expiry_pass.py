@@ -25,7 +25,7 @@ from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.error_mapping import one_line, timed_out
 from pool_daemon.store.pools import DuePool
-from pool_daemon.store.store import Rooms
+from pool_daemon.store.store import ExpiryStore
 
 HEED_SECONDS: Final = 0.25
 """How soon a stop is noticed while a pass waits for the throttle."""
@@ -38,7 +38,7 @@ FULL_SCAN_SECONDS: Final = 60.0
 class PassContext:
     """What all passes share."""
 
-    store: Rooms
+    store: ExpiryStore
     queue: WorkQueue
     guards: Guards
     reports: Reports
@@ -212,7 +212,7 @@ class ExpiryPass:
             return
         settled = settlement.settled_of(batch.pool_ids)
         brake = self._context.guards.brake
-        going = await brake.settled(settled, settlement, now=batch.now, full_scan=batch.full_scan)
+        going = await brake.judge(settled, settlement, now=batch.now, full_scan=batch.full_scan)
         if going:
             self._batches.add(batch.of(going))
 
@@ -298,7 +298,7 @@ class ExpiryPass:
             self._context.reports.pool_failed(pool_id, error, retry_seconds=retry_at - now)
 
 
-async def due_by_id(store: Rooms, work: Work, *, now: int) -> list[DuePool]:
+async def due_by_id(store: ExpiryStore, work: Work, *, now: int) -> list[DuePool]:
     """Return the pools to be checked by id that are due at the unix second `now`, before any transaction.
 
     Raises StoreUnavailableError or StoreRefusedError.

@@ -15,8 +15,8 @@ from pool_daemon.store.pools import PoolResult
 class PassOutcome(StrEnum):
     """The outcome of a pass.
 
-    A held pass was kept from settling everything by a closed gate; all passes of a standby are held. A stopped pass
-    left the rest to the next start.
+    A held pass was cut short by a closed gate, and holds no pool as the brake does; all passes of a standby are held. A
+    stopped pass left the rest to the next start.
     """
 
     COMPLETED = "completed"
@@ -29,9 +29,10 @@ class PassOutcome(StrEnum):
 class PassReport:
     """The result of one pass; instants are unix seconds.
 
-    `next_at` is when the next pass is due, because `next_pool_id` runs empty if that is not None. `cut_short_by` is why
-    a gate closed before everything due was settled; None if none did. `failure` is the common cause if all pools that
-    were tried failed; they stay due. `locked` pools wait for another writer's transaction.
+    `settled` counts pools, one that goes in portions once for each; `decommissioned` counts workloads. `next_at` is
+    when the next pass is due, because `next_pool_id` runs empty if that is not None. `cut_short_by` is why a gate
+    closed before everything due was settled; None if none did. `failure` is the common cause if all pools that were
+    tried failed; they stay due. `locked` pools wait for another writer's transaction.
     """
 
     settled: int = 0

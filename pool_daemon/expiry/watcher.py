@@ -93,7 +93,7 @@ class Watcher:
                 self._drop_token("invalidated", "its database was dropped")
 
     def primary_changed(self) -> None:
-        """Request a full scan: an election may have undone earlier reads, and no change reports that."""
+        """Request a full scan: an election may have rolled back what was read before, and no change reports that."""
         self._observer.tell(PRIMARY_CHANGED)
         self._queue.request_full_scan()
 

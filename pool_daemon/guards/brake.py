@@ -1,34 +1,35 @@
 """The brake: pools that end unexpectedly are held if they are suspiciously many, until an operator releases them.
 
 **The measure.** A pool is unexpected if it would lose a workload and its end could not be known: another writer wrote
-it when that end was past or within `notice_seconds`, or it is found overdue although the change stream has not told of
-it (a start, a gap, a full scan beyond what earlier passes have settled). A pool whose end stood in the database for
-longer is never held, however many end with it; a standby follows the stream, too, so that a take-over holds nothing.
-A pool that was allowed or released is not unexpected again, unless it is written again.
+it when that end was past or within `notice_seconds`, or it is found due although the change stream has not told of it
+(a start, a gap, a full scan that finds more than earlier passes have settled). A pool whose end stood in the database
+for longer is never held, however many end with it; a standby follows the stream, too, so that a take-over holds
+nothing. A pool that was allowed or released is not unexpected again, unless it is written again.
 
-**The limit.** Unexpected pools are too many if those in flight, those that have lost something lately and the new ones
+**The limit.** Unexpected pools are too many if those in flight, those that have lost a workload lately and the new ones
 together exceed both `min_pools`, for which each owner counts for a few at most, and `max_share` of the pools in use.
-Then the new ones are held, and nothing else.
+Then the new ones are held, and no others.
 
-**The decision.** A pool that may be unexpected is settled as a protected one: the transaction that would take a
-workload from it leaves it unchanged. Only pools that were withheld so are judged.
+**The decision.** A pool that may be unexpected is protected: a transaction that would take a workload from it withholds
+it instead, which leaves it unchanged. Only withheld pools are judged.
 
-- Ends that were *near* when they were written are known from the change stream, and counted before each batch. While
-  they are few, they wait for nobody. What the stream has not reported when its batch begins, some milliseconds after it
-  was written, is not counted.
-- *Late* pools (written over a minute past their end, or found due though no change told of them) may come in pieces. A
-  full scan counts them, by kind and owner, and leaves them waiting. The next one holds all late pools if that count is
-  too many, else it lets go as many as were counted. A count above `min_pools` that grows from scan to scan lets nothing
-  go yet: a share of what is only partly restored says nothing. Held pools count, too: while a backup waits for an
-  operator, the rest of it does.
+- *Near* pools (written close to their end) are known from the change stream, and counted before each batch. While they
+  are few, they are not even protected. A write that the stream has not reported when the batch begins, some
+  milliseconds later, is not counted.
+- *Late* pools are *past* (written over a minute after their end) or *unseen* (found due though no change told of them).
+  A restored backup brings them in pieces, so one scan decides nothing: a full scan counts them, by kind and owner, and
+  leaves them waiting. The next one holds all late pools if that count is too many, else it lets go as many as were
+  counted. While a count above `min_pools` grows from scan to scan, none is let go yet. Held pools count, too: while one
+  part of a backup waits for an operator, the rest of it does.
 
 Only those numbers are kept in memory, and no ids of pools that are held or wait.
 
-**What customers can do.** One owner never makes any pool be held, neither those of others nor his own. Somebody with
-more than `min_pools / per_owner` identities (21 by default, and as many pools as exceed the share: a hundred identities
-count for 500) can have his own pools held that he wrote within ten minutes of their end, so that their workloads run on
-unpaid; of others only those that were written as late as his, or ended while no daemon acted. `pool-daemon brake
-status` shows that: it groups what is held by owner, with pools and workloads, and `brake release --owner` ends it.
+**What customers can do.** One owner alone cannot have any pool held, neither those of others nor his own. A customer
+with more than `min_pools / per_owner` identities (21 by default), whose pools also exceed the share (a hundred
+identities count for 500 pools), can have two kinds of pools held. The first are his own that he wrote within
+`notice_seconds` of their end: their workloads run on unpaid. The second are those of others that were written as late
+as his, or ended while no daemon acted. `pool-daemon brake status` shows that, for it groups held pools by owner;
+`brake release --owner` ends it.
 """
 
 import asyncio
@@ -115,10 +116,8 @@ class Brake:
             allowed.append(replace(pool, protected=protected))
         return allowed
 
-    async def settled(
-        self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool
-    ) -> set[int]:
-        """Note that some pools are settled; hold what was withheld at the unix second `now`, or let it go.
+    async def judge(self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool) -> set[int]:
+        """Hold what a batch withheld at the unix second `now`, or let it go; note its settled pools `pool_ids`.
 
         Return the ids of the withheld pools that may be settled now; the others wait for a full scan. Raises
         StoreUnavailableError or StoreRefusedError.
@@ -183,9 +182,9 @@ class Brake:
             await self._held.refresh()
         elif not self._held.dry_run:  # which settles nothing, so that every full scan finds the same again
             self.recent_writes.known_through = after
-        late = self._expirations.census(Kind.PAST, Kind.OVERDUE) + counted
+        late = self._expirations.census(Kind.PAST, Kind.UNSEEN) + counted
         reason = await self._excess(late, now, held=self._held.count)
-        self._reasons = {Kind.NEAR: None, Kind.PAST: reason, Kind.OVERDUE: reason}
+        self._reasons = {Kind.NEAR: None, Kind.PAST: reason, Kind.UNSEEN: reason}
         few = measure(late, self._settings)[0] + self._held.count <= self._settings.min_pools
         if few or counted.total() <= self._counted:
             self._cleared, self._counted = counted, 0

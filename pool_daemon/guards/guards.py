@@ -19,10 +19,8 @@ class PoolBrake(Protocol):
     async def filter_allowed(self, pools: Sequence[DuePool], *, now: int, full_scan: bool) -> list[DuePool]:
         """Return the pools that may be settled at the unix second `now`, suspicious ones protected."""
 
-    async def settled(
-        self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool
-    ) -> set[int]:
-        """Note that some pools are settled; return the ids of those withheld pools that may be settled now."""
+    async def judge(self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool) -> set[int]:
+        """Hold what a batch withheld, or let it go: return the ids of the latter; note its settled pools."""
 
     def passed(self, *, complete: bool) -> None:
         """Note that a pass is over; `complete` says whether it has met everything that was due."""
@@ -30,7 +28,10 @@ class PoolBrake(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """The guards: `gate` holds back everything, `brake` many pools at once, `quarantine` a pool that fails."""
+    """The guards: `gate` holds back everything, `brake` many pools at once, `quarantine` a pool that fails.
+
+    A pass asks all three before each batch, and tells the brake and the quarantine afterwards how each pool fared.
+    """
 
     gate: Gate
     brake: PoolBrake

@@ -21,10 +21,10 @@ LOG_SECONDS: Final = 30.0
 class BrakeObserver(events.Teller, Protocol):
     """Records what is held."""
 
-    def held(self, reason: str, *, detail: str, pools: int) -> None:
+    def put_on_hold(self, reason: str, *, detail: str, pools: int) -> None:
         """Record in one word what holds pools back, in a few more what ends it, and how many pools that are."""
 
-    def released(self, reason: str) -> None:
+    def taken_off_hold(self, reason: str) -> None:
         """Record that nothing is held back any more."""
 
 
@@ -97,7 +97,7 @@ class HeldPools:
 
     def switched_off(self) -> None:
         """Tell that nothing is held back: the brake is off."""
-        self.observer.released("brake")
+        self.observer.taken_off_hold("brake")
 
     def passed(self) -> None:
         """Log what has been held, unless that was logged a moment ago; released pools that failed are tried again."""
@@ -125,6 +125,6 @@ class HeldPools:
     def _tell(self) -> None:
         if self.count:
             detail = "; ".join(filter(None, [self._reason, "see `pool-daemon brake status`"]))
-            self.observer.held("brake", detail=detail, pools=self.count)
+            self.observer.put_on_hold("brake", detail=detail, pools=self.count)
         else:
-            self.observer.released("brake")
+            self.observer.taken_off_hold("brake")

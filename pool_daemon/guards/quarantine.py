@@ -18,7 +18,7 @@ from pool_daemon.store.error_mapping import one_line
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.records import EventKind, Recording, Subject, Why, no_recording
-from pool_daemon.store.store import QuarantineRoom
+from pool_daemon.store.store import QuarantinedPools
 
 LOOK_SECONDS: Final = 3.0
 """Interval at which releases by an operator are looked for; an empty quarantine is not read."""
@@ -71,7 +71,7 @@ class Quarantine:
     def __init__(
         self,
         *,
-        store: QuarantineRoom,
+        store: QuarantinedPools,
         settings: sections.Retry,
         clock: Clock,
         look_again: LookAgain,

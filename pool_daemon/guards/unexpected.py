@@ -27,15 +27,15 @@ class Kind(Enum):
 
     NEAR = "written near its end"
     PAST = "written long past its end"
-    OVERDUE = "found overdue beyond what was known"
+    UNSEEN = "found due though no change told of it"
 
 
 ALLOWED_SECONDS: Final = 86_400
 """For how long a pool that was allowed is not judged again. One that fails is tried each hour. What another daemon has
 settled is never reported here."""
 
-COUNTS_SECONDS: Final = {Kind.NEAR: 1200, Kind.PAST: 86_400, Kind.OVERDUE: 86_400}
-"""For how long an expiration counts. What a restored backup brings counts for a day: however slowly it comes, and
+COUNTS_SECONDS: Final = {Kind.NEAR: 1200, Kind.PAST: 86_400, Kind.UNSEEN: 86_400}
+"""For how long an unexpected end counts. What a restored backup brings counts for a day: however slowly it comes, and
 however often full scans follow each other, no more goes in a day than the limit. Ends that are near come from purchases
 all day long, and from accidents (a bulk edit, a wrong computation) within minutes."""
 
@@ -51,10 +51,10 @@ def measure(census: Census, settings: sections.Brake) -> tuple[int, int]:
 
     An owner counts for a few at most of what a customer can arrange: for `per_owner` ends that are near, which cost a
     fraction of a cent each. Nobody arranges that no daemon acts, but anybody can have pools that end all the time: of
-    overdue ones an owner counts for a quarter of `min_pools`, so that a grid of five owners has a brake, too; and for
+    unseen ones an owner counts for a quarter of `min_pools`, so that a grid of five owners has a brake, too; and for
     all of them as a share, for such a grid has few others.
     """
-    few = {Kind.NEAR: settings.per_owner, Kind.OVERDUE: max(settings.per_owner, settings.min_pools // 4)}
+    few = {Kind.NEAR: settings.per_owner, Kind.UNSEEN: max(settings.per_owner, settings.min_pools // 4)}
     number = sum(min(pools, few.get(kind, pools)) for (kind, _), pools in census.items())
     share = sum(min(pools, few[kind]) if kind is Kind.NEAR else pools for (kind, _), pools in census.items())
     return number, share
@@ -84,7 +84,7 @@ class UnexpectedExpirations:
         return self._clock.monotonic() - at < ALLOWED_SECONDS
 
     def settled(self, pool_ids: Collection[int], *, lost: Collection[int] = ()) -> None:
-        """Note which pools are done, and which have lost something; one that is settled in portions counts once."""
+        """Note which pools are settled or held, and which lost a workload; one that goes in portions counts once."""
         now = self._clock.monotonic()
         for pool_id in lost:
             key, _ = self._allowed.get(pool_id, (None, now))
@@ -194,4 +194,4 @@ class RecentWrites:
         if not pool.synced and pool.empty_at < self.known_through - PAST_SECONDS:
             return Kind.PAST
         unseen = self.since is None or pool.empty_at < self.since
-        return Kind.OVERDUE if unseen or pool.empty_at <= self.known_through else None
+        return Kind.UNSEEN if unseen or pool.empty_at <= self.known_through else None

@@ -17,7 +17,7 @@ from pool_daemon.reconcile.findings import Findings
 from pool_daemon.settings.sections import Reconcile
 from pool_daemon.store.cases import Unreadable
 from pool_daemon.store.reconciliation import BEGINNING, DriftedPool
-from pool_daemon.store.store import DeleteOrders, ReconciliationRoom
+from pool_daemon.store.store import DeleteOrders, PoolComparisons
 
 PAGE: Final = 1000
 """Pools a page: enough that round trips to the database are negligible; 60 ms of work in slices of two."""
@@ -148,7 +148,7 @@ class PoolScan:
     def __init__(
         self,
         *,
-        store: ReconciliationRoom,
+        store: PoolComparisons,
         findings: Findings,
         clock: Clock,
         settings: Reconcile,

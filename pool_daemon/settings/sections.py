@@ -75,9 +75,9 @@ class Expiry(Section):
         default=600,
         ge=1,
         le=86_400,
-        description="Seconds between two full scans, which read everything overdue, even what was settled before. "
+        description="Seconds between two full scans, which read everything due, even what was settled before. "
         "Bounds how late the daemon can be if every other signal is lost; costs some 6 microseconds for each pool "
-        "that stays overdue.",
+        "that stays due.",
     )
     batch_workloads: int = Field(
         default=500,
@@ -197,8 +197,8 @@ class Brake(Section):
         ge=1,
         le=1_000_000,
         description="Unexpected pools that one owner counts for at most, so that one customer cannot cause "
-        "another customer's pool to be held. Of pools found overdue it is a quarter of brake.min_pools, if that is "
-        "more.",
+        "another customer's pool to be held. Of pools found due though no change told of it, it is a quarter of "
+        "brake.min_pools, if that is more.",
     )
 
 

@@ -68,7 +68,7 @@ OURS: Final = (
     "wtimeoutMS",
 )
 """Options that the daemon sets itself, so that no address weakens them: a read from a secondary is stale, and a write
-without a majority can be undone by an election. In an address they are checked, and have no effect."""
+without a majority can be rolled back by an election. In an address they are checked, and have no effect."""
 
 SAME_AS_OURS: Final[Mapping[str, str]] = {
     "journal": "true",

@@ -1,4 +1,4 @@
-"""The decision for each expired pool in a batch: what was read, what follows from it, and the result of the batch."""
+"""The decision for each due pool in a batch: what was read, what follows from it, and the result of the batch."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -36,12 +36,12 @@ def _is_readable(name: str, types: Sequence[str]) -> dict[str, Any]:
     }
 
 
-SETTLED_FIELDS: Final = {
+DECIDING_FIELDS: Final = {
     **dict.fromkeys(("cus", "sus", "ipv4us", "last_updated", "active_cu", "active_su", "active_ipv4", "empty_at"), 1),
     **dict.fromkeys(("customer_tid", "sponsor_tid"), 1),
     **{name: _is_readable(name, types) for name, types in ARRAYS.items()},
 }
-"""The fields of a pool that are read."""
+"""The fields of a pool that the decision needs; of its arrays the server's finding only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ class CaseReader:
             "empty_at": {"$lte": Int64(now)},
         }
         with translated("reading pools that are due"):
-            cursor = self._pools.find(query, SETTLED_FIELDS, session=session, batch_size=len(pool_ids) + 1)
+            cursor = self._pools.find(query, DECIDING_FIELDS, session=session, batch_size=len(pool_ids) + 1)
             raws = await cursor.to_list(None)
         pools = []
         for raw in raws:

@@ -133,7 +133,7 @@ class Database:
 
     @property
     def motor(self) -> AsyncIOMotorDatabase[Any]:
-        """Return motor's own database object, for the rooms of the store."""
+        """Return motor's own database object, for the other modules of the store."""
         return self._client.get_database(self.name, codec_options=LENIENT)
 
     def collection(self, name: str, codec_options: CodecOptions[Any] = LENIENT) -> Collection:

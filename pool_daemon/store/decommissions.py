@@ -38,7 +38,7 @@ class _LargeDocumentsError(Exception):
 
 
 class Decommissions:
-    """Settles expired pools in batches, a transaction each.
+    """Settles due pools in batches, a transaction each.
 
     `actor` is written into every record. In a `dry_run` everything is read and decided, and nothing is written. However
     many batches are settled at once, only one copies large documents.

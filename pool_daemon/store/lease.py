@@ -70,7 +70,7 @@ class LeaseStore:
         self.identity = identity
         self.seconds = seconds
         self._database = database
-        # The client reads from the primary and writes to a majority: no election undoes an acknowledged operation.
+        # The client reads from the primary and writes to a majority: no election rolls back an acknowledged operation.
         self._leases: Collection = database.collection(LEASE)
         self._raw: Collection = database.collection(LEASE, RAW)
 

@@ -60,7 +60,7 @@ class PoolCounts:
             groups = await self._pools.aggregate(density.pipeline(now, most=density.MOST)).to_list(None)
         return density.density(groups, now=now, most=density.MOST)
 
-    async def overdue_count(self, *, after: int | None, until: int) -> int:
+    async def due_count(self, *, after: int | None, until: int) -> int:
         """Count the pools whose `empty_at` lies in (after, until], up to `MOST`; no lower bound if None."""
         return await self.count(after=after, until=until, most=MOST)
 

@@ -1,9 +1,9 @@
 """What an operator changes in a pool: each change exactly once, with a record of who made it and why.
 
 A change and its record, whose id is the change's key, are one transaction. So a command that is repeated after a broken
-connection changes nothing a second time, and no write of the explorer that is committed meanwhile is undone. The other
-way round there is no such protection: the explorer writes back all of a pool as it has read it some milliseconds
-before, and may undo a change of ours. `PoolEdits.stands` tells.
+connection changes nothing a second time, and no write of the explorer that is committed meanwhile is overwritten. The
+other way round there is no such protection: the explorer writes back all of a pool as it has read it some milliseconds
+before, and may overwrite a change of ours. `PoolEdits.stands` tells.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -178,7 +178,7 @@ class PoolEdits:
         return await self._make(change, now)
 
     async def stands(self, edit: Edit, now: int) -> bool:
-        """Return whether a change is still there at the unix second `now`: the explorer may have undone it unknowingly.
+        """Return whether a change is still there at the unix second `now`: the explorer may have overwritten it.
 
         To be asked some seconds later. Half of what was added may have gone elsewhere, to a workload deployed since.
         """

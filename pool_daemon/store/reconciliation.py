@@ -2,7 +2,7 @@
 
 Customers decide how long most of these documents are, so the server cuts them down to what is compared: numbers, and a
 few ids at a time. Nothing here holds a lock or a cursor between two calls. A pool is read before its workloads, and
-written only if it is still as it was read, so no change of another writer is undone.
+written only if it is still as it was read, so no change of another writer is overwritten.
 """
 
 import asyncio

@@ -60,8 +60,8 @@ class Settler(Protocol):
         """Sync those of the pools that are due and decommission what uses their exhausted resources."""
 
 
-class Rooms(Protocol):
-    """The rooms that a pass uses; see Store."""
+class ExpiryStore(Protocol):
+    """The collections that a pass uses; see Store."""
 
     @property
     def pools(self) -> Pools:
@@ -98,7 +98,7 @@ class Leases(Protocol):
         """Release the lease, if it is still held in that term; return whether that was so."""
 
 
-class QuarantineRoom(Protocol):
+class QuarantinedPools(Protocol):
     """Keeps the pools in quarantine; see QuarantineStore."""
 
     identity: str
@@ -113,7 +113,7 @@ class QuarantineRoom(Protocol):
         """Stream every pool in quarantine by id."""
 
 
-class ReconciliationRoom(Protocol):
+class PoolComparisons(Protocol):
     """Compares pools with their workloads; see ReconciliationStore."""
 
     async def compare(self, *, after: Any, limit: int, overdue_at: int | None) -> Page:

@@ -39,7 +39,7 @@ class OneRouter:
 class PrimaryChanges(TopologyListener):
     """Notices when another primary is elected, or the same one anew.
 
-    No change stream reports what an election undoes. Pass it to each client as one of its `event_listeners`. Behind
+    No change stream reports what an election rolls back. Pass it to each client as one of its `event_listeners`. Behind
     mongos the elections of the shards are invisible.
     """
 

@@ -10,8 +10,8 @@ from pool_daemon.telemetry.snapshot import Snapshot
 UNDONE_SECONDS: Final = 120.0
 """Pools that have been due for longer count as undone: retries, elections and short locks are over by then."""
 
-SETTLED_SECONDS: Final = 600.0
-"""The period over which settled pools are compared with undone ones."""
+LATELY_SECONDS: Final = 600.0
+"""The period over which pools that lost workloads are compared with undone ones."""
 
 ALONE: Final = 1
 """Up to this many undone pools do not count: one faulty document must not make the whole daemon look broken."""
@@ -49,7 +49,7 @@ def undone_problem(now: Snapshot, tick: float) -> str | None:
     """Return the problem if at least half of a leader's due pools of the last minutes are undone, else None."""
     pools = undone_pools(now, tick)
     total = sum(pools.values())
-    settled = sum(number for at_monotonic, number in now.settled if tick - at_monotonic <= SETTLED_SECONDS)
+    settled = sum(number for at, number in now.lately_decommissioned if tick - at <= LATELY_SECONDS)
     if now.role is not Role.LEADER or total <= ALONE or total < settled:
         return None
     why = "; ".join(f"{attention.short}: {attention.detail}" for attention in attentions(now))

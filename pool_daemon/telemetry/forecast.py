@@ -19,7 +19,7 @@ COUNT_SECONDS: Final = 60.0
 not all another million: 0.3 s of server time."""
 
 BACKLOG_SECONDS: Final = 10.0
-"""Interval between counts of overdue pools. A count costs next to nothing, except in a storm or while pools are
+"""Interval between counts of due pools. A count costs next to nothing, except in a storm or while pools are
 held."""
 
 LIST_SECONDS: Final = 2.0
@@ -79,12 +79,12 @@ class Forecast:
         if self._is_old("upcoming", LIST_SECONDS if self._observer.status.wanted() else COUNT_SECONDS):
             self._observer.upcoming_seen(await self._pool_counts.upcoming(now, limit=UPCOMING))
         if self._observer.status.snapshot.role is not Role.LEADER:
-            self._observer.backlog_counted(None)  # only a leader knows which overdue pools it has settled
+            self._observer.backlog_counted(None)  # only a leader knows which due pools it has settled
         elif self._is_old("backlog", BACKLOG_SECONDS):
-            overdue = 0
+            due = 0
             if not self._is_idle(now):
-                overdue = await self._pool_counts.overdue_count(after=self._watermark(), until=now)
-            self._observer.backlog_counted(overdue)
+                due = await self._pool_counts.due_count(after=self._watermark(), until=now)
+            self._observer.backlog_counted(due)
         if self._is_old("expiring", COUNT_SECONDS):
             density = await self._pool_counts.density(now)
             counts = density.within(HORIZONS)

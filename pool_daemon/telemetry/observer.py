@@ -13,13 +13,13 @@ from pool_daemon.store.density import Density
 from pool_daemon.store.events import RecordedPool
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.telemetry import metric_table as table
-from pool_daemon.telemetry.hold_observer import HoldObserver
+from pool_daemon.telemetry.guard_observer import GuardObserver
 from pool_daemon.telemetry.pass_observer import PassObserver, recorded_event
 from pool_daemon.telemetry.snapshot import StreamState
 from pool_daemon.telemetry.status import EVENTS
 
 
-class Observer(PassObserver, HoldObserver):
+class Observer(PassObserver, GuardObserver):
     """Records all that the parts tell: as log lines, in `metrics`, and as the current state in `status`.
 
     All methods but `command_finished` belong to the loop's thread, and none blocks.

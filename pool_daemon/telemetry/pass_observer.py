@@ -15,7 +15,7 @@ from pool_daemon.guards.leadership import Role
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.events import RecordedPool
 from pool_daemon.telemetry import metric_table as table
-from pool_daemon.telemetry.attention import SETTLED_SECONDS
+from pool_daemon.telemetry.attention import LATELY_SECONDS
 from pool_daemon.telemetry.metrics import Metrics
 from pool_daemon.telemetry.recorder import Recorder
 from pool_daemon.telemetry.snapshot import FinishedPass, StatusEvent
@@ -197,7 +197,7 @@ class PassObserver(Recorder):
             pools_decommissioned=before.pools_decommissioned + costs.pools,
             workloads_decommissioned=before.workloads_decommissioned + len(gone),
             backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
-            settled=self._settled(costs.pools),
+            lately_decommissioned=self._lately_decommissioned(costs.pools),
         )
         self.status.note(*costs.last_events(EVENTS))
 
@@ -217,14 +217,14 @@ class PassObserver(Recorder):
         if now.failures and now.role is Role.STANDBY and now.leader is not None:
             self.status.change(failures=0)
 
-    def _settled(self, pools: int) -> tuple[tuple[float, int], ...]:
-        """Return the settled pools of the last minutes including `pools`, added up by half minutes."""
+    def _lately_decommissioned(self, pools: int) -> tuple[tuple[float, int], ...]:
+        """Return the numbers of pools that lost workloads in the last minutes, `pools` included, by half minutes."""
         tick = self._clock.monotonic()
-        settled = [each for each in self.status.snapshot.settled if tick - each[0] <= SETTLED_SECONDS]
-        if settled and tick - settled[-1][0] <= SETTLED_SECONDS / 20:
-            began_monotonic, number = settled.pop()
-            return (*settled, (began_monotonic, number + pools))
-        return (*settled, (tick, pools)) if pools else tuple(settled)
+        lately = [each for each in self.status.snapshot.lately_decommissioned if tick - each[0] <= LATELY_SECONDS]
+        if lately and tick - lately[-1][0] <= LATELY_SECONDS / 20:
+            began_monotonic, number = lately.pop()
+            return (*lately, (began_monotonic, number + pools))
+        return (*lately, (tick, pools)) if pools else tuple(lately)
 
     def _count_pass(self, finished: FinishedPass) -> None:
         self._settled_in_pass = 0

@@ -60,8 +60,8 @@ class FinishedPass:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """A reason for which due pools are on hold, since when, and what ends it.
+class OnHold:
+    """A reason of the clock guard or the brake for which due pools are on hold, since when, and what ends it.
 
     `pools` is how many pools it concerns; None if that is not counted.
     """
@@ -105,8 +105,8 @@ class Snapshot:
     `progress_monotonic` when one did or committed a batch. `failures` is how many passes have failed since one was
     completed, or since another daemon acts. `lease_monotonic` is when the lease was last known to be held, by this
     daemon or another. `next_at` and `next_pool_id` are what the timer is armed for, `timers` when each of its jobs
-    rings next. `settled` holds the numbers of pools that lost workloads in the last minutes, each with its tick.
-    `passes` holds, oldest first, the last passes that did anything or failed. None means not known yet.
+    rings next. `lately_decommissioned` holds the numbers of pools that lost workloads in the last minutes, each with
+    its tick. `passes` holds, oldest first, the last passes that did anything or failed. None means not known yet.
     """
 
     identity: str
@@ -138,11 +138,11 @@ class Snapshot:
     workloads_decommissioned: int = 0
     backlog: int | None = None
     backlog_monotonic: float | None = None
-    settled: tuple[tuple[float, int], ...] = ()
+    lately_decommissioned: tuple[tuple[float, int], ...] = ()
 
     stream: Stream = Stream()
     clocks: Clocks | None = None
-    holds: tuple[Hold, ...] = ()
+    holds: tuple[OnHold, ...] = ()
     unreadable: int = 0
     quarantined: int = 0
     quarantine: tuple[Quarantined, ...] = ()

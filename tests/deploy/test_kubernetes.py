@@ -16,7 +16,7 @@ from pool_daemon.settings import Settings, load_settings
 
 KUBERNETES = DEPLOY / "kubernetes"
 MONITORING = KUBERNETES / "components/monitoring"
-ROOMS = ("base", "overlays/example")
+LAYERS = ("base", "overlays/example")
 OLDEST, NEWEST = 27, 37
 """Kubernetes 1.27 is the first that evicts unhealthy pods as the disruption budget says."""
 
@@ -38,9 +38,9 @@ def container(deployment: Object) -> Object:
 
 
 @pytest.mark.parametrize("minor", [OLDEST, NEWEST])
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_object_fits_the_schemas(room: str, minor: int, tmp_path: Path) -> None:
-    run("kubernetes-validate", "--strict", "--quiet", "--no-warn", "-k", f"1.{minor}", _written(room, tmp_path, minor))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_object_fits_the_schemas(layer: str, minor: int, tmp_path: Path) -> None:
+    run("kubernetes-validate", "--strict", "--quiet", "--no-warn", "-k", f"1.{minor}", _written(layer, tmp_path, minor))
 
 
 def test_a_scanner_finds_nothing_but_what_is_excused(tmp_path: Path) -> None:
@@ -58,9 +58,9 @@ def test_every_excuse_has_a_reason(deployment: Object) -> None:
     assert all(text.partition("=")[2] for text in excuses.values())
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_oldest_kubectl_renders_the_same_as_the_newest(room: str) -> None:
-    oldest, newest = (list(yaml.safe_load_all(_rendered(room, minor))) for minor in (OLDEST, NEWEST))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_oldest_kubectl_renders_the_same_as_the_newest(layer: str) -> None:
+    oldest, newest = (list(yaml.safe_load_all(_rendered(layer, minor))) for minor in (OLDEST, NEWEST))
 
     assert all(one in newest for one in oldest)
     assert len(oldest) == len(newest)
@@ -124,13 +124,13 @@ def test_a_pod_may_do_nothing_that_it_need_not(deployment: Object, container: Ob
     assert all(mount["readOnly"] for mount in container["volumeMounts"])
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_daemon_takes_its_settings_as_kubernetes_presents_them(room: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_daemon_takes_its_settings_as_kubernetes_presents_them(layer: str, tmp_path: Path) -> None:
     secrets = {"database__uri": "mongodb://pool-daemon:secret@db/", "ca.pem": "-----BEGIN CERTIFICATE-----\n"}
     mounted = _mounted(tmp_path / "secrets", secrets)
     config = tmp_path / "config.toml"
-    config.write_text(_object("ConfigMap", room)["data"]["config.toml"], encoding="utf-8")
-    (container,) = _object("Deployment", room)["spec"]["template"]["spec"]["containers"]
+    config.write_text(_object("ConfigMap", layer)["data"]["config.toml"], encoding="utf-8")
+    (container,) = _object("Deployment", layer)["spec"]["template"]["spec"]["containers"]
     environ = {variable["name"]: variable.get("value", "pool-daemon-76f4d-x8zkq") for variable in container["env"]}
 
     settings = load_settings(config, environ | {"POOL_DAEMON_SECRETS_DIR": str(mounted)})
@@ -160,18 +160,18 @@ def test_what_is_scraped_is_the_port_of_the_pods_that_are_deployed(deployment: O
 
 
 @cache
-def _rendered(room: str, minor: int = NEWEST) -> str:
-    return run(f"kubectl-1.{minor}", "kustomize", KUBERNETES / room)
+def _rendered(layer: str, minor: int = NEWEST) -> str:
+    return run(f"kubectl-1.{minor}", "kustomize", KUBERNETES / layer)
 
 
-def _written(room: str, folder: Path, minor: int = NEWEST) -> Path:
+def _written(layer: str, folder: Path, minor: int = NEWEST) -> Path:
     manifest = folder / "rendered.yaml"
-    manifest.write_text(_rendered(room, minor), encoding="utf-8")
+    manifest.write_text(_rendered(layer, minor), encoding="utf-8")
     return manifest
 
 
-def _object(kind: str, room: str = "base") -> Object:
-    (found,) = (one for one in yaml.safe_load_all(_rendered(room)) if one["kind"] == kind)
+def _object(kind: str, layer: str = "base") -> Object:
+    (found,) = (one for one in yaml.safe_load_all(_rendered(layer)) if one["kind"] == kind)
     return dict(found)
 
 

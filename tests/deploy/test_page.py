@@ -145,7 +145,7 @@ def test_what_happens_appears_without_a_reload(spotless: Scene) -> None:
 
 
 def test_holds_and_quarantine_are_in_sight(spotless: Scene) -> None:
-    spotless.observer.held("brake", detail="they fell due at once", pools=1204)
+    spotless.observer.put_on_hold("brake", detail="they fell due at once", pools=1204)
     spotless.observer.quarantine_seen(
         23, [Quarantined(5100, "validation failed", 4, int(time.time()), int(time.time()) + 60, "me")]
     )
@@ -156,7 +156,7 @@ def test_holds_and_quarantine_are_in_sight(spotless: Scene) -> None:
     assert "pool 5100\tvalidation failed" in spotless.text("#held")
     assert "next try " in spotless.text("#held")
     assert "and 22 more pools in quarantine" in spotless.text("#held")
-    spotless.observer.released("brake")
+    spotless.observer.taken_off_hold("brake")
     spotless.wait_for_text("#countdown", "23 pools in quarantine")
     spotless.observer.quarantine_seen(0, [])
     spotless.browser.wait_for("document.querySelector('#problems').hidden")
@@ -195,7 +195,7 @@ def test_a_dry_run_says_would(browser: Browser) -> None:
 def test_what_others_wrote_is_text_and_nothing_else(spotless: Scene) -> None:
     hostile = "<img src=x onerror=alert(1)><script>window.hacked = true</script>"
     spotless.observer.unreadable("pool", document_id=hostile, reason=hostile)
-    spotless.observer.held("brake", detail=hostile)
+    spotless.observer.put_on_hold("brake", detail=hostile)
     spotless.wait_for_text("#events", hostile)
     assert spotless.browser.evaluate("document.querySelectorAll('#events img, #problems img').length") == 0
     assert spotless.browser.evaluate("window.hacked") is None
@@ -251,7 +251,7 @@ def test_a_narrow_timeline_still_names_the_pools_that_ran_empty_and_cuts_no_mark
 
 @pytest.mark.parametrize("width", [360, 760, 1280, 2560])
 def test_no_width_of_the_window_makes_it_scroll_sideways(spotless: Scene, width: int) -> None:
-    spotless.observer.held("brake", detail="a_very_long_word_without_a_single_space_" * 20)
+    spotless.observer.put_on_hold("brake", detail="a_very_long_word_without_a_single_space_" * 20)
     spotless.observer.upcoming_seen([upcoming(10**15 + n, in_seconds=50 * 2**n) for n in range(20)])
     spotless.observer.expiring_counted({"1h": 999_999, "1d": 1_000_000, "7d": 1_000_000})
     spotless.browser.show(width=width, height=900, scheme="light")

@@ -192,7 +192,7 @@ async def test_a_brake_that_is_switched_off_protects_nothing_any_more(scene: Sce
     allowed = await scene.brake.filter_allowed(protected, now=scene.now, full_scan=True)
     assert ([pool.protected for pool in protected], allowed) == ([True] * len(due), due)
     settlement = Settlement(withheld=protected)
-    assert await scene.brake.settled([], settlement, now=scene.now, full_scan=True) == set(ids(pools))
+    assert await scene.brake.judge([], settlement, now=scene.now, full_scan=True) == set(ids(pools))
 
 
 async def test_a_brake_that_is_off_lets_everything_go(scene: Scene) -> None:

@@ -104,8 +104,8 @@ async def test_a_count_by_intervals_reads_the_nearest_pools_and_nothing_but_the_
 async def test_what_is_overdue_is_counted_between_its_bounds(database: Database) -> None:
     await insert(database, NOW - 20, NOW - 10, NOW, NOW + 1)
     horizon = PoolCounts(database=database)
-    assert await horizon.overdue_count(after=NOW - 20, until=NOW) == 2
-    assert await horizon.overdue_count(after=None, until=NOW) == 3
+    assert await horizon.due_count(after=NOW - 20, until=NOW) == 2
+    assert await horizon.due_count(after=None, until=NOW) == 3
 
 
 async def test_the_next_pools_come_in_order_and_what_cannot_be_read_is_left_out(database: Database) -> None:

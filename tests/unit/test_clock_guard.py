@@ -54,12 +54,12 @@ class RecordingObserver(Observer):
         super().clocks_compared(difference_seconds, agree=agree)
         self.heard.append((round(difference_seconds, 3), agree))
 
-    def held(self, reason: str, *, detail: str, pools: int | None = None) -> None:
-        super().held(reason, detail=detail, pools=pools)
+    def put_on_hold(self, reason: str, *, detail: str, pools: int | None = None) -> None:
+        super().put_on_hold(reason, detail=detail, pools=pools)
         self.heard.append(("held", reason, detail))
 
-    def released(self, reason: str) -> None:
-        super().released(reason)
+    def taken_off_hold(self, reason: str) -> None:
+        super().taken_off_hold(reason)
         self.heard.append(("released", reason))
 
 

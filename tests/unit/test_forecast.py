@@ -37,7 +37,7 @@ class CountedHorizon(PoolCounts):
         self.densities += 1
         return Density(now, now + HORIZON * self.is_whole, (Interval(now, now + 10, 4985),))
 
-    async def overdue_count(self, *, after: int | None, until: int) -> int:
+    async def due_count(self, *, after: int | None, until: int) -> int:
         self.overdue_asked.append((after, until))
         return 5
 
@@ -164,7 +164,7 @@ async def test_while_the_next_end_is_yet_to_come_there_is_no_backlog_and_nobody_
 @pytest.mark.parametrize(
     "trouble",
     [
-        lambda observer: observer.held("clock", detail="apart"),
+        lambda observer: observer.put_on_hold("clock", detail="apart"),
         lambda observer: observer.pass_failed(StoreError("away"), seconds=1, retry_seconds=1),
     ],
 )

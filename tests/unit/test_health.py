@@ -13,7 +13,7 @@ from pool_daemon.guards.leadership import Role
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.health import StalenessLimits, headline, liveness, readiness, startup
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Clocks, FinishedPass, Hold, Snapshot, Stream, StreamState, Undone
+from pool_daemon.telemetry.snapshot import Clocks, FinishedPass, OnHold, Snapshot, Stream, StreamState, Undone
 
 NOW = 1_700_000_000.0
 
@@ -72,7 +72,7 @@ FAILED = FinishedPass(NOW, 5, PassOutcome.FAILED, reason="not primary")
         pytest.param(
             {"lease_monotonic": TICK - 31}, ["nobody is known to have held the lease for 31 s"], id="nobody acts"
         ),
-        pytest.param({"holds": (Hold("brake", "too many", NOW),)}, [], id="a brake is for people, not for probes"),
+        pytest.param({"holds": (OnHold("brake", "too many", NOW),)}, [], id="a brake is for people, not for probes"),
         pytest.param({"beat_monotonic": TICK - 9999}, [], id="the loop is liveness's business"),
     ],
 )
@@ -174,11 +174,11 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
         ({"role": Role.DRY_RUN}, "only looks on; nothing is known to fall due"),
         ({"database_monotonic": None, "clocks": None}, "waits for: database, clocks"),
         (
-            {"holds": (Hold("clock", "it has stepped", NOW),)},
+            {"holds": (OnHold("clock", "it has stepped", NOW),)},
             "held by the clock: it has stepped; nothing else is known to fall due",
         ),
         (
-            {"holds": (Hold("brake", "a backup", NOW, 500),), "next_at": NOW},
+            {"holds": (OnHold("brake", "a backup", NOW, 500),), "next_at": NOW},
             "500 pools held by the brake: a backup; armed for 2023-11-14 22:13:20 UTC",
         ),
         (
@@ -226,22 +226,25 @@ SETTLED = ((TICK - 590, 30), (TICK - 10, 20))
         ),
         pytest.param({"undone": (Undone("quarantine", 99, TICK - 119),)}, None, id="not for minutes yet"),
         pytest.param(
-            {"undone": (Undone("quarantine", 20, LONG_AGO), Undone("failing", 29, LONG_AGO)), "settled": SETTLED},
+            {
+                "undone": (Undone("quarantine", 20, LONG_AGO), Undone("failing", 29, LONG_AGO)),
+                "lately_decommissioned": SETTLED,
+            },
             None,
             id="less than half",
         ),
         pytest.param(
             {
                 "undone": (Undone("brake", 20, LONG_AGO), Undone("failing", 30, LONG_AGO)),
-                "holds": (Hold("brake", "a backup", NOW, 20),),
-                "settled": SETTLED,
+                "holds": (OnHold("brake", "a backup", NOW, 20),),
+                "lately_decommissioned": SETTLED,
             },
             "50 pools due and undone for minutes, 50 settled: 20 pools held by the brake: a backup; "
             "30 pools failing: see the log",
             id="half of it, for two reasons",
         ),
         pytest.param(
-            {"undone": (Undone("brake", 2, LONG_AGO),), "settled": ((TICK - 601, 50),), "quarantined": 0},
+            {"undone": (Undone("brake", 2, LONG_AGO),), "lately_decommissioned": ((TICK - 601, 50),), "quarantined": 0},
             "2 pools due and undone for minutes, 0 settled: see the log",
             id="what was settled long ago does not count",
         ),

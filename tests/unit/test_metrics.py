@@ -84,9 +84,9 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.undone_seen("failing", 4, NOW - 121), "undone_pools", {"reason": "failing"}, 4),
     (lambda o: o.undone_seen("failing", 4, NOW - 119), "undone_pools", {"reason": "failing"}, 0),
     (lambda o: o.unreadable("pool", document_id=17, reason="NaN"), "unreadable_documents_total", {"kind": "pool"}, 1),
-    (lambda o: o.held("brake", detail="too many"), "on_hold", {"reason": "brake"}, 1),
-    (lambda o: o.held("brake", detail="too many"), "on_hold", {"reason": "clock"}, 0),
-    (lambda o: o.held("brake", detail="too many"), "holds_total", {"reason": "brake"}, 1),
+    (lambda o: o.put_on_hold("brake", detail="too many"), "on_hold", {"reason": "brake"}, 1),
+    (lambda o: o.put_on_hold("brake", detail="too many"), "on_hold", {"reason": "clock"}, 0),
+    (lambda o: o.put_on_hold("brake", detail="too many"), "holds_total", {"reason": "brake"}, 1),
     (lambda o: o.clocks_compared(-0.25, agree=True), "clock_difference_seconds", {}, -0.25),
     (
         lambda o: o.drift_repaired(pool_id=17, dropped=(), excess={"cu": 1.0}),
@@ -228,16 +228,16 @@ def test_no_label_grows_with_what_it_is_told(observer: Observer) -> None:
     for number in range(100):
         observer.command_finished(f"command{number}", 0.1, failed=True)
         observer.stream_lost(cast("StreamEnd", f"cause{number}"), reason="any", retry_seconds=1)
-        observer.held(f"reason{number}", detail="any")
+        observer.put_on_hold(f"reason{number}", detail="any")
     assert sample(observer, "database_command_errors_total", command="other") == 100
     assert sample(observer, "stream_reconnects_total", cause="other") == 100
     assert sample(observer, "on_hold", reason="other") == 1
 
 
 def test_holding_ends_with_the_last_reason(observer: Observer) -> None:
-    observer.held("clock", detail="apart")
-    observer.released("clock")
-    observer.released("clock")
+    observer.put_on_hold("clock", detail="apart")
+    observer.taken_off_hold("clock")
+    observer.taken_off_hold("clock")
     assert sample(observer, "on_hold", reason="clock") == 0
     assert sample(observer, "holds_total", reason="clock") == 1
 

@@ -120,7 +120,7 @@ def test_undone_pools_are_counted_since_the_first_and_forgotten_with_the_last(
 ) -> None:
     tick = clock.monotonic()
     observer.quarantine_seen(2, [])
-    observer.held("brake", detail="a backup", pools=5)
+    observer.put_on_hold("brake", detail="a backup", pools=5)
     observer.undone_seen("failing", 3, clock.now() - 60)
     clock.pass_time(100)
     observer.quarantine_seen(7, [])
@@ -130,7 +130,7 @@ def test_undone_pools_are_counted_since_the_first_and_forgotten_with_the_last(
         Undone("quarantine", 7, tick),
     ]
     observer.quarantine_seen(0, [])
-    observer.released("brake")
+    observer.taken_off_hold("brake")
     observer.undone_seen("failing", 0)
     assert list(observer.status.snapshot.undone) == []
 
@@ -139,7 +139,7 @@ def test_settled_pools_are_counted_for_ten_minutes(observer: Observer, clock: Vi
     for _ in range(1000):
         observer.batch_committed([gone(1, 16, empty_at=NOW)], pools=3, seconds=0.1, at=NOW)
         clock.pass_time(1)
-    settled = observer.status.snapshot.settled
+    settled = observer.status.snapshot.lately_decommissioned
     assert 570 <= sum(pools for _, pools in settled) <= 660
     assert len(settled) <= 21
 
@@ -162,12 +162,12 @@ def test_a_role_is_news_once(observer: Observer) -> None:
 
 
 def test_a_hold_is_news_once_and_keeps_its_beginning(observer: Observer, clock: VirtualClock) -> None:
-    observer.held("clock", detail="3 s apart")
+    observer.put_on_hold("clock", detail="3 s apart")
     clock.pass_time(30)
-    observer.held("clock", detail="4 s apart")
+    observer.put_on_hold("clock", detail="4 s apart")
     (hold,) = observer.status.snapshot.holds
     assert (hold.detail, hold.since_at) == ("4 s apart", NOW)
-    observer.released("clock")
+    observer.taken_off_hold("clock")
     assert [event.kind for event in observer.status.snapshot.events] == ["held", "released"]
 
 
@@ -205,7 +205,7 @@ def test_the_picture_is_json_from_the_first_moment_on(observer: Observer, clock:
 def test_the_picture_holds_what_an_operator_asks_for(observer: Observer, clock: VirtualClock) -> None:
     make_ready(observer)
     observer.armed(NOW + 5, pool_id=17)
-    observer.held("brake", detail="too many at once")
+    observer.put_on_hold("brake", detail="too many at once")
     observer.upcoming_seen([Upcoming(16, 7, int(NOW) - 1), Upcoming(17, 7, int(NOW) + 5)])
     clock.pass_time(2)
     shown = status_json(observer.status.snapshot, at=clock.now(), tick=clock.monotonic(), staleness_limits=PATIENCE)

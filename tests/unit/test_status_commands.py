@@ -151,7 +151,7 @@ def test_status_tells_a_person_what_the_daemon_does(observer: Observer, server: 
 
 
 def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
-    observer.held("brake", detail="[bold]too many[/bold] at once")
+    observer.put_on_hold("brake", detail="[bold]too many[/bold] at once")
     observer.clocks_compared(-4.2, agree=False)
     observer.pass_failed(StoreError("not primary"), seconds=1, retry_seconds=1)
     for _ in range(3):
@@ -165,7 +165,7 @@ def test_status_tells_what_is_wrong(observer: Observer, server: Server) -> None:
 
 
 def test_status_says_first_what_is_not_done(observer: Observer, server: Server) -> None:
-    observer.held("brake", detail="a restored backup", pools=500)
+    observer.put_on_hold("brake", detail="a restored backup", pools=500)
     first = pool_daemon("status", PORT=str(server.port)).stdout.splitlines()[1]
     assert re.fullmatch(r"not done +500 pools held by the brake: a restored backup *", first)
 

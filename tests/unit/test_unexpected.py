@@ -118,9 +118,9 @@ def test_the_stream_counts_as_followed_since_it_was_last_opened_anew(writes: Rec
     ("end", "synced", "kind"),
     [
         (NOW - 61, False, Kind.PAST),
-        (NOW - 61, True, Kind.OVERDUE),
-        (NOW - 60, False, Kind.OVERDUE),
-        (NOW, False, Kind.OVERDUE),
+        (NOW - 61, True, Kind.UNSEEN),
+        (NOW - 60, False, Kind.UNSEEN),
+        (NOW, False, Kind.UNSEEN),
         (NOW + 1, False, None),
     ],
 )
@@ -136,19 +136,19 @@ def test_what_turns_up_behind_what_was_settled_is_unexpected_and_long_behind_it_
 
 
 def test_what_ended_before_the_stream_was_followed_is_overdue(writes: RecentWrites) -> None:
-    assert writes.kind_of(DuePool(1, empty_at=NOW), known=False) is Kind.OVERDUE
+    assert writes.kind_of(DuePool(1, empty_at=NOW), known=False) is Kind.UNSEEN
     writes.watching_since(NOW)
-    assert writes.kind_of(DuePool(1, empty_at=NOW - 1), known=False) is Kind.OVERDUE
+    assert writes.kind_of(DuePool(1, empty_at=NOW - 1), known=False) is Kind.UNSEEN
     assert writes.kind_of(DuePool(1, empty_at=NOW), known=False) is None
 
 
 def test_one_owner_counts_for_a_few_of_what_customers_can_arrange_and_in_full_of_what_they_cannot() -> None:
-    census = Census({(Kind.NEAR, 1): 1000, (Kind.NEAR, 2): 3, (Kind.OVERDUE, 1): 1000, (Kind.PAST, 1): 1000})
+    census = Census({(Kind.NEAR, 1): 1000, (Kind.NEAR, 2): 3, (Kind.UNSEEN, 1): 1000, (Kind.PAST, 1): 1000})
     assert measure(census, SETTINGS) == (5 + 3 + 25 + 1000, 5 + 3 + 1000 + 1000)
 
 
 def test_no_single_owner_exceeds_the_number_by_what_he_can_arrange() -> None:
-    census = Census({(Kind.NEAR, 1): 10**6, (Kind.OVERDUE, 1): 10**6})
+    census = Census({(Kind.NEAR, 1): 10**6, (Kind.UNSEEN, 1): 10**6})
     assert measure(census, SETTINGS)[0] <= SETTINGS.min_pools
 
 
@@ -171,7 +171,7 @@ def test_what_a_backup_brings_counts_for_a_day_and_what_purchases_bring_for_twen
     clock.pass_time(1199)
     assert expirations.census(*Kind).total() == 3
     clock.pass_time(1)
-    assert expirations.census(*Kind) == Census({(Kind.PAST, 1): 1, (Kind.OVERDUE, 1): 1})
+    assert expirations.census(*Kind) == Census({(Kind.PAST, 1): 1, (Kind.UNSEEN, 1): 1})
     clock.pass_time(86_400 - 1200)
     assert expirations.census(*Kind) == Census()
 

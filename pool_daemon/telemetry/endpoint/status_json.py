@@ -8,7 +8,7 @@ from pool_daemon.store.density import Density
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.attention import attentions
 from pool_daemon.telemetry.health import Health, StalenessLimits, headline, liveness, readiness, startup
-from pool_daemon.telemetry.snapshot import Clocks, Hold, Snapshot, Stream
+from pool_daemon.telemetry.snapshot import Clocks, OnHold, Snapshot, Stream
 
 
 def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: StalenessLimits) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _health(health: Health) -> dict[str, Any]:
     return {"ok": health.is_good, "problems": health.problems}
 
 
-def _hold(hold: Hold | None) -> dict[str, Any] | None:
+def _hold(hold: OnHold | None) -> dict[str, Any] | None:
     return None if hold is None else dataclasses.asdict(hold)
 
 

@@ -6,10 +6,10 @@ from pool_daemon import events
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.recorder import Recorder
-from pool_daemon.telemetry.snapshot import Clocks, Hold, Undone
+from pool_daemon.telemetry.snapshot import Clocks, OnHold, Undone
 
 
-class HoldObserver(Recorder):
+class GuardObserver(Recorder):
     """Records pools on hold, in quarantine, or failing, and how the clocks stand."""
 
     def quarantine_seen(self, total: int, sample: Sequence[Quarantined]) -> None:
@@ -33,19 +33,19 @@ class HoldObserver(Recorder):
         if pools or known:
             self.status.change(undone=tuple(undone.values()))
 
-    def held(self, reason: str, *, detail: str, pools: int | None = None) -> None:
+    def put_on_hold(self, reason: str, *, detail: str, pools: int | None = None) -> None:
         """Record why due pools are on hold (`reason`, one word), what ends that (`detail`), and how many there are."""
         holds = self.status.snapshot.holds
         known = next((hold for hold in holds if hold.reason == reason), None)
         others = tuple(hold for hold in holds if hold is not known)
         since_at = known.since_at if known else self._clock.now()
-        self.status.change(holds=(*others, Hold(reason, detail, since_at, pools)))
+        self.status.change(holds=(*others, OnHold(reason, detail, since_at, pools)))
         self.undone_seen(reason, pools or 0, since_at)
         if known is None:
             self.metrics.add(table.HOLDS, reason=reason)
             self._note("held", f"{reason}: {detail}")
 
-    def released(self, reason: str) -> None:
+    def taken_off_hold(self, reason: str) -> None:
         """Record that a reason for holding pools no longer applies."""
         holds = self.status.snapshot.holds
         left = tuple(hold for hold in holds if hold.reason != reason)
@@ -60,7 +60,7 @@ class HoldObserver(Recorder):
 
     def clock_skew_detected(self, reason: str, *, difference_seconds: float, max_difference_seconds: float) -> None:
         """Record that the clocks are apart, so that nothing is done."""
-        self.held("clock", detail=reason)
+        self.put_on_hold("clock", detail=reason)
         self.tell(
             events.CLOCK_SKEW_DETECTED,
             reason=reason,
@@ -70,5 +70,5 @@ class HoldObserver(Recorder):
 
     def clock_skew_resolved(self, *, difference_seconds: float) -> None:
         """Record that the clocks agree, for the first time or again."""
-        self.released("clock")
+        self.taken_off_hold("clock")
         self.tell(events.CLOCK_SKEW_RESOLVED, difference_seconds=round(difference_seconds, 3))
