@@ -64,11 +64,11 @@ def test_every_file_and_folder_of_the_project_that_is_named_exists(document: Pat
     assert [name for name in names if name != BUILT and not any((root / name).exists() for root in roots)] == []
 
 
-def test_every_room_is_on_the_map() -> None:
+def test_every_module_and_folder_is_on_the_map() -> None:
     package = PROJECT / "pool_daemon"
     folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     modules = {path.name for path in package.glob("*.py") if not path.name.startswith("_")}
-    table = section("## The floors", package / "README.md")
+    table = section("## The layers", package / "README.md")
 
     assert folders | modules == set(re.findall(r"`(\w+(?:/|\.py))`", table))
 
