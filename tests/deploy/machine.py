@@ -35,6 +35,7 @@ class Machine:
         self._leader = 0
 
     def __enter__(self) -> Self:
+        _require_container()
         self._container = subprocess.Popen(
             [*_container(), *self._options, "--boot"],
             stdin=subprocess.DEVNULL,
@@ -104,18 +105,14 @@ class Machine:
 ENVIRONMENT = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root")
 
 
-def why_none_boots() -> str | None:
-    """Return why no container can be had on this machine, in its own words; None if one can.
-
-    Tried with the smallest container there is, so that one which starts and then fails to boot is no excuse.
-    """
-    if os.geteuid() != 0:
-        return "a container is root's to boot"
-    assert ROOT.is_dir(), f"{ROOT} is missing: run .ci/tools"
+def _require_container() -> None:
+    """Fail, in the system's own words, if this machine can run no container: nothing would be tested."""
+    assert os.geteuid() == 0, "a container is root's to boot: run these tests as root"
+    assert ROOT.is_dir(), f"{ROOT} is missing: run .ci/tools as root"
     trial = subprocess.run(
         [*_container(), "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
-    return None if trial.returncode == 0 else f"no container can run here: {trial.stderr.strip()}"
+    assert trial.returncode == 0, f"no container can run here: {trial.stderr.strip()}"
 
 
 def _container() -> list[str]:

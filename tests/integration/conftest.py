@@ -1,6 +1,7 @@
-"""What these tests share: an outside writer, a ledger, one daemon for a whole module, and a server on its own."""
+"""What these tests share: an outside writer, a ledger, one daemon for a module, commands, and a server on its own."""
 
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
 import pytest
@@ -11,7 +12,10 @@ from explorer import Explorer
 from ledger import Ledger
 from pymongo import MongoClient
 
+from pool_daemon.cli import main
 from pool_daemon.embedded import EmbeddedMongod
+from pool_daemon.errors import ExitCode
+from pool_daemon.harness import environment
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,30 @@ def daemon(
         yield daemon
     assert ledger.violations_of_i1() == []
     assert ledger.violations_of_i2() == []
+
+
+@pytest.fixture
+def command_environment(mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lead the commands that run in this process to the test's database, with no setting but the default ones."""
+    wanted = environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name)
+    for name in os.environ.keys() - wanted.keys():
+        monkeypatch.delenv(name)
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def run_command(command_environment: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
+    """Run a command in this process: check its exit code and its standard error, return the lines of its output."""
+    del command_environment
+
+    def run_command(*words: str, code: ExitCode = ExitCode.OK, error: str = "") -> list[str]:
+        assert main(words) == code
+        shown = capsys.readouterr()
+        assert shown.err == error
+        return shown.out.splitlines()
+
+    return run_command
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,15 +19,9 @@ HELD_AT = EMPTY_AT + 3600
 
 
 @pytest.fixture
-def holds(
-    mongo_uri: str, mongo: MongoClient[dict[str, Any]], database_name: str, monkeypatch: pytest.MonkeyPatch
-) -> Holds:
+def holds(command_environment: None, mongo: MongoClient[dict[str, Any]], database_name: str) -> Holds:
     """Give the collection of holds that the commands look at."""
-    for name in os.environ:
-        if name.startswith("POOL_DAEMON_") or name == "CREDENTIALS_DIRECTORY":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("POOL_DAEMON_DATABASE__URI", mongo_uri)
-    monkeypatch.setenv("POOL_DAEMON_DATABASE__NAME", database_name)
+    del command_environment
     return mongo[database_name]["pool-daemon-brake"]
 
 

@@ -1,7 +1,6 @@
 """This machine's clock and that of a real server."""
 
 import json
-import os
 import time
 from collections.abc import AsyncIterator
 
@@ -24,11 +23,8 @@ async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database
 
 
 @pytest.fixture
-def configured(mongo_uri: str, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in os.environ:
-        if name.startswith("POOL_DAEMON_") or name == "CREDENTIALS_DIRECTORY":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("POOL_DAEMON_DATABASE__URI", mongo_uri)
+def configured(command_environment: None, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    del command_environment
     return monkeypatch
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,9 +27,6 @@ from pymongo.collection import Collection
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import NEVER, new_pool
-from pool_daemon.cli import main
-from pool_daemon.errors import ExitCode
-from pool_daemon.harness import environment
 from pool_daemon.store import event_history
 from pool_daemon.store.cases import Case, Decommissioned
 from pool_daemon.store.client import Session, connect
@@ -53,18 +51,8 @@ def explorer(mongo: MongoClient[Document], mongo_uri: str, database_name: str) -
 
 
 @pytest.fixture
-def run(mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give the command; it returns the lines of its output."""
-    for name, value in environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name).items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> list[str]:
-        assert main(["events", *arguments]) == ExitCode.OK
-        shown = capsys.readouterr()
-        assert shown.err == ""
-        return shown.out.splitlines()
-
-    return run
+def run(run_command: Run) -> Run:
+    return partial(run_command, "events")
 
 
 def record(events: Collection[Document], workload_id: Any, *, at: float = NOON, **fields: Any) -> None:

@@ -16,7 +16,6 @@ from pymongo import MongoClient
 from pool_daemon.cli import main
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import ExitCode
-from pool_daemon.harness import environment
 from pool_daemon.store.client import connect
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.pool_edits import Author, PoolEdits
@@ -82,10 +81,13 @@ def explorer(mongo: MongoClient[Document], database_name: str) -> Explorer:
 
 @pytest.fixture
 def explaining(
-    mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command_environment: None,
+    mongo_uri: str,
+    database_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> Explain:
-    for name, value in environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name).items():
-        monkeypatch.setenv(name, value)
+    del command_environment
     monkeypatch.setattr(explanation, "RECHECK_SECONDS", 0.0)
     return Explain(uri=mongo_uri, name=database_name, capsys=capsys)
 

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,10 +14,7 @@ from bson import Int64
 from explorer import CONTAINER, VOLUME, Explorer, Purchase
 from pymongo import MongoClient
 
-from pool_daemon.cli import main
 from pool_daemon.clock import SystemClock
-from pool_daemon.errors import ExitCode
-from pool_daemon.harness import environment
 from pool_daemon.store.client import connect
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.setup import create_collections, setup
@@ -31,18 +29,8 @@ def explorer(mongo: MongoClient[Document], database_name: str) -> Explorer:
 
 
 @pytest.fixture
-def run(mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give the command; it returns the lines of its output."""
-    for name, value in environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name).items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str) -> list[str]:
-        assert main(["orders", "list", *arguments]) == ExitCode.OK
-        shown = capsys.readouterr()
-        assert shown.err == ""
-        return shown.out.splitlines()
-
-    return run
+def run(run_command: Run) -> Run:
+    return partial(run_command, "orders", "list")
 
 
 @pytest.fixture
@@ -147,3 +135,17 @@ def test_customers_text_of_any_length_is_cut_and_escaped(run: Run, explorer: Exp
     assert len(lines) == 4
     assert max(map(len, lines)) <= 80
     assert "\x1b" not in "".join(lines)
+
+
+def test_of_text_of_any_length_the_server_sends_little(run: Run, explorer: Explorer) -> None:
+    """What a line of text cuts off, JSON would show whole."""
+    long = "x" * 3_000_000
+    whole = explorer.new_workload(5, CONTAINER, next_action=4, node_id=long, description=long, customer_tid=long)
+    odd = explorer.new_workload(5, CONTAINER, next_action=4, _id=long) | {"pool_id": long, "workload_type": long}
+    explorer.orders.insert_many([whole, odd | {"node_id": [long]}])
+
+    first, second = sorted(map(json.loads, run("--json")), key=lambda order: str(order["workload_id"]))
+    assert first["workload_id"] == whole["_id"]
+    assert (first["node_id"], first["customer_tid"]) == ("x" * 200, None)
+    assert (second["workload_id"], second["node_id"]) == ("string", "")
+    assert (second["pool_id"], second["workload_type"]) == (None, None)

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +14,7 @@ from explorer import CONTAINER, FREE, VOLUME, Explorer, Purchase
 from indexes import build_indexes
 from pymongo import MongoClient
 
-from pool_daemon.cli import main
 from pool_daemon.errors import ExitCode
-from pool_daemon.harness import environment
 
 NEVER = 2**63 - 1
 Run = Callable[..., list[str]]
@@ -29,18 +28,8 @@ def explorer(mongo: MongoClient[dict[str, Any]], mongo_uri: str, database_name: 
 
 
 @pytest.fixture
-def run(mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give the command; it returns the lines of its output."""
-    for name, value in environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name).items():
-        monkeypatch.setenv(name, value)
-
-    def run(*arguments: str, code: ExitCode = ExitCode.OK, error: str = "") -> list[str]:
-        assert main(["pools", *arguments]) == code
-        shown = capsys.readouterr()
-        assert shown.err == error
-        return shown.out.splitlines()
-
-    return run
+def run(run_command: Run) -> Run:
+    return partial(run_command, "pools")
 
 
 def buy(explorer: Explorer, *, lasts: int, owner: int = 7) -> Purchase:

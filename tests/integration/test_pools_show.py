@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 from arithmetic_model import Rates
 from bson import Int64
-from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Purchase
+from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer
 from pymongo import MongoClient
-
-from pool_daemon.cli import main
-from pool_daemon.errors import ExitCode
-from pool_daemon.harness import environment
 
 DAY = 86_400
 Show = Callable[..., list[str]]
@@ -26,20 +22,8 @@ def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer
 
 
 @pytest.fixture
-def show(
-    mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Show:
-    """Give the command; it returns the lines of its output."""
-    for name, value in environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name).items():
-        monkeypatch.setenv(name, value)
-
-    def show(pool: Purchase, *options: str) -> list[str]:
-        assert main(["pools", "show", str(pool.pool_id), *options]) == ExitCode.OK
-        shown = capsys.readouterr()
-        assert shown.err == ""
-        return shown.out.splitlines()
-
-    return show
+def show(run_command: Callable[..., list[str]]) -> Show:
+    return lambda pool, *options: run_command("pools", "show", str(pool.pool_id), *options)
 
 
 def test_amounts_are_said_as_they_are_bought(show: Show, explorer: Explorer) -> None:

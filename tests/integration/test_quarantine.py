@@ -1,7 +1,6 @@
 """The quarantine on a real server: through an outage, and released from the command line."""
 
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -121,16 +120,7 @@ async def test_more_pools_than_a_batch_holds_are_loaded(database: Database) -> N
     assert looks.keys() == set(range(1, 1502))
 
 
-@pytest.fixture
-def configured(mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("POOL_DAEMON_") or name == "CREDENTIALS_DIRECTORY":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("POOL_DAEMON_DATABASE__URI", mongo_uri)
-    monkeypatch.setenv("POOL_DAEMON_DATABASE__NAME", database_name)
-
-
-@pytest.mark.usefixtures("configured")
+@pytest.mark.usefixtures("command_environment")
 def test_the_commands_list_and_release(mongo: Client, database_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["quarantine", "list"]) == ExitCode.OK
     assert capsys.readouterr().out == "no pool is in quarantine\n"
