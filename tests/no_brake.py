@@ -16,9 +16,7 @@ class NoBrake:
         del now, full_scan
         return list(pools)
 
-    async def judge(
-        self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool
-    ) -> set[int]:
+    async def judge(self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool) -> set[int]:
         del pool_ids, settlement, now, full_scan
         return set()
 

@@ -1,4 +1,4 @@
-"""Arguments of several commands: durations, instants, and limits of lists."""
+"""Arguments of several commands: durations, instants, limits of lists, and what all that read the database take."""
 
 import argparse
 import re
@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
+
+from pool_daemon.commands import add_config_argument
 
 UNITS: Final = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 """Each unit's length in seconds."""
@@ -39,6 +41,13 @@ def instant(text: str) -> float:
     raise argparse.ArgumentTypeError(
         "must be a date from 1970 on, such as 2026-11-30 or 2026-11-30T12:00, or how long ago, such as 1h"
     )
+
+
+def add_config_and_json_arguments(parser: argparse.ArgumentParser, *, each: str | None = None) -> None:
+    """Add `--config` and `--json`, for commands that print what is in the database; `each` is what a line of it is."""
+    add_config_argument(parser)
+    lines = f", one {each} a line" if each else ""
+    parser.add_argument("--json", action="store_true", help=f"print JSON{lines}; instants in unix seconds")
 
 
 def add_limit_argument(parser: argparse.ArgumentParser, *, default: int | None, what: str) -> None:

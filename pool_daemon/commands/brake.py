@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
-from pool_daemon.commands import add_config_argument, int64
+from pool_daemon.commands import int64
+from pool_daemon.commands.arguments import add_config_and_json_arguments
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
@@ -50,8 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--all", action="store_true", help="all held pools")
     releasing.add_argument("--yes", action="store_true", help="do not ask before --owner or --all")
     for action in (showing, releasing):
-        add_config_argument(action)
-        action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
+        add_config_and_json_arguments(action)
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:

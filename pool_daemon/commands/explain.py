@@ -7,8 +7,8 @@ import textwrap
 from dataclasses import asdict
 from typing import Final
 
-from pool_daemon.commands import add_config_argument, int64
-from pool_daemon.commands.arguments import add_limit_argument
+from pool_daemon.commands import int64
+from pool_daemon.commands.arguments import add_config_and_json_arguments, add_limit_argument
 from pool_daemon.commands.connection import connection, operator
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         explaining.add_argument("id", type=int64, metavar="ID", help=f"the {action}'s id")
         add_limit_argument(explaining, default=20, what="events, the last ones, and workloads")
-        add_config_argument(explaining)
-        explaining.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
+        add_config_and_json_arguments(explaining)
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:

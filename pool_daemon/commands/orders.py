@@ -10,8 +10,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Final
 
-from pool_daemon.commands import add_config_argument
-from pool_daemon.commands.arguments import add_limit_argument, duration
+from pool_daemon.commands.arguments import add_config_and_json_arguments, add_limit_argument, duration
 from pool_daemon.commands.connection import connection
 from pool_daemon.commands.output import span
 from pool_daemon.errors import ExitCode
@@ -45,8 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     listing.add_argument("--node", metavar="NODE", help="only orders of this node")
     add_limit_argument(listing, default=100, what="orders")
-    add_config_argument(listing)
-    listing.add_argument("--json", action="store_true", help="print JSON, one order a line; instants in unix seconds")
+    add_config_and_json_arguments(listing, each="order")
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:

@@ -7,7 +7,8 @@ import time
 from dataclasses import asdict
 from typing import Final
 
-from pool_daemon.commands import add_config_argument, int64
+from pool_daemon.commands import int64
+from pool_daemon.commands.arguments import add_config_and_json_arguments
 from pool_daemon.commands.connection import connection, operator
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
@@ -36,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     releasing.add_argument("pool_id", type=int64, metavar="ID", help="the pool's id")
     for action in (listing, releasing):
-        add_config_argument(action)
-        action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
+        add_config_and_json_arguments(action)
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
