@@ -109,7 +109,7 @@ class StoreUnavailableError(StoreError):
 class StoreConflictError(StoreError):
     """Another writer was faster, or has not committed yet; the daemon retries. Nothing to do unless it persists.
 
-    It concerns single pools, but no pool is blamed for it.
+    It concerns single pools. A pass catches it before it asks for the scope, so no pool goes into quarantine for it.
     """
 
     scope = Scope.POOL

@@ -108,12 +108,12 @@ class Watcher:
             self._queue.ring()
             self.watching.set()
             async for batch in stream:
-                self._observe_all(batch.events)
-                if self._token_moved(batch.token):
+                self._handle_all(batch.events)
+                if self._check_token(batch.token):
                     backoff.reset()
                     self._failures = 0
 
-    def _observe_all(self, events: Sequence[Mapping[str, Any]]) -> None:
+    def _handle_all(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Handle each event; request a full scan if one cannot be read, for any reason.
 
         Any customer can write a document that no reader expects. That may cost a full scan but must not end the stream.
@@ -121,22 +121,22 @@ class Watcher:
         problems: list[str] = []
         for event in events:
             try:
-                self._observe(change_of(event))
+                self._handle(change_of(event))
             except Exception as error:  # noqa: BLE001 - nothing that is written may end the daemon
                 problems.append(f"{type(error).__name__}: {error}"[:200])
         if problems:
             self._observer.changes_unreadable(len(problems), reason=problems[0])
             self._queue.request_full_scan()
 
-    def _observe(self, change: Change) -> None:
+    def _handle(self, change: Change) -> None:
         if change.subject is Subject.COLLECTION:
             self._queue.request_full_scan()
         elif change.subject is Subject.WORKLOAD:
-            self._observe_workload(change)
+            self._handle_workload(change)
         else:
-            self._observe_pool(change)
+            self._handle_pool(change)
 
-    def _observe_workload(self, change: Change) -> None:
+    def _handle_workload(self, change: Change) -> None:
         """Add the pool of a workload that was deployed or moved: no write to the pool itself reports that."""
         if change.pool_id is None:
             self._queue.add_workloads([change.subject_id])
@@ -144,7 +144,7 @@ class Watcher:
             self._recent_writes.record(change.pool_id, None, change.at)
             self._queue.add(change.pool_id, at=int(self._clock.now()), cause=Cause.CHANGED)
 
-    def _observe_pool(self, change: Change) -> None:
+    def _handle_pool(self, change: Change) -> None:
         if change.subject_id is not None and change.subject_id == self._queue.pool_id:
             self._queue.ring()
         if change.removed:
@@ -162,7 +162,7 @@ class Watcher:
         elif change.subject_id is not None:
             self._queue.add(change.subject_id, at=int(now), cause=Cause.CHANGED)
 
-    def _token_moved(self, token: Mapping[str, Any]) -> bool:
+    def _check_token(self, token: Mapping[str, Any]) -> bool:
         """Record the stream's position: only a moving token is a sign of life, an answer alone is none.
 
         Raises StreamStalledError if it has not moved for too long.

@@ -39,7 +39,7 @@ class _Facts(NamedTuple):
     """The properties of a cause.
 
     `is_new`: the pool has been due since the entry's second, and lateness counts from there. `is_bounded`: a customer
-    can cause any number of them, so beyond a number a full scan replaces them.
+    can cause any number of such entries, so beyond `MOST_CHANGES` a full scan takes their place.
     """
 
     is_new: bool
@@ -124,7 +124,7 @@ class WorkQueue:
         return self._pool_id
 
     def ring(self) -> None:
-        """End the wait: the next deadline has to be read again."""
+        """End the wait of the loop, which then reads the next deadline again."""
         self._is_stale = True
         self._ringing.set()
 
@@ -231,7 +231,7 @@ class WorkQueue:
             self.request_full_scan()
 
     def has_pending(self, pool_id: int | None) -> bool:
-        """Return whether a pool is in the queue, as one is of which another resource lasts longer.
+        """Return whether a check of a pool is ahead, such as one at the end of another of its resources.
 
         A pass in progress may be about to add one, by what it read before: meanwhile the answer is True for any pool.
         """
@@ -258,9 +258,9 @@ class WorkQueue:
         return self.take_more(now, after=after)
 
     def take_more(self, now: int, *, after: int | None) -> Work:
-        """Return what is to be checked since a pass took everything due by the unix second `after`.
+        """Return what is to be checked by the unix second `now`, without what is due at `after` already.
 
-        A full scan that is requested meanwhile is left to the next pass.
+        A pass in progress takes more while it lasts. A full scan that is requested meanwhile is left to the next pass.
         """
         by_id: dict[int, int] = {}
         while (at := self.next_at()) is not None and at <= now:

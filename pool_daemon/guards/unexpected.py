@@ -49,10 +49,10 @@ Census = Counter[Key]
 def measure(census: Census, settings: sections.Brake) -> tuple[int, int]:
     """Return the numbers of unexpected pools that are compared with `min_pools`, and with all pools in use.
 
-    An owner counts for a few at most of what a customer can arrange: for `per_owner` ends that are near, which cost a
-    fraction of a cent each. Nobody arranges that no daemon acts, but anybody can have pools that end all the time: of
-    unseen ones an owner counts for a quarter of `min_pools`, so that a grid of five owners has a brake, too; and for
-    all of them as a share, for such a grid has few others.
+    Of what a customer can arrange, an owner counts for a few pools at most. *Near* ends cost a fraction of a cent each:
+    an owner counts for `per_owner`. *Unseen* ends need a time in which no daemon acts, which no customer arranges, but
+    a customer can have pools that end all the time: an owner counts for a quarter of `min_pools`, so that a grid of
+    five owners has a brake, too. In the second number all unseen ones count: such a grid has few other pools.
     """
     few = {Kind.NEAR: settings.per_owner, Kind.UNSEEN: max(settings.per_owner, settings.min_pools // 4)}
     number = sum(min(pools, few.get(kind, pools)) for (kind, _), pools in census.items())
@@ -116,11 +116,12 @@ class _Write:
 class RecentWrites:
     """Other writers' writes of pools near or past their end, and since when the change stream reports every write.
 
-    `known_through` is the unix second up to which this daemon has settled what was due. At most `MOST_REMEMBERED` are
-    kept, each for twice `notice_seconds`. If one is forgotten before its pool was judged, ends up to that of its pool
-    count as unseen: of a restore larger than that nothing goes unsuspected. Ends behind the write itself never do, so
-    that many writes make no end suspicious that has stood for long: beyond the bound, pools that were written longest
-    ago, and are yet to end, count as known.
+    `known_through` is the unix second up to which this daemon has settled what was due. At most `MOST_REMEMBERED` of
+    the writes are kept, each for twice `notice_seconds`. One that is forgotten before its pool was judged moves `since`
+    on to the end of that pool, so that this end counts as unseen: a restore of more pools than that is suspected, too.
+    Where the bound is exceeded, `since` moves no further than to the second of the write itself: so no number of writes
+    makes an end suspicious that has stood for long. The price is that a pool which was written longest ago, and is yet
+    to end, counts as known.
     """
 
     def __init__(self, settings: sections.Brake) -> None:

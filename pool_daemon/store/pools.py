@@ -1,4 +1,4 @@
-"""Pools and reservations in the database, under the function names of the existing service's interface."""
+"""Pools and reservations in the database; the functions named after the explorer's own are for other programs."""
 
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence

@@ -228,7 +228,7 @@ async def test_an_event_that_makes_no_sense_is_told_once_a_batch_and_followed_by
     watched: Watched, explorer: Explorer, event: Any
 ) -> None:
     with capture_logs() as logs:
-        watched.watcher._observe_all([event, event])
+        watched.watcher._handle_all([event, event])
         await watched.rings()
     assert [(entry["event"], entry["changes"]) for entry in logs] == [("change_not_understood", 2)]
     assert watched.queue.take(int(time.time()) + 1).after is None
