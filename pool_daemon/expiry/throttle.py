@@ -32,12 +32,6 @@ class Throttle:
         return self._settings.orders_per_second > 0
 
     @property
-    def batch_workloads(self) -> int:
-        """The number of workloads in one batch: as set, but at most a second's worth of orders, and at least one."""
-        most = self._settings.batch_workloads
-        return min(most, max(1, int(self._settings.orders_per_second))) if self.enabled else most
-
-    @property
     def concurrency(self) -> int:
         """The number of batches in flight: as set, but one while the rate of orders is bounded."""
         return 1 if self.enabled else self._settings.concurrency
@@ -48,8 +42,14 @@ class Throttle:
 
     @property
     def limits(self) -> Limits:
-        """The limits of one batch: smaller while the server takes too long for full ones."""
-        return Limits(max(1, self.batch_workloads >> self._halvings), MOST_BYTES >> self._halvings)
+        """The limits of one batch: as set, but at most a second's worth of orders, and at least one workload.
+
+        They are halved while the server takes too long for full batches.
+        """
+        most = self._settings.batch_workloads
+        if self.enabled:
+            most = min(most, int(self._settings.orders_per_second))
+        return Limits(max(1, most >> self._halvings), MOST_BYTES >> self._halvings)
 
     def took_too_long(self) -> None:
         """Halve the limits of batches."""

@@ -92,18 +92,22 @@ class WorkQueue:
 
     A ring carries no data: any number of rings cost one round. Disarm the queue *before* reading the database, so that
     a change that comes after the read still ends the next wait.
+
+    To be read from outside, and set by the queue alone: `deadline`, the armed instant (unix seconds), None if none is
+    known; `pool_id`, the pool that runs empty then, if any; `watermark`, None before the first full scan;
+    `full_scan_requested`, whether the next pass is a full scan.
     """
 
     def __init__(self) -> None:
         self._ringing = asyncio.Event()
         self._is_stale = True
         self._is_armed = False
-        self._deadline: float | None = None
-        self._pool_id: int | None = None
+        self.deadline: float | None = None
+        self.pool_id: int | None = None
         self._expected: float | None = None
         self._added_at: int | None = None
-        self._watermark: int | None = None
-        self._full_scan_requested = True
+        self.watermark: int | None = None
+        self.full_scan_requested = True
         self._entries: dict[int, _Entry] = {}
         self._bounded_entries = 0
         self._taken: dict[int, _Entry] = {}
@@ -112,16 +116,6 @@ class WorkQueue:
         self._at_work = _AtWork.NOTHING
 
     # When: the loop waits here for the armed deadline, or for an addition.
-
-    @property
-    def deadline(self) -> float | None:
-        """The armed instant (unix seconds); None if no deadline is known."""
-        return self._deadline
-
-    @property
-    def pool_id(self) -> int | None:
-        """The pool whose end the queue is armed for, if any."""
-        return self._pool_id
 
     def ring(self) -> None:
         """End the wait of the loop, which then reads the next deadline again."""
@@ -135,7 +129,7 @@ class WorkQueue:
         """
         if not self._is_armed:
             self._expected = at if self._expected is None else min(at, self._expected)
-        elif self._deadline is None or at < self._deadline:
+        elif self.deadline is None or at < self.deadline:
             self.ring()
 
     def disarm(self) -> bool:
@@ -147,7 +141,7 @@ class WorkQueue:
         is_stale, self._is_stale = self._is_stale, False
         self._ringing.clear()
         self._is_armed = False
-        self._deadline = self._pool_id = self._expected = self._added_at = None
+        self.deadline = self.pool_id = self._expected = self._added_at = None
         return is_stale
 
     def arm(self, deadline: float | None, *, pool_id: int | None = None) -> None:
@@ -157,8 +151,8 @@ class WorkQueue:
         `deadline` was read before that.
         """
         self._is_armed = True
-        self._deadline = deadline
-        self._pool_id = pool_id
+        self.deadline = deadline
+        self.pool_id = pool_id
         if self._added_at is not None and (deadline is None or self._added_at < deadline):
             self._ringing.set()
         if self._expected is not None:
@@ -176,26 +170,16 @@ class WorkQueue:
     # What: watcher, guards and reconciliation add entries, a pass takes them.
 
     @property
-    def watermark(self) -> int | None:
-        """The unix second through which everything due has been settled; None before the first full scan."""
-        return self._watermark
-
-    @property
     def settled_through(self) -> int | None:
         """The unix second through which no due pool is left, except missed ones.
 
         None while a full scan is requested or in progress.
         """
-        return None if self._full_scan_requested or self._at_work is _AtWork.FULL_SCAN else self._watermark
-
-    @property
-    def full_scan_requested(self) -> bool:
-        """Whether the next pass is a full scan."""
-        return self._full_scan_requested
+        return None if self.full_scan_requested or self._at_work is _AtWork.FULL_SCAN else self.watermark
 
     def request_full_scan(self) -> None:
         """Make the next pass a full scan: after a start or a gap, when anything may have been missed."""
-        self._full_scan_requested = True
+        self.full_scan_requested = True
         self.ring()
 
     def add(self, pool_id: int, *, at: int, cause: Cause) -> None:
@@ -210,7 +194,7 @@ class WorkQueue:
         self._enter(pool_id, _Entry(at, since, facts.is_bounded))
         if not self._is_armed:
             self._added_at = at if self._added_at is None else min(at, self._added_at)
-        elif self._deadline is None or at < self._deadline:
+        elif self.deadline is None or at < self.deadline:
             self._ringing.set()
 
     def add_all(self, pools: Mapping[int, int], *, cause: Cause) -> None:
@@ -249,11 +233,11 @@ class WorkQueue:
         Later additions, the same ones included, are kept for the next pass: the database may change while this one
         reads.
         """
-        if self._watermark is not None and now < self._watermark:  # the clock has stepped back
-            self._full_scan_requested = True
-        self._at_work = _AtWork.FULL_SCAN if self._full_scan_requested else _AtWork.PASS
-        after = None if self._full_scan_requested else self._watermark
-        self._full_scan_requested = False
+        if self.watermark is not None and now < self.watermark:  # the clock has stepped back
+            self.full_scan_requested = True
+        self._at_work = _AtWork.FULL_SCAN if self.full_scan_requested else _AtWork.PASS
+        after = None if self.full_scan_requested else self.watermark
+        self.full_scan_requested = False
         self._taken = {}
         return self.take_more(now, after=after)
 
@@ -275,7 +259,7 @@ class WorkQueue:
     def put_back(self, work: Work) -> None:
         """Add the work of an unfinished pass again."""
         self._at_work = _AtWork.NOTHING
-        self._full_scan_requested = self._full_scan_requested or work.after is None
+        self.full_scan_requested = self.full_scan_requested or work.after is None
         self._workload_ids.update(work.workload_ids)
         for pool_id in work.by_id:
             self._enter(pool_id, self._taken[pool_id])
@@ -283,7 +267,7 @@ class WorkQueue:
     def done(self, through: int) -> None:
         """Record that a pass has settled everything due by the unix second `through`."""
         self._at_work = _AtWork.NOTHING
-        self._watermark = through
+        self.watermark = through
 
     def clear(self) -> None:
         """Drop everything, because this daemon may not act; once it may, it begins with a full scan.
@@ -294,7 +278,7 @@ class WorkQueue:
         self._bounded_entries = 0
         self._heap.clear()
         self._workload_ids.clear()
-        self._full_scan_requested = True
+        self.full_scan_requested = True
 
     def _enter(self, pool_id: int, entry: _Entry) -> None:
         known = self._entries.get(pool_id, entry)

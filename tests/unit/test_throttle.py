@@ -19,7 +19,7 @@ def throttle_of(clock: VirtualClock, orders_per_second: float) -> Throttle:
 def test_without_a_rate_nothing_waits(clock: VirtualClock) -> None:
     throttle = throttle_of(clock, 0)
     throttle.record(1_000_000)
-    assert (throttle.enabled, throttle.wait_seconds(), throttle.batch_workloads) == (False, 0, 500)
+    assert (throttle.enabled, throttle.wait_seconds(), throttle.limits.workloads) == (False, 0, 500)
 
 
 def test_whoever_gives_orders_pays_with_the_time_they_take(clock: VirtualClock) -> None:
@@ -48,7 +48,7 @@ def test_a_wall_clock_that_steps_changes_nothing(clock: VirtualClock) -> None:
 
 @pytest.mark.parametrize(("rate", "most"), [(20, 20), (0.1, 1), (10_000, 500)])
 def test_at_most_a_seconds_worth_goes_at_once_but_one_at_least(clock: VirtualClock, rate: float, most: int) -> None:
-    assert throttle_of(clock, rate).batch_workloads == most
+    assert throttle_of(clock, rate).limits.workloads == most
 
 
 def test_batches_go_one_after_the_other_only_while_there_is_a_rate(clock: VirtualClock) -> None:
