@@ -118,7 +118,7 @@ async def edit_pool(database: Database, settings: Settings, arguments: argparse.
 async def make_change(
     database: Database, arguments: argparse.Namespace, make: Callable[[PoolEdits, int], Awaitable[Edit]]
 ) -> ExitCode:
-    """Make one change at a unix second by the server's clock, and print it; FAILED if the explorer has overwritten it."""
+    """Make one change at a unix second by the server's clock, and print it; FAILED if the explorer overwrote it."""
     author = _author(arguments)
     clock = ServerClock(database=database)
     edits = PoolEdits(database=database, author=author, dry_run=arguments.dry_run)
