@@ -27,6 +27,9 @@ from pymongo.collection import Collection
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import NEVER, new_pool
+from pool_daemon.cli import main
+from pool_daemon.errors import ExitCode
+from pool_daemon.harness import environment
 from pool_daemon.store import event_history
 from pool_daemon.store.cases import Case, Decommissioned
 from pool_daemon.store.client import Session, connect
