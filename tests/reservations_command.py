@@ -1,17 +1,19 @@
-"""Reservations as customers order them, and `pool-daemon reservations` as a process."""
+"""Reservations as customers order them, and the command `pool-daemon reservations`."""
 
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from arithmetic_model import Document
 from bson import Int64
 from nacl.signing import SigningKey
 from pymongo.database import Database
+
+from pool_daemon.cli import main
 
 CUSTOMER, SPONSOR = SigningKey(b"c" * 32), SigningKey(bytes(range(200, 232)))
 CUSTOMER_TID, SPONSOR_TID = 7, 8
@@ -19,35 +21,26 @@ CUSTOMER_TID, SPONSOR_TID = 7, 8
 NODE = "2fi9ZZiBGW4G9pnrN656bMfW6x55RSoHDeMrd9pgSA8T"
 
 
+class Printed(NamedTuple):
+    """What a command has printed, and how it ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 class Reservations:
-    """Runs the command on one database."""
+    """Runs the command on one database, in this process: a new one would take longer to start than to work."""
 
     def __init__(self, uri: str, name: str) -> None:
-        settings = {"POOL_DAEMON_DATABASE__URI": uri, "POOL_DAEMON_DATABASE__NAME": name}
-        self.environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | settings
+        self._settings = {"POOL_DAEMON_DATABASE__URI": uri, "POOL_DAEMON_DATABASE__NAME": name}
 
-    def run(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-        """Run it to its end, with `text` on its standard input."""
-        return subprocess.run(
-            self.words(*arguments),
-            check=False,
-            input=text,
-            text=True,
-            capture_output=True,
-            timeout=60,
-            env=self.environment,
-        )
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start it."""
-        return subprocess.Popen(
-            self.words(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
-        )
-
-    @staticmethod
-    def words(*arguments: str) -> Sequence[str]:
-        """Return its command line."""
-        return [sys.executable, "-m", "pool_daemon", "reservations", *arguments]
+    def run(self, *arguments: str) -> Printed:
+        """Run it to its end."""
+        out, errors = StringIO(), StringIO()
+        with patch.dict(os.environ, self._settings), redirect_stdout(out), redirect_stderr(errors):
+            code = main(["reservations", *arguments])
+        return Printed(code, out.getvalue(), errors.getvalue())
 
 
 def signed(*, sponsor: bool = False, **data: Any) -> Document:

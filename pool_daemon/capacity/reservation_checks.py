@@ -1,13 +1,13 @@
 """Every check that a reservation has to pass before it is saved, by name, each with its outcome and reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.reservation import Reservation, Signer
-from pool_daemon.errors import CapacityError
+from pool_daemon.errors import CapacityError, VerificationError
 
 NOT_ASKED: Final = "no database was asked"
 
@@ -73,6 +73,14 @@ def checks(reservation: Reservation, known: Known) -> list[Check]:
         _signature(reservation, Signer.SPONSOR, known.sponsor, asked=known.asked),
         _pool(reservation, known),
     ]
+
+
+def refuse_unless_all_hold(results: Iterable[Check]) -> None:
+    """Raise VerificationError for the first check that does not hold."""
+    for each in results:
+        if not each.holds:
+            unchecked = "" if each.outcome is Outcome.FAILED else "not checked: "
+            raise VerificationError(f"{each.name}: {unchecked}{each.reason}")
 
 
 def _tried(name: str, check: Callable[[], None], found: str) -> Check:

@@ -21,11 +21,11 @@ from pool_daemon.capacity.reservation import (
     Signer,
     public_key,
 )
-from pool_daemon.capacity.reservation_checks import Check, Known, Outcome, User, checks
+from pool_daemon.capacity.reservation_checks import Check, Known, User, checks
 from pool_daemon.commands import int64
 from pool_daemon.commands.connection import connection
 from pool_daemon.commands.pools_edit import line, unit_seconds
-from pool_daemon.errors import ExitCode, ReservationError, VerificationError
+from pool_daemon.errors import ExitCode, ReservationError
 from pool_daemon.plain_text import cut, escaped
 from pool_daemon.settings import load_settings
 from pool_daemon.store.reservations import LONGEST_BYTES, Reservations
@@ -185,14 +185,6 @@ def shown_checks(results: Sequence[Check]) -> Iterator[str]:
     """Yield a line for each check."""
     for each in results:
         yield CHECK.format(each.outcome, each.name, cut(escaped(each.reason))).rstrip()
-
-
-def refuse_unless_all_hold(results: Sequence[Check]) -> None:
-    """Raise the failure of the first check that does not hold: VerificationError."""
-    for each in results:
-        if not each.holds:
-            unchecked = "" if each.outcome is Outcome.FAILED else "not checked: "
-            raise VerificationError(f"{each.name}: {unchecked}{cut(each.reason)}")
 
 
 async def _results(arguments: argparse.Namespace) -> list[Check]:

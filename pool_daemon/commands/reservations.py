@@ -1,12 +1,14 @@
-"""A customer's order for capacity: ordered, signed and verified."""
+"""Customers' orders for capacity: written, signed, verified, saved, and shown."""
 
 import argparse
 import asyncio
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
-from pool_daemon.commands import add_config_argument
-from pool_daemon.commands.reservation_files import add_actions, order, sign, verify
+from pool_daemon.commands import add_config_argument, reservation_files, reservations_list, reservations_write
+from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ExitCode
+from pool_daemon.settings import load_settings
 
 EXAMPLES = (
     "pool-daemon reservations new --customer 144 --node 2fi9ZZiB --cu 2x30d --su 1x30d > r.json",
@@ -15,17 +17,26 @@ EXAMPLES = (
     "pool-daemon reservations sign r.json --key-file ~/.keys/9 --as sponsor",
     "pool-daemon reservations verify r.json --public-key $KEY",
     "pool-daemon reservations verify 17 --json | jq .holds",
+    "pool-daemon reservations submit r.json --reason 'ticket 4711' --dry-run",
+    "pool-daemon reservations list --owner 144 --unapplied",
+    "pool-daemon reservations list --pool 17 --json | jq .state",
+    "pool-daemon reservations show 17",
 )
 
-ON_DATABASE: Final = ("verify",)
-"""The actions that read or write the database."""
+ON_DATABASE: Final[Mapping[str, Any]] = {
+    "submit": reservations_write.submit,
+    "list": reservations_list.list_reservations,
+    "show": reservations_list.show_reservation,
+}
+"""What always needs the database."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what there is to do with reservations."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    add_actions(actions)
-    for name in ON_DATABASE:
+    for module in (reservation_files, reservations_write, reservations_list):
+        module.add_actions(actions)
+    for name in ("verify", *ON_DATABASE):
         add_config_argument(actions.choices[name])
 
 
@@ -33,8 +44,11 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Do one thing with a reservation."""
     match arguments.action:
         case "new":
-            return order(arguments)
+            return reservation_files.order(arguments)
         case "sign":
-            return sign(arguments)
-        case _:
-            return asyncio.run(verify(arguments))
+            return reservation_files.sign(arguments)
+        case "verify":
+            return asyncio.run(reservation_files.verify(arguments))
+    with connection(load_settings(arguments.config)) as database:
+        exit_code: ExitCode = asyncio.run(ON_DATABASE[arguments.action](database, arguments))
+    return exit_code

@@ -28,6 +28,10 @@ from pool_daemon.store.workloads import NODE_ID_CHARACTERS
 USERS: Final = "user"
 CAPACITY_ESCROW: Final = "capacity-escrow"
 APPLIED: Final = "pool-daemon-applied"
+SUBMITTED: Final = "pool-daemon-submitted"
+
+OPERATORS_COLLECTIONS: Final = (SUBMITTED,)
+"""What operators' commands keep; the daemon neither reads nor writes it, and its role may not."""
 
 LONGEST_BYTES: Final = 4 * 2**20
 """The longest reservation that is read whole; one that names 10,000 nodes, in its text and in its data, has 1 MB."""

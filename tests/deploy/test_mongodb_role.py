@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -24,6 +25,7 @@ from ledger import DELETE, Ledger
 from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
+from reservations_command import add_users, file_of, signed
 
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ExitCode
@@ -268,23 +270,28 @@ def test_an_operator_may_follow_events(operators_uri: str, explorer: Explorer) -
 
 
 def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_other_write(
-    operators_uri: str, explorer: Explorer
+    operators_uri: str, explorer: Explorer, tmp_path: Path
 ) -> None:
     may = {
         "capacity-pools": {"insert", "update", "create"},
+        "capacity-reservations": {"insert", "create"},
         "counters": {"insert", "update", "create"},
         "pool-daemon-brake": {"update"},
         "pool-daemon-events": {"insert", "create"},
         "pool-daemon-quarantine": {"delete"},
+        "pool-daemon-submitted": {"insert", "create"},
     }
     explorer.database["pool-daemon-brake"].insert_one({"_id": Int64(1), "state": "held", "empty_at": Int64(1)})
     explorer.database["pool-daemon-quarantine"].insert_one({"_id": Int64(1)})
+    add_users(explorer.database)
     pool = explorer.buy(Rates(PLENTY, PLENTY), [CONTAINER])
     for words in (
         ["pools", "create", "--owner", "7", "--node", "a", "--cu", "1x1h"],
         ["pools", "top-up", str(pool.pool_id), "--cu", "1x1h"],
         ["pools", "nodes", str(pool.pool_id), "--add", "b"],
         ["pools", "end", str(pool.pool_id), "--yes"],
+        ["reservations", "submit", file_of(tmp_path, signed())],
+        ["reservations", "list", "--unapplied"],
         ["brake", "release", "1"],
         ["quarantine", "release", "1"],
     ):

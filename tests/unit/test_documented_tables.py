@@ -20,6 +20,7 @@ from pool_daemon.commands import COMMANDS
 from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.events import as_markdown as events_table
 from pool_daemon.generated_table import read_table, write_table
+from pool_daemon.store.reservations import OPERATORS_COLLECTIONS
 from pool_daemon.store.setup import OWN_COLLECTIONS
 from pool_daemon.telemetry.endpoint.pool_views import PATH
 from pool_daemon.telemetry.endpoint.routes import Routes
@@ -91,7 +92,10 @@ def test_the_actions_types_and_sizes_of_workloads_are_the_code_s() -> None:
 
 def test_every_collection_of_the_daemon_s_own_is_described() -> None:
     chapters = DATA.read_text(encoding="utf-8").split("\n### `pool-daemon-")[1:]
-    assert {f"pool-daemon-{chapter.partition('`')[0]}" for chapter in chapters} == set(OWN_COLLECTIONS)
+    assert {f"pool-daemon-{chapter.partition('`')[0]}" for chapter in chapters} == {
+        *OWN_COLLECTIONS,
+        *OPERATORS_COLLECTIONS,
+    }
 
 
 def test_the_table_of_metrics_is_the_code_s() -> None:
