@@ -168,6 +168,9 @@ RECORDS_LOST = _JOURNAL.warning(
 _FORECAST: Final = _Part("pool_daemon.forecast")
 FORECAST_READ_FAILED = _FORECAST.debug("forecast_read_failed", "upcoming pools could not be read; they are read again")
 
+_ORDER_WATCH: Final = _Part("pool_daemon.order_watch")
+ORDERS_READ_FAILED = _ORDER_WATCH.debug("orders_read_failed", "waiting orders could not be read; they are read again")
+
 _WATCHER: Final = _Part("pool_daemon.watcher")
 STREAM_OPENED = _WATCHER.info("stream_opened", "the change stream is open, resumed where it ended or begun anew")
 STREAM_LOST = _WATCHER.warning(

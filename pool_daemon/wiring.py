@@ -37,6 +37,7 @@ from pool_daemon.store.records import Actor, ActorKind
 from pool_daemon.store.setup import build_index, missing_indexes
 from pool_daemon.store.store import Store
 from pool_daemon.store.topology import PrimaryChanges
+from pool_daemon.store.waiting_orders import WaitingOrders
 from pool_daemon.telemetry.endpoint.pool_views import PoolViews
 from pool_daemon.telemetry.endpoint.routes import Routes
 from pool_daemon.telemetry.endpoint.server import Server
@@ -44,6 +45,7 @@ from pool_daemon.telemetry.forecast import Forecast
 from pool_daemon.telemetry.health import StalenessLimits
 from pool_daemon.telemetry.heartbeat import Heartbeat, Notifier
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.telemetry.order_watch import OrderWatch
 from pool_daemon.telemetry.reports import Reports
 from pool_daemon.views.view_reader import ViewReader
 
@@ -241,6 +243,13 @@ class Wiring:
             sleep=partial(self.timer.sleep, "forecast"),
         )
 
+        self.order_watch = OrderWatch(
+            orders=WaitingOrders(database=self.database),
+            observer=self.observer,
+            clock=self.clock,
+            sleep=partial(self.timer.sleep, "waiting orders"),
+        )
+
     def staleness_limits(self) -> StalenessLimits:
         """Return the limits on the age of each sign of life, by the settings in force; safe in any thread."""
         settings, stream = self._settings, self.live.current.stream
@@ -257,6 +266,7 @@ class Wiring:
             "watcher": self.watcher.run(),
             "clock guard": self.clock_guard.run(),
             "forecast": self.forecast.run(),
+            "order watch": self.order_watch.run(),
         }
         if self.pool_views is not None:
             tasks["pool views"] = self.pool_views.run()

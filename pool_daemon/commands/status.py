@@ -29,6 +29,8 @@ EXAMPLES = (
 )
 
 EVENTS: Final = 10
+LONG_WAIT_SECONDS: Final = 3600.0
+"""A delete order that has waited for longer is not carried out: its node is silent."""
 UPCOMING: Final = 5
 Status = dict[str, Any]
 Line = tuple[str, Text]
@@ -161,7 +163,8 @@ def _lines(status: Status) -> Iterator[Line]:
         yield "brake", Text("holds nothing")
     if status["role"] != "standby":  # only a leader knows which due pools it has settled
         yield "backlog", _count(status["backlog"], "due and not settled", age_seconds=status["backlog_age_seconds"])
-    yield "quarantine", _count(status["quarantine"]["pools"], "in quarantine")
+        yield "orders", _orders(status["orders"])
+        yield "quarantine", _count(status["quarantine"]["pools"], "in quarantine")
     yield (
         "run empty",
         _expiring(status["expiring"] or {}, status["expiring_age_seconds"]),
@@ -222,6 +225,17 @@ def _count(pools: int | None, what: str, *, age_seconds: float | None = None) ->
         return Text("not counted yet")
     counted = "" if age_seconds is None else f", counted {span(age_seconds)} ago"
     return Text(f"{_number(pools, 'pool')} {what}{counted}", "yellow") if pools else Text(f"none{counted}")
+
+
+def _orders(orders: Status) -> Text:
+    """Return how many delete orders wait; in yellow once the oldest has waited for longer than a node takes."""
+    waiting, age_seconds = orders["waiting"], orders["oldest_age_seconds"]
+    if waiting is None:
+        return Text("not counted yet")
+    if age_seconds is None:
+        return Text("none waits for its node")
+    oldest = f"{_number(waiting, 'delete order')} waiting, the oldest for {span(max(0.0, age_seconds))}"
+    return Text(oldest, "yellow" if age_seconds > LONG_WAIT_SECONDS else "")
 
 
 def _expiring(expiring: Status, age_seconds: float | None) -> Text:

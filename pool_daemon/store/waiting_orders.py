@@ -59,6 +59,22 @@ class WaitingOrders:
                 ordered_at = await self._ordered_at(documents)
                 yield [_order(document, ordered_at.get(whole_or_none(document, "_id"))) for document in documents]
 
+    async def since(self, known: Mapping[Any, float], *, now: float, most: int) -> dict[Any, float]:
+        """Return, by workload, since which unix instant each of `most` orders has waited; records are read of new ones.
+
+        What is `known` stays. An order without a record counts from `now` on.
+        """
+        query, shown = {"next_action": TO_BE_DELETED}, {name: SHOWN[name] for name in ("_id", "pool_id")}
+        since: dict[Any, float] = {}
+        cursor = self._orders.find(query, shown, limit=most, batch_size=PAGE)
+        async with aclosing(pages(cursor, doing="reading work orders")) as found:
+            async for documents in found:
+                new = [each for each in documents if each["_id"] not in known]
+                ordered_at = await self._ordered_at(new) if new else {}
+                for each in documents:
+                    since[each["_id"]] = known.get(each["_id"], ordered_at.get(whole_or_none(each, "_id"), now))
+        return since
+
     async def _ordered_at(self, documents: Sequence[Mapping[str, Any]]) -> dict[int | None, float]:
         """Return when the last record of each workload was made; the index on pool and workload leads to them."""
         query = {

@@ -175,6 +175,19 @@ MISSING_WORKLOADS = Gauge(
     "standby.",
     read=lambda now, _: now.pools_missing_workloads,
 )
+ORDERS_WAITING = Gauge(
+    name="delete_orders_waiting",
+    about="Delete orders that no node has carried out; counted once a minute, up to 20,000. No sample on a standby.",
+    read=lambda now, _: now.waiting_orders,
+)
+OLDEST_ORDER = Gauge(
+    name="oldest_delete_order_age_seconds",
+    about="Seconds for which the oldest of them has waited: since the daemon gave it, or of one that the explorer gave "
+    "since the leader saw it first. 0 if none waits; no sample on a standby.",
+    read=lambda now, tick: (
+        None if now.waiting_orders is None else max(0.0, _age(now.order_waits_monotonic, tick) or 0.0)
+    ),
+)
 HOLDING = Gauge(
     name="on_hold",
     about="1 while due pools are on hold for the reason in the label; no sample otherwise.",

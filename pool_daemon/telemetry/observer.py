@@ -102,6 +102,11 @@ class Observer(PassObserver, GuardObserver):
         self.metrics.add(table.ORDERS_RESTORED)
         self._note("repaired", "1 missing delete order restored")
 
+    def waiting_orders_seen(self, orders: int | None, *, since_at: float | None = None) -> None:
+        """Record how many delete orders wait, the oldest since `since_at` (unix seconds); None if that is unknown."""
+        waits_monotonic = None if since_at is None else self._clock.monotonic() - (self._clock.now() - since_at)
+        self.status.change(waiting_orders=orders, order_waits_monotonic=waits_monotonic)
+
     def missing_workloads_counted(self, pools: int | None) -> None:
         """Record how many pools list workloads that have no document; None if that is unknown now."""
         before = self.status.snapshot.pools_missing_workloads

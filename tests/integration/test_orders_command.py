@@ -18,6 +18,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.store.client import connect
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.setup import create_collections, setup
+from pool_daemon.store.waiting_orders import WaitingOrders
 
 Document = dict[str, Any]
 Run = Callable[..., list[str]]
@@ -121,6 +122,29 @@ def test_the_oldest_of_many_are_found_on_whichever_page_they_are(
     lines = run("--limit", "3")
     assert [line.split()[:2] for line in lines[2:-1]] == [["10", "h"], ["9", "h"], ["8", "h"]]
     assert lines[-1] == "and 7 more; --limit N shows more of them"
+
+
+async def test_since_when_an_order_waits_is_looked_up_once_and_is_now_where_nothing_says_it(
+    explorer: Explorer, mongo_uri: str, database_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pool_daemon.store.client.PAGE", 3)
+    now = time.time() // 1
+    for number in range(1, 8):
+        order = explorer.new_workload(17, CONTAINER, next_action=3 if number == 7 else 4, _id=Int64(number))
+        explorer.orders.insert_one(order)
+        at = datetime.fromtimestamp(now - 3600 * number, UTC)
+        if number != 5:
+            explorer.events.insert_one({"pool_id": Int64(17), "workload_id": Int64(number), "decommissioned_at": at})
+    database = connect(uri=mongo_uri, name=database_name)
+    orders = WaitingOrders(database=database)
+    wanted = {number: now - 3600 * number for number in (1, 2, 3, 4, 6)} | {5: now}
+    assert await orders.since({}, now=now, most=100) == wanted
+    explorer.events.drop()
+    explorer.orders.delete_one({"_id": 1})
+    del wanted[1]
+    assert await orders.since(wanted, now=now + 60, most=100) == wanted
+    assert len(await orders.since({}, now=now, most=4)) == 4
+    database.close()
 
 
 def test_customers_text_of_any_length_is_cut_and_escaped(run: Run, explorer: Explorer) -> None:

@@ -66,6 +66,9 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.pass_failed(StoreError("away"), seconds=2, retry_seconds=1), "passes_total", {"outcome": "failed"}, 1),
     (lambda o: o.pass_failed(StoreError("away"), seconds=2, retry_seconds=1), "retries_total", {"step": "pass"}, 1),
     (lambda o: o.backlog_counted(40), "backlog_pools", {}, 40),
+    (lambda o: o.waiting_orders_seen(3, since_at=NOW - 60), "delete_orders_waiting", {}, 3),
+    (lambda o: o.waiting_orders_seen(3, since_at=NOW - 60), "oldest_delete_order_age_seconds", {}, 60),
+    (lambda o: o.waiting_orders_seen(0), "oldest_delete_order_age_seconds", {}, 0),
     (two_of_one_pool, "batch_duration_seconds_sum", {}, 0.02),
     (two_of_one_pool, "batch_pools_sum", {}, 3),
     (two_of_one_pool, "batch_workloads_sum", {}, 2),
@@ -192,6 +195,8 @@ def test_the_age_of_a_pass_that_never_completed_counts_from_the_start(observer: 
         "database_answer_age_seconds",
         "clock_difference_seconds",
         "backlog_pools",
+        "delete_orders_waiting",
+        "oldest_delete_order_age_seconds",
     ],
 )
 def test_what_is_not_known_yet_has_no_sample(observer: Observer, name: str) -> None:

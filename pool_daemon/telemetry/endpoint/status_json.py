@@ -44,6 +44,7 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "indexes_missing": dict(now.indexes_missing or {}),
         "brake": _hold(next((hold for hold in now.holds if hold.reason == "brake"), None)),
         "holds": [_hold(hold) for hold in now.holds],
+        "orders": {"waiting": now.waiting_orders, "oldest_age_seconds": _age(now.order_waits_monotonic, tick)},
         "quarantine": {"pools": now.quarantined, "first": [_quarantined(pool) for pool in now.quarantine]},
         "expiring": dict(now.expiring) or None,
         "expiring_age_seconds": _age(now.expiring_monotonic, tick),
