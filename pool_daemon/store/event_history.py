@@ -81,11 +81,6 @@ class EventFilter:
         return wanted
 
     @property
-    def matches_edits(self) -> bool:
-        """Whether changes by operators may match: they concern pools, not workloads."""
-        return self.workload is None and self.node is None and self.workload_type is None
-
-    @property
     def instant(self) -> dict[str, Any]:
         """The condition on a record's instant; older records of decommissions have it under another name."""
         bounds = {"$gte": self.since, "$lt": self.until}
@@ -191,10 +186,9 @@ class EventHistory:
 
     async def _edits(self, wanted: EventFilter, *, direction: int, limit: int) -> AsyncGenerator[Record, None]:
         query = wanted.conditions | wanted.instant | {"_id": EDITS}
-        if wanted.matches_edits:
-            async with aclosing(self._read(query, order=("at", direction), limit=limit)) as events:
-                async for event in events:
-                    yield event
+        async with aclosing(self._read(query, order=("at", direction), limit=limit)) as events:
+            async for event in events:
+                yield event
 
     async def _read(
         self, query: Mapping[str, Any], *, order: tuple[str, int], limit: int
