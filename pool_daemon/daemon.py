@@ -173,7 +173,7 @@ class Daemon:
 
     async def _prepare(self) -> None:
         if not self._dry_run:
-            await create_collections(self._parts.database)
+            await create_collections(self._parts.database, notices=self._parts.notices is not None)
         await self._parts.quarantine.load()
 
     async def _work(self, telling: Sequence[asyncio.Task[None]], companion: Companion | None) -> None:

@@ -317,6 +317,22 @@ WORKLOAD_DOCUMENTS_COMPLETE = _RECONCILER.info(
     "workload_documents_complete", "no pool lists a workload without a document any more"
 )
 
+_NOTICES: Final = _Part("pool_daemon.notices")
+NOTICES_WRITTEN = _NOTICES.info("notices_written", "events for owners of pools were written to the outbox")
+NOTICES_FAILED = _NOTICES.warning("notices_failed", "notices could not be read or written; none is lost", RETRIED)
+DELIVERY_FAILED = _NOTICES.warning(
+    "delivery_failed",
+    "a receiver of notices takes none; they wait for it, and pools end as ever",
+    "see to the receiver",
+)
+DELIVERY_RESTORED = _NOTICES.info("delivery_restored", "a receiver of notices takes them again")
+RECEIVER_GONE = _NOTICES.error(
+    "receiver_gone", "a receiver has answered 410, and gets no more notices", "correct its address, then restart"
+)
+EVENT_DEAD = _NOTICES.warning(
+    "event_dead", "a notice was not delivered in time", "`pool-daemon notices replay ID` sends it all the same"
+)
+
 TABLE: Final = tuple(row for row in tuple(globals().values()) if isinstance(row, Event))
 """All rows above, in their order."""
 

@@ -19,6 +19,7 @@ from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.guards.leadership import DryRun, Leadership
 from pool_daemon.guards.quarantine import Quarantine
 from pool_daemon.index_setup import IndexSetup
+from pool_daemon.notices.parts import NoticeParts
 from pool_daemon.reconcile.findings import Findings
 from pool_daemon.reconcile.reconciler import Reconciler
 from pool_daemon.reconcile.scans import OrderScan, PoolScan
@@ -92,6 +93,10 @@ class Wiring:
             dry_run=dry_run,
         )
         self._make_guards()
+        self.notices: NoticeParts | None = None
+        if settings.notices.before and not dry_run:
+            shared: dict[str, Any] = {"gate": self.gate, "clock": self.clock, "observer": self.observer}
+            self.notices = NoticeParts(settings=settings, database=self.database, sleep=self.timer.sleep, **shared)
         self.reports = Reports(
             observer=self.observer,
             settings=self.live.view(lambda now: now.log),
@@ -154,6 +159,7 @@ class Wiring:
                 clock=clock,
                 actor=self.actor,
                 dry_run=self._dry_run,
+                outbox=None if self.notices is None else self.notices.outbox,
             ),
             queue=self.queue,
             guards=Guards(gate=self.gate, brake=self.brake, quarantine=self.quarantine),
@@ -171,7 +177,7 @@ class Wiring:
         )
         self.reconciler = self._reconciler()
         self.index_setup = IndexSetup(
-            missing=lambda: missing_indexes(self.database),
+            missing=lambda: missing_indexes(self.database, notices=self.notices is not None),
             build=lambda index: build_index(self.database, index),
             built=self.queue.request_full_scan,
             observer=self.observer,
@@ -283,6 +289,7 @@ class Wiring:
             }
             if self._settings.reconcile.enabled:
                 tasks["reconciler"] = self.reconciler.run()
+            tasks |= {} if self.notices is None else self.notices.tasks()
         return tasks
 
     def look_at_missed(self, pool_id: int) -> None:

@@ -86,9 +86,9 @@ def _usable_identity(identity: str) -> str:
 Identity = Annotated[str, AfterValidator(_usable_identity)]
 
 
-def _split(value: Any) -> Any:
+def split(value: Any) -> Any:
     """Split text with commas, as in an environment variable, into a list."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
-Names = Annotated[list[str], BeforeValidator(_split)]
+Names = Annotated[list[str], BeforeValidator(split)]

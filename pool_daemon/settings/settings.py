@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 from pydantic.fields import FieldInfo
 
 from pool_daemon.settings.fields import Section, takes
+from pool_daemon.settings.notices import Notices, Webhook
 from pool_daemon.settings.sections import (
     Brake,
     Clock,
@@ -39,6 +40,8 @@ class Settings(Section):
     brake: Brake = Brake()
     retry: Retry = Retry()
     reconcile: Reconcile = Reconcile()
+    notices: Notices = Notices()
+    webhook: Webhook = Webhook()
     log: Log = Log()
     http: Http = Http()
 

@@ -16,6 +16,7 @@ from pool_daemon.store.client import TRANSACTION_ATTEMPTS, Database, Session
 from pool_daemon.store.codec import changed_fields, pool_to_document, protecting_steps
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.events import EventStore
+from pool_daemon.store.outbox import Outbox
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.records import Actor
 from pool_daemon.store.workloads import Order, WorkloadStore
@@ -40,11 +41,20 @@ class _LargeDocumentsError(Exception):
 class Decommissions:
     """Settles due pools in batches, a transaction each.
 
-    `actor` is written into every record. In a `dry_run` everything is read and decided, and nothing is written. However
-    many batches are settled at once, only one copies large documents.
+    `actor` is written into every record. In a `dry_run` everything is read and decided, and nothing is
+    written. However many batches are settled at once, only one copies large documents. If owners are told, what a batch
+    does goes to the `outbox`.
     """
 
-    def __init__(self, *, database: Database, clock: Clock, actor: Actor, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        actor: Actor,
+        dry_run: bool = False,
+        outbox: Outbox | None = None,
+    ) -> None:
         self._database = database
         self._dry_run = dry_run
         self._clock = clock
@@ -52,6 +62,7 @@ class Decommissions:
         self._pools = database.collection(CAPACITY_POOLS)
         self._workloads = WorkloadStore(database=database)
         self._events = EventStore(database=database, actor=actor)
+        self._outbox = outbox
         self._copying_large = asyncio.Lock()
 
     async def settle(
@@ -123,6 +134,8 @@ class Decommissions:
         if pools:
             with translated("saving synced pools"):
                 await self._pools.bulk_write(pools, ordered=True, session=session)
+        if self._outbox is not None:
+            await self._outbox.record_ends(settlement.cases, at=self._clock.now(), session=session)
         gone = settlement.decommissioned
         if not gone:
             return

@@ -10,6 +10,8 @@ from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.holds import BRAKE
 from pool_daemon.store.lease import LEASE
+from pool_daemon.store.notices import NOTICES
+from pool_daemon.store.outbox import OUTBOX
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.quarantine import QUARANTINE
 from pool_daemon.store.records import EVENTS
@@ -25,9 +27,12 @@ PECULIAR: Final = frozenset({"hidden", "partialFilterExpression", "sparse", "exp
 
 OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 
+NOTICE_COLLECTIONS: Final = (NOTICES, OUTBOX)
+"""Those that exist only where owners are told."""
+
 Keys = tuple[tuple[str, int], ...]
 
-INDEXES: Final[Mapping[str, tuple[Keys, ...]]] = {
+INDEXES: Final[dict[str, tuple[Keys, ...]]] = {
     CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),
     # Finds the deployed workloads of a pool in the order of their ids, without reading those that were deleted long ago
     # or are free: a customer may keep any number of free ones, of any size, for ever. If the explorer's own index on
@@ -40,12 +45,17 @@ INDEXES: Final[Mapping[str, tuple[Keys, ...]]] = {
     EVENTS: ((("pool_id", 1), ("_id", 1), ("workload_id", 1)), (("customer_tid", 1), ("_id", 1))),
 }
 
+NOTICE_INDEXES: Final[dict[str, tuple[Keys, ...]]] = {
+    # Find what is to be delivered next, and what has been kept for long enough.
+    OUTBOX: ((("receiver", 1), ("state", 1), ("next_at", 1)), (("expires_at", 1),)),
+}
 
-async def create_collections(database: Database) -> None:
+
+async def create_collections(database: Database, *, notices: bool = False) -> None:
     """Create the daemon's own collections: quick, and cheaper than creating them within a transaction."""
     with translated("listing collections"):
         existing = set(await database.motor.list_collection_names())
-    for name in OWN_COLLECTIONS:
+    for name in (*OWN_COLLECTIONS, *(NOTICE_COLLECTIONS if notices else ())):
         if name not in existing:
             with translated(f"creating {name}"):
                 await _create(database, name)
@@ -70,14 +80,14 @@ class Index(NamedTuple):
         return f"{self.collection}: {', '.join(name for name, _ in self.keys)}"
 
 
-async def missing_indexes(database: Database) -> list[Index]:
+async def missing_indexes(database: Database, *, notices: bool = False) -> list[Index]:
     """List the indexes that are missing; one with the same keys under another name is not.
 
     A hidden, partial, sparse or expiring index does not count, nor one whose collation is not that of its collection:
     reads may not use it. Raises StoreUnavailableError or StoreRefusedError.
     """
     missing: list[Index] = []
-    for name, wanted in INDEXES.items():
+    for name, wanted in (INDEXES | NOTICE_INDEXES if notices else INDEXES).items():
         with translated(f"listing the indexes of {name}"):
             existing = (await database.collection(name).index_information()).values()
             collation = (

@@ -12,6 +12,7 @@ from pool_daemon.store.client import Database
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.lease import LeaseRecord
 from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
+from pool_daemon.store.outbox import Outbox
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult, PoolStore
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.reconciliation import DriftedPool, Page
@@ -136,10 +137,19 @@ class DeleteOrders(Protocol):
 class Store:
     """The collections of the store on one database.
 
-    `actor` is written into every record; in a `dry_run` no decommission is written.
+    `actor` is written into every record; in a `dry_run` no decommission is written. If owners are told,
+    what is decommissioned goes to the `outbox`, too.
     """
 
-    def __init__(self, *, database: Database, clock: Clock, actor: Actor, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        actor: Actor,
+        dry_run: bool = False,
+        outbox: Outbox | None = None,
+    ) -> None:
         self.pools = PoolStore(database=database)
         self.workloads = WorkloadStore(database=database)
-        self.decommissions = Decommissions(database=database, clock=clock, actor=actor, dry_run=dry_run)
+        self.decommissions = Decommissions(database=database, clock=clock, actor=actor, dry_run=dry_run, outbox=outbox)
