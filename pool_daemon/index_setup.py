@@ -13,7 +13,10 @@ RECHECK_SECONDS: Final = 300.0
 """Interval at which missing indexes are looked for: one may have been dropped, or the obstacle to a build may be
 gone."""
 
-REMEDY: Final = "have an administrator run deploy/mongodb/create-user.js, which makes the indexes, or make it by hand"
+REMEDY: Final = (
+    "have an administrator run deploy/mongodb/create-user.js, which makes the indexes, with KEEP_DAYS if "
+    "events.keep_days is set; or make it by hand"
+)
 
 USELESS: Final = (
     "there is one of these fields already, but it is hidden, partial, sparse, expiring or has another collation"

@@ -177,7 +177,9 @@ class Wiring:
         )
         self.reconciler = self._reconciler()
         self.index_setup = IndexSetup(
-            missing=lambda: missing_indexes(self.database, notices=self.notices is not None),
+            missing=lambda: missing_indexes(
+                self.database, notices=self.notices is not None, keep_days=self.live.current.events.keep_days
+            ),
             build=lambda index: build_index(self.database, index),
             built=self.queue.request_full_scan,
             observer=self.observer,

@@ -262,6 +262,19 @@ class Reconcile(Section):
     )
 
 
+class Events(Section):
+    """The records of what the daemon and operators did, in `pool-daemon-events`."""
+
+    keep_days: int = Field(
+        default=0,
+        ge=0,
+        le=20_000,
+        description="Days for which records are kept; 0 keeps them for ever. The server removes older ones by an index "
+        "that expires; where the daemon may build no index, `create-user.js` makes it. The key of an operator's change "
+        "is remembered no longer than its record.",
+    )
+
+
 class Log(Section):
     """The daemon's log."""
 

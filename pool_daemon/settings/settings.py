@@ -18,6 +18,7 @@ from pool_daemon.settings.sections import (
     Clock,
     Database,
     Embedded,
+    Events,
     Expiry,
     Http,
     Lease,
@@ -42,6 +43,7 @@ class Settings(Section):
     reconcile: Reconcile = Reconcile()
     notices: Notices = Notices()
     webhook: Webhook = Webhook()
+    events: Events = Events()
     log: Log = Log()
     http: Http = Http()
 
@@ -54,7 +56,7 @@ SECTIONS: Mapping[str, Mapping[str, FieldInfo]] = {
     name: type(field.default).model_fields for name, field in Settings.model_fields.items()
 }
 
-RELOADABLE: Final = frozenset({"expiry", "stream", "clock", "brake", "retry", "reconcile", "log"})
+RELOADABLE: Final = frozenset({"expiry", "stream", "clock", "brake", "retry", "reconcile", "events", "log"})
 """Sections that parts read anew at each use: bounds, rates and intervals."""
 
 FIXED: Final = frozenset(

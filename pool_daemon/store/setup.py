@@ -30,7 +30,13 @@ OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 NOTICE_COLLECTIONS: Final = (NOTICES, OUTBOX)
 """Those that exist only where owners are told."""
 
+DAY_SECONDS: Final = 86_400
+
 Keys = tuple[tuple[str, int], ...]
+
+AGE: Final[Keys] = (("at", 1),)
+"""The index by which the server removes records of a certain age. Records without `at` are older than the envelope, and
+stay."""
 
 INDEXES: Final[dict[str, tuple[Keys, ...]]] = {
     CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),
@@ -69,22 +75,30 @@ async def has_pools(database: Database) -> bool:
 
 
 class Index(NamedTuple):
-    """An index that the daemon needs."""
+    """An index that the daemon needs.
+
+    If it expires, `keep_days` is after how many days the server removes a document; 0 means that it must remove none.
+    """
 
     collection: str
     keys: Keys
+    keep_days: int | None = None
 
     @property
     def label(self) -> str:
         """The index's collection and fields, as shown to an operator."""
-        return f"{self.collection}: {', '.join(name for name, _ in self.keys)}"
+        label = f"{self.collection}: {', '.join(name for name, _ in self.keys)}"
+        if self.keep_days is None:
+            return label
+        return f"{label}, kept for {f'{self.keep_days} days' if self.keep_days else 'ever'}"
 
 
-async def missing_indexes(database: Database, *, notices: bool = False) -> list[Index]:
+async def missing_indexes(database: Database, *, notices: bool = False, keep_days: int = 0) -> list[Index]:
     """List the indexes that are missing; one with the same keys under another name is not.
 
     A hidden, partial, sparse or expiring index does not count, nor one whose collation is not that of its collection:
-    reads may not use it. Raises StoreUnavailableError or StoreRefusedError.
+    reads may not use it. One that removes records of another age than `keep_days` is missing, too. Raises
+    StoreUnavailableError or StoreRefusedError.
     """
     missing: list[Index] = []
     for name, wanted in (INDEXES | NOTICE_INDEXES if notices else INDEXES).items():
@@ -95,6 +109,9 @@ async def missing_indexes(database: Database, *, notices: bool = False) -> list[
             )
         there = {tuple(each["key"]) for each in existing if _serves(each) and each.get("collation") == collation}
         missing += [Index(name, keys) for keys in wanted if keys not in there]
+    _, expires_seconds = await _age_index(database)
+    if expires_seconds != (keep_days * DAY_SECONDS or None):
+        missing.append(Index(EVENTS, AGE, keep_days))
     return missing
 
 
@@ -103,6 +120,9 @@ async def build_index(database: Database, index: Index) -> None:
 
     If its name is taken, the daemon chooses another name. Raises the server's error if it cannot be built.
     """
+    if index.keep_days is not None:
+        await _set_age(database, index.keep_days)
+        return
     collection, keys = database.unhurried(index.collection), list(index.keys)
     with translated(f"creating the index on {index.label}"):
         try:
@@ -119,6 +139,29 @@ async def setup(database: Database) -> int:
     for index in missing:
         await build_index(database, index)
     return len(missing)
+
+
+async def _age_index(database: Database) -> tuple[str | None, int | None]:
+    """Return the name of the index on the records' instants, and after how many seconds it removes one; None if not."""
+    with translated(f"listing the indexes of {EVENTS}"):
+        existing = await database.collection(EVENTS).index_information()
+    found = [(name, index.get("expireAfterSeconds")) for name, index in existing.items() if tuple(index["key"]) == AGE]
+    return found[0] if found else (None, None)
+
+
+async def _set_age(database: Database, keep_days: int) -> None:
+    """Have the server remove records that are older, or none at all; the age of an index that expires is changed."""
+    name, expires_seconds = await _age_index(database)
+    wanted_seconds = keep_days * DAY_SECONDS
+    with translated(f"changing for how long {EVENTS} are kept"):
+        if name is not None and keep_days and expires_seconds is not None:
+            change = {"keyPattern": dict(AGE), "expireAfterSeconds": wanted_seconds}
+            await database.motor.command({"collMod": EVENTS, "index": change})
+            return
+        if name is not None:
+            await database.collection(EVENTS).drop_index(name)
+        if keep_days:
+            await _build(database.unhurried(EVENTS), list(AGE), expireAfterSeconds=wanted_seconds)
 
 
 async def _default_collation(database: Database, name: str) -> Any:

@@ -33,13 +33,14 @@ def daemons_uri(server: EmbeddedMongod) -> str:
 
 
 def script_commands(
-    *options: str, indexes: Mapping[str, Sequence[Document]] | None = None
+    *options: str, indexes: Mapping[str, Sequence[Document]] | None = None, keep_days: str | None = None
 ) -> list[tuple[str, Document]]:
     """Let the script run and return its commands, each with the database that it is for.
 
-    `indexes` are those that the collections have already. What runs the script stands in for mongosh, which neither
-    Debian nor PyPI nor npm has to give.
+    `indexes` are those that the collections have already, `keep_days` is KEEP_DAYS in its environment. What runs the
+    script stands in for mongosh, which neither Debian nor PyPI nor npm has to give.
     """
     stand_in = Path(__file__).with_name("mongosh.js")
-    lines = run("node", stand_in, SCRIPT, PASSWORD, json.dumps(indexes or {}), *options).splitlines()
+    environ = [] if keep_days is None else ["env", f"KEEP_DAYS={keep_days}"]
+    lines = run(*environ, "node", stand_in, SCRIPT, PASSWORD, json.dumps(indexes or {}), *options).splitlines()
     return [tuple(json.loads(line)) for line in lines if line.startswith("[")]

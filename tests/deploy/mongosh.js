@@ -7,11 +7,13 @@ const found = () => (process.argv.includes("--existing") ? {} : null);
 const collection = (database, name) => ({
   getIndexes: () => existing[name],
   unhideIndex: (index) => send([database, { collMod: name, index: { name: index, hidden: false } }]),
+  dropIndex: (index) => send([database, { dropIndexes: name, index }]),
   createIndex: (key, options) => send([database, { createIndexes: name, indexes: [{ key, ...options }] }]),
 });
 const database = (name) => ({
   getCollectionNames: () => Object.keys(existing),
   getCollection: (of) => collection(name, of),
+  runCommand: (command) => send([name, command]),
   getRole: found,
   getUser: found,
   createRole: ({ role, ...rest }) => send([name, { createRole: role, ...rest }]),

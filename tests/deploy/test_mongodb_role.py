@@ -34,7 +34,7 @@ from pool_daemon.store.client import connect
 from pool_daemon.store.event_history import EventFilter
 from pool_daemon.store.event_stream import EventStream
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
-from pool_daemon.store.setup import INDEXES, NOTICE_COLLECTIONS, NOTICE_INDEXES, OWN_COLLECTIONS
+from pool_daemon.store.setup import INDEXES, NOTICE_COLLECTIONS, NOTICE_INDEXES, OWN_COLLECTIONS, missing_indexes
 
 UNAUTHORIZED = 13
 NO_SUCH_TRANSACTION = 251
@@ -358,6 +358,35 @@ def test_the_script_builds_no_index_twice_and_takes_none_that_serves_only_some_q
     assert not pools["of-another-name"].get("hidden")
     assert "sparse" not in pools["pool-daemon_empty_at_1"]
     assert set(workloads) == {"_id_", "as-it-should-be", "pool_id_1_next_action_1__id_1_workload_type_1"}
+
+
+def test_the_script_decides_for_how_long_records_are_kept_and_the_daemon_looks_for_the_same(
+    admin: MongoClient[Document], explorer: Explorer, uri: str
+) -> None:
+    def run_script(keep_days: str | None) -> int | None:
+        there = {"pool-daemon-events": json.loads(json_util.dumps(list(explorer.events.list_indexes())))}
+        for database, command in script_commands("--existing", indexes=there, keep_days=keep_days):
+            if "pool-daemon-events" in command.values():
+                admin[database].command(command)
+        expires = [index["expireAfterSeconds"] for index in explorer.events.list_indexes() if "at" in index["key"]]
+        return int(expires[0]) // 86_400 if expires else None
+
+    async def missing(keep_days: int) -> list[str]:
+        database = connect(uri=uri, name=NAME)
+        found = [index.label for index in await missing_indexes(database, keep_days=keep_days)]
+        database.close()
+        return [label for label in found if "kept" in label]
+
+    for keep_days, kept in ((None, None), ("90", 90), (None, 90), ("30", 30), ("0", None), ("0", None), ("7", 7)):
+        assert run_script(keep_days) == kept
+        assert asyncio.run(missing(kept or 0)) == []
+    assert asyncio.run(missing(0)) == ["pool-daemon-events: at, kept for ever"]
+    assert run_script("0") is None
+    explorer.events.create_index("at")
+    assert run_script("5") == 5
+    for wrong in ("", "-1", "1.5", "90d", "20001", "1e3"):
+        with pytest.raises(AssertionError, match="must be a whole number of days, from 0 to 20000"):
+            script_commands(keep_days=wrong)
 
 
 def test_the_script_brings_an_existing_role_up_to_date_and_leaves_the_user_alone() -> None:
