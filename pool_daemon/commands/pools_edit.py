@@ -19,7 +19,8 @@ from pool_daemon.commands.output import short, when
 from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import Database, ServerClock
-from pool_daemon.store.pool_edits import Author, Edit, PoolEdits
+from pool_daemon.store.pool_changes import Author
+from pool_daemon.store.pool_edits import Edit, PoolEdits
 
 STANDS_SECONDS: Final = 2.0
 """After this long it is checked that a change stands: the explorer writes a pool back milliseconds after its read."""
@@ -207,13 +208,14 @@ def _as_text(edit: Edit, *, dry_run: bool) -> Iterator[str]:
     yield (
         f"pool {pool.pool_id}: "
         + ("this was done before; now it" if edit.repeated else "done; it")
-        + f" {_state(pool)}"
+        + f" {state_of_pool(pool)}"
     )
     if edit.before is not None and not edit.repeated:
-        yield f"before, it {_state(edit.before)}"
+        yield f"before, it {state_of_pool(edit.before)}"
 
 
-def _state(pool: Pool) -> str:
+def state_of_pool(pool: Pool) -> str:
+    """Return what is left in a pool and when it runs empty, in words."""
     left = ", ".join(
         f"{short(amount)} {name}"
         for amount, name in ((pool.cus, "CU seconds"), (pool.sus, "SU seconds"), (pool.ipv4us, "IPv4U seconds"))

@@ -1,4 +1,4 @@
-"""Customers' orders for capacity: written, signed, verified, saved, and shown."""
+"""Customers' orders for capacity: written, signed, verified, saved, credited, and shown."""
 
 import argparse
 import asyncio
@@ -18,6 +18,7 @@ EXAMPLES = (
     "pool-daemon reservations verify r.json --public-key $KEY",
     "pool-daemon reservations verify 17 --json | jq .holds",
     "pool-daemon reservations submit r.json --reason 'ticket 4711' --dry-run",
+    "pool-daemon reservations apply 17 --reason 'ticket 4711' --dry-run",
     "pool-daemon reservations list --owner 144 --unapplied",
     "pool-daemon reservations list --pool 17 --json | jq .state",
     "pool-daemon reservations show 17",
@@ -25,6 +26,7 @@ EXAMPLES = (
 
 ON_DATABASE: Final[Mapping[str, Any]] = {
     "submit": reservations_write.submit,
+    "apply": reservations_write.apply,
     "list": reservations_list.list_reservations,
     "show": reservations_list.show_reservation,
 }

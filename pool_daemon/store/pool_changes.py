@@ -4,17 +4,50 @@ All of them are part of one transaction, which also holds what else the change w
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from bson import Int64
+from bson import Int64, json_util
 
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import RAW, decoded, pool_from_document, pool_to_document
 from pool_daemon.store.error_mapping import translated
-from pool_daemon.store.pool_edits import Author, Write
 from pool_daemon.store.pools import CAPACITY_POOLS
-from pool_daemon.store.records import EVENTS, Actor, ActorKind, EventKind, Subject, Why, envelope, numbers
+from pool_daemon.store.records import Actor, ActorKind, EventKind, Subject, Why, envelope, numbers
+
+ATTEMPTS: Final = 10
+"""How often a change that loses to another writer is begun; nobody else waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who makes a change, with which version of the program, and why; it is made once for each `key`."""
+
+    identity: str
+    version: str
+    key: str
+    reason: str = ""
+
+    @property
+    def record_id(self) -> str:
+        """The id of the change's record: no other change has it."""
+        return f"operator:{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One document to be inserted into a collection, or an update of one: MongoDB's own operators."""
+
+    collection: str
+    query: Mapping[str, Any] | None
+    document: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """Return the write as one line of MongoDB's extended JSON."""
+        how = "insert" if self.query is None else "update"
+        where = {} if self.query is None else {"where": self.query}
+        return json_util.dumps({how: self.collection, **where, "document": self.document})
 
 
 async def read_pool(database: Database, pool_id: int, session: Session | None = None) -> Pool | None:
@@ -49,9 +82,9 @@ def pool_write(before: Pool | None, after: Pool) -> Write:
 
 
 def change_record(
-    author: Author, kind: EventKind, before: Pool | None, after: Pool, told: Mapping[str, Any], now: int
-) -> Write:
-    """Return the insertion of the record of a change; `told` is what was asked for."""
+    author: Author, kind: EventKind, before: Pool | None, after: Pool, told: Mapping[str, Any], *, now: int
+) -> dict[str, Any]:
+    """Return the record of a change at the unix second `now`; `told` is what was asked for."""
     record = envelope(
         kind,
         at=now,
@@ -60,8 +93,8 @@ def change_record(
         why=Why(author.reason),
     )
     # These two are null where there is nothing, and the id is the key of the change.
-    record |= {"_id": f"operator:{author.key}", "before": None if before is None else numbers(before)}
-    return Write(EVENTS, None, record | {"after": numbers(after)} | dict(told))
+    record |= {"_id": author.record_id, "before": None if before is None else numbers(before), "after": numbers(after)}
+    return record | dict(told)
 
 
 async def carry_out(database: Database, writes: Iterable[Write], session: Session, *, doing: str) -> None:

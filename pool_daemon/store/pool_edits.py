@@ -8,47 +8,29 @@ before, and may overwrite a change of ours. `PoolEdits.stands` tells.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
-from bson import Int64, json_util
+from bson import Int64
 
 from pool_daemon.capacity.pool import Amounts, Pool, new_pool
 from pool_daemon.capacity.workload import cloud_units
 from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictError
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.codec import RAW, decoded, pool_from_document, pool_to_document, workload_to_document
+from pool_daemon.store.codec import workload_to_document
 from pool_daemon.store.error_mapping import is_duplicate, translated
-from pool_daemon.store.pools import CAPACITY_POOLS, next_id
-from pool_daemon.store.records import EVENTS, NUMBERS, Actor, ActorKind, EventKind, Subject, Why, envelope, numbers
+from pool_daemon.store.pool_changes import (
+    ATTEMPTS,
+    Author,
+    Write,
+    carry_out,
+    change_record,
+    claim_pool,
+    pool_write,
+    read_pool,
+)
+from pool_daemon.store.pools import next_id
+from pool_daemon.store.records import EVENTS, NUMBERS, EventKind
 from pool_daemon.store.workloads import WORKLOADS
-
-ATTEMPTS: Final = 10
-"""How often a change that loses to another writer is begun; nobody else waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who makes a change, with which version of the program, and why; it is made once for each `key`."""
-
-    identity: str
-    version: str
-    key: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One document to be inserted into a collection, or an update of one: MongoDB's own operators."""
-
-    collection: str
-    query: Mapping[str, Any] | None
-    document: Mapping[str, Any]
-
-    def to_json(self) -> str:
-        """Return the write as one line of MongoDB's extended JSON."""
-        how = "insert" if self.query is None else "update"
-        where = {} if self.query is None else {"where": self.query}
-        return json_util.dumps({how: self.collection, **where, "document": self.document})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +73,6 @@ class PoolEdits:
         self._database = database
         self._author = author
         self._dry_run = dry_run
-        self._raw = database.collection(CAPACITY_POOLS, RAW)
         self._events = database.collection(EVENTS)
 
     async def create(self, owner_tid: int, sponsor_tid: int, node_ids: list[str], amounts: Amounts, now: int) -> Edit:
@@ -182,7 +163,7 @@ class PoolEdits:
 
         To be asked some seconds later. Half of what was added may have gone elsewhere, to a workload deployed since.
         """
-        pool = await self._read(edit.after.pool_id)
+        pool = await read_pool(self._database, edit.after.pool_id)
         if pool is None:
             return False
         wanted, found, before = (replace(each) for each in (edit.after, pool, edit.before or edit.after))
@@ -201,13 +182,12 @@ class PoolEdits:
 
         async def decide_and_write(session: Session | None) -> Edit:
             if session is not None:
-                before = await self._claim(pool_id, session)
+                before = await claim_pool(self._database, pool_id, session)
             else:
-                before = await self._read(pool_id) if pool_id else None
+                before = await read_pool(self._database, pool_id) if pool_id else None
             edit = self._decided(change, before, now)
             if session is not None:
-                for write in edit.writes:
-                    await self._write(write, pool_id, session)
+                await self._carry_out(edit, session)
             return edit
 
         made = await self._made_before()
@@ -220,36 +200,31 @@ class PoolEdits:
                 made = await self._made_before()  # another run with this key was faster, and its record is there
                 if made is None:
                     raise
-        return self._repeated(made, await self._read(made["pool_id"]), change)
+        return self._repeated(made, await read_pool(self._database, made["pool_id"]), change)
 
     def _decided(self, change: _Change, before: Pool | None, now: int) -> Edit:
         after = change.decide(before)
         added = None if change.add is None else change.add(after)
-        record = self._record(change, before, after, now)
+        record = change_record(self._author, change.kind, before, after, change.told, now=now)
         if added is None:
-            return Edit(after, before, (self._pool_write(before, after), Write(EVENTS, None, record)))
+            return Edit(after, before, (pool_write(before, after), Write(EVENTS, None, record)))
         record |= {"workload_id": added["_id"]} | {name: added[name] for name in ("workload_type", "node_id")}
-        writes = (self._pool_write(before, after), Write(WORKLOADS, None, added), Write(EVENTS, None, record))
+        writes = (pool_write(before, after), Write(WORKLOADS, None, added), Write(EVENTS, None, record))
         return Edit(after, before, writes, workload_id=added["_id"])
 
-    async def _write(self, write: Write, pool_id: int, session: Session) -> None:
-        collection = self._database.collection(write.collection)
+    async def _carry_out(self, edit: Edit, session: Session) -> None:
         try:
-            with translated(f"changing pool {pool_id}"):
-                if write.query is None:
-                    await collection.insert_one(dict(write.document), session=session)
-                else:
-                    await collection.update_one(write.query, write.document, session=session)
+            await carry_out(self._database, edit.writes, session, doing=f"changing pool {edit.after.pool_id}")
         except StoreConflictError as error:
-            if write.collection == WORKLOADS and is_duplicate(error):
-                taken = f"workload {write.document['_id']} exists already: the sequence in `counters` is behind"
+            if edit.workload_id is not None and is_duplicate(error):
+                taken = f"workload {edit.workload_id} exists already: the sequence in `counters` is behind"
                 raise StoreConflictError(taken) from error
             raise
 
     async def _made_before(self) -> Mapping[str, Any] | None:
         """Return the record of the change with the author's key, if it was made."""
         with translated("reading the record of a change"):
-            record: Mapping[str, Any] | None = await self._events.find_one({"_id": self._id()})
+            record: Mapping[str, Any] | None = await self._events.find_one({"_id": self._author.record_id})
         return record
 
     def _repeated(self, record: Mapping[str, Any], now: Pool | None, change: _Change) -> Edit:
@@ -259,47 +234,6 @@ class PoolEdits:
         if now is None:
             raise PoolNotFoundError(f"pool {record['pool_id']}: was changed with this key, and is gone since")
         return Edit(now, now, (), repeated=True, workload_id=record.get("workload_id"))
-
-    async def _read(self, pool_id: int, session: Session | None = None) -> Pool | None:
-        with translated(f"reading pool {pool_id}"):
-            raw = await self._raw.find_one({"_id": Int64(pool_id)}, session=session)
-        return None if raw is None else pool_from_document(decoded(raw))
-
-    async def _claim(self, pool_id: int, session: Session) -> Pool | None:
-        """Read a pool by writing to it, as the first of a transaction: from now on its other writers wait for us.
-
-        After a plain read, one that writes all the time would win each time. The pool is returned as it was before.
-        """
-        claimed = {"_id": Int64(pool_id), "last_updated": {"$type": "number"}}
-        with translated(f"changing pool {pool_id}"):
-            raw = await self._raw.find_one_and_update(claimed, {"$inc": {"last_updated": Int64(1)}}, session=session)
-        return await self._read(pool_id, session) if raw is None else pool_from_document(decoded(raw))
-
-    def _pool_write(self, before: Pool | None, after: Pool) -> Write:
-        document = pool_to_document(after)
-        if before is None:
-            return Write(CAPACITY_POOLS, None, document)
-        # The explorer, too, writes all fields back, those that were missing among them.
-        former = pool_to_document(before)
-        changes = {name: value for name, value in document.items() if value != former[name]}
-        changes.setdefault("last_updated", document["last_updated"])
-        return Write(CAPACITY_POOLS, {"_id": document["_id"]}, {"$set": changes})
-
-    def _record(self, change: _Change, before: Pool | None, after: Pool, now: int) -> dict[str, Any]:
-        record = envelope(
-            change.kind,
-            at=now,
-            actor=Actor(ActorKind.OPERATOR, self._author.identity, self._author.version),
-            subject=Subject(after.pool_id, after.customer_tid),
-            why=Why(self._author.reason),
-        )
-        # These two are null where there is nothing, and the id is the key: see the module.
-        record |= {"_id": self._id(), "before": None if before is None else numbers(before), "after": numbers(after)}
-        record |= change.told
-        return record
-
-    def _id(self) -> str:
-        return f"operator:{self._author.key}"
 
 
 def _contains(found: Iterable[Any] | None, wanted: Iterable[Any] | None) -> bool:

@@ -16,10 +16,9 @@ from pool_daemon.errors import ReservationError, ReservationNotFoundError, Store
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import reservation_to_document
 from pool_daemon.store.error_mapping import is_duplicate, translated
-from pool_daemon.store.pool_changes import carry_out, change_record, pool_write
-from pool_daemon.store.pool_edits import ATTEMPTS, Author, Write
+from pool_daemon.store.pool_changes import ATTEMPTS, Author, Write, carry_out, change_record, pool_write
 from pool_daemon.store.pools import CAPACITY_RESERVATIONS, next_id
-from pool_daemon.store.records import SCHEMA, EventKind
+from pool_daemon.store.records import EVENTS, SCHEMA, EventKind
 from pool_daemon.store.reservations import SUBMITTED, Reservations
 
 
@@ -98,8 +97,8 @@ class ReservationWrites:
             reservation.reservation_id, reservation.customer_tid, reservation.sponsor_tid, data.node_ids, now=now
         )
         told = {"amounts": [0.0, 0.0, 0.0], "reservation_id": Int64(reservation.reservation_id)}
-        created = change_record(self._author, EventKind.CREATED, None, pool, told, now)
-        return (*saving, pool_write(None, pool), created)
+        created = change_record(self._author, EventKind.CREATED, None, pool, told, now=now)
+        return (*saving, pool_write(None, pool), Write(EVENTS, None, created))
 
     async def _made_before(self, key: str) -> Mapping[str, Any] | None:
         with translated("reading what was submitted"):

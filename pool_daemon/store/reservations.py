@@ -30,7 +30,7 @@ CAPACITY_ESCROW: Final = "capacity-escrow"
 APPLIED: Final = "pool-daemon-applied"
 SUBMITTED: Final = "pool-daemon-submitted"
 
-OPERATORS_COLLECTIONS: Final = (SUBMITTED,)
+OPERATORS_COLLECTIONS: Final = (APPLIED, SUBMITTED)
 """What operators' commands keep; the daemon neither reads nor writes it, and its role may not."""
 
 LONGEST_BYTES: Final = 4 * 2**20

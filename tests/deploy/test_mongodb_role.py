@@ -25,7 +25,7 @@ from ledger import DELETE, Ledger
 from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
-from reservations_command import add_users, file_of, signed
+from reservations_command import add_users, file_of, saved, signed
 
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ExitCode
@@ -278,16 +278,21 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
         "capacity-pools": {"insert", "update", "create"},
         "capacity-reservations": {"insert", "create"},
         "counters": {"insert", "update", "create"},
+        "pool-daemon-applied": {"insert", "create"},
         "pool-daemon-brake": {"update"},
         "pool-daemon-events": {"insert", "create"},
         "pool-daemon-outbox": {"update"},
         "pool-daemon-quarantine": {"delete"},
         "pool-daemon-submitted": {"insert", "create"},
+        "workload": {"update"},
+        "workqueue": {"insert", "update", "create"},
     }
     explorer.database["pool-daemon-brake"].insert_one({"_id": Int64(1), "state": "held", "empty_at": Int64(1)})
     explorer.database["pool-daemon-quarantine"].insert_one({"_id": Int64(1)})
     add_users(explorer.database)
     pool = explorer.buy(Rates(PLENTY, PLENTY), [CONTAINER])
+    unpaid = explorer.buy(Rates(), [CONTAINER], next_action=2)
+    explorer.database["capacity-reservations"].insert_one(saved(17_000, pool_id=unpaid.pool_id))
     for words in (
         ["pools", "create", "--owner", "7", "--node", "a", "--cu", "1x1h"],
         ["pools", "top-up", str(pool.pool_id), "--cu", "1x1h"],
@@ -295,6 +300,7 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
         ["pools", "end", str(pool.pool_id), "--yes"],
         ["reservations", "submit", file_of(tmp_path, signed())],
         ["reservations", "list", "--unapplied"],
+        ["reservations", "apply", "17000", "--reason", "a ticket"],
         ["brake", "release", "1"],
         ["quarantine", "release", "1"],
     ):

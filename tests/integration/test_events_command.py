@@ -36,7 +36,8 @@ from pool_daemon.store.client import Session, connect
 from pool_daemon.store.event_history import EventFilter, EventHistory, Record
 from pool_daemon.store.event_stream import EventStream
 from pool_daemon.store.events import EventStore
-from pool_daemon.store.pool_edits import Author, PoolEdits
+from pool_daemon.store.pool_changes import Author
+from pool_daemon.store.pool_edits import PoolEdits
 from pool_daemon.store.records import NUMBERS, Actor, ActorKind, EventKind, Subject, Why, envelope
 
 NOON = 1_796_040_000

@@ -18,7 +18,8 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.errors import ExitCode
 from pool_daemon.store.client import connect
 from pool_daemon.store.decommissions import Decommissions
-from pool_daemon.store.pool_edits import Author, PoolEdits
+from pool_daemon.store.pool_changes import Author
+from pool_daemon.store.pool_edits import PoolEdits
 from pool_daemon.store.records import Actor, ActorKind
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.views import explanation

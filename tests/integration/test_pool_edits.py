@@ -26,7 +26,8 @@ from pool_daemon.errors import (
     UnreadableDocumentError,
 )
 from pool_daemon.store.client import Database, connect
-from pool_daemon.store.pool_edits import Author, PoolEdits
+from pool_daemon.store.pool_changes import Author
+from pool_daemon.store.pool_edits import PoolEdits
 
 RACES = 60
 

@@ -18,7 +18,7 @@ from reservations_command import NODE, SPONSOR_TID, Reservations, add_users, fil
 from pool_daemon.capacity.reservation import Reservation
 from pool_daemon.errors import ExitCode
 from pool_daemon.store.client import connect
-from pool_daemon.store.pool_edits import Author
+from pool_daemon.store.pool_changes import Author
 from pool_daemon.store.reservation_writes import ReservationWrites
 
 

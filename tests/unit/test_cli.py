@@ -68,6 +68,7 @@ ACTIONS = [
     "reservations sign",
     "reservations verify",
     "reservations submit",
+    "reservations apply",
     "reservations list",
     "reservations show",
     "pools create",
