@@ -125,7 +125,9 @@ class Wiring:
         self.gate = Gates([self.stop, self.clock_guard, *([self.leadership] if self._leased else [])])
         self.brake = Brake(
             held=HeldPools(
-                holds=HoldStore(database=self.database, identity=self._identity, dry_run=self._dry_run),
+                holds=HoldStore(
+                    database=self.database, identity=self._identity, dry_run=self._dry_run, record=self.journal.add
+                ),
                 clock=clock,
                 observer=self.observer,
                 queue=self.queue,

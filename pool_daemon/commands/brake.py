@@ -12,10 +12,11 @@ from typing import Final
 
 from pool_daemon.commands import int64
 from pool_daemon.commands.arguments import add_config_and_json_arguments
-from pool_daemon.commands.connection import connection
+from pool_daemon.commands.connection import connection, operator
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import load_settings, sections
+from pool_daemon.store.events import EventStore
 from pool_daemon.store.holds import Hold, HoldStore, OwnerHolds, State
 
 EXAMPLES = (
@@ -58,7 +59,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Show holds or release them; FAILED if a pool to be released is not held, or the release is not confirmed."""
     settings = load_settings(arguments.config)
     with connection(settings) as database:
-        holds = HoldStore(database=database, identity=socket.gethostname())
+        events = EventStore(database=database, actor=operator())
+        holds = HoldStore(database=database, identity=socket.gethostname(), events=events)
         if arguments.action == "status":
             return asyncio.run(_show(holds, settings.brake, as_json=arguments.json))
         if arguments.pool_ids:
