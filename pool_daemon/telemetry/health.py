@@ -10,7 +10,7 @@ from typing import Final
 
 from pool_daemon.guards.leadership import Role
 from pool_daemon.plain_text import date, escaped
-from pool_daemon.telemetry.attention import attentions, undone_problem
+from pool_daemon.telemetry.attention import attentions, destruction, undone_problem
 from pool_daemon.telemetry.snapshot import Snapshot
 
 BEAT_SECONDS: Final = 30.0
@@ -135,6 +135,8 @@ def headline(now: Snapshot, tick: float, staleness_limits: StalenessLimits) -> s
         first.append(f"no HTTP: {now.http_problem}")
     if now.settings_problem is not None:
         first.append(f"settings refused, the old ones stay in force: {now.settings_problem}")
+    if (gone := destruction(now, tick)) is not None:
+        first.append(str(gone))
     last = f"waits for: {', '.join(dict.fromkeys(waits_for))}" if waits_for else _intention(now)
     return "; ".join([*first, last])
 

@@ -18,7 +18,7 @@ from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.attention import LATELY_SECONDS
 from pool_daemon.telemetry.metrics import Metrics
 from pool_daemon.telemetry.recorder import Recorder
-from pool_daemon.telemetry.snapshot import FinishedPass, StatusEvent
+from pool_daemon.telemetry.snapshot import Decommissions, FinishedPass, StatusEvent
 from pool_daemon.telemetry.status import EVENTS
 
 TYPES: Final = {int(kind): kind.name.lower() for kind in WorkloadType}
@@ -197,7 +197,7 @@ class PassObserver(Recorder):
             pools_decommissioned=before.pools_decommissioned + costs.pools,
             workloads_decommissioned=before.workloads_decommissioned + len(gone),
             backlog=max(0, before.backlog - pools) if before.backlog else before.backlog,
-            lately_decommissioned=self._lately_decommissioned(costs.pools),
+            lately_decommissioned=self._lately_decommissioned(costs.pools, len(gone)),
         )
         self.status.note(*costs.last_events(EVENTS))
 
@@ -217,14 +217,17 @@ class PassObserver(Recorder):
         if now.failures and now.role is Role.STANDBY and now.leader is not None:
             self.status.change(failures=0)
 
-    def _lately_decommissioned(self, pools: int) -> tuple[tuple[float, int], ...]:
-        """Return the numbers of pools that lost workloads in the last minutes, `pools` included, by half minutes."""
+    def _lately_decommissioned(self, pools: int, workloads: int) -> tuple[Decommissions, ...]:
+        """Return the decommissions of the last minutes including these, added up by half minutes."""
         tick = self._clock.monotonic()
-        lately = [each for each in self.status.snapshot.lately_decommissioned if tick - each[0] <= LATELY_SECONDS]
-        if lately and tick - lately[-1][0] <= LATELY_SECONDS / 20:
-            began_monotonic, number = lately.pop()
-            return (*lately, (began_monotonic, number + pools))
-        return (*lately, (tick, pools)) if pools else tuple(lately)
+        before = self.status.snapshot.lately_decommissioned
+        lately = [each for each in before if tick - each.began_monotonic <= LATELY_SECONDS]
+        if not pools:
+            return tuple(lately)
+        if lately and tick - lately[-1].began_monotonic <= LATELY_SECONDS / 20:
+            last = lately.pop()
+            return (*lately, Decommissions(last.began_monotonic, tick, last.pools + pools, last.workloads + workloads))
+        return (*lately, Decommissions(tick, tick, pools, workloads))
 
     def _count_pass(self, finished: FinishedPass) -> None:
         self._settled_in_pass = 0

@@ -82,6 +82,16 @@ class Undone:
 
 
 @dataclass(frozen=True, slots=True)
+class Decommissions:
+    """How many workloads of how many pools were decommissioned between two ticks, half a minute apart at most."""
+
+    began_monotonic: float
+    last_monotonic: float
+    pools: int
+    workloads: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatusEvent:
     """An event worth showing to a person; `kind` is one word, `text` a few.
 
@@ -139,7 +149,7 @@ class Snapshot:
     workloads_decommissioned: int = 0
     backlog: int | None = None
     backlog_monotonic: float | None = None
-    lately_decommissioned: tuple[tuple[float, int], ...] = ()
+    lately_decommissioned: tuple[Decommissions, ...] = ()
 
     stream: Stream = Stream()
     clocks: Clocks | None = None

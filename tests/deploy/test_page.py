@@ -3,16 +3,15 @@
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from browser import Browser, open_browser
-from deadline import wait_until
 from deploy.files import tool
+from deploy.page_scene import Scene, open_page
 from deploy.readme_pictures import play
-from telemetry_scene import gone, make_ready, new_observer, served, upcoming
+from telemetry_scene import gone, make_ready, served, upcoming
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.pass_report import PassReport
@@ -33,32 +32,10 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@dataclass
-class Scene:
-    """A page that shows a daemon of which the test decides everything."""
-
-    browser: Browser
-    observer: Observer
-    server: Server
-
-    def text(self, selector: str) -> str:
-        return self.browser.text(selector)
-
-    def wait_for_text(self, selector: str, text: str) -> None:
-        wait_until(lambda: text in self.text(selector), within_seconds=10, what=f"{text} in {selector}")
-
-
 @pytest.fixture
 def scene(browser: Browser) -> Iterator[Scene]:
-    observer = new_observer()
-    make_ready(observer)
-    browser.show(width=1280, height=900, scheme="light")
-    with served(observer) as server:
-        browser.console.clear()
-        browser.go(f"http://127.0.0.1:{server.port}/")
-        browser.wait_for("document.querySelector('#role').innerText !== ''")
-        yield Scene(browser, observer, server)
-        browser.go("about:blank")
+    with open_page(browser) as scene:
+        yield scene
 
 
 @pytest.fixture
@@ -161,6 +138,38 @@ def test_holds_and_quarantine_are_in_sight(spotless: Scene) -> None:
     spotless.observer.quarantine_seen(0, [])
     spotless.browser.wait_for("document.querySelector('#problems').hidden")
     spotless.wait_for_text("#countdown", "nothing due")
+
+
+def test_destruction_does_not_look_like_calm(spotless: Scene) -> None:
+    hero = "document.querySelector('#hero').className"
+    assert spotless.browser.evaluate(hero) == "next "
+    calm = spotless.browser.evaluate("getComputedStyle(document.querySelector('#hero')).backgroundColor")
+    at = time.time()
+    lost = [gone(number, 5000 + number % 300, empty_at=at) for number in range(1250)]
+    spotless.observer.upcoming_seen([upcoming(17, in_seconds=100)])
+    spotless.observer.armed(upcoming(17, in_seconds=100).empty_at, pool_id=17)
+    spotless.observer.batch_committed(lost, pools=300, seconds=0.2, at=at)
+    spotless.wait_for_text("#countdown", "1,250 workloads of 300 pools")
+    assert spotless.text("#waits") == "Decommissioned in the last 5 minutes"
+    assert spotless.text("#next") == "now 1,250 workloads a second"
+    assert spotless.browser.evaluate(hero) == "next destroying"
+    assert spotless.browser.evaluate("getComputedStyle(document.querySelector('#hero')).backgroundColor") != calm
+    assert spotless.browser.evaluate("document.title") == "1,250 workloads decommissioned · pool-daemon"
+    assert spotless.text("#thencount").startswith("00:01:")
+    assert "pool 17" in spotless.text("#thennext")
+    bars = spotless.browser.evaluate("[...document.querySelectorAll('#timeline .lost')].map((bar) => bar.textContent)")
+    assert [bar.partition(" from ")[0] for bar in bars] == ["1,250 workloads of 300 pools decommissioned"]
+
+
+def test_what_is_not_done_comes_before_what_was_done(spotless: Scene) -> None:
+    at = time.time()
+    spotless.observer.batch_committed([gone(1, 16, empty_at=at)], pools=1, seconds=0.2, at=at)
+    spotless.observer.put_on_hold("brake", detail="they fell due at once", pools=3)
+    spotless.wait_for_text("#countdown", "3 pools held by the brake")
+    assert spotless.text("#next") == "1 workload of 1 pool decommissioned in the last 5 min"
+    assert spotless.browser.evaluate("document.querySelector('#hero').className") == "next attention"
+    spotless.observer.taken_off_hold("brake")
+    spotless.wait_for_text("#countdown", "1 workload of 1 pool")
 
 
 def test_a_standby_says_that_it_is_one_and_who_leads(spotless: Scene) -> None:

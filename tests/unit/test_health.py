@@ -13,7 +13,16 @@ from pool_daemon.guards.leadership import Role
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.health import StalenessLimits, headline, liveness, readiness, startup
 from pool_daemon.telemetry.observer import Observer
-from pool_daemon.telemetry.snapshot import Clocks, FinishedPass, OnHold, Snapshot, Stream, StreamState, Undone
+from pool_daemon.telemetry.snapshot import (
+    Clocks,
+    Decommissions,
+    FinishedPass,
+    OnHold,
+    Snapshot,
+    Stream,
+    StreamState,
+    Undone,
+)
 
 NOW = 1_700_000_000.0
 
@@ -26,6 +35,8 @@ def snapshot(**changes: object) -> Snapshot:
 
 TICK = snapshot().beat_monotonic
 FAILED = FinishedPass(NOW, 5, PassOutcome.FAILED, reason="not primary")
+
+SETTLED = (Decommissions(TICK - 590, TICK - 570, 30, 60), Decommissions(TICK - 10, TICK - 4, 20, 80))
 
 
 @pytest.mark.parametrize(
@@ -193,6 +204,13 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
             {"undone": (Undone("failing", 3, TICK),), "failures": 1, "passes": (FAILED,)},
             "passes fail: not primary; 3 pools failing: see the log; nothing else is known to fall due",
         ),
+        (
+            {"lately_decommissioned": SETTLED, "quarantined": 1},
+            (
+                "1 pool in quarantine: see `pool-daemon quarantine list`; "
+                "80 workloads of 20 pools decommissioned in the last 5 minutes; nothing else is known to fall due"
+            ),
+        ),
         ({"http_problem": "taken"}, "no HTTP: taken; nothing is known to fall due"),
         (
             {"settings_problem": "log.level: loud"},
@@ -211,7 +229,6 @@ def test_the_line_does_not_change_with_time_alone() -> None:
 
 
 LONG_AGO = TICK - 121
-SETTLED = ((TICK - 590, 30), (TICK - 10, 20))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +261,11 @@ SETTLED = ((TICK - 590, 30), (TICK - 10, 20))
             id="half of it, for two reasons",
         ),
         pytest.param(
-            {"undone": (Undone("brake", 2, LONG_AGO),), "lately_decommissioned": ((TICK - 601, 50),), "quarantined": 0},
+            {
+                "undone": (Undone("brake", 2, LONG_AGO),),
+                "lately_decommissioned": (Decommissions(TICK - 601, TICK - 601, 50, 50),),
+                "quarantined": 0,
+            },
             "2 pools due and undone for minutes, 0 settled: see the log",
             id="what was settled long ago does not count",
         ),

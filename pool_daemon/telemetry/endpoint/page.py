@@ -5,7 +5,7 @@ import hashlib
 from importlib.resources import files
 from typing import Final
 
-SCRIPTS: Final = ("base.js", "timeline.js", "parts.js", "main.js")
+SCRIPTS: Final = ("base.js", "hero.js", "timeline.js", "parts.js", "view.js", "main.js")
 """The parts of the script, in their order."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pool_daemon.store.density import Density
 from pool_daemon.store.quarantine import Quarantined
-from pool_daemon.telemetry.attention import attentions
+from pool_daemon.telemetry.attention import RECENT_SECONDS, attentions, destruction
 from pool_daemon.telemetry.health import Health, StalenessLimits, headline, liveness, readiness, startup
 from pool_daemon.telemetry.snapshot import Clocks, OnHold, Snapshot, Stream
 
@@ -36,6 +36,7 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "passes": _listed(now.passes),
         "completed_pass_age_seconds": _age(now.completed_monotonic, tick),
         "decommissioned": {"pools": now.pools_decommissioned, "workloads": now.workloads_decommissioned},
+        "destruction": _destruction(now, tick),
         "backlog": now.backlog,
         "backlog_age_seconds": _age(now.backlog_monotonic, tick),
         "database": {"answer_age_seconds": _age(now.database_monotonic, tick)},
@@ -83,6 +84,19 @@ def _health(health: Health) -> dict[str, Any]:
 
 def _hold(hold: OnHold | None) -> dict[str, Any] | None:
     return None if hold is None else dataclasses.asdict(hold)
+
+
+def _destruction(now: Snapshot, tick: float) -> dict[str, Any]:
+    """Return what was decommissioned lately; `intervals` are the last minutes: from and to how long ago, how much."""
+    recent = destruction(now, tick)
+    return {
+        "period_seconds": RECENT_SECONDS,
+        "recent": recent and dataclasses.asdict(recent),
+        "intervals": [
+            (tick - each.began_monotonic, tick - each.last_monotonic, each.pools, each.workloads)
+            for each in now.lately_decommissioned
+        ],
+    }
 
 
 def _density(density: Density | None) -> dict[str, Any] | None:

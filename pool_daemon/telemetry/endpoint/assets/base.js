@@ -9,6 +9,17 @@ let knownTick = 0;
 let silentSince = null;  // the tick since when there is none
 const shown = {};        // what each part of the page was last drawn from
 
+/* Characters that are not seen, or turn the reading direction, as their codes: people choose some of the texts. */
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb]/g;
+const plain = (text) => text.replace(UNSEEN, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
+/* The ids are integers of 64 bits, which JavaScript rounds: those that it would are kept as text. */
+function parse(json) {
+  return JSON.parse(json.replace(/"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g, (token) =>
+    token[0] === '"' || !/^-?\d+$/.test(token) || Number.isSafeInteger(Number(token)) ? token : `"${token}"`),
+  (_, value) => typeof value === "string" ? plain(value) : value);
+}
+
 /* ---- elements: text is always set as text, for some of it comes from documents that anybody may have written ---- */
 
 function make(tag, properties, ...children) {
@@ -19,12 +30,15 @@ function make(tag, properties, ...children) {
   return element;
 }
 
-/* Draws a part only when what it shows has changed, so that a selection or a tooltip outlives the next second. */
+/* Draws a part only when what it shows has changed, so that a selection or a tooltip outlives the next second; a link
+   that has the keyboard's focus keeps it. */
 function draw(id, from, children) {
-  const key = JSON.stringify(from);
+  const key = JSON.stringify(from), element = $(id);
   if (shown[id] === key) return;
   shown[id] = key;
-  $(id).replaceChildren(...children());
+  const focused = element.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  element.replaceChildren(...children());
+  if (focused) [...element.querySelectorAll("a")].find((each) => each.getAttribute("href") === focused)?.focus();
 }
 
 function say(id, text, className) {
@@ -55,6 +69,7 @@ function span(seconds) {
   return `${count.format(Math.round(seconds / 86400))} d`;
 }
 
+const link = (kind, id, text) => known.pool_views ? make("a", { href: `#${kind}/${id}` }, text) : text;
 const plural = (number, noun) => `${count.format(number)} ${noun}${number === 1 ? "" : "s"}`;
 
 function age(seconds) {

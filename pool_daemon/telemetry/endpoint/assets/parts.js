@@ -40,7 +40,7 @@ function drawVitals() {
     vital("clocks", clocks ? (clocks.agree ? "agree" : "disagree") : "not compared",
       clocks && `${span(Math.abs(clocks.difference_seconds))} apart`, !clocks ? "" : clocks.agree ? "good" : "bad"),
     vital("brake", brake ? (brake.pools === null ? "holds pools" : `holds ${plural(brake.pools, "pool")}`) : "holds nothing",
-      brake && brake.detail, brake ? "warn" : "good"),
+      brake && `since ${when(brake.since_at)}`, brake ? "warn" : "good"),
     known.role === "leader"
       ? vital("backlog", backlog === null ? "not counted yet" : count.format(backlog),
         backlog === null ? null : `pools due, not settled; counted ${age(backlogAge)}`, backlog === null ? "" : backlog ? "warn" : "good")
@@ -49,10 +49,10 @@ function drawVitals() {
 }
 
 function drawEvents() {
-  draw("events", known.events, () => known.events.length ? known.events.map((event) => make("tr", null,
+  draw("events", [known.events, known.pool_views], () => known.events.length ? known.events.map((event) => make("tr", null,
     make("td", null, stamp(event.at)),
     make("td", { class: `kind ${event.kind}` }, event.kind.replace("_", " ")),
-    make("td", { class: "fill" }, event.pool_id === null ? "" : make("span", { class: "mono" }, `pool ${event.pool_id} `), event.text,
+    make("td", { class: "fill" }, event.pool_id === null ? "" : make("span", { class: "mono" }, link("pools", event.pool_id, `pool ${event.pool_id}`), " "), event.text,
       event.times > 1 ? make("span", { class: "quiet" }, ` ×${count.format(event.times)}`) : ""),
     make("td", { class: "number", title: "from empty_at to the commit" }, event.lateness_seconds === null ? "" : `+${span(event.lateness_seconds)}`),
   )) : [nothing("Nothing has happened yet.")]);
@@ -66,6 +66,7 @@ function drawPasses() {
       + (pass.failed_pools ? `, ${count.format(pass.failed_pools)} failed` : "")),
     make("td", { class: "number" }, span(pass.seconds)),
   )) : [nothing("No pool has run empty yet.")]);
+  $("bars").toggleAttribute("hidden", !known.passes.length);
   draw("bars", [known.passes, $("bars").clientWidth], () => {
     const wide = $("bars").clientWidth || 400, high = 56, step = wide / 40, first = wide - step * known.passes.length;
     const longest = Math.max(0.1, ...known.passes.map((pass) => pass.seconds));
@@ -86,7 +87,7 @@ function drawHeld() {
         make("td", { class: "fill" }, hold.detail))),
       ...quarantine.first.map((pool) => make("tr", null,
         make("td", null, make("span", { class: "quiet" }, "next try "), stamp(pool.retry_at)),
-        make("td", { class: "kind failed mono" }, `pool ${pool.pool_id}`),
+        make("td", { class: "kind failed mono" }, link("pools", pool.pool_id, `pool ${pool.pool_id}`)),
         make("td", { class: "fill" }, `${pool.reason} `, make("span", { class: "quiet" }, `×${pool.tries}`)))),
     ];
     const more = quarantine.pools - quarantine.first.length;

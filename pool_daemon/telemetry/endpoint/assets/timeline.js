@@ -28,7 +28,7 @@ function drawTimeline() {
   const flags = [...futureFlags(future, on), ...pastFlags(past, on, now)];
   sayAhead(future, intervals, now);
   // Stems lie behind everything, so that they strike out no label.
-  svg.replaceChildren(...drawAxis(on), ...drawBand(intervals, on, now),
+  svg.replaceChildren(...drawAxis(on), ...drawBand(intervals, on, now), ...drawLost(on),
     ...flags.filter((part) => part.tagName === "line"), ...flags.filter((part) => part.tagName !== "line"));
 }
 
@@ -90,12 +90,24 @@ function drawBand(intervals, on, now) {
   });
 }
 
+/* Behind now the band shows what was decommissioned, half a minute a bar. */
+function drawLost(on) {
+  const { intervals } = known.destruction, seconds = serverNow() - known.at;
+  const most = Math.max(...intervals.map(([, , , workloads]) => workloads));
+  return intervals.map(([began, last, pools, workloads]) => {
+    const begin = on.left(began + seconds), end = on.left(last + seconds), width = Math.max(COLUMN, end - begin);
+    const height = Math.max(3, BAND_HIGH * Math.sqrt(workloads / most));
+    return make("rect", { class: "lost", x: end - width, y: BOTTOM - height, width, height },
+      make("title", null, `${plural(workloads, "workload")} of ${plural(pools, "pool")} decommissioned from ${when(known.at - began)} to ${when(known.at - last)}`));
+  });
+}
+
 function futureFlags(future, on) {
   const ends = new Array(LANES).fill(-Infinity);
   return future.flatMap((pool) => {
     const x = on.right(Math.min(pool.ahead, on.furthest)), name = String(pool.pool_id);
     return flag(x, lane(ends, x, name, on.wide), name, "start", pool.ahead < SOON_SECONDS ? "soon" : "",
-      `pool ${name} of customer ${pool.customer_tid} runs empty at ${when(pool.empty_at)}`);
+      `pool ${name} of customer ${pool.customer_tid} runs empty at ${when(pool.empty_at)}`, name);
   });
 }
 
@@ -104,7 +116,7 @@ function pastFlags(past, on, now) {
   return past.flatMap((event) => {
     const x = on.left(now - event.at), id = String(event.pool_id), late = `${id} +${span(event.lateness_seconds)}`;
     const whole = lane(ends, on.here - x, late, on.here), inLane = whole < 0 ? lane(ends, on.here - x, id, on.here) : whole;
-    return flag(x, inLane, whole < 0 ? id : late, "end", "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`);
+    return flag(x, inLane, whole < 0 ? id : late, "end", "gone", `pool ${event.pool_id}: ${event.text}, at ${when(event.at)}`, id);
   });
 }
 
@@ -118,10 +130,10 @@ function lane(ends, x, name, border) {
 }
 
 /* A pool without a lane is a small dot on the axis. */
-function flag(x, inLane, name, anchor, className, title) {
+function flag(x, inLane, name, anchor, className, title, pool) {
   const y = inLane < 0 ? AXIS : AXIS - 14 - LANE_HIGH * inLane;
-  const dot = make("circle", { class: `dot ${className}`, cx: x, cy: y, r: inLane < 0 ? 3 : 4.5 }, make("title", null, title));
+  const dot = make("circle", { class: `dot ${className}`, cx: x, cy: y, r: inLane < 0 ? 3 : 4.5, "data-pool": pool }, make("title", null, title));
   if (inLane < 0) return [dot];
-  const label = make("text", { class: "label", x: anchor === "start" ? x + 8 : x - 8, y: y + 4, "text-anchor": anchor }, name);
+  const label = make("text", { class: "label", "data-pool": pool, x: anchor === "start" ? x + 8 : x - 8, y: y + 4, "text-anchor": anchor }, name);
   return [make("line", { class: "stem", x1: x, x2: x, y1: y, y2: AXIS }), dot, label];
 }
