@@ -101,7 +101,7 @@ class StuckPools:
     @property
     def work(self) -> str:
         """A description of the work."""
-        return f"{self.pools:,} expired pools whose nodes never answer"
+        return f"{self.pools:,} due pools whose nodes never answer"
 
     def measure(self, stage: BenchDatabase) -> Sequence[Figure]:
         """Start and pass, without and with them."""

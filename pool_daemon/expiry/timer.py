@@ -73,9 +73,12 @@ class Timer:
 
     def next_runs(self) -> dict[str, float]:
         """Return when each job rings next, in unix seconds."""
-        # While the scheduler is stopped, a job has no such attribute.
-        jobs = [(job.id, getattr(job, "next_run_time", None)) for job in self._scheduler.get_jobs()]
-        return {name: next_run.timestamp() for name, next_run in jobs if next_run is not None}
+        return {
+            job.id: next_run.timestamp()
+            for job in self._scheduler.get_jobs()
+            # While the scheduler is stopped, a job has no such attribute.
+            if (next_run := getattr(job, "next_run_time", None)) is not None
+        }
 
     def _add(self, name: str, trigger: str, ring: Ring, **when: Any) -> None:
         async def job() -> None:  # a coroutine runs on the loop; a function would run in a thread

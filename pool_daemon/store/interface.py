@@ -1,7 +1,7 @@
 """The existing service's functions on pools and reservations, under their own names, for other programs.
 
 Each takes the database first, which `connect` opens, and raises StoreUnavailableError when MongoDB is away, and
-StoreRefusedError when it refuses. The daemon itself uses the rooms behind them.
+StoreRefusedError when it refuses. The daemon itself uses the modules behind them.
 """
 
 from collections.abc import AsyncIterator

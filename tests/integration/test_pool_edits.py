@@ -162,7 +162,7 @@ async def test_a_key_of_another_change_is_refused(edits: MakeEdits, explorer: Ex
 async def test_no_top_up_is_lost_beside_an_explorer_that_changes_the_pool_all_the_time(
     edits: MakeEdits, explorer: Explorer
 ) -> None:
-    """What the explorer has undone is told, and done again; what it has added is never undone."""
+    """What the explorer has overwritten is told, and done again; what it has added is never overwritten."""
     pool = explorer.buy(Rates(0, 1e12), [])
     credited = theirs = 0
     stop = False
