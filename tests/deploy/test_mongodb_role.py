@@ -312,6 +312,20 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
             assert permitted == may.get(collection, set()), collection
 
 
+def test_no_operator_adds_workloads_beside_an_explorer_but_each_may_ask_what_would_be(
+    operators_uri: str, explorer: Explorer
+) -> None:
+    pool = explorer.buy(Rates(PLENTY, PLENTY), [CONTAINER])
+    before = explorer.bytes_of(explorer.pools, pool.pool_id)
+    workload = "container:cpu=2,memory=4096"
+    _command("pools", "what-if", str(pool.pool_id), "--add", workload, "--lasts", "120s", uri=operators_uri)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        _command(*("workloads", "add", "--pool", str(pool.pool_id), workload, "--although-explorer"), uri=operators_uri)
+    assert refused.value.returncode == ExitCode.NOT_ALLOWED
+    assert explorer.bytes_of(explorer.pools, pool.pool_id) == before
+    assert explorer.workloads.count_documents({}) == 1
+
+
 @pytest.mark.parametrize("name", ["admin", "config", "local", "elsewhere"])
 def test_the_role_ends_with_its_database(name: str, allowed: Database[Document]) -> None:
     elsewhere = allowed.client[name]
