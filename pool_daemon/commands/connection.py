@@ -13,7 +13,7 @@ from threading import Timer
 from typing import Final
 
 from pool_daemon.embedded import address_of_running, default_folder
-from pool_daemon.errors import ConfigurationError
+from pool_daemon.errors import ConfigurationError, StoreUnavailableError
 from pool_daemon.plain_text import escaped, mask_credentials
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import CommandLog, Database, connect
@@ -52,14 +52,23 @@ def connection(settings: Settings) -> Iterator[Database]:
     )
     waiting.start()
     try:
-        # By a client and a thread of its own: a client stays with the event loop of its first use, the command's.
-        with closing(open_database()) as database, ThreadPoolExecutor(1, "reaching MongoDB") as thread:
-            seconds = min(PATIENCE_SECONDS, settings.database.server_selection_seconds)
-            thread.submit(asyncio.run, database.reach(seconds)).result()
+        _reach(open_database(), settings)
         with closing(open_database()) as database:
             yield database
     finally:
         waiting.cancel()
+
+
+def _reach(database: Database, settings: Settings) -> None:
+    """Wait for a primary, by a client and a thread of its own: a client stays with the event loop of its first use."""
+    seconds = min(PATIENCE_SECONDS, settings.database.server_selection_seconds)
+    try:
+        with closing(database), ThreadPoolExecutor(1, "reaching MongoDB") as thread:
+            thread.submit(asyncio.run, database.reach(seconds)).result()
+    except StoreUnavailableError as error:
+        if settings.database.uri is not None:
+            raise
+        raise StoreUnavailableError(f"{error}: the daemon with this mongod was killed; start it again") from error
 
 
 def operator() -> Actor:
@@ -88,7 +97,7 @@ def address(settings: Settings) -> str:
     if running is None:
         raise ConfigurationError(
             f"database.uri: not set, and no daemon runs a mongod of its own in {folder}: "
-            "name the MongoDB to use, or start the daemon"
+            "name the MongoDB to use, or start the daemon, which takes some seconds"
         )
     return running
 

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 
 from pool_daemon.cli import main
 from pool_daemon.commands import COMMANDS
+from pool_daemon.embedded.folder import claim
 from pool_daemon.errors import ExitCode
 from pool_daemon.harness import environment
 
@@ -64,3 +66,15 @@ def test_every_command_answers_within_six_seconds(
     assert [each for each in told if each[2] > LONGEST_SECONDS] == []
     unavailable = {line.split()[0] for line, code, _ in told if code == ExitCode.UNAVAILABLE}
     assert unavailable == set(COMMANDS) - STAYING - WITHOUT
+
+
+def test_the_mongod_of_a_daemon_that_was_killed_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with refusing() as address:
+        claim(tmp_path).publish(int(address.rpartition(":")[2]))
+    for name, value in environment(EMBEDDED__FOLDER=str(tmp_path)).items():
+        monkeypatch.setenv(name, value)
+    assert main(["pools", "list"]) == ExitCode.UNAVAILABLE
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(": the daemon with this mongod was killed; start it again")
