@@ -99,10 +99,10 @@ class ReservationCredits:
             raise PoolNotFoundError(f"pool {pool_id} of reservation {reservation.reservation_id} could not be found")
         await self._refuse_if_the_explorer_credits(reservation, terms, session)
         waiting = await self._deployments.waiting(pool_id, session) if terms.with_workloads else []
-        after = _credited(before, data, terms.now)
+        after, present = _credited(before, data, terms.now), set(before.node_ids or ())
         told = {
             "amounts": [float(data.cus), float(data.sus), float(data.ipv4us)],
-            "nodes": data.node_ids,
+            "nodes": [each for each in after.node_ids or () if each not in present],
             "reservation_id": Int64(reservation.reservation_id),
             "workloads": len(waiting),
         }

@@ -93,6 +93,7 @@ async def test_a_credit_is_what_the_explorer_would_have_written(credit: MakeCred
     )
     (event,) = explorer.events.find()
     assert (event["kind"], event["reservation_id"], event["amounts"]) == ("applied", 17, [3600.0, 60.0, 5.0])
+    assert event["nodes"] == ["new"]
     assert (event["before"]["sus"], event["after"]["sus"]) == (1e12, 1e12 + 60)
 
 
