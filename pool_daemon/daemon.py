@@ -111,7 +111,7 @@ class Daemon:
                     report.decommissioned += earlier.decommissioned
                     report.failed_pools += earlier.failed_pools
             if not self._dry_run:  # pools held by earlier passes are reported, too
-                await parts.brake.look(parts.gate)
+                await parts.held_pools.review(parts.gate)
             await parts.quarantine.look()
             return report
         finally:

@@ -123,18 +123,18 @@ class Wiring:
             observer=self.observer,
         )
         self.gate = Gates([self.stop, self.clock_guard, *([self.leadership] if self._leased else [])])
-        self.brake = Brake(
-            held=HeldPools(
-                holds=HoldStore(
-                    database=self.database, identity=self._identity, dry_run=self._dry_run, record=self.journal.add
-                ),
-                clock=clock,
-                observer=self.observer,
-                queue=self.queue,
+        brake_settings = self.live.view(lambda now: now.brake)
+        self.held_pools = HeldPools(
+            holds=HoldStore(
+                database=self.database, identity=self._identity, dry_run=self._dry_run, record=self.journal.add
             ),
-            pool_counts=PoolCounts(database=self.database),
-            settings=self.live.view(lambda now: now.brake),
             clock=clock,
+            settings=brake_settings,
+            observer=self.observer,
+            look_again=self.queue.retry,
+        )
+        self.brake = Brake(
+            held=self.held_pools, pool_counts=PoolCounts(database=self.database), settings=brake_settings, clock=clock
         )
         self.quarantine = Quarantine(
             store=QuarantineStore(database=self.database, identity=self._identity, dry_run=self._dry_run),
@@ -153,7 +153,7 @@ class Wiring:
             clock=clock,
             settings=self.live.view(lambda now: now.stream),
             observer=self.observer,
-            recent_writes=self.brake.recent_writes,
+            recent_writes=self.brake.unexpected,
         )
         self.expirer = Expirer(
             store=Store(
@@ -287,7 +287,7 @@ class Wiring:
         else:
             tasks |= {
                 "setup": self.index_setup.run(),
-                "brake": self.brake.run(self.gate),
+                "brake": self.held_pools.run(self.gate),
                 "quarantine": self.quarantine.run(),
                 "journal": self.journal.run(),
             }

@@ -100,11 +100,18 @@ class Scene:
         self.queue = WorkQueue()
         self.holds = HoldStore(database=self.database, identity="me", dry_run=dry_run)
         self.pool_counts = Counts(database=self.database)
-        self.held_pools = HeldPools(holds=self.holds, clock=self.clock, observer=self.told, queue=self.queue)
+        brake_settings = sections.Brake(**{"max_share": 0.2, "min_pools": FEW, "per_owner": 2, **settings})
+        self.held_pools = HeldPools(
+            holds=self.holds,
+            clock=self.clock,
+            settings=brake_settings,
+            observer=self.told,
+            look_again=self.queue.retry,
+        )
         self.brake = Brake(
             held=self.held_pools,
             pool_counts=self.pool_counts,
-            settings=sections.Brake(**{"max_share": 0.2, "min_pools": FEW, "per_owner": 2, **settings}),
+            settings=brake_settings,
             clock=self.clock,
         )
         self.store = Store(database=self.database, clock=self.clock, actor=ME, dry_run=dry_run)
@@ -124,7 +131,7 @@ class Scene:
             clock=self.clock,
             settings=sections.Expiry(batch_workloads=BATCH_WORKLOADS),
         )
-        self.brake.recent_writes.watching_since(self.now)
+        self.brake.unexpected.watching_since(self.now)
 
     @property
     def now(self) -> int:
@@ -155,7 +162,7 @@ class Scene:
         """Have the watcher notice that somebody wrote these pools so many seconds ago: updated them, or put them in."""
         for pool in pools:
             owner = int(pool.document["customer_tid"]) if tells_owner else None
-            self.brake.recent_writes.record(pool.pool_id, pool.empty_at, self.now - ago, owner)
+            self.brake.unexpected.record(pool.pool_id, pool.empty_at, self.now - ago, owner)
             if pool.empty_at <= self.now:
                 self.queue.add(pool.pool_id, at=self.now, cause=Cause.CHANGED)
 
@@ -186,7 +193,7 @@ class Scene:
 
     async def release(self, pools: Sequence[Purchase]) -> None:
         await self.holds.release(ids(pools), at=self.clock.now())
-        await self.brake.look(self.gate)
+        await self.held_pools.review(self.gate)
 
     def held(self) -> set[int]:
         return set(self.documents.distinct("_id", {"state": "held"}))

@@ -20,5 +20,6 @@ class NoBrake:
         del pool_ids, settlement, now, full_scan
         return set()
 
-    def passed(self, *, complete: bool) -> None:
-        """Forget it."""
+    def passed(self, *, complete: bool) -> bool:
+        del complete
+        return False

@@ -143,7 +143,8 @@ class ExpiryPass:
                     break
         finally:
             results = await asyncio.gather(*self._running, return_exceptions=True)
-            self._context.guards.brake.passed(complete=complete)
+            if self._context.guards.brake.passed(complete=complete):
+                self._queue.request_full_scan()
         for result in results:
             if isinstance(result, BaseException):
                 raise result

@@ -10,7 +10,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError, StreamTokenError
 from pool_daemon.events import PRIMARY_CHANGED, Teller
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
-from pool_daemon.guards.unexpected import RecentWrites
+from pool_daemon.guards.unexpected import UnexpectedPools
 from pool_daemon.settings import sections
 from pool_daemon.store.changes import Change, ChangeStream, Subject, change_of
 
@@ -60,7 +60,7 @@ class Watcher:
         clock: Clock,
         settings: sections.Stream,
         observer: StreamObserver,
-        recent_writes: RecentWrites,
+        recent_writes: UnexpectedPools,
     ) -> None:
         self._open_stream = open_stream
         self._queue = queue

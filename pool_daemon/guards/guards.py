@@ -22,8 +22,11 @@ class PoolBrake(Protocol):
     async def judge(self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool) -> set[int]:
         """Hold what a batch withheld, or let it go: return the ids of the latter; note its settled pools."""
 
-    def passed(self, *, complete: bool) -> None:
-        """Note that a pass is over; `complete` says whether it has met everything that was due."""
+    def passed(self, *, complete: bool) -> bool:
+        """Note that a pass is over; `complete` says whether it has met everything that was due.
+
+        Return whether pools wait for a full scan.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,12 @@ MOST_LOST: Final = 100_000
 """Losses remembered of each kind; more than any limit but that of a grid of half a million pools."""
 
 PAST_SECONDS: Final = 60
-"""An end further back than this at the instant of its write is none that the explorer computes, so no customer can
-arrange it: the explorer never writes an end before the present second."""
+"""An end further back than this at its write is none that a customer can arrange: the explorer computes no end before
+the present second."""
+
+DAY_SECONDS: Final = 86_400
+"""For how long a pool that was allowed is not judged again. One that fails is tried each hour. What another daemon has
+settled is never reported here."""
 
 
 class Kind(Enum):
@@ -30,14 +34,10 @@ class Kind(Enum):
     UNSEEN = "found due though no change told of it"
 
 
-ALLOWED_SECONDS: Final = 86_400
-"""For how long a pool that was allowed is not judged again. One that fails is tried each hour. What another daemon has
-settled is never reported here."""
-
-COUNTS_SECONDS: Final = {Kind.NEAR: 1200, Kind.PAST: 86_400, Kind.UNSEEN: 86_400}
-"""For how long an unexpected end counts. What a restored backup brings counts for a day: however slowly it comes, and
-however often full scans follow each other, no more goes in a day than the limit. Ends that are near come from purchases
-all day long, and from accidents (a bulk edit, a wrong computation) within minutes."""
+COUNTS_SECONDS: Final = {Kind.NEAR: 1200, Kind.PAST: DAY_SECONDS, Kind.UNSEEN: DAY_SECONDS}
+"""For how long an expiration counts. What a restored backup brings counts for a day: however slowly it comes, no more
+goes in a day than the limit. Ends that are near come from purchases all day long, and from accidents (a bulk edit, a
+wrong computation) within minutes."""
 
 Key = tuple[Kind, int]
 """Why a pool is unexpected, and its owner; 0 stands for an owner who cannot be read."""
@@ -60,52 +60,6 @@ def measure(census: Census, settings: sections.Brake) -> tuple[int, int]:
     return number, share
 
 
-class UnexpectedExpirations:
-    """Counts unexpected pools from the moment they are in flight, for a while after they have lost something.
-
-    Kept in memory. A restart forgets it, but every hold counts as long as it stands.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lost: dict[Kind, deque[tuple[float, int]]] = {kind: deque(maxlen=MOST_LOST) for kind in Kind}
-        self._allowed: dict[int, tuple[Key | None, float]] = {}
-
-    def mark_in_flight(self, pool_id: int, key: Key | None = None) -> None:
-        """Note that a pool may be settled; without a key it is expected, or was allowed before."""
-        former, _ = self._allowed.get(pool_id, (None, 0.0))
-        self._allowed[pool_id] = key or former, self._clock.monotonic()
-        if len(self._allowed) > MOST_REMEMBERED:
-            del self._allowed[next(iter(self._allowed))]
-
-    def is_allowed(self, pool_id: int) -> bool:
-        """Return whether a pool was allowed within a day and has not been settled since."""
-        _, at = self._allowed.get(pool_id, (None, -math.inf))
-        return self._clock.monotonic() - at < ALLOWED_SECONDS
-
-    def settled(self, pool_ids: Collection[int], *, lost: Collection[int] = ()) -> None:
-        """Note which pools are settled or held, and which lost a workload; one that goes in portions counts once."""
-        now = self._clock.monotonic()
-        for pool_id in lost:
-            key, _ = self._allowed.get(pool_id, (None, now))
-            if key is not None:
-                self._lost[key[0]].append((now, key[1]))
-                self._allowed[pool_id] = None, now
-        for pool_id in pool_ids:
-            self._allowed.pop(pool_id, None)
-
-    def census(self, *kinds: Kind) -> Census:
-        """Count the pools of some kinds that have lost something lately, or were allowed lately and are not done."""
-        now = self._clock.monotonic()
-        recent = [(key[0], key[1], at) for key, at in self._allowed.values() if key is not None and key[0] in kinds]
-        for kind in kinds:
-            lost = self._lost[kind]
-            while lost and now - lost[0][0] >= COUNTS_SECONDS[kind]:
-                lost.popleft()
-            recent += [(kind, owner, at) for at, owner in lost]
-        return Counter((kind, owner) for kind, owner, at in recent if now - at < COUNTS_SECONDS[kind])
-
-
 @dataclass(frozen=True, slots=True)
 class _Write:
     at: int
@@ -113,10 +67,13 @@ class _Write:
     owner: int | None
 
 
-class RecentWrites:
-    """Other writers' writes of pools near or past their end, and since when the change stream reports every write.
+class UnexpectedPools:
+    """Other writers' writes of pools near or past their end, and the pools in flight or with losses lately, in memory.
 
-    `known_through` is the unix second up to which this daemon has settled what was due. At most `MOST_REMEMBERED` of
+    `since` is the unix second from which on the change stream reports every write, `known_through` the one up to which
+    this daemon has settled what was due, `writes` the number of writes reported.
+
+    At most `MOST_REMEMBERED` of
     the writes are kept, each for twice `notice_seconds`. One that is forgotten before its pool was judged moves `since`
     on to the end of that pool, so that this end counts as unseen: a restore of more pools than that is suspected, too.
     Where the bound is exceeded, `since` moves no further than to the second of the write itself: so no number of writes
@@ -124,13 +81,15 @@ class RecentWrites:
     to end, counts as known.
     """
 
-    def __init__(self, settings: sections.Brake) -> None:
-        self.number = 0
-        """How many writes were recorded."""
+    def __init__(self, settings: sections.Brake, clock: Clock) -> None:
+        self.writes = 0
         self.since: int | None = None
         self.known_through: float = -math.inf
         self._settings = settings
+        self._clock = clock
         self._writes: dict[int, _Write] = {}
+        self._allowed: dict[int, tuple[Key | None, float]] = {}
+        self._lost: dict[Kind, deque[tuple[float, int]]] = {kind: deque(maxlen=MOST_LOST) for kind in Kind}
 
     def watching_since(self, at: int) -> None:
         """Record that a stream begins at the unix second `at`: ends before it may have been written unseen."""
@@ -143,56 +102,91 @@ class RecentWrites:
         """
         notice = int(self._settings.notice_seconds)
         former = self._writes.pop(pool_id, None) or _Write(at, None, None)
-        self.number += 1
+        self.writes += 1
         if empty_at is None or empty_at <= at + notice:
             end = former.end if empty_at is None else empty_at
             self._writes[pool_id] = _Write(at, end, former.owner if owner is None else owner)
-        self._forget_oldest(at)
+        self._forget_oldest(at, notice)
 
-    def _forget_oldest(self, at: int) -> None:
-        """Forget what is beyond the bound, or older than twice the notice at the unix second `at`."""
-        notice = int(self._settings.notice_seconds)
+    def _forget_oldest(self, at: int, notice: int) -> None:
         while self._writes:
-            oldest = next(iter(self._writes))
-            expired = self._writes[oldest].at <= at - 2 * notice
+            oldest, write = next(iter(self._writes.items()))
+            expired = write.at <= at - 2 * notice
             if len(self._writes) <= MOST_REMEMBERED and not expired:
                 break
-            write = self._writes.pop(oldest)
+            del self._writes[oldest]
             if write.end is not None:
                 self.watching_since(min(write.end + 1, at if expired else write.at))
 
     def record_owners(self, owners: Mapping[int, int]) -> None:
         """Record the owners of some pools, by id."""
-        for pool_id, owner in owners.items():
-            if pool_id in self._writes:
-                self._writes[pool_id] = replace(self._writes[pool_id], owner=owner)
-
-    def forget(self, *pool_ids: int) -> None:
-        """Forget the writes of pools that were judged."""
-        for pool_id in pool_ids:
-            self._writes.pop(pool_id, None)
-
-    def written_after(self, pool_id: int, at: int) -> bool:
-        """Return whether a pool was written after the unix second `at`, as far as is recorded."""
-        write = self._writes.get(pool_id)
-        return write is not None and write.at > at
+        for pool_id in owners.keys() & self._writes.keys():
+            self._writes[pool_id] = replace(self._writes[pool_id], owner=owners[pool_id])
 
     def near(self, now: int) -> dict[int, int | None]:
         """Return the pools that were written near an end which has come by the unix second `now`: owners by id."""
         ends = [(pool_id, write, write.end) for pool_id, write in self._writes.items() if write.end is not None]
         return {pool_id: write.owner for pool_id, write, end in ends if write.at - PAST_SECONDS <= end <= now}
 
-    def kind_of(self, pool: DuePool, *, known: bool) -> Kind | None:
-        """Return why a due pool is unexpected; None if it is not. Of a pool that is `known` only a write makes it so.
+    def written_after(self, pool_id: int, at: int) -> bool:
+        """Return whether a pool was written after the unix second `at`, as far as is recorded."""
+        write = self._writes.get(pool_id)
+        return write is not None and write.at > at
 
-        A pool that turns up behind what was settled has been written since: the stream is yet to report that.
+    def key_of(self, pool: DuePool, *, full_scan: bool = True) -> Key | None:
+        """Return as what a due pool counts; None if its end was known, or it was allowed, and it was not written since.
+
+        One that turns up behind what was settled has been written since: the stream is yet to report that.
         """
         write = self._writes.get(pool.pool_id)
         if write is not None and pool.empty_at <= write.at + self._settings.notice_seconds:
-            return Kind.PAST if pool.empty_at < write.at - PAST_SECONDS else Kind.NEAR
-        if known:
+            kind: Kind | None = Kind.PAST if pool.empty_at < write.at - PAST_SECONDS else Kind.NEAR
+        else:
+            kind = self._kind_of_unwritten(pool, full_scan=full_scan)
+        return None if kind is None else (kind, pool.owner or 0)
+
+    def _kind_of_unwritten(self, pool: DuePool, *, full_scan: bool) -> Kind | None:
+        _, allowed_at = self._allowed.get(pool.pool_id, (None, -math.inf))
+        # A synced pool that no full scan has found is there because another of its resources has run out.
+        if self._clock.monotonic() - allowed_at < DAY_SECONDS or (pool.synced and not full_scan):
             return None
         if not pool.synced and pool.empty_at < self.known_through - PAST_SECONDS:
             return Kind.PAST
         unseen = self.since is None or pool.empty_at < self.since
         return Kind.UNSEEN if unseen or pool.empty_at <= self.known_through else None
+
+    def allow(self, pool_id: int, key: Key | None) -> None:
+        """Note that a pool is in flight; without a key it is expected, or was allowed before."""
+        former, _ = self._allowed.get(pool_id, (None, 0.0))
+        self._allowed[pool_id] = key or former, self._clock.monotonic()
+        self._writes.pop(pool_id, None)
+        if len(self._allowed) > MOST_REMEMBERED:
+            del self._allowed[next(iter(self._allowed))]
+
+    def settled(self, pool_ids: Collection[int], *, lost: Collection[int]) -> None:
+        """Note which pools are settled, and which lost a workload; one that goes in portions counts once."""
+        now = self._clock.monotonic()
+        for pool_id in lost:
+            key, _ = self._allowed.get(pool_id, (None, now))
+            if key is not None:
+                self._lost[key[0]].append((now, key[1]))
+                self._allowed[pool_id] = None, now
+        for pool_id in pool_ids:
+            self._allowed.pop(pool_id, None)
+
+    def forget(self, *pool_ids: int) -> None:
+        """Forget pools that are held."""
+        for pool_id in pool_ids:
+            self._writes.pop(pool_id, None)
+            self._allowed.pop(pool_id, None)
+
+    def census(self, *kinds: Kind) -> Census:
+        """Count the pools of some kinds that have lost something lately, or were allowed lately and are not done."""
+        now = self._clock.monotonic()
+        recent = [(*key, at) for key, at in self._allowed.values() if key is not None and key[0] in kinds]
+        for kind in kinds:
+            lost = self._lost[kind]
+            while lost and now - lost[0][0] >= COUNTS_SECONDS[kind]:
+                lost.popleft()
+            recent += [(kind, owner, at) for at, owner in lost]
+        return Counter((kind, owner) for kind, owner, at in recent if now - at < COUNTS_SECONDS[kind])

@@ -7,13 +7,14 @@ from enum import StrEnum
 from typing import Any, Final
 
 from bson import Int64
-from pymongo import DeleteOne, ReplaceOne
+from pymongo import DeleteOne
 
 from pool_daemon.capacity.arithmetic import EARLIEST
+from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.client import Collection as MongoCollection
 from pool_daemon.store.client import Database
 from pool_daemon.store.codec import integer
-from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.pools import DuePool, PoolStore
 from pool_daemon.store.records import Actor, EventKind, Recording, Subject, Why, envelope, no_recording
@@ -53,10 +54,9 @@ class Hold:
     workloads: int
 
     def concerns(self, pool: DuePool) -> bool:
-        """Return whether the hold still applies to a pool that is due.
+        """Return whether the hold still applies to a pool that is due: it was not topped up since.
 
-        It applies while the pool's `empty_at` is unchanged. It also applies if the pool was written since but was just
-        as empty then, as when the explorer removes a workload from it. A pool that was topped up has a new deadline.
+        Then its `empty_at` is unchanged, or was written when it was just as empty, as when a workload is removed.
         """
         return pool.empty_at == self.empty_at or (pool.empty_at > self.empty_at and pool.synced)
 
@@ -102,23 +102,16 @@ class HoldStore:
 
     async def by_owner(self) -> list[OwnerHolds]:
         """Return the owners of pools that are held or released, most pools first."""
-        key = {"owner": "$owner", "state": "$state"}
+        sums = {"pools": {"$sum": 1}, "workloads": {"$sum": "$workloads"}}
         pipeline: list[dict[str, Any]] = [
             {"$match": {"state": {"$in": list(State)}}},
-            {"$group": {"_id": key, "pools": {"$sum": 1}, "workloads": {"$sum": "$workloads"}}},
+            {"$group": {"_id": {"owner": "$owner", "state": "$state"}} | sums},
             {"$sort": {"pools": -1, "_id": 1}},
         ]
         with translated("grouping holds"):
             groups = await self._holds.aggregate(pipeline, allowDiskUse=True).to_list(None)
-        return [
-            OwnerHolds(
-                integer(group["_id"].get("owner")),
-                State(group["_id"]["state"]),
-                group["pools"],
-                integer(group["workloads"]) or 0,
-            )
-            for group in groups
-        ]
+        numbers = [(each["_id"], each["pools"], integer(each["workloads"]) or 0) for each in groups]
+        return [OwnerHolds(integer(key.get("owner")), State(key["state"]), *sums) for key, *sums in numbers]
 
     async def page(
         self, *, behind: int = FIRST, state: State | None = None, owner: int | None = None, limit: int = BATCH
@@ -147,21 +140,29 @@ class HoldStore:
         """Return the ids of the pools whose holds still apply at the unix second `now`: they are due as before."""
         return set(await self.of(await self._pools.due_among([hold.pool_id for hold in holds], until=now)))
 
-    async def hold(self, pools: Collection[DuePool], *, reason: str, at: int) -> None:
-        """Hold pools in one write. It replaces a release, which applied to the former hold."""
+    async def hold(self, pools: Sequence[DuePool], *, reason: str, at: int) -> None:
+        """Hold pools that were judged at the unix second `at`. An earlier release is replaced, a later one stands.
+
+        Old documents are deleted first, because an insert never overwrites a release, and costs a third of an upsert.
+        """
         if not pools or self.dry_run:
             return
-        held = {"state": State.HELD, "reason": reason, "held_at": datetime.fromtimestamp(at, UTC), "by": self._identity}
-        writes = [
-            ReplaceOne(
-                {"_id": Int64(pool.pool_id)},
-                held | {"empty_at": Int64(pool.empty_at), "owner": pool.owner, "workloads": pool.workloads},
-                upsert=True,
-            )
+        held_at = datetime.fromtimestamp(at, UTC)
+        held = {"state": State.HELD, "reason": reason, "held_at": held_at, "by": self._identity}
+        documents = [
+            held
+            | {"_id": Int64(pool.pool_id), "empty_at": Int64(pool.empty_at)}
+            | {"owner": pool.owner, "workloads": pool.workloads}
             for pool in pools
         ]
-        with translated("holding pools"):
-            await self._holds.bulk_write(writes, ordered=False)
+        earlier = _ids(pool.pool_id for pool in pools) | {"released_at": {"$not": {"$gte": held_at}}}
+        try:
+            with translated("holding pools"):
+                await self._holds.delete_many(earlier)
+                await self._holds.insert_many(documents, ordered=False)
+        except StoreConflictError as error:
+            if not is_duplicate(error):
+                raise
         for pool in pools:
             self._record(EventKind.HELD, Subject(pool.pool_id, pool.owner), Why(reason, empty_at=pool.empty_at))
 
@@ -208,19 +209,9 @@ def _readable(documents: Iterable[Mapping[str, Any]]) -> list[Hold]:
     holds = []
     for document in documents:
         pool_id, empty_at, owner, workloads = (integer(document.get(name)) for name in NUMBERS)
-        held_at = document.get("held_at")
-        if pool_id is None or empty_at is None:
-            continue
-        holds.append(
-            Hold(
-                pool_id=pool_id,
-                state=State.RELEASED if document.get("state") == State.RELEASED else State.HELD,
-                reason=str(document.get("reason")),
-                empty_at=empty_at,
-                held_at=int(held_at.timestamp()) if isinstance(held_at, datetime) else 0,
-                by=str(document.get("by")),
-                owner=owner,
-                workloads=workloads or 0,
-            )
-        )
+        at, reason, by = (document.get(name) for name in ("held_at", "reason", "by"))
+        held_at = int(at.timestamp()) if isinstance(at, datetime) else 0
+        state = State.RELEASED if document.get("state") == State.RELEASED else State.HELD
+        if pool_id is not None and empty_at is not None:
+            holds.append(Hold(pool_id, state, str(reason), empty_at, held_at, str(by), owner, workloads or 0))
     return holds

@@ -28,7 +28,7 @@ async def test_what_a_start_finds_overdue_is_held_whole_if_it_is_too_much_and_sa
         assert await scene.full_scan() == 0
     assert scene.held() == set(ids(pools))
     (line,) = [line for line in logs if line["log_level"] == "error"]
-    assert (line["event"], line["pools"], line["workloads"]) == ("brake_held", FEW + 1, FEW + 1)
+    assert (line["event"], line["pools"]) == ("brake_held", FEW + 1)
     assert line["reason"] == "9 pools, 100% of those in use, ended unexpectedly"
     assert scene.told.text == f"brake: {line['reason']}; see `pool-daemon brake status`"
     document = scene.documents.find_one({"_id": pools[0].pool_id})
@@ -63,7 +63,7 @@ async def test_a_take_over_in_the_middle_of_a_mass_expiry_holds_nothing(scene: S
 async def test_what_ended_behind_a_gap_in_the_stream_is_overdue_beyond_what_was_known(scene: Scene) -> None:
     pools = scene.buy(FEW + 1, ended_ago=-5)
     scene.clock.pass_time(10)
-    scene.brake.recent_writes.watching_since(scene.now)
+    scene.brake.unexpected.watching_since(scene.now)
     assert await scene.full_scan() == 0
     assert scene.held() == set(ids(pools))
 
@@ -96,7 +96,7 @@ async def test_of_a_restore_that_the_stream_tells_no_more_goes_than_a_few_at_any
 @pytest.mark.parametrize("at_once", [1, 3, FEW])
 async def test_full_scans_one_after_the_other_let_no_more_of_a_restore_go(scene: Scene, at_once: int) -> None:
     """Each meets a few pools before the stream, which was followed for days, has told of them."""
-    scene.brake.recent_writes.since = scene.now - 48 * HOUR
+    scene.brake.unexpected.since = scene.now - 48 * HOUR
     await scene.run_pass()
     restored = []
     gone = 0
@@ -110,7 +110,7 @@ async def test_full_scans_one_after_the_other_let_no_more_of_a_restore_go(scene:
 
 async def test_what_the_stream_tells_takes_no_room_that_a_full_scan_has_counted_for_others(scene: Scene) -> None:
     """A backup comes back while one full scan has counted the first of it, and the next one is about to act on that."""
-    scene.brake.recent_writes.since = scene.now - 48 * HOUR
+    scene.brake.unexpected.since = scene.now - 48 * HOUR
     await scene.run_pass()
     counted = scene.buy(FEW - 2)
     scene.queue.request_full_scan()
@@ -173,7 +173,7 @@ async def test_a_restore_of_the_workloads_alone_is_one_too(scene: Scene) -> None
     scene.clock.pass_time(600)
     for pool in pools:
         scene.explorer.workloads.update_many({"pool_id": pool.pool_id}, {"$set": {"next_action": 3}})
-        scene.brake.recent_writes.record(pool.pool_id, None, scene.now)
+        scene.brake.unexpected.record(pool.pool_id, None, scene.now)
         scene.queue.add(pool.pool_id, at=scene.now, cause=Cause.CHANGED)
     gone = await scene.run_passes()
     assert gone <= FEW

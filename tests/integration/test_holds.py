@@ -37,7 +37,7 @@ async def test_what_is_held_is_held_after_a_restart_and_by_a_daemon_that_takes_o
 
 async def test_a_daemon_that_stood_by_knows_what_the_leader_has_held(scene: Scene) -> None:
     """So few that they would go, if they were found overdue."""
-    await scene.brake.look(scene.gate)
+    await scene.held_pools.review(scene.gate)
     pools = scene.buy(FEW // 2)
     due = await scene.store.pools.due_among(ids(pools), until=scene.now)
     leader = HoldStore(database=scene.database, identity="the leader")
@@ -54,11 +54,11 @@ async def test_released_pools_go_at_once_however_many_and_the_last_of_them_ends_
     await scene.run_passes()
     await scene.release(pools)
     assert await scene.run_passes() == len(pools)
-    await scene.brake.look(scene.gate)
+    await scene.held_pools.review(scene.gate)
     assert (scene.documents.count_documents({}), scene.told.text) == (0, None)
     before = times_entered(mongo)
     with fail_point(mongo, *READS, mode="alwaysOn", errorCode=50):
-        await scene.brake.look(scene.gate)
+        await scene.held_pools.review(scene.gate)
     assert times_entered(mongo) == before
 
 
@@ -74,7 +74,7 @@ async def test_a_release_stands_until_its_pool_is_settled(scene: Scene, mongo: C
         assert await scene.run_passes() == FEW - 1
         assert [document["_id"] for document in scene.documents.find()] == [locked.pool_id]
         session.abort_transaction()
-    await scene.brake.look(scene.gate)
+    await scene.held_pools.review(scene.gate)
     assert await scene.run_passes() == 1
     assert scene.documents.count_documents({}) == 0
 
@@ -132,7 +132,7 @@ async def test_a_pool_that_is_topped_up_is_held_no_more_and_one_as_empty_as_befo
     scene.explorer.top_up(topped_up.pool_id, Rates(1e6, 0, 0))
     scene.explorer.shorten(written.pool_id, Rates(0, 1e12, 1e12))
     scene.clock.pass_time(5)
-    await scene.brake.look(scene.gate)
+    await scene.held_pools.review(scene.gate)
     assert scene.held() == set(ids(pools)) - {topped_up.pool_id}
     assert await scene.full_scan() == 0
 
@@ -147,7 +147,7 @@ async def test_holds_and_releases_outlive_a_clock_that_the_gate_does_not_trust(s
     assert scene.documents.count_documents({}) == len(pools)
     scene.clock.step(2 * HOUR)
     scene.gate.reason = None
-    await scene.brake.look(scene.gate)
+    await scene.held_pools.review(scene.gate)
     assert await scene.run_passes() == FEW
 
 
@@ -165,11 +165,25 @@ async def test_a_hold_that_cannot_be_written_fails_the_pass_and_blames_no_pool(s
     pools = scene.buy(FEW + 1)
     scene.start()
     await scene.run_pass()
-    with fail_point(mongo, "update", errorCode=121), pytest.raises(StoreError):
+    with fail_point(mongo, "insert", errorCode=121), pytest.raises(StoreError):
         await scene.run_pass()
     assert scene.running(pools) == len(pools)
     assert await scene.run_passes() == 0
     assert scene.held() == set(ids(pools))
+
+
+async def test_a_release_outlives_a_hold_that_was_decided_before_it_and_no_later_one(scene: Scene) -> None:
+    """Two batches of one pass may withhold the same pool; the operator releases it between their writes."""
+    pools = scene.buy(2)
+    first, second = due = await scene.store.pools.due_among(ids(pools), until=scene.now)
+    await scene.holds.hold(due, reason="a backup", at=scene.now)
+    await scene.holds.release([first.pool_id], at=scene.now + 0.2)
+    await scene.holds.hold(due, reason="the same", at=scene.now)
+    assert scene.held() == {second.pool_id}
+    await scene.holds.hold(due, reason="another backup", at=scene.now + 1)
+    assert scene.held() == {first.pool_id, second.pool_id}
+    assert scene.documents.distinct("reason") == ["another backup"]
+    assert scene.documents.count_documents({"released_at": {"$exists": True}}) == 0
 
 
 async def test_a_dry_run_says_what_would_be_held_and_writes_nothing(scene: Scene) -> None:
@@ -200,7 +214,7 @@ async def test_a_brake_that_is_off_lets_everything_go(scene: Scene) -> None:
     scene.start()
     await scene.run_passes()
     scene.start(enabled=False)
-    await scene.brake.look(scene.gate)
+    await scene.held_pools.review(scene.gate)
     assert scene.told.text is None
     assert await scene.run_passes() == len(held)
 

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.watcher import Watcher
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
-from pool_daemon.guards.unexpected import Kind, RecentWrites
+from pool_daemon.guards.unexpected import Kind, UnexpectedPools
 from pool_daemon.settings import Stream, sections
 from pool_daemon.store.changes import open_stream
 from pool_daemon.store.client import connect
@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 10.0
 class Watched:
     """A running watcher, and its queue armed for a deadline an hour from now."""
 
-    def __init__(self, *, queue: WorkQueue, watcher: Watcher, recent_writes: RecentWrites) -> None:
+    def __init__(self, *, queue: WorkQueue, watcher: Watcher, recent_writes: UnexpectedPools) -> None:
         self.recent_writes = recent_writes
         self.queue = queue
         self.watcher = watcher
@@ -71,7 +71,7 @@ def explorer(mongo: Client, database_name: str) -> Explorer:
 async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
     database = connect(uri=mongo_uri, name=explorer.database.name, timeout_seconds=5)
     queue = WorkQueue()
-    recent_writes = RecentWrites(sections.Brake())
+    recent_writes = UnexpectedPools(sections.Brake(), SystemClock())
     watcher = Watcher(
         open_stream=lambda token: open_stream(database, token=token),
         queue=queue,
@@ -136,9 +136,9 @@ async def test_every_write_that_gives_a_pool_a_near_or_past_end_is_noted_and_sin
     ends = {pool.pool_id: pool.empty_at for pool in (past, near, far)} | {restored.pool_id: int(time.time()) - 7200}
 
     def noted() -> list[Kind | None]:
-        return [
-            watched.recent_writes.kind_of(DuePool(pool_id, empty_at=end), known=True) for pool_id, end in ends.items()
-        ]
+        pools = [DuePool(pool_id, empty_at=end, synced=True) for pool_id, end in ends.items()]
+        keys = [watched.recent_writes.key_of(pool, full_scan=False) for pool in pools]
+        return [None if key is None else key[0] for key in keys]
 
     await until(lambda: noted() == [Kind.PAST, Kind.NEAR, None, Kind.PAST], "the writes to be noted")
     assert watched.recent_writes.near(near.empty_at)[near.pool_id] == near.document["customer_tid"]
