@@ -21,6 +21,9 @@ from pool_daemon.errors import ReservationError, VerificationError
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 
+NODE_CHARACTERS: Final = 100
+"""The beginning of a node's id that an error repeats; a customer decides how long it is."""
+
 DATA_ZEROES: Final = {"pool_id": 0, "cus": 0, "sus": 0, "ipv4us": 0, "node_ids": None, "currencies": None}
 ZEROES: Final = {
     "id": 0,
@@ -159,7 +162,7 @@ class Reservation:
         asked, present = set(data.node_ids or ()), set(pool.node_ids or ())
         missing = sorted(present - asked)
         if missing:
-            raise ReservationError(f"node_ids must name every node of the pool, {missing[0]!r} too")
+            raise ReservationError(f"node_ids must name every node of the pool, {missing[0][:NODE_CHARACTERS]!r} too")
         if not (data.cus or data.sus or data.ipv4us or asked - present):
             raise ReservationError("it adds neither units nor a node to the pool")
 

@@ -95,9 +95,8 @@ def _add_signing(actions: "argparse._SubParsersAction[Any]") -> None:
     )
     signing.add_argument(
         "--as",
-        type=Signer,
-        choices=tuple(Signer),
-        default=Signer.CUSTOMER,
+        choices=tuple(each.value for each in Signer),
+        default=Signer.CUSTOMER.value,
         dest="signer",
         help="who signs (default: customer)",
     )
@@ -155,7 +154,7 @@ def sign(arguments: argparse.Namespace) -> ExitCode:
     """
     reservation = read_reservation(arguments.file)
     seed = _read_key(arguments.key_file)
-    signed = reservation.signed(arguments.signer, seed)
+    signed = reservation.signed(Signer(arguments.signer), seed)
     printed = arguments.dry_run or arguments.json or arguments.file == STANDARD_INPUT
     if not (arguments.dry_run or arguments.file == STANDARD_INPUT):
         _write(arguments.file, _text_of(signed))

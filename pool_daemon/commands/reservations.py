@@ -19,6 +19,7 @@ EXAMPLES = (
     "pool-daemon reservations verify 17 --json | jq .holds",
     "pool-daemon reservations submit r.json --reason 'ticket 4711' --dry-run",
     "pool-daemon reservations apply 17 --reason 'ticket 4711' --dry-run",
+    "pool-daemon reservations apply 17 --reason 'paid, and never credited' --although-escrow",
     "pool-daemon reservations list --owner 144 --unapplied",
     "pool-daemon reservations list --pool 17 --json | jq .state",
     "pool-daemon reservations show 17",

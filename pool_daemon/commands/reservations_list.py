@@ -37,7 +37,7 @@ def add_actions(actions: "argparse._SubParsersAction[Any]") -> None:
     listing.add_argument("--pool", type=int64, metavar="ID", help="only for this pool, the one that created it too")
     chosen = listing.add_mutually_exclusive_group()
     chosen.add_argument(
-        "--state", type=ReservationState, choices=tuple(ReservationState), help="only those of which this became"
+        "--state", choices=tuple(each.value for each in ReservationState), help="only those of which this became"
     )
     chosen.add_argument("--unapplied", action="store_true", help="only those that nobody has credited")
     add_limit_argument(listing, default=100, what="reservations")

@@ -45,7 +45,8 @@ def add_actions(actions: "argparse._SubParsersAction[Any]") -> None:
         help="credit one to its pool",
         description="Add what a reservation buys to its pool, and deploy the workloads that waited for it: exactly "
         "once. If it was applied before, when and by whom is printed, nothing is changed, and the exit code is 0. "
-        "Refused while the explorer credits it itself: once paid, it does.",
+        "Refused while its escrow says that the explorer credits it: it is paid, or waits for its payment. The exit "
+        "code is 1 if the explorer has overwritten the credit at the same moment.",
     )
     applying.add_argument("reservation_id", type=int64, metavar="ID", help="the reservation's id")
     applying.add_argument("--reason", type=line, required=True, metavar="TEXT", help="why, for the record")

@@ -177,6 +177,7 @@ def test_what_the_explorer_would_refuse_is_refused_and_nothing_is_written(
         ({"node_ids": ["a", "a"]}, "nodes: node_ids names a node twice"),
         ({"pool_id": 99}, "pool: pool 99 is unknown"),
         ({"pool_id": 17, "node_ids": ["b"]}, "pool: node_ids must name every node of the pool, 'a' too"),
+        ({"pool_id": 18}, f"pool: node_ids must name every node of the pool, '{'n' * 100}' too"),
         ({"pool_id": 17, "node_ids": ["a"], "cus": 0}, "pool: it adds neither units nor a node to the pool"),
     ],
 )
@@ -184,6 +185,8 @@ def test_an_order_that_fits_no_pool_is_refused(
     reservations: Reservations, explorer: Explorer, tmp_path: Path, data: dict[str, Any], reason: str
 ) -> None:
     explorer.pools.insert_one(explorer.draft(Rates(), [], node_ids=["a"]).document | {"_id": Int64(17)})
+    long = explorer.draft(Rates(), [], node_ids=["n" * 1_000_000])
+    explorer.pools.insert_one(long.document | {"_id": Int64(18)})
     refused = reservations.run("submit", file_of(tmp_path, signed(**data)))
     assert (refused.returncode, refused.stderr) == (ExitCode.FAILED, f"pool-daemon: {reason}\n")
     assert explorer.database["capacity-reservations"].count_documents({}) == 0

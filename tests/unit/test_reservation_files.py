@@ -238,6 +238,7 @@ def test_without_a_database_the_keys_have_to_be_named(tmp_path: Path, capsys: py
         ([*NEW, "--cu", "1x1h", "--pool", "0"], "must be a whole number of at least 1"),
         ([*NEW, "--cu", "999999999999x5000w"], "must be at most 9223372036854775807 unit seconds"),
         (["reservations", "new", "--customer", "7", "--node", "a\nb"], "one line of 1 to 500 printable"),
+        (["reservations", "list", "--state", "gone"], "invalid choice: 'gone' (choose from 'applied', 'paid',"),
         (["reservations", "new", "--node", "n1"], "the following arguments are required: --customer"),
     ],
 )
