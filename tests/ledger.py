@@ -15,6 +15,7 @@ from deadline import wait_until
 from explorer import CONTAINER, Explorer
 from oplog import Change, Commit, Oplog
 from pymongo import MongoClient
+from stories import contradictions
 
 DEPLOY = 3
 DELETE = 4
@@ -106,8 +107,12 @@ class Ledger:
         assert list(explorer.events.find({"workload_id": {"$in": workload_ids}})) == []
 
     def violations(self, *, served_until: float | None = None) -> list[str]:
-        """List every violation of either invariant; what runs empty after `served_until` has no daemon any more."""
-        return self.violations_of_i1() + self.violations_of_i2(served_until=served_until)
+        """List every violation of either invariant, and what the daemon's records tell otherwise than the log.
+
+        What runs empty after `served_until` has no daemon any more.
+        """
+        violations = self.violations_of_i1() + self.violations_of_i2(served_until=served_until)
+        return violations + contradictions(self._explorer, self._account.decommissions)
 
     def violations_of_i1(self) -> list[str]:
         """Say of each workload that went too early, or that is half gone, why it should not have."""

@@ -198,7 +198,7 @@ class EventHistory:
         async with aclosing(pages(cursor, doing="reading events")) as found:
             async for documents in found:
                 for document in documents:
-                    yield _record(document)
+                    yield record_of(document)
 
     async def _conditions(self, wanted: EventFilter) -> dict[str, Any]:
         """Return the conditions on a record; of a workload that has a document, with its pool, for the index."""
@@ -240,7 +240,8 @@ def _first_id(second: float) -> ObjectId:
     return ObjectId(int(max(0, min(second, LAST_ID_SECOND))).to_bytes(4, "big") + bytes(8))
 
 
-def _record(document: Mapping[str, Any]) -> Record:
+def record_of(document: Mapping[str, Any]) -> Record:
+    """Return a document's record, as far as it is readable."""
     at = document.get("at", document.get("decommissioned_at"))
     node_id = document.get("node_id")
     return Record(

@@ -1,12 +1,14 @@
 """What happened to a pool or a workload, in the order of time, and what in it contradicts the rest."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
 from pool_daemon.capacity.arithmetic import runs_out_at
 from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.fields import RATE_DUST
 from pool_daemon.capacity.outlook import Outlook, first_to_run_out, outlook
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import NextAction
@@ -17,12 +19,20 @@ from pool_daemon.store.holds import Hold, State
 from pool_daemon.store.pool_workloads import PoolWorkload
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.reconciliation import Page
+from pool_daemon.store.records import EventKind
 from pool_daemon.views.texts import NAMES, UNITS, action_name, span, type_name, units_for, when
 
 GRACE_SECONDS: Final = 60
 """For so long a pool may be empty before it is remarkable that its workloads still run."""
 
-DECOMMISSIONED: Final = "decommissioned"
+DECOMMISSIONED: Final = EventKind.DECOMMISSIONED
+
+AMOUNTS: Final = {
+    Resource.COMPUTE: ("cus", "active_cu"),
+    Resource.STORAGE: ("sus", "active_su"),
+    Resource.ADDRESSES: ("ipv4us", "active_ipv4"),
+}
+"""The fields of a pool that hold what is left of a resource, and at which rate it drains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ def lines(known: Known) -> list[Line]:
 
 def problems(known: Known) -> list[str]:
     """Return what does not add up."""
-    return [*_pool_problems(known), *_event_problems(known), *_workload_problems(known)]
+    return [*_pool_problems(known), *event_problems(known.events), *_workload_problems(known)]
 
 
 def _purchase(known: Known) -> Iterator[Line]:
@@ -92,16 +102,34 @@ def _events(known: Known) -> Iterator[Line]:
     def same(event: Record) -> tuple[str, float | None, str]:
         return event.kind, event.at, event.by
 
-    for (kind, at, by), group in groupby(known.events, key=same):
+    for (kind, at, by), group in groupby((each for each in known.events if not _is_standing(each, known)), key=same):
         events = list(group)
         if kind != DECOMMISSIONED:
             yield from (Line(at, change(event)) for event in events)
             continue
-        exhausted = sorted({resource for event in events for resource in event.resources})
         what = f"{len(events):,} workloads" if len(events) > 1 else f"workload {events[0].workload_id}"
-        empty_at = events[0].empty_at
+        term, empty_at = events[0].term, events[0].empty_at
+        who = by if term is None else f"{by} in term {term}"
         late = "" if at is None or empty_at is None else f", {span(max(0.0, at - empty_at))} after it ran empty"
-        yield Line(at, f"{what} decommissioned by {by}: out of {', '.join(map(_resource_name, exhausted))}{late}")
+        yield Line(at, f"{what} decommissioned by {who}: out of {_exhausted(events)}{late}")
+
+
+def _is_standing(event: Record, known: Known) -> bool:
+    """Return whether an event is that of the hold that still stands, which tells of it."""
+    return event.kind == EventKind.HELD and known.hold is not None and (event.at or 0) >= known.hold.held_at
+
+
+def _exhausted(events: Sequence[Record]) -> str:
+    """Name the resources that had run out, each with the rate at which it was drained if that is on record."""
+    names = sorted({resource for event in events for resource in event.resources})
+    return ", ".join(f"{_resource_name(name)}{_rate(name, events[0])}" for name in names)
+
+
+def _rate(name: str, event: Record) -> str:
+    if event.before is None or name not in set(Resource):
+        return ""
+    resource = Resource(name)
+    return f" at {event.before.get(AMOUNTS[resource][1], 0.0):.4g} {UNITS[resource]}"
 
 
 def change(event: Record) -> str:
@@ -139,11 +167,23 @@ def _workload_now(workload: PoolWorkload, known: Known) -> str:
     what = f"workload {workload.workload_id}, {type_name(workload.workload_type)}"
     state = f"next action {action_name(workload.next_action)}"
     if workload.next_action == NextAction.DELETE and workload.has_order:
-        ordered = [event.at for event in known.events if event.workload_id == workload.workload_id and event.at]
+        ordered = [event.at for event in _of(workload, known, DECOMMISSIONED) if event.at]
         since = f", for {span(max(0.0, known.now - ordered[-1]))}" if ordered else ""
-        return f"{what}: {state}; its order waits for node {workload.node_id}{since}"
+        put_back = _restored(workload, known)
+        return f"{what}: {state}; its order waits for node {workload.node_id}{since}{put_back}"
+    if workload.next_action == NextAction.DELETED and not workload.has_order and _of(workload, known, DECOMMISSIONED):
+        return f"{what}: {state}; its node has carried out the order{_restored(workload, known)}"
     listed = "counts in the pool" if workload.is_listed else "does not count in the pool"
     return f"{what}: {state}, {listed}{', an order for its deletion waits' if workload.has_order else ''}"
+
+
+def _of(workload: PoolWorkload, known: Known, kind: EventKind) -> list[Record]:
+    return [each for each in known.events if each.workload_id == workload.workload_id and each.kind == kind]
+
+
+def _restored(workload: PoolWorkload, known: Known) -> str:
+    times = len(_of(workload, known, EventKind.DELETE_ORDER_RESTORED))
+    return f", put back {'once' if times == 1 else f'{times} times'}" if times else ""
 
 
 def _pool_problems(known: Known) -> Iterator[str]:
@@ -171,10 +211,28 @@ def _drift_problems(pool: Pool, known: Known) -> Iterator[str]:
         yield "workloads that use an exhausted resource still run, and no guard keeps the daemon from them"
 
 
-def _event_problems(known: Known) -> Iterator[str]:
-    for event in known.events:
-        if event.kind == DECOMMISSIONED and event.at is not None and event.at < (event.empty_at or 0):
+def event_problems(events: Iterable[Record]) -> Iterator[str]:
+    """Yield what in the records of decommissions contradicts their own numbers."""
+    for event in events:
+        if event.kind != DECOMMISSIONED or event.at is None:
+            continue
+        if event.at < (event.empty_at or 0):
             yield f"workload {event.workload_id} was decommissioned {span((event.empty_at or 0) - event.at)} too early"
+        for resource in Resource:
+            left_seconds = _left_seconds(event, resource)
+            if resource in event.resources and left_seconds >= 1:
+                lasted = f"{NAMES[resource]} would have lasted {span(left_seconds)} longer"
+                yield f"workload {event.workload_id} was decommissioned though {lasted}"
+
+
+def _left_seconds(event: Record, resource: Resource) -> float:
+    """Return how long a resource of the pool as read would have lasted at its rate; 0 if that is not on record."""
+    amount, rate = (0.0 if event.before is None else event.before.get(name, 0.0) for name in AMOUNTS[resource])
+    if event.before is None or event.at is None or amount <= 0:
+        return 0.0
+    if rate < RATE_DUST:
+        return math.inf
+    return amount / rate - max(0.0, event.at - event.before.get("last_updated", event.at))
 
 
 def _workload_problems(known: Known) -> Iterator[str]:

@@ -20,7 +20,7 @@ from pool_daemon.store.client import connect
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.pool_changes import Author
 from pool_daemon.store.pool_edits import PoolEdits
-from pool_daemon.store.records import Actor, ActorKind
+from pool_daemon.store.records import Actor, ActorKind, EventKind, Subject, Why, envelope
 from pool_daemon.store.setup import create_collections, setup
 from pool_daemon.views import explanation
 
@@ -59,7 +59,9 @@ class Explain:
             database = connect(uri=self._uri, name=self._name)
             await create_collections(database)
             await setup(database)
-            settler = Decommissions(database=database, clock=SystemClock(), actor=Actor(ActorKind.DAEMON, "daemon-a"))
+            settler = Decommissions(
+                database=database, clock=SystemClock(), actor=Actor(ActorKind.DAEMON, "daemon-a", term=lambda: 3)
+            )
             await settler.settle([pool.pool_id], now=int(time.time()))
             database.close()
 
@@ -107,7 +109,7 @@ def test_the_story_of_a_pool_goes_from_its_purchase_to_its_end(explaining: Expla
     wanted = [
         "reservation 910000001 of customer 7 for this pool: 1 CU for 3 d, 1 IPv4U for 60 min",
         "topped_up 1 CU for 250 ms, root@host: ticket 4711",
-        "2 workloads decommissioned by daemon-a: out of compute, 10 min after it ran empty",
+        "2 workloads decommissioned by daemon-a in term 3: out of compute at 2 CU, 10 min after it ran empty",
         "pool 910000001 is out of compute; empty_at: ",
         "workload 510000003, proxy: next action deploy, counts in the pool",
         "workload 510000001, container: next action delete; its order waits for node 2fi9",
@@ -124,9 +126,71 @@ def test_the_story_of_a_workload_leaves_out_the_other_workloads(explaining: Expl
     explaining.settle(pool)
     first, second = pool.workload_ids
     story = " ".join(" ".join(explaining.text("workload", second)).split())
-    assert f"workload {second} decommissioned by daemon-a: out of storage, 60 min after it ran empty" in story
+    assert (
+        f"workload {second} decommissioned by daemon-a in term 3: out of storage at 1 SU, 60 min after it ran empty"
+        in story
+    )
     assert f"workload {second}, volume: next action delete; its order waits for node" in story
     assert str(first) not in story
+
+
+def test_the_story_tells_what_was_held_repaired_and_put_back_and_that_the_node_has_done_it(
+    explaining: Explain, explorer: Explorer
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    (workload_id,) = pool.workload_ids
+    daemon, now = Actor(ActorKind.DAEMON, "daemon-a"), time.time()
+    subject = Subject(pool.pool_id, 7)
+    of_workload = Subject(pool.pool_id, 7, Int64(workload_id), 1, "node")
+    explorer.events.insert_many(
+        [
+            envelope(EventKind.HELD, at=now - 50, actor=daemon, subject=subject, why=Why("21 pools")),
+            envelope(EventKind.RELEASED, at=now - 40, actor=Actor(ActorKind.OPERATOR, "ann@host"), subject=subject),
+            envelope(EventKind.DRIFT_REPAIRED, at=now - 30, actor=daemon, subject=subject, why=Why("wrong rates: cu")),
+        ]
+    )
+    explaining.settle(pool)
+    explorer.events.insert_many(
+        envelope(EventKind.DELETE_ORDER_RESTORED, at=time.time() + number, actor=daemon, subject=of_workload)
+        for number in (1, 2)
+    )
+    waits = " ".join(" ".join(explaining.text("workload", workload_id)).split())
+    places = [
+        waits.find(each)
+        for each in (
+            "held, daemon-a: 21 pools",
+            "released, ann@host",
+            "drift_repaired, daemon-a: wrong rates: cu",
+            f"workload {workload_id} decommissioned by daemon-a in term 3",
+            f"delete_order_restored container {workload_id}, daemon-a",
+            "its order waits for node 2fi9",
+            ", put back 2 times",
+        )
+    ]
+    assert -1 not in places, waits
+    assert places == sorted(places)
+    explorer.orders.delete_many({})
+    explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 6}})
+    explorer.pools.update_one(
+        {"_id": pool.pool_id}, {"$set": {"active_workload_ids": [], "active_cu": 0.0, "active_su": 0.0}}
+    )
+    done = " ".join(" ".join(explaining.text("workload", workload_id)).split())
+    assert "next action deleted; its node has carried out the order, put back 2 times" in done
+
+
+def test_a_hold_that_stands_is_told_once(explaining: Explain, explorer: Explorer) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    at = datetime.fromtimestamp(int(time.time()), UTC)
+    explorer.database["pool-daemon-brake"].insert_one(
+        {"_id": Int64(pool.pool_id), "empty_at": Int64(pool.empty_at), "state": "held", "reason": "21 pools"}
+        | {"held_at": at, "by": "daemon-a"}
+    )
+    actor = Actor(ActorKind.DAEMON, "daemon-a")
+    for earlier in (3600, 0):
+        record = envelope(EventKind.HELD, at=at.timestamp() - earlier, actor=actor, subject=Subject(pool.pool_id))
+        explorer.events.insert_one(record)
+    told = explaining.text("pool", pool.pool_id)
+    assert [line[21:] for line in told if "held" in line] == ["held, daemon-a", "held by the brake: 21 pools"]
 
 
 def test_a_pool_that_lasts_says_when_what_runs_out(explaining: Explain, explorer: Explorer) -> None:
@@ -208,9 +272,30 @@ def too_early(explorer: Explorer, pool: Purchase) -> str:
     return f"workload {workload_id} was decommissioned "
 
 
+def too_early_by_its_numbers(explorer: Explorer, pool: Purchase) -> str:
+    workload_id = pool.workload_ids[0]
+    at = datetime.now(UTC)
+    before = {"cus": 86_400.0, "active_cu": 2.0, "last_updated": Int64(int(at.timestamp())), "empty_at": Int64(0)}
+    explorer.events.insert_one(
+        {"kind": "decommissioned", "pool_id": Int64(pool.pool_id), "workload_id": workload_id, "at": at}
+        | {"empty_at": Int64(0), "resources": ["su", "cu"], "before": before}
+    )
+    return f"workload {workload_id} was decommissioned though compute would have lasted 12 h longer"
+
+
 @pytest.mark.parametrize(
     "spoil",
-    [lost_order, stale_order, unlisted, unknown_units, drifted, missing_document, wrong_end, too_early],
+    [
+        lost_order,
+        stale_order,
+        unlisted,
+        unknown_units,
+        drifted,
+        missing_document,
+        wrong_end,
+        too_early,
+        too_early_by_its_numbers,
+    ],
     ids=lambda spoil: spoil.__name__,
 )
 def test_what_does_not_add_up_is_said_and_is_a_failure(
