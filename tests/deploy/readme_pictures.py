@@ -22,6 +22,9 @@ from pool_daemon.embedded import EmbeddedMongod
 SOON_SECONDS = (3, 4, 5, 6, 7, 8, 9, 10, 12, 34)
 LATER_SECONDS = (70, 95, 180, 410, 600, 1500, 2700, 4400, 9000, 20_000, 33_000, 80_000, 90_000, 200_000, 400_000)
 KINDS = ([CONTAINER], [CONTAINER, CONTAINER], [VOLUME], [VIRTUAL_MACHINE, PUBLIC_IP], [CONTAINER, VOLUME])
+FURTHER_SECONDS = [round(900 + 17_000 * (number / 400) ** 2) for number in range(400)]
+"""Many pools, which are seen as a band."""
+
 PICTURE_SECOND = 14.0
 """When the pictures are taken: nine pools have run empty on time, and the next one soon will."""
 
@@ -35,6 +38,10 @@ def stage(explorer: Explorer) -> None:
         kinds = KINDS[number % len(KINDS)]
         drained = [sum(kind.rates[resource] for kind in kinds) for resource in range(3)]
         explorer.buy(Rates(*(rate * seconds for rate in drained)), kinds)
+    rates = CONTAINER.rates
+    explorer.create(
+        [explorer.draft(Rates(*(rate * seconds for rate in rates)), [CONTAINER]) for seconds in FURTHER_SECONDS]
+    )
 
 
 def port_of(daemon: DaemonProcess) -> int:
@@ -46,7 +53,7 @@ def port_of(daemon: DaemonProcess) -> int:
 def take(browser: Browser, port: int, folder: Path) -> None:
     """Take one picture of the page by day and one by night."""
     for scheme in ("light", "dark"):
-        browser.show(width=1180, height=780, scheme=scheme)
+        browser.show(width=1180, height=900, scheme=scheme)
         browser.go(f"http://127.0.0.1:{port}/")
         browser.wait_for("document.querySelectorAll('#timeline .dot').length > 10")
         browser.screenshot(folder / f"page-{scheme}.png")

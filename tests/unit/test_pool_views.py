@@ -17,7 +17,7 @@ from telemetry_scene import make_ready, new_observer, read_in_a_loop, routes_of,
 from pool_daemon.errors import PoolNotFoundError, StoreRefusedError, StoreUnavailableError
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.endpoint.connection import Request, Response
-from pool_daemon.telemetry.endpoint.pool_views import KEPT_SECONDS, MOST_BYTES, SPACING, PoolViews
+from pool_daemon.telemetry.endpoint.pool_views import KEPT_SECONDS, MOST_BYTES, SPACING, SPACING_SECONDS, PoolViews
 
 WAIT_SECONDS = 10
 
@@ -257,4 +257,4 @@ def test_clients_that_hammer_it_have_one_view_read_at_a_time_and_few(reader: Rea
     lasted = time.monotonic() - began
     assert reader.most_at_once == 1
     assert set(statuses) == {200, 429}
-    assert len(reader.asked) <= 2 + lasted / 0.1
+    assert len(reader.asked) <= 2 + lasted / SPACING_SECONDS

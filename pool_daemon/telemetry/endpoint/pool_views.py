@@ -30,7 +30,7 @@ KEPT_SECONDS: Final = 1.0
 SPACING: Final = 2.0
 """Between two reads passes at least this multiple of the time that the first one took."""
 
-SPACING_SECONDS: Final = 0.1
+SPACING_SECONDS: Final = 0.25
 """The least time between two reads."""
 
 LIMIT_SECONDS: Final = 4.0

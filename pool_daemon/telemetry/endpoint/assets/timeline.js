@@ -4,6 +4,8 @@
 const TICKS = [[10, "10 s"], [60, "1 min"], [600, "10 min"], [3600, "1 h"], [21600, "6 h"], [86400, "1 d"], [604800, "7 d"], [2592000, "30 d"]];
 const LANES = 4, LANE_HIGH = 26, TICK_ROOM = 42, LETTER = 7;
 const AXIS = 118, BAND = 126, BAND_HIGH = 40, BOTTOM = BAND + BAND_HIGH, COLUMN = 6;
+const NAMED = 20; // so many pools are named
+const FULL = 10;  // so many pools, at least, make a full column
 const PAST_SECONDS = 3600, NOW_SHARE = 0.24;
 
 /* The scale: where something is drawn that lies so many seconds ahead or behind, and the way back. */
@@ -26,21 +28,23 @@ function drawTimeline() {
   const furthest = Math.max(3600, ...future.map((pool) => Math.min(pool.ahead, 2592000)), ...intervals.map(([, until]) => until - now));
   const on = scale(svg.clientWidth || 800, furthest, Math.max(4, ...future.map((pool) => String(pool.pool_id).length)));
   const flags = [...futureFlags(future, on), ...pastFlags(past, on, now)];
-  sayAhead(future, intervals, now);
+  const total = Math.round(intervals.reduce((sum, interval) => sum + stillAhead(interval, now), 0));
+  const band = total > NAMED ? intervals : [];  // what is named already needs no band
+  sayAhead(future, total, now);
+  $("bandkey").hidden = !band.length;
   // Stems lie behind everything, so that they strike out no label.
-  svg.replaceChildren(...drawAxis(on), ...drawBand(intervals, on, now), ...drawLost(on),
+  svg.replaceChildren(...drawAxis(on), ...drawBand(band, on, now), ...drawLost(on),
     ...flags.filter((part) => part.tagName === "line"), ...flags.filter((part) => part.tagName !== "line"));
 }
 
 /* How many pools are still ahead: those of the interval in which now lies, in proportion. */
 const stillAhead = ([after, until, pools], now) => pools * Math.min(1, (until - now) / (until - after));
 
-function sayAhead(future, intervals, now) {
+function sayAhead(future, total, now) {
   const { density, expiring_age_seconds: counted } = known;
-  const total = Math.round(intervals.reduce((sum, interval) => sum + stillAhead(interval, now), 0));
   const isWhole = density && density.until - density.after >= 604800;
   let text = future.length ? `the next ${plural(future.length, "pool")}` : "no pool is known to run empty";
-  if (density && total > future.length) {
+  if (total > NAMED) {
     text = `the next ${count.format(future.length)} of ${isWhole ? "" : "more than "}${count.format(total)} pools that run empty within ${isWhole ? "7 days" : span(density.until - now)}`;
   }
   say("ahead", text);
@@ -81,7 +85,7 @@ function drawBand(intervals, on, now) {
       columns.set(column, (columns.get(column) || 0) + stillAhead(interval, now) * part / (end - begin));
     }
   }
-  const most = Math.max(...columns.values());
+  const most = Math.max(FULL, ...columns.values());
   return [...columns].map(([column, pools]) => {
     const x = on.here + column * COLUMN, height = Math.max(2, BAND_HIGH * Math.sqrt(pools / most));
     const from = when(now + on.secondsAt(x)), until = when(now + on.secondsAt(x + COLUMN));
