@@ -53,7 +53,7 @@ def port_of(daemon: DaemonProcess) -> int:
 def take(browser: Browser, port: int, folder: Path) -> None:
     """Take one picture of the page by day and one by night."""
     for scheme in ("light", "dark"):
-        browser.show(width=1180, height=900, scheme=scheme)
+        browser.show(width=1180, height=820, scheme=scheme)
         browser.go(f"http://127.0.0.1:{port}/")
         browser.wait_for("document.querySelectorAll('#timeline .dot').length > 10")
         browser.screenshot(folder / f"page-{scheme}.png")
