@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,23 @@ def test_a_list_fits_the_narrowest_terminal_and_hostile_data_breaks_no_line(
         assert (shown.returncode, shown.stderr) == (ExitCode.OK, "")
         assert max(map(len, shown.stdout.splitlines())) <= 80
         assert "\x1b" not in shown.stdout
+
+
+def test_a_list_takes_no_more_memory_than_numbers_however_long_the_texts_are(
+    reservations: Reservations, explorer: Explorer
+) -> None:
+    for number in range(30):
+        long = saved(number, node_ids=["n" * 500_000]) | {"customer_signature": "a" * 500_000}
+        explorer.database["capacity-reservations"].insert_one(long)
+    reservations.run("list")
+    tracemalloc.start()
+    try:
+        assert len(reservations.run("list", "--json").stdout.splitlines()) == 30
+        assert reservations.run("show", "7").returncode == ExitCode.OK
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5_000_000
 
 
 def test_one_reservation_is_shown_with_what_became_of_it(reservations: Reservations, listed: Explorer) -> None:
