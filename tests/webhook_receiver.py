@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ class WebhookReceiver:
         self.status = 204
         self.headers: dict[str, str] = {}
         self.hang_seconds = 0.0
+        self.on_request: Callable[[dict[str, Any]], None] | None = None
         self.port = 0
 
     @property
@@ -49,6 +50,8 @@ class WebhookReceiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.requests.append(Request(dict(self.headers.items()), body))
+                if receiver.on_request is not None:
+                    receiver.on_request(receiver.requests[-1].event)
                 time.sleep(receiver.hang_seconds)
                 self.send_response(receiver.status)
                 for name, value in receiver.headers.items():
@@ -59,6 +62,8 @@ class WebhookReceiver:
                 """Log nothing."""
 
         class QuietServer(ThreadingHTTPServer):
+            daemon_threads = True  # one that hangs is not waited for
+
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Let a sender go that has given up."""
 

@@ -1,6 +1,7 @@
 """The Kubernetes files: rendered, and held to the schemas, to a scanner, and to the daemon's own settings."""
 
 import shlex
+import shutil
 import urllib.error
 import urllib.request
 from functools import cache
@@ -141,6 +142,23 @@ def test_the_daemon_takes_its_settings_as_kubernetes_presents_them(layer: str, t
     assert settings.http.host == "0.0.0.0"  # noqa: S104 - what Prometheus and the kubelet must be able to reach
     assert container["ports"] == [{"name": "http", "containerPort": settings.http.port}]
     assert environ["POOL_DAEMON_SECRETS_DIR"] in [mount["mountPath"] for mount in container["volumeMounts"]]
+
+
+def test_the_component_for_webhooks_opens_one_network_to_the_pods_and_nothing_else(tmp_path: Path) -> None:
+    """Beside the base, in a folder of the operator's."""
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    layer = {"resources": ["../../base"], "components": ["../../components/webhooks"]}
+    overlay = tmp_path / "kubernetes/overlays/mine"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(layer))
+    manifest = tmp_path / "manifest.yaml"
+    manifest.write_text(run(f"kubectl-1.{OLDEST}", "kustomize", overlay))
+
+    run("kubernetes-validate", "--strict", "--quiet", "--no-warn", "-k", f"1.{OLDEST}", manifest)
+    objects = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(manifest.read_text())}
+    policy = objects["NetworkPolicy", "pool-daemon-webhooks"]["spec"]
+    assert policy["podSelector"] == objects["NetworkPolicy", "pool-daemon"]["spec"]["podSelector"]
+    assert (policy["policyTypes"], len(policy["egress"])) == (["Egress"], 1)
 
 
 def test_the_rules_are_those_of_prometheus() -> None:
