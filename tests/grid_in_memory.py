@@ -6,9 +6,10 @@ from typing import Any
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.pool import Pool, new_pool
+from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.cases import Case, Decommissioned, Limits, Settlement
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult
-from pool_daemon.store.store import ExpiryStore, Pools, Settler, Workloads
+from pool_daemon.store.store import ExpiryStore, PoolLocks, Pools, Settler, Workloads
 
 PAGE = 1000
 LIMITS = Limits(PAGE, PAGE)
@@ -18,13 +19,16 @@ LIMITS = Limits(PAGE, PAGE)
 class Grid:
     """Pools that run empty, of one workload each unless said otherwise.
 
-    `on_settle` is called with the ids of each batch before it goes, and raises what is to fail.
+    `on_settle` is called with the ids of each batch before it goes, and raises what is to fail. Another transaction has
+    `locked` some.
     """
 
     pools: dict[int, DuePool] = field(default_factory=dict)
     deploying_ids: set[int] = field(default_factory=set)
     attempts: list[list[int]] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
+    locked: set[int] = field(default_factory=set)
+    probed: list[list[int]] = field(default_factory=list)
     on_settle: Callable[[Sequence[int]], None] = lambda _: None
 
     def add(self, count: int, *, empty_at: int, owner: int = 1, workloads: int = 1, synced: bool = False) -> list[int]:
@@ -40,7 +44,7 @@ class Grid:
     @property
     def store(self) -> ExpiryStore:
         """The grid in the place of a store."""
-        return GridStore(pools=self, workloads=self, decommissions=self)
+        return GridStore(pools=self, workloads=self, decommissions=self, locks=self)
 
     async def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
         due = sorted(
@@ -78,13 +82,18 @@ class Grid:
         now: int,
         limits: Limits = LIMITS,
         after: Any = None,
-        attempts: int = 3,
     ) -> Settlement:
-        del now, limits, after, attempts
+        del now, limits, after
         self.attempts.append(list(pool_ids))
         self.on_settle(pool_ids)
+        if not self.locked.isdisjoint(pool_ids):
+            raise StoreConflictError("locked")
         self.settled += pool_ids
         return Settlement(cases=[self._case(self.pools[pool_id]) for pool_id in pool_ids])
+
+    async def locked_among(self, pool_ids: Sequence[int]) -> set[int]:
+        self.probed.append(list(pool_ids))
+        return self.locked.intersection(pool_ids)
 
     def _case(self, pool: DuePool) -> Case:
         gone = Decommissioned(pool.pool_id * 100, pool.pool_id, 1, 1, "node", (Resource.COMPUTE,), pool.empty_at)
@@ -102,3 +111,4 @@ class GridStore:
     pools: Pools
     workloads: Workloads
     decommissions: Settler
+    locks: PoolLocks

@@ -2,8 +2,7 @@
 
 Everything due is read once, longest due first, and that alone makes a pass complete. Lanes beside it only change the
 order. There is one for pools added by id, for pools that have fallen due since, for the rest of a pool too large for
-one transaction, for pools that were locked lately, and for all other owners' pools behind those of a heavy one. The
-lanes take turns, a batch each.
+one transaction, and for all other owners' pools behind those of a heavy one. The lanes take turns, a batch each.
 """
 
 import math
@@ -14,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pool_daemon.store.cases import Limits, Settlement
-from pool_daemon.store.client import TRANSACTION_ATTEMPTS
 from pool_daemon.store.pools import DuePool, PoolResult
 from pool_daemon.store.store import ExpiryStore
 
@@ -39,7 +37,7 @@ MOST_OVERTAKING: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pools to be settled together as of the unix second `now`, by one transaction that is begun `attempts` times.
+    """Pools to be settled together as of the unix second `now`, by one transaction.
 
     `limits` bounds how much of them it takes. A single pool of which only a part fitted is continued behind the
     workload id `after`. `full_scan` says that a full scan found the pools.
@@ -50,7 +48,6 @@ class Batch:
     limits: Limits
     full_scan: bool = False
     after: Any = None
-    attempts: int = TRANSACTION_ATTEMPTS
 
     @property
     def pool_ids(self) -> list[int]:
@@ -137,13 +134,13 @@ class Batches:
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
         self._fresh = 0
 
-    def add_work(self, pools: Sequence[DuePool], *, alone: Sequence[DuePool], after: int | None, now: int) -> None:
+    def add_work(self, pools: Sequence[DuePool], *, after: int | None, now: int) -> None:
         """Open lanes for due pools that were added by id, and for pools that ran empty.
 
-        Each pool in `alone` is a batch of its own, begun once. Pools that ran empty are read from the store: those
-        after the unix second `after`, or all due ones if that is None.
+        Pools that ran empty are read from the store: those after the unix second `after`, or all due ones if that
+        is None.
         """
-        lanes = [self._by_id(pools, now), self._one_by_one(alone, now), self._due(after, now, _Overtaking())]
+        lanes = [self._by_id(pools, now), self._due(after, now, _Overtaking())]
         if self._in_order:
             self._lanes.extend(lanes)
         else:
@@ -154,6 +151,10 @@ class Batches:
         """Add batches, to be settled in their turn."""
         for batch in reversed(batches) if self._in_order else batches:
             self._take_turns(_alone(batch))
+
+    def start_small(self) -> None:
+        """Make the next batches small again: where pools are locked, whole batches are read in vain."""
+        self._growing = FIRST_WORKLOADS
 
     async def take(self, *, fresh_only: bool = False) -> Batch | None:
         """Return the next batch; None if there is none, until one is added.
@@ -183,18 +184,14 @@ class Batches:
             self._lanes.append(lane)
 
     async def _by_id(self, pools: Sequence[DuePool], now: int) -> AsyncGenerator[Batch, None]:
-        for batch in self._cut(pools, now, full_scan=False):
+        for batch in self.cut(pools, now):
             yield batch
-
-    async def _one_by_one(self, pools: Sequence[DuePool], now: int) -> AsyncGenerator[Batch, None]:
-        for pool in pools:
-            yield Batch([pool], now, self._limits(), attempts=1)
 
     async def _due(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
         """Yield all pools that ran empty in (after, now], longest due first, without those that overtake meanwhile."""
         async with aclosing(self._waiting(after, now, overtaking)) as pages:
             async for pools in pages:
-                for batch in self._cut(overtaking.hand_out(pools), now, full_scan=after is None):
+                for batch in self.cut(overtaking.hand_out(pools), now, full_scan=after is None):
                     yield batch
 
     async def _besides(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
@@ -203,7 +200,7 @@ class Batches:
         async with aclosing(self._waiting(after, now, overtaking, besides=sorted(overtaking.owners))) as pages:
             async for pools in pages:
                 overtaking.pool_ids.update(pool.pool_id for pool in pools)
-                for batch in self._cut(pools, now, full_scan=after is None):
+                for batch in self.cut(pools, now, full_scan=after is None):
                     yield batch
                 left -= len(pools)
                 if left <= 0:
@@ -235,7 +232,7 @@ class Batches:
             overtaking.owners |= heavy
             self._lanes.appendleft(self._besides(after, now, overtaking))
 
-    def _cut(self, pools: Iterable[DuePool], now: int, *, full_scan: bool) -> Iterator[Batch]:
+    def cut(self, pools: Iterable[DuePool], now: int, *, full_scan: bool = False) -> Iterator[Batch]:
         """Cut pools into batches within the budget of workloads, but of at least one pool."""
         batch: list[DuePool] = []
         workloads = 0

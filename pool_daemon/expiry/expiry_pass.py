@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,6 +27,7 @@ from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.error_mapping import one_line, timed_out
 from pool_daemon.store.pools import DuePool
+from pool_daemon.store.sessions import SEARCHES
 from pool_daemon.store.store import ExpiryStore
 
 HEED_SECONDS: Final = 0.25
@@ -73,12 +76,14 @@ class ExpiryPass:
         self._began_monotonic = context.clock.monotonic()
         self._running: set[asyncio.Task[None]] = set()
         self._isolation = Isolation(context.evidence)
+        self._conflicting: deque[Batch] = deque()
+        self._locked_before: deque[Batch] = deque()
+        self._searches = 0
 
     async def run(self, now: int) -> int:
         """Settle what is due; return the unix second through which work was taken: later than `now` in a long pass."""
         self._context.reports.begin()
         self._evidence.begin_pass()
-        self._context.locked.begin_pass()
         finished = False
         try:
             await self._take(self._queue.take(now), now)
@@ -99,27 +104,14 @@ class ExpiryPass:
         self._taken.append(work)
         self._until = now
         if work.after is None:
-            await self._report_unreadable_deadlines()
+            await report_unreadable_deadlines(self._context)
         self._context.reports.due_since(work.by_id)
         pools = await due_by_id(self._context.store, work, now=now)
         await self._context.guards.brake.inspect(work.after, now)
         locked = self._context.locked
         locked.forget(work.by_id.keys() - {pool.pool_id for pool in pools})
-        self._batches.add_work(
-            [pool for pool in pools if pool.pool_id not in locked],
-            alone=[pool for pool in pools if pool.pool_id in locked],
-            after=work.after,
-            now=now,
-        )
-
-    async def _report_unreadable_deadlines(self) -> None:
-        """Report pools that never fall due, their deadline being unreadable; a failed search does not stop the pass."""
-        try:
-            self._context.reports.unreadable_pools(await self._context.store.pools.unreadable_deadlines())
-        except StoreError as error:
-            if error.scope is not Scope.UNKNOWN:
-                raise
-            self._context.reports.tell(UNREADABLE_DEADLINES_READ_FAILED, reason=str(error))
+        self._batches.add_work([pool for pool in pools if pool.pool_id not in locked], after=work.after, now=now)
+        self._locked_before.extend(self._batches.cut([pool for pool in pools if pool.pool_id in locked], now))
 
     async def _settle_all(self) -> None:
         """Settle batches, several at once, until none is left and none in flight can add another.
@@ -131,6 +123,7 @@ class ExpiryPass:
         try:
             while self._goes_on():
                 await self._take_more()
+                self._search_more()
                 batch = await self._next_batch()
                 if batch is not None:
                     await self._start(batch)
@@ -177,7 +170,7 @@ class ExpiryPass:
 
     async def _next_batch(self) -> Batch | None:
         """Return the next batch if a place is free for it; one more is kept for what has only just come."""
-        free = self._context.throttle.concurrency - len(self._running)
+        free = self._context.throttle.concurrency + self._searches - len(self._running)
         return await self._batches.take(fresh_only=free == 0) if free >= 0 else None
 
     async def _start(self, batch: Batch) -> None:
@@ -218,17 +211,19 @@ class ExpiryPass:
             self._batches.add(batch.of(going))
 
     async def _settle_or_split(self, batch: Batch) -> Settlement | None:
-        """Settle a batch; what does not fit, is locked or too large for the server is added again in smaller pieces."""
+        """Settle a batch; what does not fit, conflicts or is too large for the server is tried in smaller pieces."""
         try:
             return await self._settle_whole(batch)
         except StoreConflictError:
-            once = replace(batch, attempts=1)
             if len(batch.pools) > 1:
-                self._split(once)
+                self._batches.start_small()
+                self._conflicting.extend(self._split(batch))
             else:
-                self._wait_for_lock(once)
+                self._wait_for_lock(batch.pool_ids)
         except StoreOverloadError as error:
-            if not self._split(batch):
+            if pieces := self._split(batch):
+                self._batches.add(*pieces)
+            else:
                 self._evidence.failed(batch.pools[0].pool_id, error)
         except Exception as error:  # an error with one pool must not stop the others
             if isinstance(error, PoolDaemonError) and error.scope in {Scope.DATABASE, Scope.OPERATOR}:
@@ -241,22 +236,34 @@ class ExpiryPass:
                 self._evidence.failed(batch.pools[0].pool_id, error)
         return None
 
-    def _split(self, batch: Batch) -> bool:
-        """Add a batch again in smaller pieces, each in its turn; False if it is as small as possible."""
+    def _split(self, batch: Batch) -> list[Batch]:
+        """Return a batch in smaller pieces, none if it is as small as possible."""
         pieces = batch.split()
         if pieces:
             self._context.reports.batch_split()
-        self._batches.add(*pieces)
-        return bool(pieces)
+        return pieces
+
+    def _search_more(self) -> None:
+        """Search what conflicted for locked pools, then what was locked before, beside the places for batches."""
+        while (batches := self._conflicting or self._locked_before) and self._searches < SEARCHES:
+            self._searches += 1
+            self._running.add(asyncio.create_task(self._search(batches.popleft()), name="search"))
+
+    async def _search(self, batch: Batch) -> None:
+        """Put the locked pools of a batch aside, and add the others again."""
+        try:
+            locked = await self._context.store.locks.locked_among(batch.pool_ids)
+        finally:
+            self._searches -= 1
+        self._wait_for_lock(locked)
+        others = batch.of(set(batch.pool_ids) - locked)
+        if others.pools:
+            self._batches.add(others)
 
     async def _settle_whole(self, batch: Batch) -> Settlement:
         began_monotonic = self._context.clock.monotonic()
         settlement = await self._context.store.decommissions.settle(
-            batch.pool_ids,
-            now=batch.now,
-            limits=batch.protecting_limits,
-            after=batch.after,
-            attempts=batch.attempts,
+            batch.pool_ids, now=batch.now, limits=batch.protecting_limits, after=batch.after
         )
         self._note(settlement, seconds=self._context.clock.monotonic() - began_monotonic)
         self._batches.add(*batch.left_by(settlement, most=self._context.throttle.limits.workloads))
@@ -274,15 +281,10 @@ class ExpiryPass:
         self._queue.add_all(settlement.look_again, cause=Cause.RESOURCE_ENDS)
         self._context.reports.settlement(settlement, at=self._context.clock.now(), seconds=seconds)
 
-    def _wait_for_lock(self, batch: Batch) -> None:
-        """Retry a pool that lost to another writer, in its turn or later."""
-        pool_id = batch.pools[0].pool_id
-        wait_seconds = self._context.locked.conflicted(pool_id)
-        if wait_seconds:
-            at = math.floor(self._context.clock.now()) + wait_seconds
-            self._queue.add(pool_id, at=at, cause=Cause.RETRY)
-        else:
-            self._batches.add(batch)
+    def _wait_for_lock(self, pool_ids: Iterable[int]) -> None:
+        """Put locked pools aside, each to be tried again later."""
+        now = math.floor(self._context.clock.now())
+        self._queue.retry({pool_id: now + self._context.locked.put_aside(pool_id) for pool_id in pool_ids})
 
     async def _blame(self) -> None:
         """Decide what the failures of this pass are due to: a common cause, or each failed pool itself."""
@@ -308,3 +310,13 @@ async def due_by_id(store: ExpiryStore, work: Work, *, now: int) -> list[DuePool
     if work.workload_ids:
         pool_ids.update(await store.workloads.pools_of(list(work.workload_ids)))
     return await store.pools.due_among(pool_ids, until=now)
+
+
+async def report_unreadable_deadlines(context: PassContext) -> None:
+    """Report pools that never fall due, their deadline being unreadable; a failed search does not stop the pass."""
+    try:
+        context.reports.unreadable_pools(await context.store.pools.unreadable_deadlines())
+    except StoreError as error:
+        if error.scope is not Scope.UNKNOWN:
+            raise
+        context.reports.tell(UNREADABLE_DEADLINES_READ_FAILED, reason=str(error))

@@ -1,23 +1,16 @@
 """Pools with another writer's uncommitted transaction: each waits by itself, and delays no other.
 
-Trying a locked pool costs milliseconds, so a thousand of them are not tried every few seconds. As one transaction may
-have locked them all, the others are tried at once when one of them is settled.
+Trying a locked pool costs a command, so thousands of them are not tried every few seconds. As one transaction may have
+locked them all, the others are tried at once when one of them is settled.
 """
 
 import math
 import random
-from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
 from pool_daemon.clock import Clock
 from pool_daemon.events import POOL_LOCKED, Teller
-
-TRIES_AT_ONCE: Final = 3
-"""Tries of a locked pool in one pass, each in its turn: a writer that commits is done by then."""
-
-FEW: Final = 50
-"""If more pools conflict in one pass, each is tried once: their lock lasts."""
 
 LONGEST_WAIT_SECONDS: Final = 4
 """The longest interval between tries of a locked pool, unless there are many. The first wait is a second."""
@@ -36,7 +29,6 @@ class LockedPools:
         self._observer = observer
         self._clock = clock
         self._waits: dict[int, int] = {}
-        self._conflicts: Counter[int] = Counter()
         self._hurried_monotonic = -math.inf
 
     def __contains__(self, pool_id: int) -> bool:
@@ -47,15 +39,8 @@ class LockedPools:
         """Return how many pools wait for a lock."""
         return len(self._waits)
 
-    def begin_pass(self) -> None:
-        """Begin a pass: forget the conflicts of the pass before."""
-        self._conflicts.clear()
-
-    def conflicted(self, pool_id: int) -> int:
-        """Record that a pool conflicted when it was tried alone; return its wait in seconds, 0 for a retry at once."""
-        self._conflicts[pool_id] += 1
-        if pool_id not in self._waits and self._conflicts[pool_id] < TRIES_AT_ONCE and len(self._conflicts) <= FEW:
-            return 0
+    def put_aside(self, pool_id: int) -> int:
+        """Record that a pool is locked; return how many seconds it waits."""
         waits = self._waits.pop(pool_id, 0)
         if not waits:
             reason = "another transaction has written it and is still open"

@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import random
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import pymongo
@@ -30,7 +31,7 @@ from pool_daemon.errors import ConfigurationError, StoreError, StoreUnavailableE
 from pool_daemon.store.address import read_address
 from pool_daemon.store.codec import LENIENT
 from pool_daemon.store.error_mapping import one_line, translated
-from pool_daemon.store.sessions import Sessions, renewing
+from pool_daemon.store.sessions import SEARCHES, Probe, Sessions, renewing
 from pool_daemon.store.topology import OneRouter
 
 T = TypeVar("T")
@@ -127,6 +128,7 @@ class Database:
         self._ping_seconds = ping_seconds
         self._stream_client = stream_client or client
         self._sessions = Sessions(client)
+        self._search_sessions = Sessions(client, number=SEARCHES)
         self.name = name
         self.has_arbiter = False
         """Whether the replica set has an arbiter, as of the last `ping`."""
@@ -227,10 +229,26 @@ class Database:
                     await self._client.admin.command("killSessions", [session.session_id])
             raise
 
+    @asynccontextmanager
+    async def probe(self) -> AsyncIterator[Probe]:
+        """Lend what runs commands, each naming its transaction, in a session of the searches for locked pools.
+
+        It blocks, so it is called in a thread. It raises the driver's errors.
+        """
+        async with self._search_sessions.lend() as session:
+
+            def run(command: Mapping[str, Any], *, database: str = self.name) -> Mapping[str, Any]:
+                answer: Mapping[str, Any] = self._client.delegate[database].command(
+                    command, session=session.delegate, codec_options=LENIENT
+                )
+                return answer
+
+            yield run
+
     async def session_ids(self) -> list[Binary]:
         """Return the ids of the sessions in which all transactions run; nothing is sent."""
         with translated("starting sessions"):
-            return await self._sessions.ids()
+            return [*await self._sessions.ids(), *await self._search_sessions.ids()]
 
     async def end_sessions(self, ids: Sequence[Binary]) -> None:
         """End other sessions of this user: their transactions are aborted and their locks released at once.
@@ -243,7 +261,11 @@ class Database:
                 await self._client.admin.command("killSessions", others)
 
     def _renewing(self) -> contextlib.AbstractContextManager[None]:
-        return renewing(self._stream_client, self._client, began_anew=self._sessions.forget)
+        return renewing(self._stream_client, self._client, began_anew=self._forget_sessions)
+
+    def _forget_sessions(self) -> None:
+        self._sessions.forget()
+        self._search_sessions.forget()
 
     def close(self) -> None:
         """Close every connection; operations still waiting fail."""

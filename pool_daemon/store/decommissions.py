@@ -72,16 +72,17 @@ class Decommissions:
         now: int,
         limits: Limits = Limits(MOST_WORKLOADS, MOST_BYTES),  # noqa: B008 - it is frozen
         after: Any = None,
-        attempts: int = TRANSACTION_ATTEMPTS,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission the workloads that use their exhausted resources.
 
         A pool is due if its `empty_at` is at most `now` (unix seconds) at the moment of commit; other
         pools are left alone. What does not fit in the limits is left over; `after` continues a single pool behind that
-        workload id. Raises StoreConflictError after `attempts` attempts of milliseconds, if another writer has an
-        uncommitted write to any of the documents. Raises StoreUnavailableError, in which case the batch may have been
-        committed: settling again is safe, because committed work is not found again.
+        workload id. Raises StoreConflictError if another writer has an uncommitted write to any of the documents: of a
+        single pool after some attempts of milliseconds, of several pools at once, because the others need not wait.
+        Raises StoreUnavailableError, in which case the batch may have been committed: settling again is safe, because
+        committed work is not found again.
         """
+        attempts = 1 if len(pool_ids) > 1 else TRANSACTION_ATTEMPTS
         read = partial(
             self._reader.read,
             pool_ids,

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from bson import Binary
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession
@@ -16,13 +16,24 @@ from pool_daemon.store.error_mapping import lacks_sessions
 SESSIONS: Final = 36
 """More than `expiry.concurrency` may be, plus a few for restored orders; a transaction waits while none is free."""
 
+SEARCHES: Final = 4
+"""Searches for locked pools at once, each in a session of its own."""
+
+
+class Probe(Protocol):
+    """Runs a command on a database."""
+
+    def __call__(self, command: Mapping[str, Any], *, database: str = ...) -> Mapping[str, Any]:
+        """Return the answer."""
+
 
 class Sessions:
     """A fixed number of sessions, lent to one transaction each; all ids are known before the first is used."""
 
-    def __init__(self, client: AsyncIOMotorClient[Any]) -> None:
+    def __init__(self, client: AsyncIOMotorClient[Any], *, number: int = SESSIONS) -> None:
         self._client = client
-        self._turns = asyncio.Semaphore(SESSIONS)
+        self._number = number
+        self._turns = asyncio.Semaphore(number)
         self._starting = asyncio.Lock()
         self._all: list[AsyncIOMotorClientSession] = []
         self._free: list[AsyncIOMotorClientSession] = []
@@ -57,7 +68,7 @@ class Sessions:
 
     async def _start(self) -> None:
         async with self._starting:
-            while len(self._all) < SESSIONS:
+            while len(self._all) < self._number:
                 # A transaction reads from a snapshot of its own: causal consistency with other clients is of no use.
                 session = await self._client.start_session(causal_consistency=False)
                 self._all.append(session)

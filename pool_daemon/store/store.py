@@ -11,6 +11,7 @@ from pool_daemon.store.cases import Limits, Settlement
 from pool_daemon.store.client import Database
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.lease import LeaseRecord
+from pool_daemon.store.locks import Locks
 from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
 from pool_daemon.store.outbox import Outbox
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult, PoolStore
@@ -56,9 +57,15 @@ class Settler(Protocol):
         now: int,
         limits: Limits = ...,
         after: Any = None,
-        attempts: int = ...,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission what uses their exhausted resources."""
+
+
+class PoolLocks(Protocol):
+    """Finds out which pools another transaction has locked; see Locks."""
+
+    async def locked_among(self, pool_ids: Sequence[int]) -> set[int]:
+        """Return those of some pools that are locked."""
 
 
 class ExpiryStore(Protocol):
@@ -75,6 +82,10 @@ class ExpiryStore(Protocol):
     @property
     def decommissions(self) -> Settler:
         """The settler of due pools."""
+
+    @property
+    def locks(self) -> PoolLocks:
+        """The locks of other transactions."""
 
 
 class Leases(Protocol):
@@ -153,3 +164,4 @@ class Store:
         self.pools = PoolStore(database=database)
         self.workloads = WorkloadStore(database=database)
         self.decommissions = Decommissions(database=database, clock=clock, actor=actor, dry_run=dry_run, outbox=outbox)
+        self.locks = Locks(database=database)

@@ -15,9 +15,12 @@ def overdue(explorer: Explorer, count: int) -> list[Purchase]:
     return pools
 
 
-def falling_due(explorer: Explorer, count: int, *, within_seconds: float) -> list[Purchase]:
-    """Create pools that run empty one after the other, with a workload each, the first of them in a second."""
-    pools = [explorer.draft(Rates(cu=1.5 + within_seconds * number / count), [CONTAINER]) for number in range(count)]
+def falling_due(
+    explorer: Explorer, count: int, *, within_seconds: float, in_seconds: float = 1.5, bought_at: int | None = None
+) -> list[Purchase]:
+    """Create pools that run empty one after the other, with a workload each, the first of them in a second or so."""
+    amounts = [Rates(cu=in_seconds + within_seconds * number / count) for number in range(count)]
+    pools = [explorer.draft(amount, [CONTAINER], bought_at=bought_at) for amount in amounts]
     explorer.create(pools)
     return pools
 

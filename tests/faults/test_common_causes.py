@@ -95,23 +95,43 @@ def lateness(explorer: Explorer, pools: list[Purchase]) -> list[float]:
     return [event["decommissioned_at"].replace(tzinfo=UTC).timestamp() - event["empty_at"] for event in events]
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.faults)])
+def manyfold(count: int, collection: str) -> Any:
+    """Return a parametrisation that only the fault suite runs."""
+    return pytest.param(count, collection, marks=pytest.mark.faults, id=f"{count:_}-{collection}")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("count", "collection"),
+    [(20, "pools"), manyfold(200, "pools"), manyfold(1000, "pools"), manyfold(1000, "workloads")],
+)
 def test_29_what_another_transaction_has_locked_delays_nobody_else(
-    count: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, mongo: MongoClient[Document], figures: Figures
+    count: int,
+    collection: str,
+    explorer: Explorer,
+    ledger: Ledger,
+    mongo_uri: str,
+    mongo: MongoClient[Document],
+    figures: Figures,
 ) -> None:
-    """On a busy machine each of the hundreds of tries takes longer, so that one round or another may be late."""
+    """Some of the others run empty in the same second, so that they are in one batch with what is locked.
+
+    On a busy machine each of the hundreds of tries takes longer, so that one round or another may be late.
+    """
     rounds: list[tuple[float, float]] = []
 
     def lock_some() -> float:
-        locked = falling_due(explorer, count, within_seconds=2)
-        others = falling_due(explorer, LOCKED_SECONDS - 2, within_seconds=LOCKED_SECONDS - 2)
-        ids = {"_id": {"$in": [pool.pool_id for pool in locked]}}
+        when: Any = {"in_seconds": 2.5 + count / 200, "bought_at": int(time.time())}  # not before they are locked
+        others = falling_due(explorer, 5, within_seconds=2, **when)
+        locked = falling_due(explorer, count, within_seconds=2, **when)
+        others += falling_due(explorer, LOCKED_SECONDS, within_seconds=LOCKED_SECONDS, **when)
+        ids = ids_of(locked) if collection == "workloads" else [pool.pool_id for pool in locked]
+        documents = getattr(explorer, collection)
         with mongo.start_session() as session, session.start_transaction():
-            explorer.pools.update_many(ids, {"$set": {"x_note": 1}}, session=session)
+            documents.update_many({"_id": {"$in": ids}}, {"$set": {"x_note": 1}}, session=session)
             wait_until(
                 lambda: not any(explorer.next_action(each) == 3 for each in ids_of(others)),
-                within_seconds=LOCKED_SECONDS + 20,
+                within_seconds=LOCKED_SECONDS + 40,
                 what="the others to be gone",
             )
             assert set(explorer.next_actions(ids_of(locked))) == {3}
@@ -129,7 +149,7 @@ def test_29_what_another_transaction_has_locked_delays_nobody_else(
     late, freed_seconds = min(rounds)
     figures.record(
         29,
-        "pools that another transaction keeps locked",
+        f"{count:,} {collection} that another transaction keeps locked",
         trials=count * len(rounds),
         violations=violations,
         figure=f"others late by at most {late:.2f} s; the locked ones gone {freed_seconds:.1f} s after they were freed",

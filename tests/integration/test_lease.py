@@ -24,7 +24,7 @@ from pool_daemon.errors import StoreConflictError, StoreUnavailableError
 from pool_daemon.settings import Lease as LeaseSettings
 from pool_daemon.store.client import Database, Session, connect
 from pool_daemon.store.lease import LEADER, LEASE, LONGEST_SECONDS, LeaseRecord, LeaseStore
-from pool_daemon.store.sessions import SESSIONS
+from pool_daemon.store.sessions import SEARCHES, SESSIONS
 from pool_daemon.store.setup import create_collections
 from pool_daemon.store.store import Leases
 
@@ -407,9 +407,9 @@ async def test_all_transactions_run_in_the_sessions_that_the_lease_names(databas
         used.add(session.delegate.session_id["id"])  # motor's own types take it for a method
         await database.collection("capacity-pools").find_one({}, session=session)
 
-    await asyncio.gather(*(database.transact(body) for _ in range(3 * SESSIONS)))
+    await asyncio.gather(*(database.transact(body) for _ in range(3 * SESSIONS + SEARCHES)))
     assert used <= set(named)
-    assert len(named) == SESSIONS
+    assert len(named) == SESSIONS + SEARCHES
 
 
 async def test_nobody_ends_sessions_of_its_own(database: Database) -> None:
@@ -440,4 +440,4 @@ async def test_a_session_whose_transaction_was_cancelled_is_not_used_again(datab
     transaction.cancel()
     with pytest.raises(asyncio.CancelledError):
         await transaction
-    assert len(set(await database.session_ids()) & before) == SESSIONS - 1
+    assert len(set(await database.session_ids()) & before) == SESSIONS + SEARCHES - 1

@@ -35,14 +35,13 @@ class Scene:
         self,
         *,
         by_id: Sequence[DuePool] = (),
-        alone: Sequence[DuePool] = (),
         after: int | None = None,
         in_order: bool = False,
     ) -> None:
         self.batches = Batches(
             store=self._grid.store, limits=lambda: self.limits, in_order=in_order, on_unreadable=lambda _: None
         )
-        self.batches.add_work(by_id, alone=alone, after=after, now=NOW)
+        self.batches.add_work(by_id, after=after, now=NOW)
 
     async def next(self) -> Batch:
         batch = await self.batches.take()
@@ -80,13 +79,22 @@ async def test_batches_grow_from_a_small_first_one(scene: Scene, grid: Grid) -> 
     assert handed_out(batches) == due
 
 
+async def test_after_a_conflict_batches_grow_from_a_small_one_again(scene: Scene, grid: Grid) -> None:
+    for owner in range(10):
+        grid.add(100, empty_at=NOW, owner=owner)
+    scene.begin()
+    assert [len((await scene.next()).pools) for _ in range(2)] == [50, 100]
+    scene.batches.start_small()
+    assert [len((await scene.next()).pools) for _ in range(3)] == [50, 100, 200]
+
+
 async def test_only_what_has_just_come_is_handed_out_where_only_that_is_asked_for(scene: Scene, grid: Grid) -> None:
     grid.add(1000, empty_at=NOW - 1)
     scene.begin()
     assert await scene.batches.take(fresh_only=True) is not None
     assert await scene.batches.take(fresh_only=True) is None
     (fresh,) = grid.add(1, empty_at=NOW)
-    scene.batches.add_work([], alone=[], after=NOW - 1, now=NOW)
+    scene.batches.add_work([], after=NOW - 1, now=NOW)
     batch = await scene.batches.take(fresh_only=True)
     assert batch is not None
     assert batch.pool_ids == [fresh]
@@ -185,17 +193,6 @@ async def test_a_batch_says_whether_a_full_scan_found_its_pools(scene: Scene, gr
     assert [batch.full_scan for batch in await scene.rest()] == [False, False]
 
 
-async def test_pools_that_go_alone_are_begun_once_and_take_turns_with_the_others(scene: Scene, grid: Grid) -> None:
-    locked = [grid.pools[pool_id] for pool_id in grid.add(20, empty_at=NOW - 9)]
-    others = grid.add(5, empty_at=NOW, owner=2)
-    scene.begin(after=NOW - 1, alone=locked)
-    batches = await scene.rest()
-    assert [(batch.pool_ids, batch.attempts) for batch in batches if batch.pool_ids != others] == [
-        ([pool.pool_id], 1) for pool in locked
-    ]
-    assert position(batches, others[0]) <= 1
-
-
 async def test_a_pool_that_has_overtaken_and_runs_empty_again_is_handed_out_again(scene: Scene, grid: Grid) -> None:
     grid.add(3_000, empty_at=NOW, owner=HOG)
     (alone,) = grid.add(1, empty_at=NOW, owner=2)
@@ -204,7 +201,7 @@ async def test_a_pool_that_has_overtaken_and_runs_empty_again_is_handed_out_agai
     while alone not in handed_out(batches):
         batches.append(await scene.next())
     grid.move(alone, empty_at=NOW + 1)
-    scene.batches.add_work([], alone=[], after=NOW, now=NOW + 1)
+    scene.batches.add_work([], after=NOW, now=NOW + 1)
     assert alone in handed_out(await scene.rest())
 
 

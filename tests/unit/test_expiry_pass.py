@@ -29,6 +29,7 @@ from pool_daemon.settings.sections import Expiry, Log, Retry
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.pools import Deadline
 from pool_daemon.store.quarantine import Quarantined
+from pool_daemon.store.sessions import SEARCHES
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.reports import Reports
 
@@ -80,7 +81,7 @@ class NoStore:
 class Scene:
     """An expirer on a grid in memory."""
 
-    def __init__(self, grid: Grid | None = None) -> None:
+    def __init__(self, grid: Grid | None = None, *, settings: Expiry | None = None) -> None:
         self.grid = grid or Grid()
         self.clock = VirtualClock(NOW + 0.25)
         self.queue = WorkQueue()
@@ -100,7 +101,7 @@ class Scene:
             guards=Guards(gate=self.latch, brake=self.brake, quarantine=self.quarantine),
             reports=Reports(observer=observer, settings=Log()),
             clock=self.clock,
-            settings=Expiry(),
+            settings=settings or Expiry(),
         )
 
     def pass_time_when_settling(self, number: int, then: Callable[[], None]) -> None:
@@ -160,6 +161,19 @@ class SlowGrid(Grid):
             self.on_settle(pool_ids)
             await self.go.wait()
         return await super().settle(pool_ids, **how)
+
+
+class SlowProbes(Grid):
+    """Finds out about locks when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    async def locked_among(self, pool_ids: Sequence[int]) -> set[int]:
+        locked = await super().locked_among(pool_ids)
+        await self.go.wait()
+        return locked
 
 
 async def test_what_falls_due_while_all_places_are_taken_waits_for_none_of_them() -> None:
@@ -407,18 +421,17 @@ class TestWhoseFaultItIs:
 class TestLockedPools:
     async def test_they_wait_for_a_second_and_are_blamed_for_nothing(self, scene: Scene) -> None:
         scene.grid.add(100, empty_at=NOW)
-        locked = {7, 42}
-        scene.grid.on_settle = failing(locked, lambda: StoreConflictError("locked"))
+        scene.grid.locked = {7, 42}
         report = await scene.expirer.run_pass(NOW)
-        assert (report.settled, report.failed_pools, report.failure) == (98, 0, None)
+        assert (report.settled, report.failed_pools, report.failure, report.locked) == (98, 0, None, 2)
         assert report.next_at == NOW + 1
-        scene.grid.on_settle = lambda _: None
+        scene.grid.locked = set()
         scene.clock.pass_time(1)
-        assert (await scene.expirer.run_pass(NOW + 1)).settled == 2
+        report = await scene.expirer.run_pass(NOW + 1)
+        assert (report.settled, report.locked) == (2, 0)
 
     async def test_they_wait_longer_each_time_up_to_a_bound(self, scene: Scene) -> None:
-        scene.grid.add(1, empty_at=NOW)
-        scene.grid.on_settle = failing([1], lambda: StoreConflictError("locked"))
+        scene.grid.locked = set(scene.grid.add(1, empty_at=NOW))
         waits, now = [], NOW
         for _ in range(5):
             at = (await scene.expirer.run_pass(now)).next_at
@@ -428,28 +441,54 @@ class TestLockedPools:
             now = at
         assert waits == [1, 2, 4, 4, 4]
 
-    async def test_others_go_between_the_tries_to_find_them(self, scene: Scene) -> None:
-        locked = scene.grid.add(500, empty_at=NOW - 1)
-        others = scene.grid.add(50, empty_at=NOW, owner=2)
-        scene.grid.on_settle = failing(locked, lambda: StoreConflictError("locked"))
+    async def test_however_many_they_are_the_others_of_their_batches_go_in_a_few_transactions(
+        self, scene: Scene
+    ) -> None:
+        pools = scene.grid.add(5000, empty_at=NOW)
+        scene.grid.locked = set(pools) - {3, 777, 4999}
         await scene.expirer.run_pass(NOW)
-        last = max(number for number, ids in enumerate(scene.grid.attempts) if not set(ids).isdisjoint(others))
-        assert set(scene.grid.settled) == set(others)
-        assert last < len(scene.grid.attempts) / 10
+        assert set(scene.grid.settled) == {3, 777, 4999}
+        assert len(scene.grid.attempts) < 100
+
+    async def test_they_hold_no_place_while_they_are_looked_for(self) -> None:
+        grid = SlowProbes()
+        scene = Scene(grid, settings=Expiry(concurrency=1))
+        # The locked ones are the first three batches, and no owner is heavy.
+        grid.locked = {grid.add(1, empty_at=NOW - 1, owner=owner)[0] for owner in range(1000, 1350)}
+        others = [pool_id for owner in range(30) for pool_id in grid.add(100, empty_at=NOW, owner=owner)]
+        running = asyncio.create_task(scene.expirer.run_pass(NOW))
+        await until(lambda: set(others) <= set(grid.settled), within_seconds=5, what="the others to be settled")
+        assert len(grid.probed) == SEARCHES
+        grid.go.set()
+        await running
+        assert scene.queue.next_at() is not None
+
+    async def test_those_that_were_locked_are_looked_for_again_before_they_are_settled(self, scene: Scene) -> None:
+        scene.grid.locked = set(scene.grid.add(20, empty_at=NOW))
+        await scene.expirer.run_pass(NOW)
+        scene.grid.attempts.clear()
+        scene.clock.pass_time(1)
+        await scene.expirer.run_pass(NOW + 1)
+        assert scene.grid.attempts == []
+
+    async def test_what_conflicts_although_nothing_is_locked_goes_in_smaller_pieces(self, scene: Scene) -> None:
+        """Other writers were faster, or have locked what is not looked for, such as an order."""
+        scene.grid.add(100, empty_at=NOW)
+        scene.grid.on_settle = failing({7}, lambda: StoreConflictError("faster"))
+        report = await scene.expirer.run_pass(NOW)
+        assert (report.settled, report.failed_pools, report.locked) == (99, 0, 1)
 
     async def test_a_stop_is_noticed_while_they_are_looked_for(self, scene: Scene) -> None:
-        locked = scene.grid.add(500, empty_at=NOW)
+        scene.grid.locked = set(scene.grid.add(500, empty_at=NOW))
 
         def on_settle(_: Sequence[int]) -> None:
-            if len(scene.grid.attempts) == 5:
+            if len(scene.grid.attempts) == 2:
                 scene.latch.reason = Closed.STOPPING
-            raise StoreConflictError("locked")
 
         scene.grid.on_settle = on_settle
         report = await scene.expirer.run_pass(NOW)
         assert report.cut_short_by == "stopping"
-        assert len(scene.grid.attempts) < 12
-        assert len(locked) == 500
+        assert len(scene.grid.probed) < 8
 
 
 class TestWhatIsTooMuchForTheServer:

@@ -2,7 +2,7 @@ from collections import Counter
 
 from virtual_clock import VirtualClock
 
-from pool_daemon.expiry.locked_pools import FEW, LONGEST_WAIT_SECONDS, TRIES_AT_ONCE, TRIES_PER_SECOND, LockedPools
+from pool_daemon.expiry.locked_pools import LONGEST_WAIT_SECONDS, REMEMBERED, TRIES_PER_SECOND, LockedPools
 from pool_daemon.settings.sections import Log
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.reports import Reports
@@ -18,27 +18,12 @@ def locked_pools(clock: VirtualClock = CLOCK) -> LockedPools:
     return LockedPools(Reports(observer=observer, settings=Log()), clock=clock)
 
 
-def test_a_pool_that_another_writer_was_faster_at_is_tried_at_once_a_few_times() -> None:
-    locked = locked_pools()
-    assert [locked.conflicted(7) for _ in range(TRIES_AT_ONCE)] == [0] * (TRIES_AT_ONCE - 1) + [1]
-    assert 7 in locked
-    locked.begin_pass()
-    assert locked.conflicted(7) == 2
-
-
-def test_where_many_conflict_in_one_pass_the_rest_of_them_is_tried_once() -> None:
-    locked = locked_pools()
-    assert {locked.conflicted(pool_id) for pool_id in range(FEW)} == {0}
-    assert locked.conflicted(FEW) == 1
-    locked.begin_pass()
-    assert locked.conflicted(FEW + 1) == 0
-
-
 def test_where_very_many_are_locked_they_wait_so_long_that_the_tries_a_second_are_bounded() -> None:
     locked = locked_pools()
     count = 20 * TRIES_PER_SECOND
+    assert count < REMEMBERED
     for _ in range(4):
-        waits = [locked.conflicted(pool_id) for pool_id in range(count)]
+        waits = [locked.put_aside(pool_id) for pool_id in range(count)]
     assert 18 < sum(waits) / count < 22
     assert max(Counter(wait for wait in waits if wait > LONGEST_WAIT_SECONDS).values()) < TRIES_PER_SECOND
 
@@ -46,21 +31,21 @@ def test_where_very_many_are_locked_they_wait_so_long_that_the_tries_a_second_ar
 def test_when_one_of_them_goes_the_others_are_tried_at_once_but_not_time_and_again() -> None:
     clock = VirtualClock(NOW)
     locked = locked_pools(clock)
-    for pool_id in range(3 * FEW):
-        locked.conflicted(pool_id)
+    for pool_id in range(100):
+        locked.put_aside(pool_id)
     assert locked.settled([4711]) == []
-    assert set(locked.settled([3 * FEW - 1, 4711])) == set(range(FEW, 3 * FEW - 1))
+    assert set(locked.settled([99, 4711])) == set(range(99))
     clock.pass_time(LONGEST_WAIT_SECONDS - 1)
-    assert locked.settled([3 * FEW - 2]) == []
+    assert locked.settled([98]) == []
     clock.pass_time(1)
-    assert len(locked.settled([3 * FEW - 3])) == 2 * FEW - 3 == len(locked)
+    assert len(locked.settled([97])) == 97 == len(locked)
     locked.clear()
     assert len(locked) == 0
 
 
 def test_a_pool_that_is_not_due_any_more_is_forgotten() -> None:
     locked = locked_pools()
-    for _ in range(TRIES_AT_ONCE):
-        locked.conflicted(7)
+    locked.put_aside(7)
+    assert 7 in locked
     locked.forget([7, 8])
     assert 7 not in locked

@@ -1,0 +1,143 @@
+"""Which pools another transaction has locked, on a real server."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from bson import Int64
+from explorer import CONTAINER, Explorer, Purchase
+from fail_point import fail_point
+from pymongo import MongoClient
+from pymongo.collection import Collection
+
+from pool_daemon.store.client import CommandLog, Database, connect
+from pool_daemon.store.locks import Locks
+
+Client = MongoClient[dict[str, Any]]
+
+
+class Commands:
+    """Counts the commands of a client by name."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
+
+    def __call__(self, name: str, seconds: float, /, *, failed: bool) -> None:
+        del seconds, failed
+        self.sent[name] += 1
+
+
+@pytest.fixture
+def explorer(mongo: Client, database_name: str) -> Explorer:
+    return Explorer(database=mongo[database_name])
+
+
+@pytest.fixture
+def commands() -> Commands:
+    return Commands()
+
+
+@pytest_asyncio.fixture
+async def database(mongo_uri: str, database_name: str, commands: Commands) -> AsyncIterator[Database]:
+    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2, listeners=[CommandLog(commands)])
+    for _ in range(20):  # the driver's sessions have been in use before
+        await database.collection("pool-daemon-events").insert_one({})
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def locks(database: Database) -> Locks:
+    return Locks(database=database)
+
+
+@pytest.fixture
+def pools(explorer: Explorer) -> list[Purchase]:
+    return [explorer.buy_expired(CONTAINER) for _ in range(100)]
+
+
+def ids(pools: list[Purchase]) -> list[int]:
+    return [pool.pool_id for pool in pools]
+
+
+@contextmanager
+def locked(mongo: Client, collection: Collection[dict[str, Any]], document_ids: list[int]) -> Iterator[None]:
+    """Have another program's open transaction write some documents."""
+    with mongo.start_session() as session, session.start_transaction():
+        collection.update_many({"_id": {"$in": document_ids}}, {"$set": {"x_note": 1}}, session=session)
+        yield
+        session.abort_transaction()
+
+
+async def test_locked_pools_are_found_among_others_and_nothing_is_changed(
+    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase]
+) -> None:
+    before = explorer.bytes_by_id("capacity-pools"), explorer.bytes_by_id("workload")
+    some = ids([pools[0], *pools[30:50], pools[99]])
+    with locked(mongo, explorer.pools, some):
+        assert await locks.locked_among(ids(pools)) == set(some)
+    assert await locks.locked_among(ids(pools)) == set()
+    assert (explorer.bytes_by_id("capacity-pools"), explorer.bytes_by_id("workload")) == before
+
+
+async def test_a_pool_whose_workload_is_locked_is_locked(
+    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase]
+) -> None:
+    with locked(mongo, explorer.workloads, pools[7].workload_ids):
+        assert await locks.locked_among(ids(pools)) == {pools[7].pool_id}
+
+
+async def test_a_locked_pool_costs_one_command(
+    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase], commands: Commands
+) -> None:
+    with locked(mongo, explorer.pools, ids(pools)):
+        await locks.locked_among(ids(pools))
+    assert commands.sent["abortTransaction"] == 0
+    assert commands.sent["update"] < 1.2 * len(pools)
+
+
+async def test_the_pools_that_are_not_locked_are_free_for_other_transactions_at_once(
+    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase]
+) -> None:
+    assert await locks.locked_among(ids(pools)) == set()
+    with locked(mongo, explorer.pools, ids(pools)), locked(mongo, explorer.workloads, pools[0].workload_ids):
+        pass
+
+
+async def test_a_successor_can_end_the_session_in_which_locks_are_looked_for(
+    mongo: Client, mongo_uri: str, explorer: Explorer, database: Database, pools: list[Purchase]
+) -> None:
+    """A daemon may freeze at any moment."""
+    successor = connect(uri=mongo_uri, name=database.name)
+    sessions = await database.session_ids()
+    async with database.probe() as run:
+        update = {"q": {"_id": pools[0].pool_id}, "u": {"$set": {"x_note": 1}}}
+        transaction = {"txnNumber": Int64(1), "autocommit": False, "startTransaction": True}
+        run({"update": "capacity-pools", "updates": [update], **transaction})
+        await successor.end_sessions(sessions)
+        with locked(mongo, explorer.pools, ids(pools[:1])):
+            pass
+    successor.close()
+
+
+async def test_what_the_last_search_has_left_locked_the_next_one_frees(
+    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase]
+) -> None:
+    with fail_point(mongo, "abortTransaction", errorCode=8000):
+        await locks.locked_among(ids(pools))
+    assert await locks.locked_among(ids(pools)) == set()
+    with locked(mongo, explorer.pools, ids(pools)):
+        pass
+
+
+@pytest.mark.parametrize("command", ["update", "find"])
+async def test_what_cannot_be_found_out_is_left_to_the_settlement(
+    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase], command: str
+) -> None:
+    with fail_point(mongo, command, errorCode=8000):
+        assert await locks.locked_among(ids(pools)) == set()
+    with locked(mongo, explorer.pools, ids(pools)):
+        assert await locks.locked_among(ids(pools)) == set(ids(pools))
