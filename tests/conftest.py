@@ -30,7 +30,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Take the options of the fault suite: only here, above its folder, does pytest hear of them in time."""
     faults = parser.getgroup("faults", "the fault suite, see tests/faults/conftest.py")
-    faults.addoption("--soak-seconds", type=int, default=600, help="how long the soak lasts (default: 600)")
+    faults.addoption("--soak-seconds", type=int, default=600, help="how long soaks last (default: 600)")
     parser.addoption(
         "--mongod", type=Path, metavar="PROGRAM", help="run on this mongod (default: the installed wheel's)"
     )

@@ -73,12 +73,11 @@ class UnexpectedPools:
     `since` is the unix second from which on the change stream reports every write, `known_through` the one up to which
     this daemon has settled what was due, `writes` the number of writes reported.
 
-    At most `MOST_REMEMBERED` of
-    the writes are kept, each for twice `notice_seconds`. One that is forgotten before its pool was judged moves `since`
-    on to the end of that pool, so that this end counts as unseen: a restore of more pools than that is suspected, too.
-    Where the bound is exceeded, `since` moves no further than to the second of the write itself: so no number of writes
-    makes an end suspicious that has stood for long. The price is that a pool which was written longest ago, and is yet
-    to end, counts as known.
+    At most `MOST_REMEMBERED` of the writes are kept, each for twice `notice_seconds`. One that is forgotten before its
+    pool was judged moves `since` on to the end of that pool, so that this end counts as unseen: a restore of more pools
+    than that is suspected, too. Where the bound is exceeded, `since` moves no further than to the second of the write
+    itself: so no number of writes makes an end suspicious that has stood for long. The price is that a pool which was
+    written longest ago, and is yet to end, counts as known.
     """
 
     def __init__(self, settings: sections.Brake, clock: Clock) -> None:

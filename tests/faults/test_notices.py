@@ -160,9 +160,14 @@ def test_49_pools_topped_up_between_crossing_and_sending_and_three_falls(
     assert (sent, three) == (0, 3)
 
 
+@pytest.fixture(params=[8, pytest.param(None, marks=pytest.mark.faults)], ids=["8-s", "as-long-as-a-soak"])
+def seconds(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> int:
+    """Return for how long a receiver takes nothing."""
+    return int(request.param or pytestconfig.getoption("soak_seconds"))
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("hanging", [False, True], ids=["away", "hanging"])
-@pytest.mark.parametrize("seconds", [8, pytest.param(600, marks=pytest.mark.faults)])
 def test_50_a_receiver_that_is_away_or_hangs_delays_no_end(
     *,
     seconds: int,
