@@ -48,10 +48,13 @@ class WebhookReceiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.requests.append(Request(dict(self.headers.items()), body))
+                length = int(self.headers["content-length"])
+                request = Request(dict(self.headers.items()), self.rfile.read(length))
+                if len(request.body) < length:  # its sender was killed in the midst of it
+                    return
+                receiver.requests.append(request)
                 if receiver.on_request is not None:
-                    receiver.on_request(receiver.requests[-1].event)
+                    receiver.on_request(request.event)
                 time.sleep(receiver.hang_seconds)
                 self.send_response(receiver.status)
                 for name, value in receiver.headers.items():

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 from bson import Int64
@@ -26,6 +27,11 @@ PARTS: Final = 8
 
 MOST_WORKLOADS: Final = 1000
 """Workloads written in one try, at most. A lock on another one goes unnoticed here; settling its pool conflicts."""
+
+MOST_BYTES: Final = 8_000_000
+"""Bytes of workloads written in one try, at most. A server without room for more would report a conflict for ever."""
+
+SIZED: Final = {"_id": 1, "size": {"$bsonSize": "$$ROOT"}}
 
 WRITE: Final = {"$currentDate": {"last_updated": True}}
 """A write that changes any document; an update that changes nothing would not conflict."""
@@ -89,8 +95,11 @@ def _update(collection: str, ids: Sequence[Any]) -> dict[str, Any]:
 
 def _find_workloads(pool_ids: Sequence[Int64]) -> dict[str, Any]:
     query = {"pool_id": {"$in": pool_ids}, "next_action": DEPLOYED, "workload_type": BILLED}
-    return {"find": WORKLOADS, "filter": query, "projection": {"_id": 1}, "limit": MOST_WORKLOADS, "singleBatch": True}
+    return {"find": WORKLOADS, "filter": query, "projection": SIZED, "limit": MOST_WORKLOADS, "singleBatch": True}
 
 
 def _ids(found: Mapping[str, Any]) -> list[Any]:
-    return [document["_id"] for document in found["cursor"]["firstBatch"]]
+    """Return the ids of the first workloads that fit into one try together."""
+    documents = found["cursor"]["firstBatch"]
+    sizes = accumulate(document["size"] for document in documents)
+    return [document["_id"] for document, size in zip(documents, sizes, strict=True) if size <= MOST_BYTES]

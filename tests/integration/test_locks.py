@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 
 from pool_daemon.store.client import CommandLog, Database, connect
-from pool_daemon.store.locks import Locks
+from pool_daemon.store.locks import MOST_BYTES, Locks
 
 Client = MongoClient[dict[str, Any]]
 
@@ -88,6 +88,21 @@ async def test_a_pool_whose_workload_is_locked_is_locked(
 ) -> None:
     with locked(mongo, explorer.workloads, pools[7].workload_ids):
         assert await locks.locked_among(ids(pools)) == {pools[7].pool_id}
+
+
+async def test_no_more_is_written_than_the_server_has_room_for(
+    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase]
+) -> None:
+    """It reports a conflict, too, when its cache is full, and the pool would count as locked for ever."""
+    first, second = (int(each["_id"]) for each in explorer.workloads.find({}, {"_id": 1}).sort("_id", 1).limit(2))
+    pool_id = pools[0].pool_id
+    explorer.workloads.update_many({"_id": {"$in": [first, second]}}, {"$set": {"pool_id": Int64(pool_id)}})
+    for workload_id in (first, second):
+        explorer.workloads.update_one({"_id": workload_id}, {"$set": {"metadata": "m" * (MOST_BYTES * 2 // 3)}})
+    with locked(mongo, explorer.workloads, [first]):
+        assert await locks.locked_among([pool_id]) == {pool_id}
+    with locked(mongo, explorer.workloads, [second]):
+        assert await locks.locked_among([pool_id]) == set()
 
 
 async def test_a_locked_pool_costs_one_command(
