@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -162,23 +162,23 @@ async def test_more_workloads_than_one_transaction_can_deploy_are_refused_with_t
     assert explorer.workloads.count_documents({"next_action": 2}) == number
 
 
-TOMORROW, YESTERDAY = (datetime.now(UTC) + timedelta(days=days) for days in (1, -1))
+FUTURE, PAST = (datetime(year, 1, 1, tzinfo=UTC) for year in (2126, 2001))
 
 
 @pytest.mark.parametrize(
     ("escrow", "reason"),
     [
-        ({"expiration": TOMORROW}, "the explorer credits it as soon as it is paid"),
-        ({"expiration": int(TOMORROW.timestamp())}, "the explorer credits it as soon as it is paid"),
+        ({"expiration": FUTURE}, "the explorer credits it as soon as it is paid"),
+        ({"expiration": int(FUTURE.timestamp())}, "the explorer credits it as soon as it is paid"),
         ({"expiration": "tomorrow"}, "the explorer credits it as soon as it is paid"),
         ({}, "the explorer credits it as soon as it is paid"),
-        ({"paid": True, "expiration": YESTERDAY}, "it is paid, so the explorer has credited it or is about to"),
+        ({"paid": True, "expiration": PAST}, "it is paid, so the explorer has credited it or is about to"),
         ({"paid": True, "released": True}, "it is paid, so the explorer has credited it or is about to"),
         ({"paid": True, "canceled": True}, "it is paid, so the explorer has credited it or is about to"),
-        ({"canceled": True, "expiration": TOMORROW}, None),
-        ({"cancellation_pending": True, "expiration": TOMORROW}, None),
-        ({"expiration": YESTERDAY}, None),
-        ({"expiration": Int64(int(YESTERDAY.timestamp()))}, None),
+        ({"canceled": True, "expiration": FUTURE}, None),
+        ({"cancellation_pending": True, "expiration": FUTURE}, None),
+        ({"expiration": PAST}, None),
+        ({"expiration": Int64(int(PAST.timestamp()))}, None),
     ],
     ids=str,
 )
