@@ -10,6 +10,9 @@ from explorer import Explorer
 
 REST_SECONDS = 0.005
 
+LONG_REST_SECONDS = 0.1
+"""Each tenth rest: a change of somebody else that falls into it stands, those between two quick writes never do."""
+
 
 class Rewriting:
     """Adds one storage unit second to a pool again and again, in a thread, each time as the explorer does.
@@ -49,4 +52,4 @@ class Rewriting:
         while not self._stop.is_set() and self.added != self._times:
             self._explorer.top_up(self._pool_id, Rates(su=1.0))
             self.added += 1
-            time.sleep(self._rest_seconds)
+            time.sleep(self._rest_seconds if self.added % 10 else LONG_REST_SECONDS)

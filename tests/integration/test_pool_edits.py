@@ -15,6 +15,7 @@ from deadline import until
 from explorer import CONTAINER, YEAR_SECONDS, Explorer
 from pools_command import Pools
 from pymongo import MongoClient
+from rewriting import Rewriting
 
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.errors import (
@@ -164,31 +165,16 @@ async def test_no_top_up_is_lost_beside_an_explorer_that_changes_the_pool_all_th
 ) -> None:
     """What the explorer has overwritten is told, and done again; what it has added is never overwritten."""
     pool = explorer.buy(Rates(0, 1e12), [])
-    credited = theirs = 0
-    stop = False
-
-    def change() -> None:
-        nonlocal theirs
-        while not stop:
-            explorer.top_up(pool.pool_id, Rates(su=1.0))
-            theirs += 1
-            time.sleep(0.005)
-
-    with ThreadPoolExecutor(1) as threads:
-        changes = threads.submit(change)
-        try:
-            for number in range(RACES):
-                ours = edits(f"key {number}")
-                edit = await ours.top_up(pool.pool_id, (1000.0, 0.0, 0.0), now())
-                read_before_it = theirs + 1
-                await until(lambda: theirs > read_before_it, within_seconds=10, what="it to write twice")  # noqa: B023
-                credited += await ours.stands(edit, now())
-        finally:
-            stop = True
-        changes.result()
+    credited = 0
+    with Rewriting(explorer, pool.pool_id) as theirs:
+        for number in range(RACES):
+            ours = edits(f"key {number}")
+            edit = await ours.top_up(pool.pool_id, (1000.0, 0.0, 0.0), now())
+            await theirs.until_it_has_written_twice()
+            credited += await ours.stands(edit, now())
     stored = explorer.stored(explorer.pools, pool.pool_id)
     assert stored["cus"] == 1000 * credited
-    assert stored["sus"] == 1e12 + theirs
+    assert stored["sus"] == 1e12 + theirs.added
     assert 0 < credited < RACES
 
 
