@@ -299,8 +299,13 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
         ["pools", "nodes", str(pool.pool_id), "--add", "b"],
         ["pools", "end", str(pool.pool_id), "--yes"],
         ["reservations", "submit", file_of(tmp_path, signed())],
+        ["reservations", "verify", file_of(tmp_path, signed())],
         ["reservations", "list", "--unapplied"],
         ["reservations", "apply", "17000", "--reason", "a ticket"],
+        ["reservations", "show", "17000"],
+        ["explain", "pool", str(unpaid.pool_id)],
+        ["events", "list", "--owner", "7"],
+        ["orders", "list"],
         ["brake", "release", "1"],
         ["quarantine", "release", "1"],
     ):
