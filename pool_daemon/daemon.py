@@ -24,6 +24,9 @@ the latter case the pass goes ahead, and the opening requests another full scan.
 FOLLOWING_SCANS: Final = 2
 """Full scans that may follow a single pass: the brake counts many late pools twice before it lets them go."""
 
+FOLLOWING_TRIES: Final = 5
+"""Passes that may follow a single one while pools are locked, a second apart: most writers commit within that time."""
+
 LEASE_BESIDE_ARBITER_SECONDS: Final = 15.0
 """With an arbiter, one secondary away leaves no majority. A longer lease would delay the report of that as long."""
 
@@ -106,10 +109,11 @@ class Daemon:
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
             for _ in range(FOLLOWING_SCANS):
                 if parts.queue.full_scan_requested:  # by the brake, which counts before it acts
-                    earlier, report = report, await parts.expirer.run_pass(math.floor(parts.clock.now()))
-                    report.settled += earlier.settled
-                    report.decommissioned += earlier.decommissioned
-                    report.failed_pools += earlier.failed_pools
+                    report = await self._next_pass(report)
+            for _ in range(FOLLOWING_TRIES):
+                if report.locked:
+                    await asyncio.sleep(1)
+                    report = await self._next_pass(report)
             if not self._dry_run:  # pools held by earlier passes are reported, too
                 await parts.held_pools.review(parts.gate)
             await parts.quarantine.look()
@@ -117,6 +121,14 @@ class Daemon:
         finally:
             await parts.journal.close()
             parts.database.close()
+
+    async def _next_pass(self, earlier: PassReport) -> PassReport:
+        """Make another pass; return its report with the numbers of the earlier ones added."""
+        report = await self._parts.expirer.run_pass(math.floor(self._parts.clock.now()))
+        report.settled += earlier.settled
+        report.decommissioned += earlier.decommissioned
+        report.failed_pools += earlier.failed_pools
+        return report
 
     def left_undone(self, report: PassReport) -> dict[str, Any]:
         """Return what a single pass has left undone: numbers of pools by reason, and a closed gate's reason."""

@@ -36,6 +36,14 @@ HEED_SECONDS: Final = 0.25
 FULL_SCAN_SECONDS: Final = 60.0
 """How long a full scan takes up what falls due meanwhile, even if another full scan is requested already."""
 
+LOOKS: Final = 3
+"""How often locked pools are looked for before they are put aside: a writer that commits is done by then."""
+
+FEW: Final = 50
+"""If more pools are locked, they are put aside at once: their lock lasts."""
+
+BETWEEN_LOOKS_SECONDS: Final = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class PassContext:
@@ -150,8 +158,7 @@ class ExpiryPass:
     async def _take_more(self) -> None:
         """Take up what has fallen due or was added since, once a second.
 
-        Once a full scan is requested, that is left to the next pass, which must not be delayed. A full scan in progress
-        may itself take long, and takes up what falls due for FULL_SCAN_SECONDS at least.
+        Once a full scan is requested, that is left to the next pass; but one in progress goes on with it for a while.
         """
         now = math.floor(self._context.clock.now())
         # No await between reading the clock and asking the gate: its answer holds for this reading only.
@@ -197,10 +204,7 @@ class ExpiryPass:
             task.result()
 
     async def _settle(self, batch: Batch) -> None:
-        """Settle a batch; then the brake judges what was withheld, and what it lets go is settled in its turn.
-
-        An error of the brake ends the pass: no pool is to blame for it.
-        """
+        """Settle a batch; what the brake lets go of what was withheld follows. An error of the brake ends the pass."""
         settlement = await self._settle_or_split(batch)
         if settlement is None:
             return
@@ -250,15 +254,20 @@ class ExpiryPass:
             self._running.add(asyncio.create_task(self._search(batches.popleft()), name="search"))
 
     async def _search(self, batch: Batch) -> None:
-        """Put the locked pools of a batch aside, and add the others again."""
+        """Put the locked pools of a batch aside, a few only if they stay locked, and add the others again."""
+        locked = set(batch.pool_ids)
         try:
-            locked = await self._context.store.locks.locked_among(batch.pool_ids)
+            for looks in range(1, LOOKS + 1):
+                found = await self._context.store.locks.locked_among(sorted(locked))
+                others, locked = batch.of(locked - found), found
+                if others.pools:
+                    self._batches.add(others)
+                if looks == LOOKS or not 0 < len(locked) <= FEW - len(self._context.locked):
+                    break
+                await asyncio.sleep(BETWEEN_LOOKS_SECONDS)
         finally:
             self._searches -= 1
         self._wait_for_lock(locked)
-        others = batch.of(set(batch.pool_ids) - locked)
-        if others.pools:
-            self._batches.add(others)
 
     async def _settle_whole(self, batch: Batch) -> Settlement:
         began_monotonic = self._context.clock.monotonic()

@@ -12,7 +12,7 @@ from pool_daemon.capacity.workload import NextAction
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreConflictError, StoreError
 from pool_daemon.store.cases import Case, CaseReader, Limits, Settlement
-from pool_daemon.store.client import TRANSACTION_ATTEMPTS, Database, Session
+from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import changed_fields, pool_to_document, protecting_steps
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.events import EventStore
@@ -77,12 +77,11 @@ class Decommissions:
 
         A pool is due if its `empty_at` is at most `now` (unix seconds) at the moment of commit; other
         pools are left alone. What does not fit in the limits is left over; `after` continues a single pool behind that
-        workload id. Raises StoreConflictError if another writer has an uncommitted write to any of the documents: of a
-        single pool after some attempts of milliseconds, of several pools at once, because the others need not wait.
+        workload id. Raises StoreConflictError if another writer has an uncommitted write to any of the documents, after
+        some attempts of milliseconds.
         Raises StoreUnavailableError, in which case the batch may have been committed: settling again is safe, because
         committed work is not found again.
         """
-        attempts = 1 if len(pool_ids) > 1 else TRANSACTION_ATTEMPTS
         read = partial(
             self._reader.read,
             pool_ids,
@@ -101,24 +100,24 @@ class Decommissions:
             return settlement
 
         try:
-            return await self._transact(partial(decide_and_write, large=False), attempts)
+            return await self._transact(partial(decide_and_write, large=False))
         except _LargeDocumentsError:
             async with self._copying_large:
-                return await self._transact(partial(decide_and_write, large=True), attempts)
+                return await self._transact(partial(decide_and_write, large=True))
 
-    async def _transact(self, decide_and_write: Any, attempts: int) -> Settlement:
+    async def _transact(self, decide_and_write: Any) -> Settlement:
         """Decide and write in one transaction.
 
         Orders are inserted on the assumption that none exists. If one does, the transaction is repeated with an upsert
         for each. A duplicate that remains is not an older order, and not a race.
         """
         try:
-            return await self._database.transact(partial(decide_and_write, anew=True), attempts=attempts)
+            return await self._database.transact(partial(decide_and_write, anew=True))
         except StoreConflictError as error:
             if not is_duplicate(error):
                 raise
         try:
-            return await self._database.transact(partial(decide_and_write, anew=False), attempts=attempts)
+            return await self._database.transact(partial(decide_and_write, anew=False))
         except StoreConflictError as error:
             if not is_duplicate(error):
                 raise
