@@ -8,9 +8,9 @@ from arithmetic_model import Rates
 from deadline import until
 from explorer import Explorer
 
-REST_SECONDS = 0.005
+REST_SECONDS = 0.002
 
-LONG_REST_SECONDS = 0.1
+LONG_REST_SECONDS = 0.06
 """Each tenth rest: a change of somebody else that falls into it stands, those between two quick writes never do."""
 
 

@@ -96,7 +96,8 @@ class Decommissions:
             settlement = await read(session=session)
             if not large and not settlement.leave_large():
                 raise _LargeDocumentsError
-            await self._write(settlement, session, anew=anew)
+            # The clock may have stepped back since the decision; a record is never older than that.
+            await self._write(settlement, session, at=max(self._clock.now(), now), anew=anew)
             return settlement
 
         try:
@@ -123,8 +124,8 @@ class Decommissions:
                 raise
             raise StoreError(str(error)) from error
 
-    async def _write(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
-        """Write a whole batch inside the transaction that read it.
+    async def _write(self, settlement: Settlement, session: Session, *, at: float, anew: bool) -> None:
+        """Write a whole batch at the unix instant `at`, inside the transaction that read it.
 
         A transaction conflicts with other writers only over documents that it *writes*. So every pool that loses a
         workload is written, even if nothing in it has changed; otherwise a top-up committed meanwhile would go
@@ -135,7 +136,7 @@ class Decommissions:
             with translated("saving synced pools"):
                 await self._pools.bulk_write(pools, ordered=True, session=session)
         if self._outbox is not None:
-            await self._outbox.record_ends(settlement.cases, at=self._clock.now(), session=session)
+            await self._outbox.record_ends(settlement.cases, at=at, session=session)
         gone = settlement.decommissioned
         if not gone:
             return
@@ -145,7 +146,7 @@ class Decommissions:
         if changed != len(gone):
             raise StoreConflictError(f"setting next_action: {changed} of {len(gone)} workloads were still deployed")
         await self._write_orders(settlement, session, anew=anew)
-        await self._events.decommissioned(settlement.cases, at=self._clock.now(), session=session)
+        await self._events.decommissioned(settlement.cases, at=at, session=session)
 
     async def _write_orders(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
         """Write the orders: the small ones together, the large ones one by one, so that at most one is in memory.

@@ -62,8 +62,13 @@ def wait_for_none_pending(explorer: Explorer, *, within_seconds: float = PATIENC
     return time.monotonic() - began
 
 
+@pytest.fixture(params=[3, pytest.param(None, marks=pytest.mark.faults)], ids=["few", "many"])
+def kills(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> int:
+    """Return how often a daemon is killed: 50 times in a whole run, where there is time for a soak of ten minutes."""
+    return int(request.param or min(50, pytestconfig.getoption("soak_seconds") // 5))
+
+
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.faults)])
 def test_48_killed_between_claim_post_and_mark(
     kills: int, explorer: Explorer, mongo_uri: str, receiver: WebhookReceiver, figures: Figures, chance: random.Random
 ) -> None:

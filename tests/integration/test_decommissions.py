@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -141,6 +142,23 @@ async def test_an_order_takes_the_place_of_an_older_one_though_a_field_of_the_wo
     explorer.orders.insert_one({"_id": workload_id, "next_action": 3, "stale": True})
     await decommissions.settle([pool.pool_id], now=now())
     assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_a_record_is_no_older_than_the_decision_when_the_clock_steps_back(
+    explorer: Explorer, database: Database
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    decided_at = now()
+
+    class SteppedBack(SystemClock):
+        def now(self) -> float:
+            return super().now() - 3600
+
+    stepped = Decommissions(database=database, clock=SteppedBack(), actor=ME)
+    await stepped.settle([pool.pool_id], now=decided_at)
+    record = explorer.events.find_one({"workload_id": pool.workload_ids[0]})
+    assert record is not None
+    assert record["at"].replace(tzinfo=UTC).timestamp() == decided_at
 
 
 async def test_a_pool_that_is_not_due_is_left_alone(explorer: Explorer, decommissions: Decommissions) -> None:
