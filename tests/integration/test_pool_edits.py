@@ -4,14 +4,12 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from arithmetic_model import Rates, add_workload
 from bson import Int64
-from deadline import until
 from explorer import CONTAINER, YEAR_SECONDS, Explorer
 from pools_command import Pools
 from pymongo import MongoClient
@@ -299,34 +297,18 @@ async def test_a_workload_is_added_to_the_pool_as_it_is_beside_an_explorer_that_
 ) -> None:
     """Its top-ups are all kept; a workload that they undo is told."""
     pool = explorer.buy(Rates(1e6, 1e12), [])
-    theirs = 0
-    stop = False
-
-    def change() -> None:
-        nonlocal theirs
-        while not stop:
-            explorer.top_up(pool.pool_id, Rates(su=1.0))
-            theirs += 1
-            time.sleep(0.005)
-
     counted = []
-    with ThreadPoolExecutor(1) as threads:
-        changes = threads.submit(change)
-        try:
-            for number in range(RACES // 3):
-                ours = edits(f"key {number}")
-                edit = await ours.add_workload(pool.pool_id, CONTAINER_FIELDS, None, now())
-                read_before_it = theirs + 1
-                await until(lambda: theirs > read_before_it, within_seconds=10, what="it to write twice")  # noqa: B023
-                if await ours.stands(edit, now()):
-                    counted.append(edit.workload_id)
-        finally:
-            stop = True
-        changes.result()
+    with Rewriting(explorer, pool.pool_id) as theirs:
+        for number in range(RACES // 3):
+            ours = edits(f"key {number}")
+            edit = await ours.add_workload(pool.pool_id, CONTAINER_FIELDS, None, now())
+            await theirs.until_it_has_written_twice()
+            if await ours.stands(edit, now()):
+                counted.append(edit.workload_id)
     stored = explorer.stored(explorer.pools, pool.pool_id)
     assert stored["active_workload_ids"] == counted
     assert stored["active_cu"] == len(counted) * CONTAINER.rates.cu
-    assert stored["sus"] == 1e12 + theirs
+    assert stored["sus"] == 1e12 + theirs.added
 
 
 @pytest.fixture
