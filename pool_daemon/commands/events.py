@@ -12,7 +12,6 @@ from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import add_limit_argument, instant
 from pool_daemon.commands.connection import connection
-from pool_daemon.commands.output import span, type_name
 from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.plain_text import cut, date, escaped, shown_id
 from pool_daemon.settings import load_settings
@@ -21,6 +20,7 @@ from pool_daemon.store.event_history import EventFilter, EventHistory, Record
 from pool_daemon.store.event_stream import EventStream
 from pool_daemon.store.records import EventKind
 from pool_daemon.views.story import change
+from pool_daemon.views.texts import span, type_name
 
 EXAMPLES = (
     "pool-daemon events list --config /etc/pool-daemon/config.toml",

@@ -11,7 +11,6 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import add_limit_argument
 from pool_daemon.commands.connection import connection
-from pool_daemon.commands.output import span, when
 from pool_daemon.errors import ConfigurationError, ExitCode, PoolNotFoundError
 from pool_daemon.notices.parts import receiver_names, receivers_of
 from pool_daemon.notices.receiver import Delivered, Outcome, Receiver
@@ -21,6 +20,7 @@ from pool_daemon.settings.notices import lead_seconds
 from pool_daemon.store.client import Database
 from pool_daemon.store.notices import NoticeStore, Told
 from pool_daemon.store.outbox import Entry, Kind, Outbox, State, new_event_id
+from pool_daemon.views.texts import span, when
 
 EXAMPLES = (
     "pool-daemon notices list --config /etc/pool-daemon/config.toml",

@@ -12,11 +12,11 @@ from typing import Final
 
 from pool_daemon.commands.arguments import add_config_and_json_arguments, add_limit_argument, duration
 from pool_daemon.commands.connection import connection
-from pool_daemon.commands.output import span
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import cut, shown_id
 from pool_daemon.settings import load_settings
 from pool_daemon.store.waiting_orders import WaitingOrder, WaitingOrders
+from pool_daemon.views.texts import span
 
 EXAMPLES = (
     "pool-daemon orders list --config /etc/pool-daemon/config.toml",

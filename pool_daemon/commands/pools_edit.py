@@ -15,12 +15,12 @@ from pool_daemon.capacity.pool import NEVER, Amounts, Pool
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import duration
 from pool_daemon.commands.connection import operator
-from pool_daemon.commands.output import short, when
 from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import Database, ServerClock
 from pool_daemon.store.pool_changes import Author
 from pool_daemon.store.pool_edits import Edit, PoolEdits
+from pool_daemon.views.texts import short, when
 
 STANDS_SECONDS: Final = 2.0
 """After this long it is checked that a change stands: the explorer writes a pool back milliseconds after its read."""

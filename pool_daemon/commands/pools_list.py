@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pool_daemon.capacity.pool import NEVER, Pool
-from pool_daemon.commands.output import json_id, short, when
+from pool_daemon.commands.output import json_id
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import escaped, shown_id
 from pool_daemon.settings import Settings
@@ -23,6 +23,7 @@ from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.workloads import WorkloadStore
+from pool_daemon.views.texts import short, when
 
 LINE: Final = "{:>9} {:>8} {:>6} {:>6} {:>6} {:>6}  {}"
 HEAD: Final = ("pool", "owner", "cu", "su", "ipv4u", "loads", "runs empty (UTC)")

@@ -11,11 +11,12 @@ from pool_daemon.capacity.escrow import ReservationState
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.commands import int64
 from pool_daemon.commands.arguments import add_limit_argument
-from pool_daemon.commands.output import json_id, short, units_for
+from pool_daemon.commands.output import json_id
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import cut, date, escaped, shown_id
 from pool_daemon.store.client import Database, ServerClock
 from pool_daemon.store.reservations import ReservationRow, Reservations
+from pool_daemon.views.texts import short, units_for
 
 LINE: Final = "{:>9} {:>9} {:>9} {:>7} {:>7} {:>7} {:>6} {}"
 NAME: Final = "{:13} {}"

@@ -17,10 +17,10 @@ from rich.text import Text
 
 from pool_daemon.commands import add_config_argument
 from pool_daemon.commands.healthcheck import ask
-from pool_daemon.commands.output import span
 from pool_daemon.errors import ExitCode, NoAnswerError
 from pool_daemon.plain_text import date, escaped, escaped_lines
 from pool_daemon.settings import Http, load_settings
+from pool_daemon.views.texts import span
 
 EXAMPLES = (
     "pool-daemon status --config /etc/pool-daemon/config.toml",

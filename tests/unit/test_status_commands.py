@@ -20,7 +20,6 @@ from rich.console import Console
 from telemetry_scene import at_once, gone, make_ready, new_observer, routes_of, running, served, upcoming
 from virtual_clock import VirtualClock
 
-from pool_daemon.commands.output import span
 from pool_daemon.commands.status import status_view
 from pool_daemon.errors import ExitCode, StoreError
 from pool_daemon.guards.leadership import Role
@@ -28,6 +27,7 @@ from pool_daemon.store.events import RecordedPool
 from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.endpoint.connection import Request, Response, refusal
 from pool_daemon.telemetry.observer import Observer
+from pool_daemon.views.texts import span
 
 
 @pytest.fixture
