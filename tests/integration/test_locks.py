@@ -105,10 +105,13 @@ async def test_no_more_is_written_than_the_server_has_room_for(
         assert await locks.locked_among([pool_id]) == set()
 
 
+@pytest.mark.parametrize("collection", ["pools", "workloads"])
 async def test_a_locked_pool_costs_one_command(
-    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase], commands: Commands
+    collection: str, mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase], commands: Commands
 ) -> None:
-    with locked(mongo, explorer.pools, ids(pools)):
+    workload_ids = [workload_id for pool in pools for workload_id in pool.workload_ids]
+    some = ids(pools) if collection == "pools" else workload_ids
+    with locked(mongo, getattr(explorer, collection), some):
         await locks.locked_among(ids(pools))
     assert commands.sent["abortTransaction"] == 0
     assert commands.sent["update"] < 1.2 * len(pools)
