@@ -64,9 +64,10 @@ async def _list(store: QuarantineStore, *, as_json: bool) -> ExitCode:
 
 
 async def _release(store: QuarantineStore, events: EventStore, pool_id: int, *, as_json: bool) -> ExitCode:
+    known = (await store.among([pool_id])).get(pool_id)
     released = await store.remove(pool_id)
     if released:
-        subject, why = Subject(pool_id), Why("quarantine")
+        subject, why = Subject(pool_id, None if known is None else known.owner), Why("quarantine")
         record = envelope(EventKind.RELEASED, at=time.time(), actor=events.actor, subject=subject, why=why)
         await events.add([record])
     if as_json:

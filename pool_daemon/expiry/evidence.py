@@ -12,6 +12,7 @@ from typing import Final
 from pool_daemon.errors import PoolDaemonError, Scope, StoreError
 from pool_daemon.expiry.batches import Batch
 from pool_daemon.store.error_mapping import kind_of
+from pool_daemon.store.pools import DuePool
 
 REMEMBERED: Final = 10_000
 """Pools remembered as having failed while nothing succeeded; beyond that the oldest is forgotten."""
@@ -33,11 +34,12 @@ class Evidence:
         self._successes = 0
         self._successes_before = 0
         self._failures: dict[int, Exception] = {}
+        self._owners: dict[int, int | None] = {}
         self._suspects: dict[int, int] = {}
 
     def begin_pass(self) -> None:
         """Begin a pass: discard the failures of the pass before."""
-        self._failures = {}
+        self._failures, self._owners = {}, {}
         self._successes_before = self._successes
 
     def succeeded(self, pool_ids: Collection[int]) -> None:
@@ -46,9 +48,10 @@ class Evidence:
         for pool_id in self._suspects.keys() & set(pool_ids):
             del self._suspects[pool_id]
 
-    def failed(self, pool_id: int, error: Exception) -> None:
+    def failed(self, pool: DuePool, error: Exception) -> None:
         """Record that a pool failed when it was tried alone."""
-        self._failures[pool_id] = error
+        self._failures[pool.pool_id] = error
+        self._owners[pool.pool_id] = pool.owner
 
     @property
     def has_success(self) -> bool:
@@ -59,6 +62,11 @@ class Evidence:
     def failures(self) -> Mapping[int, Exception]:
         """The pools that failed in this pass, each with its error."""
         return self._failures
+
+    @property
+    def owners(self) -> Mapping[int, int | None]:
+        """The owners of the pools that failed in this pass, None where unreadable."""
+        return self._owners
 
     def common_cause(self) -> Exception | None:
         """Return the error that all unblamed failed pools have in common; None if there is none.

@@ -228,7 +228,7 @@ class ExpiryPass:
             if pieces := self._split(batch):
                 self._batches.add(*pieces)
             else:
-                self._evidence.failed(batch.pools[0].pool_id, error)
+                self._evidence.failed(batch.pools[0], error)
         except Exception as error:  # an error with one pool must not stop the others
             if isinstance(error, PoolDaemonError) and error.scope in {Scope.DATABASE, Scope.OPERATOR}:
                 if timed_out(error):
@@ -237,7 +237,7 @@ class ExpiryPass:
             if len(batch.pools) > 1:
                 self._isolation.add(batch)
             else:
-                self._evidence.failed(batch.pools[0].pool_id, error)
+                self._evidence.failed(batch.pools[0], error)
         return None
 
     def _split(self, batch: Batch) -> list[Batch]:
@@ -303,10 +303,10 @@ class ExpiryPass:
         if cause is not None:
             self._report.failure = CommonCauseError(one_line(cause))
             return
-        now = math.floor(self._context.clock.now())
+        now, owners = math.floor(self._context.clock.now()), self._evidence.owners
         for pool_id, error in self._evidence.failures.items():
             self._report.failed_pools += 1
-            retry_at = await self._context.guards.quarantine.failed(pool_id, error, now)
+            retry_at = await self._context.guards.quarantine.failed(pool_id, error, now, owner=owners[pool_id])
             self._context.reports.pool_failed(pool_id, error, retry_seconds=retry_at - now)
 
 

@@ -50,10 +50,11 @@ class QuarantineObserver(events.Teller, Protocol):
 
 @dataclass(slots=True)
 class _Failure:
-    """The failures of one pool; `stored` is whether they are in the database, too."""
+    """The failures of one pool; `owner` is None if unknown, `stored` whether they are in the database, too."""
 
     first_failed_at: int
     backoff: Backoff
+    owner: int | None = None
     reason: str = ""
     tries: int = 0
     next_try_at: int = 0
@@ -144,12 +145,12 @@ class Quarantine:
         """Return whether a pool has failed by itself, and has not been settled since."""
         return pool_id in self._failures
 
-    async def failed(self, pool_id: int, error: Exception, now: int) -> int:
+    async def failed(self, pool_id: int, error: Exception, now: int, *, owner: int | None) -> int:
         """Record that a pool failed by itself at the unix second `now`; return the unix second of its next try.
 
-        Errors of the database are not raised.
+        Its `owner` is None if unreadable. Errors of the database are not raised.
         """
-        next_try_at = await self._count(pool_id, one_line(error), now)
+        next_try_at = await self._count(pool_id, one_line(error), now, owner)
         self._look_again({pool_id: next_try_at})
         return next_try_at
 
@@ -160,14 +161,14 @@ class Quarantine:
         """
         for pool_id in pool_ids:
             if pool_id in self._failures:
-                quarantined = pool_id in self._quarantined
+                quarantined, owner = pool_id in self._quarantined, self._failures[pool_id].owner
                 self._forget(pool_id)
                 if quarantined:
                     self._observer.tell(events.POOL_RELEASED, pool=pool_id, reason="it could be settled")
-                    self._record(EventKind.RELEASED, Subject(pool_id), Why("quarantine: it could be settled"))
+                    self._record(EventKind.RELEASED, Subject(pool_id, owner), Why("quarantine: it could be settled"))
                     await self._write([pool_id])
 
-    async def _count(self, pool_id: int, reason: str, now: int) -> int:
+    async def _count(self, pool_id: int, reason: str, now: int, owner: int | None) -> int:
         failure = self._failures.get(pool_id)
         if failure is None:
             if len(self._failures) >= REMEMBERED:
@@ -175,6 +176,8 @@ class Quarantine:
             failure = self._failures[pool_id] = _Failure(now, self._backoff())
         failure.tries += 1
         failure.reason = reason
+        if owner is not None:
+            failure.owner = owner
         if failure.tries < self._settings.attempts:
             wait_seconds = failure.backoff.next_seconds()
         else:
@@ -188,7 +191,7 @@ class Quarantine:
         if pool_id not in self._quarantined:
             self._quarantined.add(pool_id)
             self._observer.tell(events.POOL_QUARANTINED, pool=pool_id, reason=failure.reason, tries=failure.tries)
-            self._record(EventKind.QUARANTINED, Subject(pool_id), Why(failure.reason))
+            self._record(EventKind.QUARANTINED, Subject(pool_id, failure.owner), Why(failure.reason))
         await self._write([pool_id])
 
     async def _write(self, pool_ids: Iterable[int]) -> None:
@@ -218,6 +221,7 @@ class Quarantine:
     def _document(self, pool_id: int, failure: _Failure) -> Quarantined:
         return Quarantined(
             pool_id=pool_id,
+            owner=failure.owner,
             reason=failure.reason,
             tries=failure.tries,
             first_failed_at=failure.first_failed_at,
@@ -233,6 +237,7 @@ class Quarantine:
         self._failures[pool_id] = _Failure(
             first_failed_at=quarantined.first_failed_at,
             backoff=self._backoff(),
+            owner=quarantined.owner,
             reason=quarantined.reason,
             tries=max(quarantined.tries, self._settings.attempts),
             next_try_at=quarantined.next_try_at,

@@ -18,7 +18,10 @@ QUARANTINE: Final = "pool-daemon-quarantine"
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A pool that keeps failing, its last failure, and the daemon that recorded it; instants in unix seconds."""
+    """A pool that keeps failing, its last failure, and the daemon that recorded it; instants in unix seconds.
+
+    `owner` is None if the daemon could not read it.
+    """
 
     pool_id: int
     reason: str
@@ -26,6 +29,7 @@ class Quarantined:
     first_failed_at: int
     next_try_at: int
     by: str
+    owner: int | None = None
 
 
 class QuarantineStore:
@@ -51,6 +55,7 @@ class QuarantineStore:
             "first_failed_at": datetime.fromtimestamp(quarantined.first_failed_at, UTC),
             "next_try_at": datetime.fromtimestamp(quarantined.next_try_at, UTC),
             "by": quarantined.by,
+            "owner": None if quarantined.owner is None else Int64(quarantined.owner),
         }
         with translated(f"quarantining pool {quarantined.pool_id}"):
             await self._documents.replace_one({"_id": document["_id"]}, document, upsert=True)
@@ -93,6 +98,7 @@ def _quarantined(document: Mapping[str, Any]) -> Quarantined | None:
             first_failed_at=int(first_failed_at.timestamp()),
             next_try_at=int(next_try_at.timestamp()),
             by=str(document.get("by")),
+            owner=fields.whole_or_none(document, "owner"),
         )
     except UnreadableDocumentError:
         return None

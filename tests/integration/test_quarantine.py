@@ -25,6 +25,7 @@ from pool_daemon.store.quarantine import Quarantined, QuarantineStore
 Client = MongoClient[dict[str, Any]]
 
 POISON = StoreError("poison")
+OWNER = 144
 
 
 def tried(quarantine: Quarantine, *pool_ids: int) -> list[int]:
@@ -74,9 +75,9 @@ async def test_an_outage_crashes_nothing_and_what_could_not_be_written_is_writte
     mongo: Client, database_name: str, quarantine: Quarantine
 ) -> None:
     documents = mongo[database_name]["pool-daemon-quarantine"]
-    await quarantine.failed(7, POISON, now())
+    await quarantine.failed(7, POISON, now(), owner=OWNER)
     with fail_point(mongo, "update", "delete", "find", mode="alwaysOn", errorCode=50), capture_logs() as logs:
-        await quarantine.failed(8, POISON, now())
+        await quarantine.failed(8, POISON, now(), owner=OWNER)
         await quarantine.settled([7])
         for _ in range(3):
             await quarantine.look()
@@ -93,7 +94,7 @@ async def test_a_pool_that_is_fine_stays_so_though_its_document_cannot_be_remove
     mongo: Client, quarantine: Quarantine
 ) -> None:
     for pool_id in (7, 8):
-        await quarantine.failed(pool_id, POISON, now())
+        await quarantine.failed(pool_id, POISON, now(), owner=OWNER)
     with fail_point(mongo, "delete", mode="alwaysOn", errorCode=50):
         await quarantine.settled([7])
         await quarantine.look()
@@ -113,7 +114,7 @@ async def test_no_query_is_made_while_nothing_is_in_quarantine(mongo: Client, qu
 async def test_more_pools_than_a_batch_holds_are_loaded(database: Database) -> None:
     before = quarantine_of(database)
     for pool_id in range(1, 1502):
-        await before.failed(pool_id, POISON, now())
+        await before.failed(pool_id, POISON, now(), owner=OWNER)
     looks: dict[int, int] = {}
     after = quarantine_of(database, looks)
     await after.load()
@@ -133,7 +134,9 @@ def test_the_commands_list_and_release(mongo: Client, database_name: str, capsys
         "next_try_at": datetime.fromtimestamp(1_700_003_600, UTC),
         "by": "me",
     }
-    mongo[database_name]["pool-daemon-quarantine"].insert_many([{"_id": 7, **failing}, {"_id": 8, **failing}])
+    mongo[database_name]["pool-daemon-quarantine"].insert_many(
+        [{"_id": 7, **failing, "owner": OWNER}, {"_id": 8, **failing}]
+    )
     assert main(["quarantine", "list"]) == ExitCode.OK
     heading, *lines = capsys.readouterr().out.splitlines()
     assert heading.split() == ["pool", "tries", "failing", "since", "next", "try", "reason"]
@@ -148,6 +151,7 @@ def test_the_commands_list_and_release(mongo: Client, database_name: str, capsys
         "first_failed_at": 1_700_000_000,
         "next_try_at": 1_700_003_600,
         "by": "me",
+        "owner": OWNER,
     }
     assert main(["quarantine", "release", "7"]) == ExitCode.OK
     assert main(["quarantine", "release", "7"]) == ExitCode.FAILED
@@ -156,7 +160,10 @@ def test_the_commands_list_and_release(mongo: Client, database_name: str, capsys
     assert json.loads(capsys.readouterr().out) == {"pool_id": 8, "released": True}
     assert mongo[database_name]["pool-daemon-quarantine"].count_documents({}) == 0
     records = list(mongo[database_name]["pool-daemon-events"].find(sort=[("pool_id", 1)]))
-    assert [(each["kind"], each["actor"], each["pool_id"]) for each in records] == [
-        ("released", "operator", 7),
-        ("released", "operator", 8),
+    assert [(each["kind"], each["actor"], each["pool_id"], each.get("customer_tid")) for each in records] == [
+        ("released", "operator", 7, OWNER),
+        ("released", "operator", 8, None),  # an older document, without the owner
     ]
+    capsys.readouterr()
+    assert main(["events", "list", "--owner", str(OWNER), "--json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out)["pool_id"] == 7

@@ -29,6 +29,7 @@ from pool_daemon.settings.sections import Expiry, Log, Retry
 from pool_daemon.store.cases import Settlement
 from pool_daemon.store.pools import Deadline
 from pool_daemon.store.quarantine import Quarantined
+from pool_daemon.store.records import EventKind, Subject
 from pool_daemon.store.sessions import SEARCHES
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.reports import Reports
@@ -81,7 +82,7 @@ class NoStore:
 class Scene:
     """An expirer on a grid in memory."""
 
-    def __init__(self, grid: Grid | None = None, *, settings: Expiry | None = None) -> None:
+    def __init__(self, grid: Grid | None = None, *, settings: Expiry | None = None, retry: Retry | None = None) -> None:
         self.grid = grid or Grid()
         self.clock = VirtualClock(NOW + 0.25)
         self.queue = WorkQueue()
@@ -90,11 +91,13 @@ class Scene:
         observer = Observer(identity="me", version="0", clock=self.clock)
         self.quarantine = Quarantine(
             store=NoStore(),
-            settings=Retry(),
+            settings=retry or Retry(),
             clock=self.clock,
             look_again=lambda pools: self.queue.add_all(pools, cause=Cause.RETRY),
             observer=observer,
+            record=lambda kind, subject, _why: self.recorded.append((kind, subject)),
         )
+        self.recorded: list[tuple[EventKind, Subject]] = []
         self.expirer = Expirer(
             store=self.grid.store,
             queue=self.queue,
@@ -337,6 +340,14 @@ class TestWhoseFaultItIs:
         assert (report.settled, report.failed_pools) == (99, 1)
         assert sorted(scene.grid.settled) == [pool_id for pool_id in pools if pool_id != 42]
         assert scene.quarantine.knows(42)
+
+    async def test_a_pool_that_is_quarantined_is_recorded_with_its_owner(self) -> None:
+        scene = Scene(retry=Retry(attempts=1))
+        scene.grid.add(10, empty_at=NOW, owner=101)
+        (poison,) = scene.grid.add(1, empty_at=NOW, owner=144)
+        scene.grid.on_settle = failing([poison])
+        await scene.expirer.run_pass(NOW)
+        assert scene.recorded == [(EventKind.QUARANTINED, Subject(poison, 144))]
 
     async def test_where_all_fail_alike_the_pass_has_failed_and_nobody_is_blamed(self, scene: Scene) -> None:
         pools = scene.grid.add(2000, empty_at=NOW)

@@ -17,9 +17,10 @@ from pool_daemon.settings import sections
 from pool_daemon.store.client import Database
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
-from pool_daemon.store.records import EventKind
+from pool_daemon.store.records import EventKind, Subject
 
 POISON = StoreError("this document is too large")
+OWNER = 144
 SETTINGS = sections.Retry(attempts=5, initial_backoff_seconds=1, max_backoff_seconds=300, quarantine_seconds=3600)
 
 
@@ -60,9 +61,9 @@ class Scene(LogOnly):
             clock=self.clock,
             look_again=self._look_again,
             observer=self,
-            record=lambda kind, subject, why: self.recorded.append((kind, subject.pool_id, why.reason)),
+            record=lambda kind, subject, why: self.recorded.append((kind, subject, why.reason)),
         )
-        self.recorded: list[tuple[EventKind, int | None, str]] = []
+        self.recorded: list[tuple[EventKind, Subject, str]] = []
 
     @property
     def now(self) -> int:
@@ -86,7 +87,7 @@ class Scene(LogOnly):
         waits = []
         for _ in range(times):
             failed_at = self.now
-            next_try_at = await self.quarantine.failed(pool_id, error, failed_at)
+            next_try_at = await self.quarantine.failed(pool_id, error, failed_at, owner=OWNER)
             assert self.looks[pool_id] == next_try_at
             waits.append(next_try_at - failed_at)
             await self.wait(waits[-1])
@@ -107,10 +108,21 @@ async def test_that_a_pool_comes_into_quarantine_and_leaves_it_is_recorded_once(
     assert scene.recorded == []
     await scene.fail(7, times=3)
     reason = str(POISON)
-    assert scene.recorded == [(EventKind.QUARANTINED, 7, reason)]
+    assert scene.recorded == [(EventKind.QUARANTINED, Subject(7, OWNER), reason)]
     await scene.quarantine.settled([7, 8])
     await scene.quarantine.settled([7, 8])
-    assert scene.recorded[1:] == [(EventKind.RELEASED, 7, "quarantine: it could be settled")]
+    assert scene.recorded[1:] == [(EventKind.RELEASED, Subject(7, OWNER), "quarantine: it could be settled")]
+
+
+@in_virtual_time
+async def test_the_owner_is_remembered_over_a_restart_and_over_a_failure_that_does_not_tell_it() -> None:
+    before = Scene()
+    await before.fail(7, times=SETTINGS.attempts)
+    await before.quarantine.failed(7, POISON, before.now, owner=None)
+    after = Scene(database=before.database)
+    await after.quarantine.load()
+    await after.quarantine.settled([7])
+    assert after.recorded == [(EventKind.RELEASED, Subject(7, OWNER), "quarantine: it could be settled")]
 
 
 @in_virtual_time
@@ -130,7 +142,7 @@ async def test_a_pool_that_fails_is_tried_again_later_and_later_with_jitter() ->
 @in_virtual_time
 async def test_a_pool_waits_for_its_next_try_and_nobody_else_does() -> None:
     scene = Scene()
-    next_try_at = await scene.quarantine.failed(7, POISON, scene.now)
+    next_try_at = await scene.quarantine.failed(7, POISON, scene.now, owner=OWNER)
     scene.looks.clear()
     assert scene.tried(6, 7, 8) == [6, 8]
     assert scene.looks == {7: next_try_at}  # whatever brought it here too early must not cost it its look
@@ -190,7 +202,7 @@ async def test_two_failures_at_once_are_both_written_down() -> None:
     scene.slow.away = False
     looking = asyncio.create_task(scene.quarantine.look())
     await scene.wait(1)
-    await scene.quarantine.failed(7, POISON, scene.now)
+    await scene.quarantine.failed(7, POISON, scene.now, owner=OWNER)
     await looking
     assert [document["tries"] for document in await scene.stored()] == [6]
 
@@ -199,7 +211,7 @@ async def test_two_failures_at_once_are_both_written_down() -> None:
 async def test_a_restart_forgets_nothing() -> None:
     before = Scene()
     await before.fail(7, times=4)
-    next_try_at = await before.quarantine.failed(7, POISON, before.now)
+    next_try_at = await before.quarantine.failed(7, POISON, before.now, owner=OWNER)
     after = Scene(database=before.database)
     await after.quarantine.load()
     assert after.looks == {7: next_try_at}
@@ -219,7 +231,7 @@ async def test_a_release_by_an_operator_is_noticed_within_seconds() -> None:
     for pool_id in (7, 8):
         await scene.fail(pool_id, times=4)
     for pool_id in (7, 8):
-        await scene.quarantine.failed(pool_id, POISON, scene.now)
+        await scene.quarantine.failed(pool_id, POISON, scene.now, owner=OWNER)
     running = asyncio.create_task(scene.quarantine.run())
     await scene.wait(100)
     assert scene.tried(7, 8) == []
@@ -240,7 +252,7 @@ async def test_what_another_daemon_has_quarantined_is_known_within_a_minute() ->
     await ours.quarantine.load()
     theirs = Scene(database=ours.database)
     await theirs.fail(7, times=4)
-    next_try_at = await theirs.quarantine.failed(7, POISON, theirs.now)
+    next_try_at = await theirs.quarantine.failed(7, POISON, theirs.now, owner=OWNER)
     assert ours.tried(7) == [7]
     running = asyncio.create_task(ours.quarantine.run())
     await ours.wait(63.1)
@@ -277,8 +289,8 @@ async def test_the_observer_sees_how_many_and_those_first_that_are_tried_first()
 async def test_memory_is_bounded_and_what_does_not_fit_is_tried_seldom() -> None:
     scene = Scene()
     for pool_id in range(module.REMEMBERED):
-        await scene.quarantine.failed(pool_id, POISON, scene.now)
-    assert await scene.quarantine.failed(-1, POISON, scene.now) == scene.now + 300
+        await scene.quarantine.failed(pool_id, POISON, scene.now, owner=OWNER)
+    assert await scene.quarantine.failed(-1, POISON, scene.now, owner=OWNER) == scene.now + 300
     assert scene.tried(-1) == [-1]
 
 
