@@ -300,9 +300,7 @@ _RECONCILER: Final = _Part("pool_daemon.reconciler")
 DRIFT_REPAIRED = _RECONCILER.info("drift_repaired", "what a pool has in use was corrected by its workloads")
 DELETE_ORDER_RESTORED = _RECONCILER.info("delete_order_restored", "a delete order had vanished, and was written again")
 REPAIR_FAILED = _RECONCILER.warning("repair_failed", "one pool or order could not be repaired", RETRIED)
-RECONCILIATION_COMPLETED = _RECONCILER.info(
-    "reconciliation_completed", "all pools were compared; something was repaired"
-)
+RECONCILIATION_COMPLETED = _RECONCILER.info("reconciliation_completed", "all pools were compared, something repaired")
 NOTHING_TO_REPAIR = _RECONCILER.debug("reconciliation_completed", "all pools were compared; nothing was to be repaired")
 RECONCILIATION_FAILED = _RECONCILER.warning(
     "reconciliation_failed", "the database could not be read; the comparison goes on where it was", RETRIED
@@ -321,14 +319,16 @@ _NOTICES: Final = _Part("pool_daemon.notices")
 NOTICES_WRITTEN = _NOTICES.info("notices_written", "events for owners of pools were written to the outbox")
 NOTICES_FAILED = _NOTICES.warning("notices_failed", "notices could not be read or written; none is lost", RETRIED)
 DELIVERY_FAILED = _NOTICES.warning(
-    "delivery_failed",
-    "a receiver of notices takes none; they wait for it, and pools end as ever",
-    "see to the receiver",
+    "delivery_failed", "a receiver of notices takes none; they wait, and pools end as ever", "see to the receiver"
 )
 DELIVERY_RESTORED = _NOTICES.info("delivery_restored", "a receiver of notices takes them again")
 RECEIVER_GONE = _NOTICES.error(
     "receiver_gone", "a receiver has answered 410, and gets no more notices", "correct its address, then restart"
 )
+ENDS_UNTOLD = _NOTICES.warning(
+    "ends_untold", "MongoDB keeps the end of pools out of the outbox: they end, untold", "repair what `reason` names"
+)
+ENDS_TOLD = _NOTICES.info("ends_told", "the ends of pools are written to the outbox again")
 EVENT_DEAD = _NOTICES.warning(
     "event_dead", "a notice was not delivered in time", "`pool-daemon notices replay ID` sends it all the same"
 )

@@ -161,7 +161,7 @@ class Wiring:
                 clock=clock,
                 actor=self.actor,
                 dry_run=self._dry_run,
-                outbox=None if self.notices is None else self.notices.outbox,
+                ends=None if self.notices is None else self.notices.ends,
             ),
             queue=self.queue,
             guards=Guards(gate=self.gate, brake=self.brake, quarantine=self.quarantine),

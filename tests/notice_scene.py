@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from arithmetic_model import Document, Rates
@@ -14,7 +15,7 @@ from telemetry_scene import LogOnly
 
 from pool_daemon.guards.gate import Closed
 from pool_daemon.notices.announcer import Announcer
-from pool_daemon.notices.delivery import CLAIM_SECONDS, Delivery
+from pool_daemon.notices.delivery import Delivery
 from pool_daemon.notices.receiver import Delivered, Outcome
 from pool_daemon.settings.notices import Notices
 from pool_daemon.store.client import Database, connect
@@ -23,7 +24,6 @@ from pool_daemon.store.outbox import Outbox
 from pool_daemon.store.setup import create_collections
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
-CLAIM_ENDS_SECONDS = 0.3
 
 
 class Clock:
@@ -43,7 +43,7 @@ class Inbox:
     """A receiver in memory: it keeps each event that it takes, and answers what a test has it answer."""
 
     name = "inbox"
-    timeout_seconds = CLAIM_ENDS_SECONDS - CLAIM_SECONDS  # so that the claim of a sender that died ends soon
+    timeout_seconds = 1.0
 
     def __init__(self) -> None:
         self.events: list[Mapping[str, Any]] = []
@@ -114,6 +114,13 @@ class Scene:
         """Have pools end that long from now, as a top-up, or a deployment, does."""
         end = Int64(int(self.clock.now() + seconds))
         self.explorer.pools.update_many({"_id": {"$in": list(pool_ids)}}, {"$set": {"empty_at": end}})
+
+    def make_due(self) -> None:
+        """End the wait of every event, and every claim of one, as time does."""
+        long_ago = datetime.fromtimestamp(0, UTC)
+        self.explorer.database["pool-daemon-outbox"].update_many(
+            {"state": "pending"}, {"$set": {"next_at": long_ago, "leased_until": long_ago}}
+        )
 
     async def deliver(self) -> None:
         """Deliver until nothing is due."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pool_daemon.clock import Clock
 from pool_daemon.events import Teller
@@ -13,6 +13,7 @@ from pool_daemon.notices.receiver import Receiver
 from pool_daemon.notices.webhook import Webhook
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import Database
+from pool_daemon.store.ends import Ends, EndsObserver
 from pool_daemon.store.notices import NoticeStore
 from pool_daemon.store.outbox import Outbox
 
@@ -25,6 +26,10 @@ def receiver_names(settings: Settings) -> list[str]:
 def receivers_of(settings: Settings, *, clock: Clock) -> list[Receiver]:
     """Return the configured receivers; nothing is sent. Raises ConfigurationError if one cannot be used."""
     return [Webhook(webhook=settings.webhook, clock=clock)] if settings.webhook.url is not None else []
+
+
+class NoticesObserver(Teller, EndsObserver, Protocol):
+    """The receiver of what becomes of notices."""
 
 
 class NoticeParts:
@@ -40,7 +45,7 @@ class NoticeParts:
         database: Database,
         gate: Gate,
         clock: Clock,
-        observer: Teller,
+        observer: NoticesObserver,
         sleep: Callable[[str, float], Coroutine[Any, Any, None]],
     ) -> None:
         receivers = receivers_of(settings, clock=clock)
@@ -49,6 +54,7 @@ class NoticeParts:
             receivers=receiver_names(settings),
             keep_seconds=settings.notices.keep_seconds,
         )
+        self.ends = Ends(outbox=self.outbox, clock=clock, observer=observer)
         store = NoticeStore(database=database, outbox=self.outbox)
         self._announcer = Announcer(
             store=store,

@@ -14,9 +14,9 @@ from pool_daemon.errors import StoreConflictError, StoreError
 from pool_daemon.store.cases import Case, CaseReader, Limits, Settlement
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import changed_fields, pool_to_document, protecting_steps
+from pool_daemon.store.ends import Attempt, Ends
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.events import EventStore
-from pool_daemon.store.outbox import Outbox
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.records import Actor
 from pool_daemon.store.workloads import Order, WorkloadStore
@@ -42,8 +42,8 @@ class Decommissions:
     """Settles due pools in batches, a transaction each.
 
     `actor` is written into every record. In a `dry_run` everything is read and decided, and nothing is
-    written. However many batches are settled at once, only one copies large documents. If owners are told, what a batch
-    does goes to the `outbox`.
+    written. However many batches are settled at once, only one copies large documents. If owners are told, `ends`
+    commits a batch with its events.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Decommissions:
         clock: Clock,
         actor: Actor,
         dry_run: bool = False,
-        outbox: Outbox | None = None,
+        ends: Ends | None = None,
     ) -> None:
         self._database = database
         self._dry_run = dry_run
@@ -62,7 +62,7 @@ class Decommissions:
         self._pools = database.collection(CAPACITY_POOLS)
         self._workloads = WorkloadStore(database=database)
         self._events = EventStore(database=database, actor=actor)
-        self._outbox = outbox
+        self._ends = ends
         self._copying_large = asyncio.Lock()
 
     async def settle(
@@ -92,19 +92,24 @@ class Decommissions:
         if self._dry_run:
             return await read(session=None)
 
-        async def decide_and_write(session: Session, *, anew: bool, large: bool) -> Settlement:
+        async def decide_and_write(session: Session, *, anew: bool, large: bool, attempt: Attempt | None) -> Settlement:
+            if attempt is not None:
+                attempt.begin()
             settlement = await read(session=session)
             if not large and not settlement.leave_large():
                 raise _LargeDocumentsError
             # The clock may have stepped back since the decision; a record is never older than that.
-            await self._write(settlement, session, at=max(self._clock.now(), now), anew=anew)
+            await self._write(settlement, session, at=max(self._clock.now(), now), anew=anew, attempt=attempt)
             return settlement
 
-        try:
-            return await self._transact(partial(decide_and_write, large=False))
-        except _LargeDocumentsError:
-            async with self._copying_large:
-                return await self._transact(partial(decide_and_write, large=True))
+        async def commit(attempt: Attempt | None) -> Settlement:
+            try:
+                return await self._transact(partial(decide_and_write, large=False, attempt=attempt))
+            except _LargeDocumentsError:
+                async with self._copying_large:
+                    return await self._transact(partial(decide_and_write, large=True, attempt=attempt))
+
+        return await (commit(None) if self._ends is None else self._ends.settle(commit))
 
     async def _transact(self, decide_and_write: Any) -> Settlement:
         """Decide and write in one transaction.
@@ -124,7 +129,9 @@ class Decommissions:
                 raise
             raise StoreError(str(error)) from error
 
-    async def _write(self, settlement: Settlement, session: Session, *, at: float, anew: bool) -> None:
+    async def _write(
+        self, settlement: Settlement, session: Session, *, at: float, anew: bool, attempt: Attempt | None
+    ) -> None:
         """Write a whole batch at the unix instant `at`, inside the transaction that read it.
 
         A transaction conflicts with other writers only over documents that it *writes*. So every pool that loses a
@@ -135,8 +142,8 @@ class Decommissions:
         if pools:
             with translated("saving synced pools"):
                 await self._pools.bulk_write(pools, ordered=True, session=session)
-        if self._outbox is not None:
-            await self._outbox.record_ends(settlement.cases, at=at, session=session)
+        if attempt is not None:
+            await attempt.write(settlement, at=at, session=session)
         gone = settlement.decommissioned
         if not gone:
             return

@@ -53,6 +53,10 @@ class Kind(StrEnum):
     TEST = "pool-daemon.test"
 
 
+ENDINGS: Final = frozenset({Kind.EXPIRING, Kind.MANY_EXPIRING, Kind.EXHAUSTED})
+"""The types of events that tell of a pool's end, before it or in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """An event of one owner's pools before it is written; `pools` say what JSON says of each.
@@ -98,6 +102,15 @@ def entry_key(event_id: str, receiver: str | None) -> str:
     return event_id if receiver is None else f"{event_id}:{receiver}"
 
 
+def has_ended(case: Case) -> bool:
+    """Return whether there is anything to tell of a pool that was settled."""
+    return bool(case.gone) or _is_first_sync(case)
+
+
+def _is_first_sync(case: Case) -> bool:
+    return case.as_read.last_updated < case.as_read.empty_at
+
+
 class Outbox:
     """The collection `pool-daemon-outbox`.
 
@@ -124,17 +137,18 @@ class Outbox:
             with translated("writing to the outbox"):
                 await self._documents.insert_many(documents, ordered=False, session=session)
 
-    async def record_ends(self, cases: Iterable[Case], *, at: float, session: Session) -> None:
+    async def record_ends(self, cases: Iterable[Case], *, at: float, session: Session) -> bool:
         """Write what a batch does at the unix instant `at`: which pools have run empty, and which lose workloads.
 
         Owner by owner, so that a storm costs few documents. Of a pool that runs empty `pool.exhausted` is written once,
-        by the first batch that syncs it; if another writer has written the pool since its end, it is left out.
+        by the first batch that syncs it; if another writer has written the pool since its end, it is left out. Returns
+        whether there was anything to write.
         """
         ends: dict[tuple[Kind, int], list[Mapping[str, Any]]] = {}
         for case in cases:
             pool = case.as_read
             told: dict[str, Any] = {"pool_id": Int64(pool.pool_id), "empty_at": Int64(pool.empty_at)}
-            if pool.last_updated < pool.empty_at:
+            if _is_first_sync(case):
                 ends.setdefault((Kind.EXHAUSTED, pool.customer_tid), []).append(told)
             if case.gone:
                 named = [shown_id(gone.workload_id) for gone in case.gone[:NAMED_WORKLOADS]]
@@ -144,6 +158,7 @@ class Outbox:
         until = at + self._keep.total_seconds()
         messages = [Message(new_event_id(), kind, owner, pools, at, until) for (kind, owner), pools in ends.items()]
         await self.add([(message, self.receivers) for message in messages], session)
+        return bool(messages)
 
     async def deliveries(
         self, event_ids: Collection[str], session: Session | None = None
@@ -156,6 +171,26 @@ class Outbox:
         for entry in map(_entry, documents):
             found.setdefault(entry.event_id, {})[entry.receiver] = entry
         return found
+
+    async def delivered(self, since: Mapping[int, float], session: Session | None = None) -> set[int]:
+        """Return which pools' owners have been told of the coming end, or of the end itself, since a unix instant each.
+
+        That asks what `grace.until_told` asks. Told means: an event on the pool was written then or later, some
+        receiver has taken it, and it waits for none. One that is dead, or no longer true, counts for nothing.
+        """
+        ids = [Int64(pool_id) for pool_id in since]
+        first = datetime.fromtimestamp(min(since.values(), default=0.0), UTC)
+        query = {"event.data.pools.pool_id": {"$in": ids}, "created_at": {"$gte": first}}
+        wanted = {"state": 1, "created_at": 1, "event.type": 1, "event.data.pools.pool_id": 1}
+        states: dict[int, set[str]] = {pool_id: set() for pool_id in since}
+        with translated("reading what was delivered"):
+            documents = await self._documents.find(query, wanted, session=session).to_list(None)
+        for document in documents:
+            if document["event"]["type"] in ENDINGS:
+                for pool_id in states.keys() & {pool["pool_id"] for pool in document["event"]["data"]["pools"]}:
+                    if document["created_at"].timestamp() >= since[pool_id]:
+                        states[pool_id].add(document["state"])
+        return {each for each, found in states.items() if State.DELIVERED in found and State.PENDING not in found}
 
     async def claim(self, receiver: str, *, seconds: float) -> Entry | None:
         """Claim the event that is due next, for so many seconds of the database's clock; None if none is due.

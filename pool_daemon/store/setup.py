@@ -52,8 +52,12 @@ INDEXES: Final[dict[str, tuple[Keys, ...]]] = {
 }
 
 NOTICE_INDEXES: Final[dict[str, tuple[Keys, ...]]] = {
-    # Find what is to be delivered next, and what has been kept for long enough.
-    OUTBOX: ((("receiver", 1), ("state", 1), ("next_at", 1)), (("expires_at", 1),)),
+    # Find what is to be delivered next, what has been kept for long enough, and what was told of a pool.
+    OUTBOX: (
+        (("receiver", 1), ("state", 1), ("next_at", 1)),
+        (("expires_at", 1),),
+        (("event.data.pools.pool_id", 1), ("created_at", 1)),
+    ),
 }
 
 

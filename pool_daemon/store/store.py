@@ -10,10 +10,10 @@ from pool_daemon.clock import Clock
 from pool_daemon.store.cases import Limits, Settlement
 from pool_daemon.store.client import Database
 from pool_daemon.store.decommissions import Decommissions
+from pool_daemon.store.ends import Ends
 from pool_daemon.store.lease import LeaseRecord
 from pool_daemon.store.locks import Locks
 from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
-from pool_daemon.store.outbox import Outbox
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult, PoolStore
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.reconciliation import DriftedPool, Page
@@ -149,7 +149,7 @@ class Store:
     """The collections of the store on one database.
 
     `actor` is written into every record; in a `dry_run` no decommission is written. If owners are told,
-    what is decommissioned goes to the `outbox`, too.
+    `ends` has what is decommissioned written to the outbox, too.
     """
 
     def __init__(
@@ -159,9 +159,9 @@ class Store:
         clock: Clock,
         actor: Actor,
         dry_run: bool = False,
-        outbox: Outbox | None = None,
+        ends: Ends | None = None,
     ) -> None:
         self.pools = PoolStore(database=database)
         self.workloads = WorkloadStore(database=database)
-        self.decommissions = Decommissions(database=database, clock=clock, actor=actor, dry_run=dry_run, outbox=outbox)
+        self.decommissions = Decommissions(database=database, clock=clock, actor=actor, dry_run=dry_run, ends=ends)
         self.locks = Locks(database=database)

@@ -258,6 +258,10 @@ SETTINGS_RELOADS = Counter(
     about="Reloads of the settings by SIGHUP; a refused reload left the old settings in force.",
     labels={"outcome": ("applied", "refused")},
 )
+ENDS_UNTOLD = Counter(
+    name="ends_untold_total",
+    about="Pools whose end was not written to the outbox, because MongoDB refused that; they ended in time.",
+)
 COMMAND_DURATION = Histogram(
     name="database_command_duration_seconds",
     about="How long the database took to answer, by command. The change stream's getMore waits up to a second for "

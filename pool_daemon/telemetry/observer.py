@@ -14,12 +14,13 @@ from pool_daemon.store.events import RecordedPool
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.guard_observer import GuardObserver
+from pool_daemon.telemetry.notice_observer import NoticeObserver
 from pool_daemon.telemetry.pass_observer import PassObserver, recorded_event
 from pool_daemon.telemetry.snapshot import StreamState
 from pool_daemon.telemetry.status import EVENTS
 
 
-class Observer(PassObserver, GuardObserver):
+class Observer(PassObserver, GuardObserver, NoticeObserver):
     """Records all that the parts tell: as log lines, in `metrics`, and as the current state in `status`.
 
     All methods but `command_finished` belong to the loop's thread, and none blocks.

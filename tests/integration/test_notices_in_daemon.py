@@ -19,12 +19,14 @@ from daemon_process import DaemonProcess, running_daemon
 from deadline import wait_until
 from explorer import CONTAINER, PLENTY, VOLUME, Explorer
 from indexes import build_indexes
+from telemetry_scene import new_observer
 from webhook_receiver import WebhookReceiver
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.harness import environment
 from pool_daemon.store.client import connect
 from pool_daemon.store.decommissions import Decommissions
+from pool_daemon.store.ends import Ends
 from pool_daemon.store.outbox import Outbox
 from pool_daemon.store.setup import NOTICE_COLLECTIONS, missing_indexes
 
@@ -185,7 +187,8 @@ def test_what_a_batch_does_is_in_the_outbox_if_and_only_if_it_is_committed(
     async def settle() -> None:
         database = connect(uri=mongo_uri, name=database_name)
         outbox = Outbox(database=database, receivers=[], keep_seconds=3600)
-        decommissions = Decommissions(database=database, clock=SystemClock(), actor=ME, outbox=outbox)
+        ends = Ends(outbox=outbox, clock=SystemClock(), observer=new_observer())
+        decommissions = Decommissions(database=database, clock=SystemClock(), actor=ME, ends=ends)
         for _ in range(2):  # the second finds nothing to do, and tells nothing
             await decommissions.settle([pool.pool_id for pool in pools], now=int(time.time()))
         database.close()

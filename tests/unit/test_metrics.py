@@ -55,6 +55,7 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.command_finished("find", 0.2, failed=True), "database_command_errors_total", {"command": "find"}, 1),
     (lambda o: o.command_finished("find", 0.2, failed=False), "database_command_errors_total", {"command": "find"}, 0),
     (lambda o: o.command_finished("find", 0.2, failed=False), "database_answer_age_seconds", {}, 0),
+    (lambda o: o.ends_untold(3, reason="refused"), "ends_untold_total", {}, 3),
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader", {}, 1),
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader_term", {}, 7),
     (lambda o: o.role_seen(Role.STANDBY, leader="other"), "leader", {}, 0),
