@@ -1,5 +1,6 @@
 """Pools in memory, as far as a pass asks the store for them; what it settles is remembered."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,7 @@ class Grid:
     """Pools that run empty, of one workload each unless said otherwise.
 
     `on_settle` is called with the ids of each batch before it goes, and raises what is to fail. Another transaction has
-    `locked` some.
+    `locked` some. `read_by_id` pools were read by id, and `on_read_by_id` is called each time.
     """
 
     pools: dict[int, DuePool] = field(default_factory=dict)
@@ -30,6 +31,8 @@ class Grid:
     locked: set[int] = field(default_factory=set)
     probed: list[list[int]] = field(default_factory=list)
     on_settle: Callable[[Sequence[int]], None] = lambda _: None
+    read_by_id: int = 0
+    on_read_by_id: Callable[[], None] = lambda: None
 
     def add(self, count: int, *, empty_at: int, owner: int = 1, workloads: int = 1, synced: bool = False) -> list[int]:
         pool_ids = list(range(len(self.pools) + 1, len(self.pools) + count + 1))
@@ -59,7 +62,11 @@ class Grid:
             yield DuePage(due[start : start + PAGE], [])
 
     async def due_among(self, pool_ids: Iterable[int], *, until: int) -> list[DuePool]:
-        found = [self.pools[pool_id] for pool_id in sorted(pool_ids) if pool_id in self.pools]
+        wanted = sorted(pool_ids)
+        self.read_by_id += len(wanted)
+        self.on_read_by_id()
+        await asyncio.sleep(0)  # other tasks run meanwhile
+        found = [self.pools[pool_id] for pool_id in wanted if pool_id in self.pools]
         return [pool for pool in found if pool.empty_at <= until]
 
     async def unreadable_deadlines(self) -> list[PoolResult]:

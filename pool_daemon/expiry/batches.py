@@ -2,7 +2,9 @@
 
 Everything due is read once, longest due first, and that alone makes a pass complete. Lanes beside it only change the
 order. There is one for pools added by id, for pools that have fallen due since, for the rest of a pool too large for
-one transaction, and for all other owners' pools behind those of a heavy one. The lanes take turns, a batch each.
+one transaction, and for all other owners' pools behind those of a heavy one. The lanes take turns, a batch each. Each
+reads a page when it is needed, and gives up its turn after one in which there is nothing to settle, so that no number
+of pools delays those of another lane.
 """
 
 import math
@@ -40,7 +42,8 @@ class Batch:
     """Pools to be settled together as of the unix second `now`, by one transaction.
 
     `limits` bounds how much of them it takes. A single pool of which only a part fitted is continued behind the
-    workload id `after`. `full_scan` says that a full scan found the pools.
+    workload id `after`. `full_scan` says that a full scan found the pools. There are none if there was nothing to
+    settle on a page of due pools.
     """
 
     pools: Sequence[DuePool]
@@ -134,15 +137,15 @@ class Batches:
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
         self._fresh = 0
 
-    def add_work(self, pools: Sequence[DuePool], *, after: int | None, now: int) -> None:
-        """Open lanes for due pools that were added by id, and for pools that ran empty.
+    def add_work(self, by_id: AsyncGenerator[list[DuePool], None], *, after: int | None, now: int) -> None:
+        """Open lanes for pools that ran empty, and for due pools that were added by id, of which `by_id` yields pages.
 
         Pools that ran empty are read from the store: those after the unix second `after`, or all due ones if that
-        is None.
+        is None. They go first: they are new, and of those by id there may be thousands that are tried in vain.
         """
-        lanes = [self._by_id(pools, now), self._due(after, now, _Overtaking())]
+        lanes = [self._due(after, now, _Overtaking()), self._by_id(by_id, now)]
         if self._in_order:
-            self._lanes.extend(lanes)
+            self._lanes.extend(reversed(lanes))
         else:
             self._lanes.extendleft(reversed(lanes))
             self._fresh += len(lanes)
@@ -159,8 +162,8 @@ class Batches:
     async def take(self, *, fresh_only: bool = False) -> Batch | None:
         """Return the next batch; None if there is none, until one is added.
 
-        With `fresh_only` it is the first of pools that were added or ran empty only just now, or None. Raises
-        StoreUnavailableError or StoreRefusedError.
+        At most one page is read for it. With `fresh_only` it is the first of pools that were added or ran empty only
+        just now, or None. Raises StoreUnavailableError or StoreRefusedError.
         """
         while self._lanes and (self._fresh or not fresh_only):
             lane = self._lanes.popleft()
@@ -183,9 +186,11 @@ class Batches:
         else:
             self._lanes.append(lane)
 
-    async def _by_id(self, pools: Sequence[DuePool], now: int) -> AsyncGenerator[Batch, None]:
-        for batch in self.cut(pools, now):
-            yield batch
+    async def _by_id(self, by_id: AsyncGenerator[list[DuePool], None], now: int) -> AsyncGenerator[Batch, None]:
+        async with aclosing(by_id) as pages:
+            async for pools in pages:
+                for batch in self.cut(pools, now):
+                    yield batch
 
     async def _due(self, after: int | None, now: int, overtaking: _Overtaking) -> AsyncGenerator[Batch, None]:
         """Yield all pools that ran empty in (after, now], longest due first, without those that overtake meanwhile."""
@@ -233,7 +238,7 @@ class Batches:
             self._lanes.appendleft(self._besides(after, now, overtaking))
 
     def cut(self, pools: Iterable[DuePool], now: int, *, full_scan: bool = False) -> Iterator[Batch]:
-        """Cut pools into batches within the budget of workloads, but of at least one pool."""
+        """Cut a page of pools into batches within the budget of workloads, but of at least one pool if there is any."""
         batch: list[DuePool] = []
         workloads = 0
         for pool in pools:
@@ -242,13 +247,12 @@ class Batches:
                 batch, workloads = [], 0
             batch.append(pool)
             workloads += pool.weight
-        if batch:
-            yield self._batch(batch, now, full_scan=full_scan)
+        yield self._batch(batch, now, full_scan=full_scan)
 
     def _batch(self, pools: Sequence[DuePool], now: int, *, full_scan: bool) -> Batch:
         """Return a batch; with several pools it has room for more workloads than their documents list."""
         budget, limits = self._budget(), self._limits()
-        self._growing = budget * 2
+        self._growing = budget * 2 if pools else budget
         return Batch(pools, now, limits if len(pools) > 1 else replace(limits, workloads=budget), full_scan)
 
     def _budget(self) -> int:

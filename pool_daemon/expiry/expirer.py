@@ -9,6 +9,7 @@ from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import WorkQueue
 from pool_daemon.guards.guards import Guards
 from pool_daemon.settings import sections
+from pool_daemon.store.client import PAGE
 from pool_daemon.store.store import ExpiryStore
 
 
@@ -48,8 +49,9 @@ class Expirer:
     async def any_due(self, now: int) -> bool:
         """Return whether any pool to be checked by id is due at the unix second `now`; drop those that are not.
 
-        So a deployment into a pool that lasts costs one indexed read and no pass. With a gate closed nothing is due.
-        Raises StoreUnavailableError or StoreRefusedError; nothing is dropped then.
+        So a deployment into a pool that lasts costs one indexed read and no pass. More than a page of them are left to
+        a pass, for which other pools need not wait. With a gate closed nothing is due. Raises StoreUnavailableError or
+        StoreRefusedError; nothing is dropped then.
         """
         if self._gate.closed_by() is not None:
             self._clear()
@@ -59,7 +61,8 @@ class Expirer:
         work = self._queue.take_more(now, after=self._queue.watermark)
         due = True
         try:
-            due = bool(await due_by_id(self._store, work, now=now))
+            if len(work.by_id) + len(work.workload_ids) <= PAGE:
+                due = any([pools async for _, pools in due_by_id(self._store, work, now=now)])
         finally:
             if due:
                 self._queue.put_back(work)

@@ -3,9 +3,10 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from pool_daemon.clock import Clock
 from pool_daemon.errors import (
@@ -25,6 +26,7 @@ from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import Cause, Work, WorkQueue
 from pool_daemon.guards.guards import Guards
 from pool_daemon.store.cases import Settlement
+from pool_daemon.store.client import PAGE
 from pool_daemon.store.error_mapping import one_line, timed_out
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.sessions import SEARCHES
@@ -114,12 +116,18 @@ class ExpiryPass:
         if work.after is None:
             await report_unreadable_deadlines(self._context)
         self._context.reports.due_since(work.by_id)
-        pools = await due_by_id(self._context.store, work, now=now)
         await self._context.guards.brake.inspect(work.after, now)
+        self._batches.add_work(self._by_id(work, now), after=work.after, now=now)
+
+    async def _by_id(self, work: Work, now: int) -> AsyncGenerator[list[DuePool], None]:
+        """Yield the due pools that were added by id, page by page; those that were locked are searched again first."""
         locked = self._context.locked
-        locked.forget(work.by_id.keys() - {pool.pool_id for pool in pools})
-        self._batches.add_work([pool for pool in pools if pool.pool_id not in locked], after=work.after, now=now)
-        self._locked_before.extend(self._batches.cut([pool for pool in pools if pool.pool_id in locked], now))
+        async with aclosing(due_by_id(self._context.store, work, now=now)) as pages:
+            async for pool_ids, pools in pages:
+                locked.forget(pool_ids - {pool.pool_id for pool in pools})
+                if waiting := [pool for pool in pools if pool.pool_id in locked]:
+                    self._locked_before.extend(self._batches.cut(waiting, now))
+                yield [pool for pool in pools if pool.pool_id not in locked]
 
     async def _settle_all(self) -> None:
         """Settle batches, several at once, until none is left and none in flight can add another.
@@ -131,8 +139,8 @@ class ExpiryPass:
         try:
             while self._goes_on():
                 await self._take_more()
-                self._search_more()
                 batch = await self._next_batch()
+                self._search_more()
                 if batch is not None:
                     await self._start(batch)
                 elif self._running:
@@ -310,15 +318,26 @@ class ExpiryPass:
             self._context.reports.pool_failed(pool_id, error, retry_seconds=retry_at - now)
 
 
-async def due_by_id(store: ExpiryStore, work: Work, *, now: int) -> list[DuePool]:
-    """Return the pools to be checked by id that are due at the unix second `now`, before any transaction.
+async def due_by_id(
+    store: ExpiryStore, work: Work, *, now: int
+) -> AsyncGenerator[tuple[set[int], list[DuePool]], None]:
+    """Yield ids of pools that were added by id, and those of these pools that are due at the unix second `now`.
 
-    Raises StoreUnavailableError or StoreRefusedError.
+    They are read before any transaction, the longest due first, a page at a time. Raises StoreUnavailableError or
+    StoreRefusedError.
     """
-    pool_ids = set(work.by_id)
-    if work.workload_ids:
-        pool_ids.update(await store.workloads.pools_of(list(work.workload_ids)))
-    return await store.pools.due_among(pool_ids, until=now)
+    seen: set[int] = set()
+    for pool_ids in _pages(list(work.by_id)):
+        seen.update(pool_ids)
+        yield set(pool_ids), await store.pools.due_among(pool_ids, until=now)
+    for workload_ids in _pages(list(work.workload_ids)):
+        found = set(await store.workloads.pools_of(workload_ids)) - seen
+        seen |= found
+        yield found, await store.pools.due_among(found, until=now)
+
+
+def _pages(ids: list[Any]) -> Iterator[list[Any]]:
+    return (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
 
 
 async def report_unreadable_deadlines(context: PassContext) -> None:

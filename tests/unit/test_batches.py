@@ -1,6 +1,6 @@
 """In which batches, and in which order, what is due is handed out."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +23,12 @@ def grid() -> Grid:
     return Grid()
 
 
+async def pages(*pages: Sequence[DuePool]) -> AsyncGenerator[list[DuePool], None]:
+    """Yield the pages of pools that were added by id."""
+    for page in pages:
+        yield list(page)
+
+
 class Scene:
     """The batches of one pass at a time."""
 
@@ -41,7 +47,7 @@ class Scene:
         self.batches = Batches(
             store=self._grid.store, limits=lambda: self.limits, in_order=in_order, on_unreadable=lambda _: None
         )
-        self.batches.add_work(by_id, after=after, now=NOW)
+        self.batches.add_work(pages(*([by_id] if by_id else [])), after=after, now=NOW)
 
     async def next(self) -> Batch:
         batch = await self.batches.take()
@@ -94,12 +100,52 @@ async def test_only_what_has_just_come_is_handed_out_where_only_that_is_asked_fo
     assert await scene.batches.take(fresh_only=True) is not None
     assert await scene.batches.take(fresh_only=True) is None
     (fresh,) = grid.add(1, empty_at=NOW)
-    scene.batches.add_work([], after=NOW - 1, now=NOW)
+    scene.batches.add_work(pages(), after=NOW - 1, now=NOW)
     batch = await scene.batches.take(fresh_only=True)
     assert batch is not None
     assert batch.pool_ids == [fresh]
     assert await scene.batches.take(fresh_only=True) is None
     assert await scene.batches.take() is not None
+
+
+async def test_pools_that_have_just_run_empty_go_before_more_than_a_page_of_those_by_id_is_read(
+    scene: Scene, grid: Grid
+) -> None:
+    held = [grid.pools[pool_id] for pool_id in grid.add(5_000, empty_at=NOW - 500)]
+    (fresh,) = grid.add(1, empty_at=NOW, owner=2)
+    read: list[int] = []
+
+    async def by_id() -> AsyncGenerator[list[DuePool], None]:
+        for start in range(0, len(held), 1000):
+            read.append(start)
+            yield held[start : start + 1000]
+
+    scene.batches = Batches(store=grid.store, limits=lambda: scene.limits, in_order=False, on_unreadable=lambda _: None)
+    scene.batches.add_work(by_id(), after=NOW - 1, now=NOW)
+    assert (await scene.next()).pool_ids == [fresh]
+    assert read == []
+    await scene.next()
+    assert read == [0]
+    assert len(handed_out(await scene.rest())) == len(held) - 100
+
+
+async def test_a_lane_gives_up_its_turn_after_a_page_with_nothing_to_settle(scene: Scene, grid: Grid) -> None:
+    """Pools whose nodes never answered stay due for ever, and a full scan reads all of them."""
+    grid.add(5_000, empty_at=NOW - 500, synced=True)
+    scene.begin()
+    assert (await scene.next()).pools == []
+    (fresh,) = grid.add(1, empty_at=NOW, owner=2)
+    scene.batches.add_work(pages(), after=NOW - 1, now=NOW)
+    assert (await scene.next()).pool_ids == [fresh]
+    assert handed_out(await scene.rest()) == []
+
+
+async def test_a_page_with_nothing_to_settle_does_not_let_batches_grow(scene: Scene, grid: Grid) -> None:
+    grid.add(5_000, empty_at=NOW - 500, synced=True)
+    for owner in range(10):
+        grid.add(100, empty_at=NOW, owner=owner)
+    scene.begin()
+    assert [size for batch in await scene.rest() if (size := len(batch.pools))][:2] == [50, 100]
 
 
 async def test_a_batch_holds_as_many_pools_as_have_workloads_for_it(scene: Scene, grid: Grid) -> None:
@@ -201,7 +247,7 @@ async def test_a_pool_that_has_overtaken_and_runs_empty_again_is_handed_out_agai
     while alone not in handed_out(batches):
         batches.append(await scene.next())
     grid.move(alone, empty_at=NOW + 1)
-    scene.batches.add_work([], after=NOW, now=NOW + 1)
+    scene.batches.add_work(pages(), after=NOW, now=NOW + 1)
     assert alone in handed_out(await scene.rest())
 
 

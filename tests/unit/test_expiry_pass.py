@@ -256,6 +256,32 @@ class TestPoolsAddedById:
         assert scene.queue.next_at() is None
         assert scene.queue.full_scan_requested
 
+    async def test_more_than_a_page_of_them_is_left_to_a_pass_in_which_they_delay_nothing(self, scene: Scene) -> None:
+        await scene.expirer.run_pass(NOW)
+        waiting = scene.grid.add(3_000, empty_at=NOW - 500)
+        (fresh,) = scene.grid.add(1, empty_at=NOW + 1, owner=2)
+        scene.queue.add_all(dict.fromkeys(waiting, NOW), cause=Cause.CHANGED)
+        read_before: dict[int, int] = {}
+        scene.grid.on_settle = lambda pool_ids: read_before.update(dict.fromkeys(pool_ids, scene.grid.read_by_id))
+        scene.clock.pass_time(1)
+        assert await scene.expirer.any_due(NOW + 1)
+        assert scene.grid.read_by_id == 0
+        await scene.expirer.run_pass(NOW + 1)
+        assert read_before[fresh] <= 1000
+        assert set(scene.grid.settled) == {*waiting, fresh}
+
+    async def test_one_that_runs_empty_while_they_are_read_waits_for_a_page_at_most(self, scene: Scene) -> None:
+        await scene.expirer.run_pass(NOW)
+        lasting = scene.grid.add(20_000, empty_at=NOW + 500)
+        (fresh,) = scene.grid.add(1, empty_at=NOW + 1, owner=2)
+        scene.queue.add_all(dict.fromkeys(lasting, NOW), cause=Cause.CHANGED)
+        read_before: list[int] = []
+        scene.grid.on_settle = lambda _: read_before.append(scene.grid.read_by_id)
+        scene.grid.on_read_by_id = lambda: scene.clock.pass_time(0.4)
+        await scene.expirer.run_pass(NOW)
+        assert scene.grid.settled == [fresh]
+        assert read_before[0] <= 4000
+
 
 async def test_a_check_that_is_added_while_the_next_deadline_is_read_may_be_what_comes_next(scene: Scene) -> None:
     scene.grid.add(1, empty_at=NOW + 60)
