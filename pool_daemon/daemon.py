@@ -21,11 +21,9 @@ WATCH_FIRST_SECONDS: Final = 3.0
 """Time for which the first pass waits for the change stream to open. It opens in milliseconds or not for a while. In
 the latter case the pass goes ahead, and the opening requests another full scan."""
 
-FOLLOWING_SCANS: Final = 2
-"""Full scans that may follow a single pass: the brake counts many late pools twice before it lets them go."""
-
-FOLLOWING_TRIES: Final = 5
-"""Passes that may follow a single one while pools are locked, a second apart: most writers commit within that time."""
+FOLLOWING_PASSES: Final = 7
+"""Passes that may follow a single one: the brake counts many late pools twice before it lets them go, and most writers
+that have locked a pool commit within seconds."""
 
 LEASE_BESIDE_ARBITER_SECONDS: Final = 15.0
 """With an arbiter, one secondary away leaves no majority. A longer lease would delay the report of that as long."""
@@ -91,7 +89,7 @@ class Daemon:
         parts.heartbeat.ready_again()
 
     async def run_once(self) -> PassReport:
-        """Make one pass over everything due; more if the brake counts before it decides.
+        """Make one pass over everything due; more if the brake counts before it decides, or pools are locked.
 
         Raises StoreUnavailableError, StoreRefusedError, or ConfigurationError if the MongoDB is a standalone server or
         the database has no collection of pools.
@@ -107,13 +105,12 @@ class Daemon:
             await self._prepare()
             await parts.clock_guard.check()
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
-            for _ in range(FOLLOWING_SCANS):
-                if parts.queue.full_scan_requested:  # by the brake, which counts before it acts
-                    report = await self._next_pass(report)
-            for _ in range(FOLLOWING_TRIES):
-                if report.locked:
+            for _ in range(FOLLOWING_PASSES):
+                if not parts.queue.full_scan_requested:  # by the brake, which counts before it acts
+                    if not report.locked:
+                        break
                     await asyncio.sleep(1)
-                    report = await self._next_pass(report)
+                report = await self._next_pass(report)
             if not self._dry_run:  # pools held by earlier passes are reported, too
                 await parts.held_pools.review(parts.gate)
             await parts.quarantine.look()

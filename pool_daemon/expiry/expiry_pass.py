@@ -2,8 +2,7 @@
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,7 +19,7 @@ from pool_daemon.errors import (
 from pool_daemon.events import UNREADABLE_DEADLINES_READ_FAILED
 from pool_daemon.expiry.batches import Batch, Batches
 from pool_daemon.expiry.evidence import Evidence, Isolation
-from pool_daemon.expiry.locked_pools import LockedPools
+from pool_daemon.expiry.locked_pools import LockedPools, LockSearch
 from pool_daemon.expiry.pass_report import PassReport, Reports
 from pool_daemon.expiry.throttle import Throttle
 from pool_daemon.expiry.work_queue import Cause, Work, WorkQueue
@@ -29,7 +28,6 @@ from pool_daemon.store.cases import Settlement
 from pool_daemon.store.client import PAGE
 from pool_daemon.store.error_mapping import one_line, timed_out
 from pool_daemon.store.pools import DuePool
-from pool_daemon.store.sessions import SEARCHES
 from pool_daemon.store.store import ExpiryStore
 
 HEED_SECONDS: Final = 0.25
@@ -37,14 +35,6 @@ HEED_SECONDS: Final = 0.25
 
 FULL_SCAN_SECONDS: Final = 60.0
 """How long a full scan takes up what falls due meanwhile, even if another full scan is requested already."""
-
-LOOKS: Final = 3
-"""How often locked pools are looked for before they are put aside: a writer that commits is done by then."""
-
-FEW: Final = 50
-"""If more pools are locked, they are put aside at once: their lock lasts."""
-
-BETWEEN_LOOKS_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +76,13 @@ class ExpiryPass:
         self._began_monotonic = context.clock.monotonic()
         self._running: set[asyncio.Task[None]] = set()
         self._isolation = Isolation(context.evidence)
-        self._conflicting: deque[Batch] = deque()
-        self._locked_before: deque[Batch] = deque()
-        self._searches = 0
+        self._search = LockSearch(
+            locks=context.store.locks,
+            locked=context.locked,
+            batches=self._batches,
+            queue=context.queue,
+            clock=context.clock,
+        )
 
     async def run(self, now: int) -> int:
         """Settle what is due; return the unix second through which work was taken: later than `now` in a long pass."""
@@ -126,7 +120,7 @@ class ExpiryPass:
             async for pool_ids, pools in pages:
                 locked.forget(pool_ids - {pool.pool_id for pool in pools})
                 if waiting := [pool for pool in pools if pool.pool_id in locked]:
-                    self._locked_before.extend(self._batches.cut(waiting, now))
+                    self._search.add_locked_before(self._batches.cut(waiting, now))
                 yield [pool for pool in pools if pool.pool_id not in locked]
 
     async def _settle_all(self) -> None:
@@ -140,11 +134,11 @@ class ExpiryPass:
             while self._goes_on():
                 await self._take_more()
                 batch = await self._next_batch()
-                self._search_more()
+                self._running.update(self._search.begin())
                 if batch is not None:
                     await self._start(batch)
                 elif self._running:
-                    await self._wait(within_seconds=self._seconds_to_fresh())
+                    await self._wait()
                 elif pieces := self._isolation.next_batches():
                     self._batches.add(*pieces)
                 else:
@@ -179,13 +173,9 @@ class ExpiryPass:
         lasts = self._context.clock.monotonic() - self._began_monotonic < FULL_SCAN_SECONDS
         return not self._queue.full_scan_requested or (self._taken[0].after is None and lasts)
 
-    def _seconds_to_fresh(self) -> float | None:
-        """Return the time until more pools can have fallen due, in seconds; None if this pass takes up no more."""
-        return max(0.0, self._until + 1 - self._context.clock.now()) if self._takes_more() else None
-
     async def _next_batch(self) -> Batch | None:
         """Return the next batch if a place is free for it; one more is kept for what has only just come."""
-        free = self._context.throttle.concurrency + self._searches - len(self._running)
+        free = self._context.throttle.concurrency + self._search.running - len(self._running)
         return await self._batches.take(fresh_only=free == 0) if free >= 0 else None
 
     async def _start(self, batch: Batch) -> None:
@@ -204,49 +194,71 @@ class ExpiryPass:
                 return
             await asyncio.sleep(min(wait_seconds, HEED_SECONDS))
 
-    async def _wait(self, *, within_seconds: float | None = None) -> None:
-        """Wait for the first batch in flight to finish, `within_seconds` at most; raise its error."""
-        finished, _ = await asyncio.wait(self._running, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
+    async def _wait(self) -> None:
+        """Wait until a batch in flight is finished, or until more pools may have fallen due; raise its error."""
+        timeout = max(0.0, self._until + 1 - self._context.clock.now()) if self._takes_more() else None
+        finished, _ = await asyncio.wait(self._running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         self._running -= finished
         for task in finished:
             task.result()
 
     async def _settle(self, batch: Batch) -> None:
-        """Settle a batch; what the brake lets go of what was withheld follows. An error of the brake ends the pass."""
-        settlement = await self._settle_or_split(batch)
-        if settlement is None:
+        """Settle a batch in one transaction; what the brake lets go of what was withheld follows.
+
+        An error of the brake ends the pass.
+        """
+        try:
+            settlement = await self._commit(batch)
+        except Exception as error:  # noqa: BLE001 - an error with one pool must not stop the others
+            self._failed(batch, error)
             return
         settled = settlement.settled_of(batch.pool_ids)
         brake = self._context.guards.brake
-        going = await brake.judge(settled, settlement, now=batch.now, full_scan=batch.full_scan)
-        if going:
+        if going := await brake.judge(settled, settlement, now=batch.now, full_scan=batch.full_scan):
             self._batches.add(batch.of(going))
 
-    async def _settle_or_split(self, batch: Batch) -> Settlement | None:
-        """Settle a batch; what does not fit, conflicts or is too large for the server is tried in smaller pieces."""
-        try:
-            return await self._settle_whole(batch)
-        except StoreConflictError:
-            if len(batch.pools) > 1:
+    async def _commit(self, batch: Batch) -> Settlement:
+        """Settle a batch in one transaction, and note what that has done and left."""
+        clock, throttle = self._context.clock, self._context.throttle
+        began_monotonic = clock.monotonic()
+        settlement = await self._context.store.decommissions.settle(
+            batch.pool_ids, now=batch.now, limits=batch.protecting_limits, after=batch.after
+        )
+        decommissioned = len(settlement.decommissioned)
+        self._report.settled += len(settlement.cases)
+        self._report.decommissioned += decommissioned
+        throttle.record(decommissioned)
+        self._queue.add_all(settlement.look_again, cause=Cause.RESOURCE_ENDS)
+        self._context.reports.settlement(settlement, at=clock.now(), seconds=clock.monotonic() - began_monotonic)
+        self._batches.add(*batch.left_by(settlement, most=throttle.limits.workloads))
+        throttle.went_through()
+        self._search.settled(batch.pool_ids)
+        self._evidence.succeeded(settlement.lost_something)
+        await self._context.guards.quarantine.settled(settlement.settled_of(batch.pool_ids))
+        return settlement
+
+    def _failed(self, batch: Batch, error: Exception) -> None:
+        """Have what failed tried in smaller pieces, searched for locked pools, or blamed.
+
+        An error of the database is raised, and ends the pass.
+        """
+        is_alone = len(batch.pools) == 1
+        match error:
+            case StoreConflictError() if is_alone:
+                self._search.put_aside(batch.pool_ids)
+            case StoreConflictError():
                 self._batches.start_small()
-                self._conflicting.extend(self._split(batch))
-            else:
-                self._wait_for_lock(batch.pool_ids)
-        except StoreOverloadError as error:
-            if pieces := self._split(batch):
+                self._search.add(self._split(batch))
+            case StoreOverloadError() if pieces := self._split(batch):
                 self._batches.add(*pieces)
-            else:
-                self._evidence.failed(batch.pools[0], error)
-        except Exception as error:  # an error with one pool must not stop the others
-            if isinstance(error, PoolDaemonError) and error.scope in {Scope.DATABASE, Scope.OPERATOR}:
+            case PoolDaemonError(scope=Scope.DATABASE | Scope.OPERATOR):
                 if timed_out(error):
                     self._context.throttle.took_too_long()
-                raise
-            if len(batch.pools) > 1:
-                self._isolation.add(batch)
-            else:
+                raise error
+            case _ if is_alone:
                 self._evidence.failed(batch.pools[0], error)
-        return None
+            case _:
+                self._isolation.add(batch)
 
     def _split(self, batch: Batch) -> list[Batch]:
         """Return a batch in smaller pieces, none if it is as small as possible."""
@@ -255,57 +267,9 @@ class ExpiryPass:
             self._context.reports.batch_split()
         return pieces
 
-    def _search_more(self) -> None:
-        """Search what conflicted for locked pools, then what was locked before, beside the places for batches."""
-        while (batches := self._conflicting or self._locked_before) and self._searches < SEARCHES:
-            self._searches += 1
-            self._running.add(asyncio.create_task(self._search(batches.popleft()), name="search"))
-
-    async def _search(self, batch: Batch) -> None:
-        """Put the locked pools of a batch aside, a few only if they stay locked, and add the others again."""
-        locked = set(batch.pool_ids)
-        try:
-            for looks in range(1, LOOKS + 1):
-                found = await self._context.store.locks.locked_among(sorted(locked))
-                others, locked = batch.of(locked - found), found
-                if others.pools:
-                    self._batches.add(others)
-                if looks == LOOKS or not 0 < len(locked) <= FEW - len(self._context.locked):
-                    break
-                await asyncio.sleep(BETWEEN_LOOKS_SECONDS)
-        finally:
-            self._searches -= 1
-        self._wait_for_lock(locked)
-
-    async def _settle_whole(self, batch: Batch) -> Settlement:
-        began_monotonic = self._context.clock.monotonic()
-        settlement = await self._context.store.decommissions.settle(
-            batch.pool_ids, now=batch.now, limits=batch.protecting_limits, after=batch.after
-        )
-        self._note(settlement, seconds=self._context.clock.monotonic() - began_monotonic)
-        self._batches.add(*batch.left_by(settlement, most=self._context.throttle.limits.workloads))
-        self._context.throttle.went_through()
-        now = math.floor(self._context.clock.now())
-        self._queue.retry(dict.fromkeys(self._context.locked.settled(batch.pool_ids), now))
-        self._evidence.succeeded(settlement.lost_something)
-        await self._context.guards.quarantine.settled(settlement.settled_of(batch.pool_ids))
-        return settlement
-
-    def _note(self, settlement: Settlement, *, seconds: float) -> None:
-        self._report.settled += len(settlement.cases)
-        self._report.decommissioned += len(settlement.decommissioned)
-        self._context.throttle.record(len(settlement.decommissioned))
-        self._queue.add_all(settlement.look_again, cause=Cause.RESOURCE_ENDS)
-        self._context.reports.settlement(settlement, at=self._context.clock.now(), seconds=seconds)
-
-    def _wait_for_lock(self, pool_ids: Iterable[int]) -> None:
-        """Put locked pools aside, each to be tried again later."""
-        now = math.floor(self._context.clock.now())
-        self._queue.retry({pool_id: now + self._context.locked.put_aside(pool_id) for pool_id in pool_ids})
-
     async def _blame(self) -> None:
         """Decide what the failures of this pass are due to: a common cause, or each failed pool itself."""
-        if self._report.cut_short_by is not None:
+        if self._report.cut_short_by is not None or not self._evidence.failures:
             return
         cause = self._evidence.common_cause()
         if cause is not None:
