@@ -6,67 +6,15 @@ table.
 """
 
 import sys
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
+from pool_daemon.event import RETRIED, Event, Level, Part, Teller
 from pool_daemon.generated_table import write_table
 
+__all__ = ("Event", "Level", "Teller")  # for those who tell events; the rows are public, too
 
-class Level(StrEnum):
-    """The severity of an event: an error needs an operator now, a warning soon."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One row. `logger` is the part that tells it, `remedy` what an operator does; None if that is nothing."""
-
-    logger: str
-    name: str
-    level: Level
-    meaning: str
-    remedy: str | None = None
-
-
-class Teller(Protocol):
-    """The receiver of events."""
-
-    def tell(self, event: Event, **fields: Any) -> None:
-        """Log an event with some fields."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Makes the rows of one part of the daemon; what is a warning or worse has to name the remedy."""
-
-    logger: str
-
-    def debug(self, name: str, meaning: str) -> Event:
-        return Event(self.logger, name, Level.DEBUG, meaning)
-
-    def info(self, name: str, meaning: str, remedy: str | None = None) -> Event:
-        return Event(self.logger, name, Level.INFO, meaning, remedy)
-
-    def warning(self, name: str, meaning: str, remedy: str) -> Event:
-        return Event(self.logger, name, Level.WARNING, meaning, remedy)
-
-    def error(self, name: str, meaning: str, remedy: str) -> Event:
-        return Event(self.logger, name, Level.ERROR, meaning, remedy)
-
-    def critical(self, name: str, meaning: str, remedy: str) -> Event:
-        return Event(self.logger, name, Level.CRITICAL, meaning, remedy)
-
-
-RETRIED: Final = "nothing, unless it goes on: it is tried again"
-
-_DAEMON: Final = _Part("pool_daemon")
+_DAEMON: Final = Part("pool_daemon")
 STARTED = _DAEMON.info("started", "the daemon starts, with that version and database")
 DATABASE_REACHED = _DAEMON.info("database_reached", "the database answers, and all parts start")
 DATABASE_UNAVAILABLE = _DAEMON.warning(
@@ -126,14 +74,14 @@ CRASHED = _DAEMON.critical(
     "crashed", "the last line before the daemon ends by an error that was not foreseen", "report the traceback: a bug"
 )
 
-_LOG: Final = _Part("pool_daemon.log")
+_LOG: Final = Part("pool_daemon.log")
 LOG_LINES_DROPPED = _LOG.warning(
     "log_lines_dropped",
     "nobody read the log for a while, or its disk was full; these lines are lost, and nothing else",
     "see to the reader or the disk",
 )
 
-_HTTP: Final = _Part("pool_daemon.http")
+_HTTP: Final = Part("pool_daemon.http")
 HTTP_LISTENING = _HTTP.info("http_listening", "the HTTP endpoint answers at that address")
 HTTP_UNAVAILABLE = _HTTP.error(
     "http_unavailable",
@@ -147,7 +95,7 @@ HTTP_FAILED = _HTTP.error(
     "http_failed", "a request could not be answered (status 500); expiry goes on", "report the traceback: a bug"
 )
 
-_INDEX_SETUP: Final = _Part("pool_daemon.index_setup")
+_INDEX_SETUP: Final = Part("pool_daemon.index_setup")
 SETUP_FAILED = _INDEX_SETUP.warning("setup_failed", "the database went away while indexes were looked for", RETRIED)
 INDEX_MISSING = _INDEX_SETUP.warning(
     "index_missing",
@@ -155,7 +103,7 @@ INDEX_MISSING = _INDEX_SETUP.warning(
     "as an administrator run `create-user.js`, which makes the indexes",
 )
 
-_JOURNAL: Final = _Part("pool_daemon.journal")
+_JOURNAL: Final = Part("pool_daemon.journal")
 RECORDS_NOT_WRITTEN = _JOURNAL.warning(
     "records_not_written", "records of holds, releases or take-overs could not be written yet", RETRIED
 )
@@ -165,13 +113,13 @@ RECORDS_LOST = _JOURNAL.warning(
     "see to MongoDB; what was held stays held",
 )
 
-_FORECAST: Final = _Part("pool_daemon.forecast")
+_FORECAST: Final = Part("pool_daemon.forecast")
 FORECAST_READ_FAILED = _FORECAST.debug("forecast_read_failed", "upcoming pools could not be read; they are read again")
 
-_ORDER_WATCH: Final = _Part("pool_daemon.order_watch")
+_ORDER_WATCH: Final = Part("pool_daemon.order_watch")
 ORDERS_READ_FAILED = _ORDER_WATCH.debug("orders_read_failed", "waiting orders could not be read; they are read again")
 
-_WATCHER: Final = _Part("pool_daemon.watcher")
+_WATCHER: Final = Part("pool_daemon.watcher")
 STREAM_OPENED = _WATCHER.info("stream_opened", "the change stream is open, resumed where it ended or begun anew")
 STREAM_LOST = _WATCHER.warning(
     "stream_lost",
@@ -190,7 +138,7 @@ CHANGE_NOT_UNDERSTOOD = _WATCHER.warning(
 )
 PRIMARY_CHANGED = _WATCHER.info("primary_changed", "the database has another primary; a full scan follows")
 
-_LOOP: Final = _Part("pool_daemon.loop")
+_LOOP: Final = Part("pool_daemon.loop")
 EXPIRY_ACTIVE = _LOOP.info("expiry_active", "this daemon acts from now on")
 EXPIRY_PAUSED = _LOOP.info("expiry_paused", "a gate has closed: this daemon settles nothing until it opens")
 PASS_BEGAN = _LOOP.debug("pass_began", "a pass begins")
@@ -203,7 +151,7 @@ PASS_FAILED = _LOOP.error(
 ARMED = _LOOP.debug("armed", "the timer is set to the next deadline")
 TIMER_LATE = _LOOP.warning("timer_late", "the scheduler did not ring in time, and was replaced", "nothing")
 
-_EXPIRER: Final = _Part("pool_daemon.expirer")
+_EXPIRER: Final = Part("pool_daemon.expirer")
 WORKLOAD_DECOMMISSIONED = _EXPIRER.info("workload_decommissioned", "a workload has got its delete order")
 POOL_DECOMMISSIONED = _EXPIRER.info("pool_decommissioned", "workloads of a pool have got their delete orders")
 WORKLOAD_WOULD_BE_DECOMMISSIONED = _EXPIRER.info(
@@ -230,7 +178,7 @@ UNREADABLE_DEADLINES_READ_FAILED = _EXPIRER.debug(
     "unreadable_deadlines_read_failed", "pools without a readable end could not be searched for; the pass goes on"
 )
 
-_QUARANTINE: Final = _Part("pool_daemon.quarantine")
+_QUARANTINE: Final = Part("pool_daemon.quarantine")
 POOL_QUARANTINED = _QUARANTINE.warning(
     "pool_quarantined",
     "one pool fails again and again; it is tried once in `retry.quarantine_seconds` from now on",
@@ -244,7 +192,7 @@ QUARANTINE_READ_FAILED = _QUARANTINE.debug(
     "quarantine_read_failed", "the quarantine could not be read; it is read again"
 )
 
-_BRAKE: Final = _Part("pool_daemon.brake")
+_BRAKE: Final = Part("pool_daemon.brake")
 _TOO_MANY: Final = (
     "more pools ended unexpectedly than an ordinary day brings, as after a restored backup",
     "`pool-daemon brake status`; if it is right, `pool-daemon brake release --all`",
@@ -256,7 +204,7 @@ BRAKE_WOULD_HOLD = _BRAKE.error(
 BRAKE_RELEASED = _BRAKE.info("brake_released", "pools that an operator released are settled now")
 HOLDS_READ_FAILED = _BRAKE.debug("holds_read_failed", "what is held could not be read; it is read again")
 
-_CLOCK_GUARD: Final = _Part("pool_daemon.clock_guard")
+_CLOCK_GUARD: Final = Part("pool_daemon.clock_guard")
 CLOCK_SKEW_DETECTED = _CLOCK_GUARD.error(
     "clock_skew_detected",
     "this clock and the database's are apart, so nothing is done",
@@ -267,7 +215,7 @@ CLOCK_NOT_COMPARED = _CLOCK_GUARD.warning(
     "clock_not_compared", "the database's clock could not be read, or not in time to prove anything", RETRIED
 )
 
-_LEADERSHIP: Final = _Part("pool_daemon.leadership")
+_LEADERSHIP: Final = Part("pool_daemon.leadership")
 LEASE_ACQUIRED = _LEADERSHIP.info("lease_acquired", "this daemon leads from now on")
 STANDBY = _LEADERSHIP.info("standby", "another daemon acts", "nothing, unless there should be only one")
 LEASE_RELEASED = _LEADERSHIP.info("lease_released", "this daemon stops and has handed the lease over")
@@ -296,7 +244,7 @@ LEASE_SESSIONS_NOT_ENDED = _LEADERSHIP.warning(
     "nothing: the server ends them within a minute",
 )
 
-_RECONCILER: Final = _Part("pool_daemon.reconciler")
+_RECONCILER: Final = Part("pool_daemon.reconciler")
 DRIFT_REPAIRED = _RECONCILER.info("drift_repaired", "what a pool has in use was corrected by its workloads")
 DELETE_ORDER_RESTORED = _RECONCILER.info("delete_order_restored", "a delete order had vanished, and was written again")
 REPAIR_FAILED = _RECONCILER.warning("repair_failed", "one pool or order could not be repaired", RETRIED)
@@ -315,7 +263,7 @@ WORKLOAD_DOCUMENTS_COMPLETE = _RECONCILER.info(
     "workload_documents_complete", "no pool lists a workload without a document any more"
 )
 
-_NOTICES: Final = _Part("pool_daemon.notices")
+_NOTICES: Final = Part("pool_daemon.notices")
 NOTICES_WRITTEN = _NOTICES.info("notices_written", "events for owners of pools were written to the outbox")
 NOTICES_FAILED = _NOTICES.warning("notices_failed", "notices could not be read or written; none is lost", RETRIED)
 DELIVERY_FAILED = _NOTICES.warning(
