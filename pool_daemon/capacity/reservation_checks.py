@@ -1,7 +1,7 @@
 """Every check that a reservation has to pass before it is saved, by name, each with its outcome and reason."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -92,27 +92,28 @@ def _tried(name: str, check: Callable[[], None], found: str) -> Check:
 
 
 def _customer(reservation: Reservation, known: Known) -> Check:
-    tid = reservation.customer_tid
-    if tid == 0:
+    if reservation.customer_tid == 0:
         return Check("customer", Outcome.FAILED, "customer_tid is required")
-    if not known.asked:
-        return Check("customer", Outcome.NOT_CHECKED, NOT_ASKED, optional=True)
-    if known.customer is None:
-        return Check("customer", Outcome.FAILED, f"user {tid} is unknown")
-    return Check("customer", Outcome.OK, f"user {tid}")
+    return _user("customer", reservation.customer_tid, known.customer, asked=known.asked)
 
 
 def _sponsor(reservation: Reservation, known: Known) -> Check:
-    tid = reservation.sponsor_tid
-    if tid == 0:
+    if reservation.sponsor_tid == 0:
         return Check("sponsor", Outcome.OK, "none is named")
-    if not known.asked:
-        return Check("sponsor", Outcome.NOT_CHECKED, NOT_ASKED, optional=True)
-    if known.sponsor is None:
-        return Check("sponsor", Outcome.FAILED, f"user {tid} is unknown")
+    check = _user("sponsor", reservation.sponsor_tid, known.sponsor, asked=known.asked)
+    if known.sponsor is None or check.outcome is not Outcome.OK:
+        return check
     if not known.sponsor.is_trusted:
-        return Check("sponsor", Outcome.FAILED, f"user {tid} is no trusted_sales_channel")
-    return Check("sponsor", Outcome.OK, f"user {tid}, a trusted sales channel")
+        return replace(check, outcome=Outcome.FAILED, reason=f"{check.reason} is no trusted_sales_channel")
+    return replace(check, reason=f"{check.reason}, a trusted sales channel")
+
+
+def _user(name: str, tid: int, user: User | None, *, asked: bool) -> Check:
+    if not asked:
+        return Check(name, Outcome.NOT_CHECKED, NOT_ASKED, optional=True)
+    if user is None:
+        return Check(name, Outcome.FAILED, f"user {tid} is unknown")
+    return Check(name, Outcome.OK, f"user {tid}")
 
 
 def _signature(reservation: Reservation, signer: Signer, user: User | None, *, asked: bool) -> Check:
