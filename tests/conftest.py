@@ -31,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Take the options of the fault suite: only here, above its folder, does pytest hear of them in time."""
     faults = parser.getgroup("faults", "the fault suite, see tests/faults/conftest.py")
     faults.addoption("--soak-seconds", type=int, default=600, help="how long soaks last (default: 600)")
+    faults.addoption(
+        "--short",
+        action="store_true",
+        help="leave out small sizes where the full one is selected, and cut the longest of those to a quarter",
+    )
     parser.addoption(
         "--mongod", type=Path, metavar="PROGRAM", help="run on this mongod (default: the installed wheel's)"
     )
@@ -53,6 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker in item.iter_markers("timeout"):
             longest[item.path] = max(longest[item.path], marker.args[0] or math.inf)
     items.sort(key=lambda item: ("unit" in item.path.parts, -longest[item.path]))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the published table to full sizes."""
+    if config.getoption("--short") and config.getoption("--faults-table"):
+        raise pytest.UsageError("--faults-table publishes full sizes: leave --short out")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

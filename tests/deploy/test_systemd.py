@@ -23,7 +23,7 @@ NOWHERE = "mongodb://127.0.0.1:9/"
 MOST_EXPOSED = 10
 """The greatest exposure allowed, in tenths; nine is the least for a service that speaks TCP."""
 
-START_SECONDS = 20
+START_SECONDS = 60
 EXPIRE_SECONDS = 5
 WATCHDOG_SECONDS = 3
 HANGING = "/etc/pool-daemon/hanging"

@@ -12,7 +12,8 @@ before it judges it:
         assert violations == []
 
 What is marked `faults` runs with `pytest -m faults` only; plain `pytest` runs the small parametrisations, which are
-not marked. Where the fault is a fail point of the server, see `fail_point`; where it is a member of a set of three,
+not marked. With `--short` a small one is left out where a full one is selected, and `trials_of` cuts the longest of
+these. Where the fault is a fail point of the server, see `fail_point`; where it is a member of a set of three,
 see the fixture `three`.
 """
 
@@ -32,6 +33,29 @@ from ledger import Ledger
 from pymongo import MongoClient
 
 from pool_daemon.embedded import EmbeddedMongod
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--short`, leave out the small sizes of tests of which `-m` has selected a full one, too."""
+    if not config.getoption("--short"):
+        return
+    full = {function_of(item) for item in items if item.get_closest_marker("faults")}
+    small = [item for item in items if not item.get_closest_marker("faults") and function_of(item) in full]
+    config.hook.pytest_deselected(items=small)
+    items[:] = [item for item in items if item not in small]
+
+
+def function_of(item: pytest.Item) -> tuple[Path, str]:
+    """Return the file and the name of a test, whatever its parameters."""
+    return item.path, getattr(item, "originalname", item.name)
+
+
+@pytest.fixture
+def trials_of(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Callable[[int], int]:
+    """Cut a full number of trials to a quarter with `--short`; a small one is what it is."""
+    is_cut = pytestconfig.getoption("--short") and request.node.get_closest_marker("faults")
+    return lambda trials: trials // 4 if is_cut else trials
 
 
 @pytest.fixture

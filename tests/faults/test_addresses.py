@@ -68,7 +68,7 @@ def test_39_an_address_that_would_weaken_the_daemon_is_refused_or_has_no_effect(
     for options in harmless:
         with daemon_on(f"{mongo_uri}&{options}", explorer, **STORM) as daemon:
             explorer.wait_until_gone(ids_of(waiting), within_seconds=DONE_SECONDS)
-            due = falling_due(explorer, pools, within_seconds=2)
+            due = falling_due(explorer, pools, within_seconds=1)
             explorer.wait_until_gone(ids_of(due), within_seconds=DONE_SECONDS)
             assert daemon.said("address_options_ignored")
         late += ledger.lateness(ids_of(due))

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -137,8 +137,14 @@ def test_51_a_reservation_is_credited_once_whoever_applies_it_and_is_killed(
 @pytest.mark.parametrize("rewrites", [150, pytest.param(5_000, marks=pytest.mark.faults)])
 @pytest.mark.parametrize("command", ["reservations apply", "pools top-up"])
 async def test_52_nothing_is_lost_between_an_operator_and_an_explorer_that_rewrites_the_pool(
-    command: str, rewrites: int, explorer: Explorer, mongo_uri: str, figures: Figures
+    command: str,
+    rewrites: int,
+    explorer: Explorer,
+    mongo_uri: str,
+    trials_of: Callable[[int], int],
+    figures: Figures,
 ) -> None:
+    rewrites = trials_of(rewrites)
     pool = explorer.buy(Rates(), [])
     database = connect(uri=mongo_uri, name=explorer.database.name)
     made = kept = 0

@@ -19,7 +19,9 @@ from ledger import Ledger
 LEASE_SECONDS = 2
 FOREVER = timedelta(days=36_500)
 POOLS = 20
-WITHIN_SECONDS = 6
+WITHIN_SECONDS = 4
+"""Twice the lease: some pools run empty while it is waited for, others after it has been taken over."""
+
 DONE_SECONDS = 30
 """A guard only: a lease that makes no sense is waited for once its own length, then taken. The table has the figure."""
 

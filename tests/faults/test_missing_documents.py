@@ -3,6 +3,7 @@
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
 
@@ -29,10 +30,16 @@ that lies far enough behind the first."""
 ORDERS_PER_SECOND = 20
 
 
+@pytest.fixture
+def pools(request: pytest.FixtureRequest, trials_of: Callable[[int], int]) -> int:
+    return trials_of(request.param)
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("pools", "percent"),
     [(100, 25), *(pytest.param(1_000, percent, marks=pytest.mark.faults) for percent in (1, 10, 33, 66, 100))],
+    indirect=["pools"],
 )
 def test_37_pools_whose_workloads_have_no_documents_for_a_while_are_what_they_were_and_go_in_time(
     pools: int,
@@ -43,7 +50,7 @@ def test_37_pools_whose_workloads_have_no_documents_for_a_while_are_what_they_we
     chance: random.Random,
     figures: Figures,
 ) -> None:
-    bought_at, lasting_seconds = int(time.time()), 15 + pools * 3 // 100
+    bought_at, lasting_seconds = int(time.time()), 20 + pools // 40
     bought = [
         explorer.draft(Rates(cu=2.0 * (lasting_seconds + number % 4)), [CONTAINER, CONTAINER], bought_at=bought_at)
         for number in range(pools)

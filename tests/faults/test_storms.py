@@ -4,7 +4,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -78,13 +78,15 @@ def test_5_a_daemon_killed_in_a_storm_again_and_again_leaves_nothing_half_done(
     mongo: MongoClient[Document],
     mongo_uri: str,
     chance: random.Random,
+    trials_of: Callable[[int], int],
     figures: Figures,
 ) -> None:
+    kills = trials_of(KILLS)
     settings = STORM | RESTARTED | IN_SMALL_STEPS
     cut_off: set[bytes] = set()
     with transactions_expiring(mongo, after_seconds=2):
         let_indexes_be_made(mongo_uri, explorer, ledger)
-        for _ in range(KILLS):
+        for _ in range(kills):
             buy_expired(explorer, PER_LIFE - explorer.running())
             with DaemonProcess(uri=mongo_uri, database_name=explorer.database.name, **settings) as daemon:
                 daemon.wait_for_first_word(within_seconds=10)
@@ -99,7 +101,7 @@ def test_5_a_daemon_killed_in_a_storm_again_and_again_leaves_nothing_half_done(
     figures.record(
         5,
         "kill -9 in a storm",
-        trials=KILLS,
+        trials=kills,
         violations=violations,
         figure=f"{len(decommissions):,} pools, {len(cut_off)} transactions cut off; all was done "
         f"{decommissions[-1].committed_at - last_kill_at:.0f} s after the last kill",

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -41,9 +41,14 @@ def daemon_with_unread_log(uri: str, name: str) -> Iterator[subprocess.Popen[byt
 
 @pytest.mark.parametrize("pools", [500, pytest.param(30_000, marks=pytest.mark.faults)])
 def test_46_a_log_that_nobody_reads_delays_nothing(
-    pools: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, figures: Figures
+    pools: int,
+    explorer: Explorer,
+    ledger: Ledger,
+    mongo_uri: str,
+    trials_of: Callable[[int], int],
+    figures: Figures,
 ) -> None:
-    bought = overdue(explorer, pools)
+    bought = overdue(explorer, trials_of(pools))
     with daemon_with_unread_log(mongo_uri, explorer.database.name) as process:
         explorer.wait_until_gone(ids_of(bought), within_seconds=DONE_SECONDS)
         process.send_signal(signal.SIGTERM)
@@ -52,7 +57,7 @@ def test_46_a_log_that_nobody_reads_delays_nothing(
     figures.record(
         46,
         "log into a pipe that nobody reads",
-        trials=pools,
+        trials=len(bought),
         violations=violations,
         figure=f"all gone; stopped with exit code {code}",
     )

@@ -71,8 +71,9 @@ class ThreeMembers:
         """Let `write` do what the primary alone knows of, and kill that; return once another one leads."""
         victim = self.primary
         with self.replication_stopped():
+            # Closed before the kill: a client of a dead server takes half a minute to end its sessions.
             with MongoClient[Document](victim.uri, directConnection=True, w=1) as client:
-                write(client)  # closed before the kill: a client of a dead server takes half a minute to end its sessions
+                write(client)
             self._dead.append(victim)
             self._runner.run(victim.kill())
         self._runner.run(self._set.primary())
