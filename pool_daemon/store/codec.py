@@ -83,7 +83,12 @@ def pool_from_document(document: Mapping[str, Any]) -> Pool:
 
 def pool_to_document(pool: Pool) -> dict[str, Any]:
     """Write a pool with the contract's field order: int64, double, and arrays or null."""
-    return {"_id": Int64(pool.pool_id)} | {name: _exact(getattr(pool, name)) for name, _, _ in FIELDS}
+    return {"_id": Int64(pool.pool_id)} | exact_fields(pool, POOL_FIELDS)
+
+
+def exact_fields(pool: Pool, names: Iterable[str]) -> dict[str, Any]:
+    """Return some fields of a pool in BSON's exact types."""
+    return {name: _exact(getattr(pool, name)) for name in names}
 
 
 def unchanged(as_read: Pool) -> dict[str, Any]:

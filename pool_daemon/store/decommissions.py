@@ -13,7 +13,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreConflictError, StoreError
 from pool_daemon.store.cases import Case, CaseReader, Limits, Settlement
 from pool_daemon.store.client import Database, Session
-from pool_daemon.store.codec import changed_fields, pool_to_document, protecting_steps
+from pool_daemon.store.codec import changed_fields, exact_fields, protecting_steps
 from pool_daemon.store.ends import Attempt, Ends
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.events import EventStore
@@ -180,7 +180,6 @@ def _pool_updates(case: Case) -> list[UpdateOne]:
     """Return the updates that save a synced pool; never a no-op update, which would not conflict with other writers."""
     query = {"_id": Int64(case.as_read.pool_id)}
     if changed_fields(case.as_read, case.synced, SYNCED_FIELDS):
-        synced = pool_to_document(case.synced)
-        saved = {name: synced[name] for name in SYNCED_FIELDS if name not in case.as_read.missing}
-        return [UpdateOne(query, {"$set": saved})]
+        saved = [name for name in SYNCED_FIELDS if name not in case.as_read.missing]
+        return [UpdateOne(query, {"$set": exact_fields(case.synced, saved)})]
     return [UpdateOne(query, step) for step in protecting_steps(case.as_read)]

@@ -14,7 +14,7 @@ from bson import Int64, ObjectId
 
 from pool_daemon import __version__
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.store.codec import pool_to_document
+from pool_daemon.store.codec import exact_fields
 
 EVENTS: Final = "pool-daemon-events"
 
@@ -137,8 +137,7 @@ def envelope(
 
 def numbers(pool: Pool) -> dict[str, Any]:
     """Return what a record keeps of a pool: what is left, what is active, since when, and its end."""
-    document = pool_to_document(pool)
-    return {name: document[name] for name in NUMBERS}
+    return exact_fields(pool, NUMBERS)
 
 
 def _int64(number: int | None) -> Int64 | None:

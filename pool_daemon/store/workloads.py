@@ -190,7 +190,7 @@ def deployed_workload(raw: RawBSONDocument) -> DeployedWorkload:
     """
     try:
         order = raw.get("copy")
-        source: Mapping[str, Any] = raw if order is None else order
+        source = dict((raw if order is None else order).items())  # looking up in a raw document is slow
         document = {name: plain(source[name]) for name in _READ if name in source}
         return DeployedWorkload({**document, "_id": plain(raw["_id"])}, raw["size_in_bytes"], order)
     except (BSONError, ValueError, OverflowError) as error:
