@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 from pydantic.fields import FieldInfo
 
 from pool_daemon.settings.fields import Section, takes
+from pool_daemon.settings.grace import Grace
 from pool_daemon.settings.notices import Notices, Webhook
 from pool_daemon.settings.sections import (
     Brake,
@@ -41,6 +42,7 @@ class Settings(Section):
     brake: Brake = Brake()
     retry: Retry = Retry()
     reconcile: Reconcile = Reconcile()
+    grace: Grace = Grace()
     notices: Notices = Notices()
     webhook: Webhook = Webhook()
     events: Events = Events()

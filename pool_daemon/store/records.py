@@ -41,6 +41,9 @@ class EventKind(StrEnum):
     APPLIED = "applied"
     ENDED = "ended"
     WORKLOAD_ADDED = "workload_added"
+    GRACE_BEGAN = "grace_began"
+    GRACE_CHANGED = "grace_changed"
+    GRACE_ENDED = "grace_ended"
 
 
 class ActorKind(StrEnum):

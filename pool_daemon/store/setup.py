@@ -8,6 +8,7 @@ from pymongo.errors import CollectionInvalid, NetworkTimeout, OperationFailure
 
 from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.grace import GRACE
 from pool_daemon.store.holds import BRAKE
 from pool_daemon.store.lease import LEASE
 from pool_daemon.store.notices import NOTICES
@@ -29,6 +30,9 @@ OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 
 NOTICE_COLLECTIONS: Final = (NOTICES, OUTBOX)
 """Those that exist only where owners are told."""
+
+GRACE_COLLECTIONS: Final = (GRACE,)
+"""Those that exist only where there is grace; operators write the policies, which the daemon only reads."""
 
 DAY_SECONDS: Final = 86_400
 
@@ -60,12 +64,18 @@ NOTICE_INDEXES: Final[dict[str, tuple[Keys, ...]]] = {
     ),
 }
 
+GRACE_INDEXES: Final[dict[str, tuple[Keys, ...]]] = {
+    # Finds the pools in grace among those whose grace is over.
+    GRACE: ((("running", 1), ("_id", 1)),),
+}
 
-async def create_collections(database: Database, *, notices: bool = False) -> None:
+
+async def create_collections(database: Database, *, notices: bool = False, grace: bool = False) -> None:
     """Create the daemon's own collections: quick, and cheaper than creating them within a transaction."""
     with translated("listing collections"):
         existing = set(await database.motor.list_collection_names())
-    for name in (*OWN_COLLECTIONS, *(NOTICE_COLLECTIONS if notices else ())):
+    wanted = (*OWN_COLLECTIONS, *(NOTICE_COLLECTIONS if notices else ()), *(GRACE_COLLECTIONS if grace else ()))
+    for name in wanted:
         if name not in existing:
             with translated(f"creating {name}"):
                 await _create(database, name)
@@ -97,7 +107,9 @@ class Index(NamedTuple):
         return f"{label}, kept for {f'{self.keep_days} days' if self.keep_days else 'ever'}"
 
 
-async def missing_indexes(database: Database, *, notices: bool = False, keep_days: int = 0) -> list[Index]:
+async def missing_indexes(
+    database: Database, *, notices: bool = False, grace: bool = False, keep_days: int = 0
+) -> list[Index]:
     """List the indexes that are missing; one with the same keys under another name is not.
 
     A hidden, partial, sparse or expiring index does not count, nor one whose collation is not that of its collection:
@@ -105,7 +117,7 @@ async def missing_indexes(database: Database, *, notices: bool = False, keep_day
     StoreUnavailableError or StoreRefusedError.
     """
     missing: list[Index] = []
-    for name, wanted in (INDEXES | NOTICE_INDEXES if notices else INDEXES).items():
+    for name, wanted in _wanted_indexes(notices=notices, grace=grace).items():
         with translated(f"listing the indexes of {name}"):
             existing = (await database.collection(name).index_information()).values()
             collation = (
@@ -117,6 +129,10 @@ async def missing_indexes(database: Database, *, notices: bool = False, keep_day
     if expires_seconds != (keep_days * DAY_SECONDS or None):
         missing.append(Index(EVENTS, AGE, keep_days))
     return missing
+
+
+def _wanted_indexes(*, notices: bool, grace: bool) -> dict[str, tuple[Keys, ...]]:
+    return INDEXES | (NOTICE_INDEXES if notices else {}) | (GRACE_INDEXES if grace else {})
 
 
 async def build_index(database: Database, index: Index) -> None:

@@ -34,7 +34,15 @@ from pool_daemon.store.client import connect
 from pool_daemon.store.event_history import EventFilter
 from pool_daemon.store.event_stream import EventStream
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
-from pool_daemon.store.setup import INDEXES, NOTICE_COLLECTIONS, NOTICE_INDEXES, OWN_COLLECTIONS, missing_indexes
+from pool_daemon.store.setup import (
+    GRACE_COLLECTIONS,
+    GRACE_INDEXES,
+    INDEXES,
+    NOTICE_COLLECTIONS,
+    NOTICE_INDEXES,
+    OWN_COLLECTIONS,
+    missing_indexes,
+)
 
 UNAUTHORIZED = 13
 NO_SUCH_TRANSACTION = 251
@@ -46,6 +54,7 @@ MAY = {
     "workqueue": {"insert", "update", "create"},
     "pool-daemon-brake": {"insert", "update", "delete", "create"},
     "pool-daemon-events": {"insert", "create"},
+    "pool-daemon-grace": {"insert", "update", "delete", "create"},
     "pool-daemon-lease": {"insert", "update", "create"},
     "pool-daemon-notices": {"insert", "update", "delete", "create"},
     "pool-daemon-outbox": {"insert", "update", "delete", "create"},
@@ -357,13 +366,15 @@ def test_no_index_can_be_made_that_empties_a_collection(allowed: Database[Docume
 
 
 def test_the_script_makes_the_indexes_that_the_daemon_looks_for(explorer: Explorer) -> None:
-    for name, wanted in (INDEXES | NOTICE_INDEXES).items():
+    for name, wanted in (INDEXES | NOTICE_INDEXES | GRACE_INDEXES).items():
         existing = [tuple(index["key"]) for index in explorer.database[name].index_information().values()]
         assert set(wanted) <= set(existing)
 
 
 def test_the_role_knows_each_collection_of_the_daemons_own() -> None:
-    assert {*OWN_COLLECTIONS, *NOTICE_COLLECTIONS} == {name for name in MAY if name.startswith("pool-daemon-")}
+    assert {*OWN_COLLECTIONS, *NOTICE_COLLECTIONS, *GRACE_COLLECTIONS} == {
+        name for name in MAY if name.startswith("pool-daemon-")
+    }
 
 
 def test_the_script_builds_no_index_twice_and_takes_none_that_serves_only_some_queries(

@@ -11,11 +11,13 @@ from actors import ME
 from bson import Int64
 
 from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.grace import PoolGrace
 from pool_daemon.capacity.pool import new_pool
 from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.cases import Case, Decommissioned
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.events import EventStore
+from pool_daemon.store.grace import GRACE, GraceRecord, GraceStore
 from pool_daemon.store.holds import BRAKE, HoldStore
 from pool_daemon.store.lease import LEASE, LeaseStore
 from pool_daemon.store.notices import NOTICES, Changes, NoticeStore, Told
@@ -103,6 +105,15 @@ async def test_a_pool_in_quarantine_has_the_fields_described(database: Database)
     )
 
     assert await written(database, QUARANTINE) == described(QUARANTINE)
+
+
+async def test_a_pool_in_grace_has_the_fields_described(database: Database) -> None:
+    grace = PoolGrace(since={Resource.STORAGE: 5}, newest={Resource.STORAGE: 7}, spent=((1, 2),))
+    store = GraceStore(database=database)
+    await database.transact(lambda session: store.write([GraceRecord(1, 2, grace)], session=session))
+    await store.set_end(1, 9, at=6, actor=ME, reason="on holiday")
+
+    assert await written(database, GRACE) == described(GRACE)
 
 
 async def test_a_notice_and_its_event_in_the_outbox_have_the_fields_described(database: Database) -> None:

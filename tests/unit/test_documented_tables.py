@@ -21,7 +21,7 @@ from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.events import as_markdown as events_table
 from pool_daemon.generated_table import read_table, write_table
 from pool_daemon.store.reservations import OPERATORS_COLLECTIONS
-from pool_daemon.store.setup import NOTICE_COLLECTIONS, OWN_COLLECTIONS
+from pool_daemon.store.setup import GRACE_COLLECTIONS, NOTICE_COLLECTIONS, OWN_COLLECTIONS
 from pool_daemon.telemetry.endpoint.pool_views import PATH
 from pool_daemon.telemetry.endpoint.routes import Routes
 from pool_daemon.telemetry.metric_table import as_markdown
@@ -96,6 +96,7 @@ def test_every_collection_of_the_daemon_s_own_is_described() -> None:
         *OWN_COLLECTIONS,
         *OPERATORS_COLLECTIONS,
         *NOTICE_COLLECTIONS,
+        *GRACE_COLLECTIONS,
     }
 
 

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from pool_daemon.commands import run
 from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.settings import Database, Settings, Sources, example_toml, load_settings
+from pool_daemon.settings.grace import Grace
 from pool_daemon.settings.settings import SECTIONS
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -465,3 +466,18 @@ def test_the_example_file_uncommented_holds_every_field_with_its_default(write_c
     for section, name, field in every_field():
         if field.default is not None:
             assert document[section][name] == field.default, f"{section}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("90s", 90), ("30min", 1800), ("12h", 43_200), ("7d", 604_800), (0, 0)]
+)
+def test_a_time_of_grace_is_a_duration_and_none_of_them_is_grace(text: str | int, seconds: int) -> None:
+    grace = Grace.model_validate({"volume": text})
+    assert grace.seconds == ({"volume": seconds} if seconds else {})
+    assert Grace().seconds == {}
+
+
+@pytest.mark.parametrize("text", ["7", "-1d", "1w", "367d", "7 d", "", 5, True, None])
+def test_a_time_of_grace_that_is_no_duration_is_refused_with_the_remedy(text: object) -> None:
+    with pytest.raises(ValueError, match=r"volume"):
+        Grace.model_validate({"volume": text})
