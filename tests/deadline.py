@@ -1,6 +1,7 @@
 """Waiting for something to become true, with an end to patience."""
 
 import asyncio
+import inspect
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -23,13 +24,20 @@ def wait_until(condition: Callable[[], object], *, within_seconds: float, what: 
 async def until(
     condition: Callable[[], object], *, within_seconds: float, what: str, every_seconds: float = POLL_SECONDS
 ) -> None:
-    """Do the same while others go on, by the time of the event loop, which may be virtual."""
+    """Do the same while others go on, by the time of the event loop, which may be virtual.
+
+    The condition may be a coroutine function.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_seconds
-    while not condition():
+    while not await _answer(condition()):
         if loop.time() > deadline:
             raise AssertionError(f"not within {within_seconds} s: {what}")
         await asyncio.sleep(every_seconds)
+
+
+async def _answer(answer: object) -> object:
+    return await answer if inspect.isawaitable(answer) else answer
 
 
 def soonest(trial: Callable[[], float], *, within_seconds: float, what: str) -> None:

@@ -10,7 +10,7 @@ import pytest_asyncio
 from actors import ME
 from arithmetic_model import Rates
 from bson import Int64
-from deadline import wait_for_instant, wait_until
+from deadline import until, wait_for_instant, wait_until
 from explorer import CONTAINER, FREE, VOLUME, Explorer
 from fail_point import fail_point, times_entered
 from no_brake import NoBrake
@@ -207,10 +207,12 @@ async def test_a_pool_that_failed_is_late_from_its_end_and_not_from_its_next_try
     explorer.database.create_collection("workqueue", validator={"pool_id": {"$ne": pool.pool_id}})
     assert (await expirer.run_pass(now())).failed_pools == 1
     explorer.database.command("collMod", "workqueue", validator={})
+
+    async def decommissions() -> int:
+        return (await expirer.run_pass(now())).decommissioned
+
     with capture_logs() as logs:
-        async with asyncio.timeout(20):
-            while not (await expirer.run_pass(now())).decommissioned:  # noqa: ASYNC110 - nothing tells when
-                await asyncio.sleep(0.1)
+        await until(decommissions, within_seconds=20, what="the next try", every_seconds=0.1)
     (gone,) = [entry for entry in logs if entry["event"] == "workload_decommissioned"]
     assert gone["lateness_ms"] > 3_500_000
 

@@ -185,10 +185,12 @@ async def test_at_no_instant_two_act_while_the_primary_goes_dark_and_another_is_
 async def renewals(database: Database) -> None:
     """Wait until the lease has been renewed so often that every rival has looked at it, too."""
     renewed_at: set[Any] = set()
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(renewed_at) <= RENEWALS_PER_LEASE + 1:
-            renewed_at.add((await database.collection(LEASE).find_one({}) or {}).get("renewed_at"))
-            await asyncio.sleep(LOOK_SECONDS)
+
+    async def is_often() -> bool:
+        renewed_at.add((await database.collection(LEASE).find_one({}) or {}).get("renewed_at"))
+        return len(renewed_at) > RENEWALS_PER_LEASE + 1
+
+    await until(is_often, within_seconds=PATIENCE_SECONDS, what="renewals", every_seconds=LOOK_SECONDS)
 
 
 async def count_acting(contenders: list[Contender], seen: list[int]) -> None:
