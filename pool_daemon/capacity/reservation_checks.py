@@ -75,6 +75,14 @@ def checks(reservation: Reservation, known: Known) -> list[Check]:
     ]
 
 
+def signature_checks(reservation: Reservation, known: Known) -> list[Check]:
+    """Check only that the customer and, if one is named, the sponsor have signed the reservation."""
+    return [
+        _signature(reservation, Signer.CUSTOMER, known.customer, asked=known.asked),
+        _signature(reservation, Signer.SPONSOR, known.sponsor, asked=known.asked),
+    ]
+
+
 def refuse_unless_all_hold(results: Iterable[Check]) -> None:
     """Raise VerificationError for the first check that does not hold."""
     for each in results:

@@ -45,7 +45,8 @@ def add_actions(actions: "argparse._SubParsersAction[Any]") -> None:
         help="credit one to its pool",
         description="Add what a reservation buys to its pool, and deploy the workloads that waited for it: exactly "
         "once. If it was applied before, when and by whom is printed, nothing is changed, and the exit code is 0. "
-        "Refused while its escrow says that the explorer credits it: it is paid, or waits for its payment. The exit "
+        "Refused unless its customer and its sponsor have signed it, by the keys in `user`, and while its escrow says "
+        "that the explorer credits it: it is paid, or waits for its payment. The exit "
         "code is 1 if the explorer has overwritten the credit at the same moment.",
     )
     applying.add_argument("reservation_id", type=int64, metavar="ID", help="the reservation's id")
@@ -83,7 +84,7 @@ async def submit(database: Database, arguments: argparse.Namespace) -> ExitCode:
 async def apply(database: Database, arguments: argparse.Namespace) -> ExitCode:
     """Credit a reservation; FAILED if the explorer has overwritten the credit at the same moment.
 
-    Raises ReservationNotFoundError, ReservationError, CapacityError, StoreConflictError.
+    Raises ReservationNotFoundError, ReservationError, VerificationError, CapacityError, StoreConflictError.
     """
     author, clock = _author(arguments), ServerClock(database=database)
     store = ReservationCredits(database=database, author=author, dry_run=arguments.dry_run)

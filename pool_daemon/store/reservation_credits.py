@@ -15,7 +15,8 @@ from bson import Int64
 from pool_daemon.capacity.escrow import credit_to_come
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.reservation import Reservation, ReservationData
-from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictError
+from pool_daemon.capacity.reservation_checks import refuse_unless_all_hold, signature_checks
+from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictError, VerificationError
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.deployments import Deployments
 from pool_daemon.store.pool_changes import (
@@ -70,7 +71,8 @@ class ReservationCredits:
         """Add a reservation's amounts and nodes to its pool, and deploy the workloads that waited for them.
 
         Raises ReservationNotFoundError, PoolNotFoundError, UnreadableDocumentError; ReservationError if it is invalid;
-        CapacityError if the explorer credits it, or more workloads wait than one transaction can deploy;
+        VerificationError if its customer or its sponsor has not signed it; CapacityError if the explorer credits it, or
+        more workloads wait than one transaction can deploy;
         StoreConflictError if other writers of the pool win each time; StoreUnavailableError, in which case it may have
         been credited: apply it again.
         """
@@ -79,6 +81,7 @@ class ReservationCredits:
             return Credit(applied=applied)
         reservation = await self._reservations.get(reservation_id)
         reservation.validate()
+        await self._refuse_unless_signed(reservation)
         credit = partial(self._credit, reservation, terms)
         if self._dry_run:
             return await credit(None)
@@ -118,6 +121,17 @@ class ReservationCredits:
                 await self._deployments.deploy(waiting, session)
         edit = Edit(after, before, (*writes, *self._deployments.as_writes(waiting)))
         return Credit(edit, (data.cus, data.sus, data.ipv4us), len(waiting))
+
+    async def _refuse_unless_signed(self, reservation: Reservation) -> None:
+        """Check the signatures against the keys of today; pool, nodes and trust were checked when it was saved."""
+        try:
+            refuse_unless_all_hold(signature_checks(reservation, await self._reservations.known_for(reservation)))
+        except VerificationError as error:
+            number = reservation.reservation_id
+            raise VerificationError(
+                f"reservation {number}: {error}; nothing is credited: `reservations verify {number}` shows each check, "
+                "and `pools top-up` adds capacity without a reservation"
+            ) from None
 
     async def _refuse_if_the_explorer_credits(
         self, reservation: Reservation, terms: Terms, session: Session | None

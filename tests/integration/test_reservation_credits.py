@@ -14,11 +14,18 @@ from bson import Int64
 from explorer import CONTAINER, FREE, VOLUME, Explorer
 from indexes import build_indexes
 from pymongo import MongoClient
-from reservations_command import NODE, Reservations, saved
+from reservations_command import CUSTOMER_TID, NODE, SPONSOR_TID, Reservations, add_users, saved
 from rewriting import Rewriting
 
 from pool_daemon.commands import reservations_write
-from pool_daemon.errors import CapacityError, ExitCode, PoolNotFoundError, ReservationError, UnreadableDocumentError
+from pool_daemon.errors import (
+    CapacityError,
+    ExitCode,
+    PoolNotFoundError,
+    ReservationError,
+    UnreadableDocumentError,
+    VerificationError,
+)
 from pool_daemon.store import deployments
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.pool_changes import Author
@@ -34,7 +41,9 @@ MakeCredits = Callable[..., ReservationCredits]
 
 @pytest.fixture
 def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
+    explorer = Explorer(database=mongo[database_name])
+    add_users(explorer.database)
+    return explorer
 
 
 @pytest_asyncio.fixture
@@ -254,6 +263,47 @@ async def test_what_cannot_be_read_or_is_missing_is_credited_nowhere(credit: Mak
     with pytest.raises(ReservationError, match="json and data_reservation differ"):
         await credit().apply(18, terms())
     assert explorer.database["pool-daemon-applied"].count_documents({}) == 0
+
+
+OTHER_KEY = {"pubkey": "ab" * 32}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        ({"user": (CUSTOMER_TID, OTHER_KEY)}, "customer's signature: customer's signature does not hold"),
+        ({"user": (SPONSOR_TID, OTHER_KEY)}, "sponsor's signature: sponsor's signature does not hold"),
+        ({"user": (CUSTOMER_TID, {"pubkey": None})}, "customer's signature: customer's public key has 0 bytes, not 32"),
+        ({"fields": {"customer_signature": "ab" * 64}}, "customer's signature: customer's signature does not hold"),
+        ({"fields": {"sponsor_signature": "none"}}, "sponsor's signature: sponsor's signature is not hexadecimal"),
+        ({"fields": {"customer_tid": Int64(99)}}, "customer's signature: not checked: the customer is unknown"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_what_is_not_signed_by_those_it_names_is_not_credited_and_the_reason_is_told(
+    credit: MakeCredits, explorer: Explorer, spoil: dict[str, Any], reason: str, *, dry_run: bool
+) -> None:
+    pool = explorer.buy(Rates(), [])
+    document = saved(17, sponsor=True, pool_id=pool.pool_id, **AMOUNTS)
+    explorer.database["capacity-reservations"].insert_one(document | spoil.get("fields", {}))
+    if "user" in spoil:
+        tid, changes = spoil["user"]
+        explorer.database["user"].update_one({"_id": tid}, {"$set": changes})
+    with pytest.raises(VerificationError, match=f"reservation 17: {reason}; nothing is credited"):
+        await credit(dry_run=dry_run).apply(17, terms())
+    assert amounts(explorer, pool.pool_id) == (0.0, 0.0, 0.0)
+    assert explorer.database["pool-daemon-applied"].count_documents({}) == 0
+
+
+async def test_a_sponsor_that_is_trusted_no_longer_has_signed_all_the_same(
+    credit: MakeCredits, explorer: Explorer
+) -> None:
+    pool = explorer.buy(Rates(), [])
+    order(explorer, sponsor=True, pool_id=pool.pool_id)
+    explorer.database["user"].update_one({"_id": SPONSOR_TID}, {"$set": {"trusted_sales_channel": False}})
+    await credit().apply(17, terms())
+    assert amounts(explorer, pool.pool_id) == (3600.0, 60.0, 5.0)
 
 
 async def test_a_reservation_of_an_older_explorer_is_credited_to_an_older_pool(
