@@ -32,7 +32,7 @@ def add_actions(actions: "argparse._SubParsersAction[Any]") -> None:
         help="the reservations, or some of them",
         description="Print reservations, one a line, the newest first, and what became of each: applied (by an "
         "operator), paid (credited by the explorer), waiting (for its payment), expired, canceled, or open (the "
-        "explorer waits for no payment). No condition has an index.",
+        "explorer waits for no payment). No condition has an index: 100,000 reservations take about a second.",
     )
     listing.add_argument("--owner", type=int64, metavar="TID", help="only of this customer")
     listing.add_argument("--pool", type=int64, metavar="ID", help="only for this pool, the one that created it too")

@@ -18,6 +18,7 @@ from reservations_command import NODE, SPONSOR_TID, Reservations, add_users, fil
 
 from pool_daemon.capacity.reservation import Reservation
 from pool_daemon.errors import ExitCode
+from pool_daemon.store import reservations as store_reservations
 from pool_daemon.store.client import connect
 from pool_daemon.store.pool_changes import Author
 from pool_daemon.store.reservation_writes import ReservationWrites
@@ -284,6 +285,33 @@ def test_the_newest_come_first_and_some_can_be_chosen(
     printed = reservations.run("list", *options, "--json")
     assert (printed.returncode, printed.stderr) == (ExitCode.OK, "")
     assert [json.loads(line)["reservation_id"] for line in printed.stdout.splitlines()] == ids
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 8, 9])
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [(["--owner", "9"], [7]), (["--pool", "1"], [7, 1]), (["--owner", "7"], ["string", 6, 5, 4, 3, 2, 1])],
+    ids=str,
+)
+def test_what_is_chosen_is_looked_for_in_windows_none_of_which_takes_long(
+    reservations: Reservations,
+    listed: Explorer,
+    monkeypatch: pytest.MonkeyPatch,
+    window: int,
+    options: list[str],
+    ids: list[Any],
+) -> None:
+    listed.database["capacity-reservations"].insert_one({"_id": "odd", "customer_tid": 7})
+    monkeypatch.setattr(store_reservations, "WINDOW", window)
+    listed.database.command("profile", 2)
+    printed = reservations.run("list", *options, "--json")
+    listed.database.command("profile", 0)
+    assert (printed.returncode, printed.stderr) == (ExitCode.OK, "")
+    assert [json.loads(line)["reservation_id"] for line in printed.stdout.splitlines()] == ids
+    queries = {"command.find": "capacity-reservations"}
+    examined = [each["docsExamined"] for each in listed.database["system.profile"].find(queries)]
+    assert max(examined) <= window
+    assert sum(examined) == 8
 
 
 def test_a_list_fits_the_narrowest_terminal_and_hostile_data_breaks_no_line(
