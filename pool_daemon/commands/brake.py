@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
+from pool_daemon.clock import SystemClock
 from pool_daemon.commands import int64
 from pool_daemon.commands.arguments import add_config_and_json_arguments
 from pool_daemon.commands.connection import connection, operator
@@ -18,6 +19,8 @@ from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import load_settings, sections
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.holds import Hold, HoldStore, OwnerHolds, State
+from pool_daemon.store.journal import Journal
+from pool_daemon.telemetry import logs
 
 EXAMPLES = (
     "pool-daemon brake status --config /etc/pool-daemon/config.toml",
@@ -60,12 +63,13 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     settings = load_settings(arguments.config)
     with connection(settings) as database:
         events = EventStore(database=database, actor=operator())
-        holds = HoldStore(database=database, identity=socket.gethostname(), events=events)
+        journal = Journal(events=events, clock=SystemClock(), observer=logs)
+        holds = HoldStore(database=database, identity=socket.gethostname(), record=journal.add)
         if arguments.action == "status":
             return asyncio.run(_show(holds, settings.brake, as_json=arguments.json))
         if arguments.pool_ids:
-            return asyncio.run(_release(holds, arguments.pool_ids, as_json=arguments.json))
-        return asyncio.run(_release_many(holds, arguments))
+            return asyncio.run(_release(holds, journal, arguments.pool_ids, as_json=arguments.json))
+        return asyncio.run(_release_many(holds, journal, arguments))
 
 
 async def _show(holds: HoldStore, settings: sections.Brake, *, as_json: bool) -> ExitCode:
@@ -103,14 +107,15 @@ def _print_rest(number: int, what: str) -> None:
         print(f"and {number:,} more {what}")
 
 
-async def _release(holds: HoldStore, pool_ids: Sequence[int], *, as_json: bool) -> ExitCode:
+async def _release(holds: HoldStore, journal: Journal, pool_ids: Sequence[int], *, as_json: bool) -> ExitCode:
     released = await holds.release(pool_ids, at=time.time())
+    await journal.write()
     not_held = sorted(set(pool_ids) - set(released))
     _print_released(len(released), not_held, as_json=as_json)
     return ExitCode.FAILED if not_held else ExitCode.OK
 
 
-async def _release_many(holds: HoldStore, arguments: argparse.Namespace) -> ExitCode:
+async def _release_many(holds: HoldStore, journal: Journal, arguments: argparse.Namespace) -> ExitCode:
     """Release all pools, or all of one owner, after a person has confirmed the decommissions that follow."""
     held = [
         each for each in await holds.by_owner() if each.state is State.HELD and arguments.owner in (None, each.owner)
@@ -122,6 +127,7 @@ async def _release_many(holds: HoldStore, arguments: argparse.Namespace) -> Exit
     # Page by page, so that no single operation exceeds its time-out, however many pools there are.
     async for page in holds.all(state=State.HELD, owner=arguments.owner):
         number += len(await holds.release([hold.pool_id for hold in page], at=time.time()))
+        await journal.write()
     _print_released(number, [], as_json=arguments.json)
     return ExitCode.OK
 

@@ -146,6 +146,12 @@ def is_duplicate(error: StoreError) -> bool:
     return isinstance(cause, driver.OperationFailure) and DUPLICATE_KEY in {cause.code, *_write_error_codes(cause)}
 
 
+def failed_writes(error: StoreError) -> set[int]:
+    """Return which of several writes have failed, counted from 0."""
+    details = getattr(error.__cause__, "details", None) or {}
+    return {each["index"] for each in details.get("writeErrors", ())}
+
+
 def timed_out(error: BaseException) -> bool:
     """Return whether an operation exceeded its time limit, because of the server or of its own size."""
     cause = error.__cause__ if isinstance(error, StoreError) else error

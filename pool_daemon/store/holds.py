@@ -14,10 +14,9 @@ from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.client import Collection as MongoCollection
 from pool_daemon.store.client import Database
 from pool_daemon.store.codec import integer
-from pool_daemon.store.error_mapping import is_duplicate, translated
-from pool_daemon.store.events import EventStore
+from pool_daemon.store.error_mapping import failed_writes, is_duplicate, translated
 from pool_daemon.store.pools import DuePool, PoolStore
-from pool_daemon.store.records import Actor, EventKind, Recording, Subject, Why, envelope, no_recording
+from pool_daemon.store.records import EventKind, Recording, Subject, Why, no_recording
 
 BRAKE: Final = "pool-daemon-brake"
 
@@ -74,22 +73,15 @@ class OwnerHolds:
 class HoldStore:
     """The collection `pool-daemon-brake`: a document for each pool held or released.
 
-    `identity` is written into every hold as its creator. In a `dry_run` nothing is written. `record` is called with
-    what the daemon holds and lets go, `events` takes what an operator releases. Every method raises
-    StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
+    `identity` is written into every hold as its creator, or into its release. In a `dry_run` nothing is written.
+    `record` is called with each pool that is held, released or dropped. Every method raises StoreUnavailableError when
+    MongoDB is away, and StoreRefusedError when it refuses.
     """
 
     def __init__(
-        self,
-        *,
-        database: Database,
-        identity: str,
-        dry_run: bool = False,
-        record: Recording = no_recording,
-        events: EventStore | None = None,
+        self, *, database: Database, identity: str, dry_run: bool = False, record: Recording = no_recording
     ) -> None:
         self._record = record
-        self._events = events
         self._holds: MongoCollection = database.collection(BRAKE)
         self._pools = PoolStore(database=database)
         self._identity = identity
@@ -156,6 +148,7 @@ class HoldStore:
             for pool in pools
         ]
         earlier = _ids(pool.pool_id for pool in pools) | {"released_at": {"$not": {"$gte": held_at}}}
+        failed: set[int] = set()
         try:
             with translated("holding pools"):
                 await self._holds.delete_many(earlier)
@@ -163,8 +156,10 @@ class HoldStore:
         except StoreConflictError as error:
             if not is_duplicate(error):
                 raise
-        for pool in pools:
-            self._record(EventKind.HELD, Subject(pool.pool_id, pool.owner), Why(reason, empty_at=pool.empty_at))
+            failed = failed_writes(error)
+        for index, pool in enumerate(pools):
+            if index not in failed:
+                self._record(EventKind.HELD, Subject(pool.pool_id, pool.owner), Why(reason, empty_at=pool.empty_at))
 
     async def release(self, pool_ids: Sequence[int], *, at: float) -> list[int]:
         """Release those of the pools that are held, and return them."""
@@ -172,11 +167,12 @@ class HoldStore:
         released_at = datetime.fromtimestamp(at, UTC)
         released = {"state": State.RELEASED, "released_at": released_at, "released_by": self._identity}
         with translated("releasing pools"):
-            found = await self._holds.find(held, {"owner": 1, "empty_at": 1}).to_list(None)
+            found = await self._holds.find(held, dict.fromkeys(NUMBERS, 1)).to_list(None)
             await self._holds.update_many(held, {"$set": released})
-        if found and self._events is not None:
-            await self._events.add([_release_record(each, at=at, actor=self._events.actor) for each in found])
-        return [pool_id for document in found if (pool_id := integer(document["_id"])) is not None]
+        numbers = [[integer(document.get(name)) for name in NUMBERS] for document in found]
+        for pool_id, empty_at, owner, _ in numbers:
+            self._record(EventKind.RELEASED, Subject(pool_id, owner), Why("brake", empty_at=empty_at))
+        return [pool_id for pool_id, *_ in numbers if pool_id is not None]
 
     async def drop(self, holds: Iterable[Hold]) -> None:
         """Delete holds, except those of pools that have been held or released since; a held pool is released by it."""
@@ -192,12 +188,6 @@ class HoldStore:
                 if hold.state is State.HELD:
                     why = Why("brake: topped up, or not due any more", empty_at=hold.empty_at)
                     self._record(EventKind.RELEASED, Subject(hold.pool_id, hold.owner), why)
-
-
-def _release_record(document: Mapping[str, Any], *, at: float, actor: Actor) -> Mapping[str, Any]:
-    pool_id, owner, empty_at = (integer(document.get(name)) for name in ("_id", "owner", "empty_at"))
-    why = Why("brake", empty_at=empty_at)
-    return envelope(EventKind.RELEASED, at=at, actor=actor, subject=Subject(pool_id, owner), why=why)
 
 
 def _ids(pool_ids: Iterable[int]) -> dict[str, Any]:

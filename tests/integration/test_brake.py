@@ -237,6 +237,18 @@ async def test_what_of_a_bulk_edit_is_reported_in_the_midst_of_a_pass_is_counted
     assert scene.running(pools) == len(scene.held()) == 4 * FEW
 
 
+async def test_what_of_a_bulk_edit_is_reported_while_the_rest_is_held_is_held_too(scene: Scene) -> None:
+    """So few that they would go at once if the others, which do not count any more, had not been too many."""
+    pools = scene.buy(5 * FEW, ended_ago=0)
+    due = await PoolStore(database=scene.database).due_among(ids(pools), until=scene.now)
+    scene.write(pools[:-FEW])
+    await scene.brake.inspect(scene.now - 1, scene.now)
+    await scene.settle_batch(due[:-FEW], full_scan=False)
+    scene.write(pools[-FEW:])
+    assert await scene.settle_batch(due[-FEW:], full_scan=False) == set()
+    assert scene.held() == set(ids(pools))
+
+
 async def test_a_pool_that_its_first_portion_has_synced_is_judged_like_any_other(scene: Scene) -> None:
     """Of its many workloads, the first ones use a resource that lasts."""
     pools = scene.buy(FEW + 1, *[VOLUME] * 30, CONTAINER, ended_ago=HOUR)
@@ -252,6 +264,17 @@ async def test_pools_that_are_written_when_their_workloads_are_gone_make_no_othe
     scene.write([*emptied, *purchases])
     assert await scene.run_passes() == len(purchases)
     assert scene.held() == set()
+
+
+async def test_once_pools_without_workloads_are_settled_what_is_written_near_its_end_goes_at_once_again(
+    scene: Scene,
+) -> None:
+    emptied = scene.buy(10 * FEW, CONTAINER, CONTAINER, ended_ago=0, next_action=4)
+    scene.write(emptied)
+    await scene.run_pass()
+    purchases = scene.buy(FEW, ended_ago=0)
+    scene.write(purchases)
+    assert (await scene.run_pass()).decommissioned == len(purchases)
 
 
 @pytest.mark.parametrize("workloads", [5, 45])

@@ -59,6 +59,16 @@ async def test_a_held_pool_that_was_topped_up_is_recorded_as_released_and_one_th
     assert await holds.page() == []
 
 
+async def test_a_pool_that_was_released_meanwhile_is_not_recorded_as_held(database: Database) -> None:
+    recorded: Recorded = []
+    holds = HoldStore(database=database, identity="me", record=lambda *what: recorded.append(what))
+    await holds.hold([due(1)], reason="many", at=NOW)
+    await holds.release([1], at=NOW + 0.2)
+    del recorded[:]
+    await holds.hold([due(1), due(2)], reason="many", at=NOW)
+    assert [(kind, subject.pool_id) for kind, subject, _ in recorded] == [(EventKind.HELD, 2)]
+
+
 async def test_a_dry_run_records_no_hold(database: Database) -> None:
     recorded: Recorded = []
     holds = HoldStore(database=database, identity="me", dry_run=True, record=lambda *what: recorded.append(what))
