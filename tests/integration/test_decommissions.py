@@ -20,7 +20,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreConflictError, StoreError, StoreUnavailableError
 from pool_daemon.store import impact
 from pool_daemon.store.cases import Limits, Settlement
-from pool_daemon.store.client import Database, connect
+from pool_daemon.store.client import TRANSACTION_ATTEMPTS, CommandLog, Database, connect
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.workloads import WorkloadStore, deployed_workload
 
@@ -467,6 +467,31 @@ async def test_what_another_transaction_has_written_is_given_up_in_milliseconds(
         session.abort_transaction()
     await decommissions.settle([pool.pool_id], now=now())
     assert_decommissioned(explorer, pool.workload_ids)
+
+
+@pytest.mark.parametrize("conflicts", range(1, TRANSACTION_ATTEMPTS))
+async def test_a_batch_that_loses_to_a_writer_who_is_soon_done_is_begun_again_at_once(
+    explorer: Explorer, mongo: Client, mongo_uri: str, conflicts: int
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    lost: list[str] = []
+    with mongo.start_session() as session, session.start_transaction():
+        explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"x_note": 1}}, session=session)
+
+        def finished(name: str, seconds: float, /, *, failed: bool) -> None:
+            """Commit the other transaction as soon as the batch has met it so often, before its error is raised."""
+            del seconds
+            if failed and name == "update":
+                lost.append(name)
+                if len(lost) == conflicts:
+                    session.commit_transaction()
+
+        database = connect(uri=mongo_uri, name=explorer.database.name, listeners=[CommandLog(finished)])
+        await decommissions_of(database).settle([pool.pool_id], now=now())
+        database.close()
+    assert len(lost) == conflicts
+    assert_decommissioned(explorer, pool.workload_ids)
+    assert explorer.stored(explorer.pools, pool.pool_id)["x_note"] == 1
 
 
 async def test_a_duplicate_that_stays_is_no_matter_of_who_was_faster(
