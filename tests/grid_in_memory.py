@@ -63,9 +63,9 @@ class Grid:
 
     async def due_among(self, pool_ids: Iterable[int], *, until: int) -> list[DuePool]:
         wanted = sorted(pool_ids)
-        self.read_by_id += len(wanted)
         self.on_read_by_id()
         await asyncio.sleep(0)  # other tasks run meanwhile
+        self.read_by_id += len(wanted)
         found = [self.pools[pool_id] for pool_id in wanted if pool_id in self.pools]
         return [pool for pool in found if pool.empty_at <= until]
 

@@ -137,18 +137,17 @@ class Batches:
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
         self._fresh = 0
 
-    def add_work(self, by_id: AsyncGenerator[list[DuePool], None], *, after: int | None, now: int) -> None:
-        """Open lanes for pools that ran empty, and for due pools that were added by id, of which `by_id` yields pages.
+    def add_due(self, *, after: int | None, now: int) -> None:
+        """Open a lane for pools that ran empty after the unix second `after`, or for all due ones if that is None."""
+        self._open(self._due(after, now, _Overtaking()))
 
-        Pools that ran empty are read from the store: those after the unix second `after`, or all due ones if that
-        is None. They go first: they are new, and of those by id there may be thousands that are tried in vain.
+    def add_by_id(self, pages: AsyncGenerator[list[DuePool], None], *, now: int) -> None:
+        """Open a lane for due pools that were added by id, which `pages` yields.
+
+        It is opened before that of the pools that have just run empty, which so goes first: of those by id there may be
+        thousands that are tried in vain.
         """
-        lanes = [self._due(after, now, _Overtaking()), self._by_id(by_id, now)]
-        if self._in_order:
-            self._lanes.extend(reversed(lanes))
-        else:
-            self._lanes.extendleft(reversed(lanes))
-            self._fresh += len(lanes)
+        self._open(self._by_id(pages, now))
 
     def add(self, *batches: Batch) -> None:
         """Add batches, to be settled in their turn."""
@@ -179,6 +178,14 @@ class Batches:
         for lane in self._lanes:
             await lane.aclose()
 
+    def _open(self, lane: AsyncGenerator[Batch, None]) -> None:
+        """Open a lane of pools that have just come, in front of all others; with `in_order`, behind them."""
+        if self._in_order:
+            self._lanes.append(lane)
+        else:
+            self._lanes.appendleft(lane)
+            self._fresh += 1
+
     def _take_turns(self, lane: AsyncGenerator[Batch, None]) -> None:
         """Put a lane behind all others, since it may hold more; with `in_order`, in front, until it is empty."""
         if self._in_order:
@@ -186,8 +193,8 @@ class Batches:
         else:
             self._lanes.append(lane)
 
-    async def _by_id(self, by_id: AsyncGenerator[list[DuePool], None], now: int) -> AsyncGenerator[Batch, None]:
-        async with aclosing(by_id) as pages:
+    async def _by_id(self, pages: AsyncGenerator[list[DuePool], None], now: int) -> AsyncGenerator[Batch, None]:
+        async with aclosing(pages):
             async for pools in pages:
                 for batch in self.cut(pools, now):
                     yield batch
@@ -261,12 +268,14 @@ class Batches:
 
 def heavy_owners(pools: Sequence[DuePool], *, at_least: int) -> set[int]:
     """Return the owners of a large share of the workloads of some pools; none while the total is small."""
+    total = sum(pool.weight for pool in pools)
+    if total <= at_least:
+        return set()
     workloads: Counter[int] = Counter()
     for pool in pools:
         if pool.owner is not None:
             workloads[pool.owner] += pool.weight
-    total = sum(pool.weight for pool in pools)
-    return {owner for owner, number in workloads.items() if total > at_least and number > total * HEAVY_SHARE}
+    return {owner for owner, number in workloads.items() if number > total * HEAVY_SHARE}
 
 
 async def _alone(batch: Batch) -> AsyncGenerator[Batch, None]:

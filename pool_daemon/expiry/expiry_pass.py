@@ -111,7 +111,9 @@ class ExpiryPass:
             await report_unreadable_deadlines(self._context)
         self._context.reports.due_since(work.by_id)
         await self._context.guards.brake.inspect(work.after, now)
-        self._batches.add_work(self._by_id(work, now), after=work.after, now=now)
+        if work.by_id or work.workload_ids:
+            self._batches.add_by_id(self._by_id(work, now), now=now)
+        self._batches.add_due(after=work.after, now=now)
 
     async def _by_id(self, work: Work, now: int) -> AsyncGenerator[list[DuePool], None]:
         """Yield the due pools that were added by id, page by page; those that were locked are searched again first."""
@@ -180,7 +182,8 @@ class ExpiryPass:
 
     async def _start(self, batch: Batch) -> None:
         """Start to settle a batch, unless a gate closes before."""
-        await self._spare_the_nodes()
+        if self._context.throttle.enabled:
+            await self._spare_the_nodes()
         allowed = await self._context.guards.filter_allowed(batch.pools, now=batch.now, full_scan=batch.full_scan)
         if allowed and self._goes_on():
             settling = self._settle(replace(batch, pools=allowed))
@@ -232,7 +235,8 @@ class ExpiryPass:
         self._context.reports.settlement(settlement, at=clock.now(), seconds=clock.monotonic() - began_monotonic)
         self._batches.add(*batch.left_by(settlement, most=throttle.limits.workloads))
         throttle.went_through()
-        self._search.settled(batch.pool_ids)
+        if self._context.locked:
+            self._search.settled(batch.pool_ids)
         self._evidence.succeeded(settlement.lost_something)
         await self._context.guards.quarantine.settled(settlement.settled_of(batch.pool_ids))
         return settlement

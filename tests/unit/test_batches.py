@@ -47,7 +47,9 @@ class Scene:
         self.batches = Batches(
             store=self._grid.store, limits=lambda: self.limits, in_order=in_order, on_unreadable=lambda _: None
         )
-        self.batches.add_work(pages(*([by_id] if by_id else [])), after=after, now=NOW)
+        if by_id:
+            self.batches.add_by_id(pages(by_id), now=NOW)
+        self.batches.add_due(after=after, now=NOW)
 
     async def next(self) -> Batch:
         batch = await self.batches.take()
@@ -100,7 +102,7 @@ async def test_only_what_has_just_come_is_handed_out_where_only_that_is_asked_fo
     assert await scene.batches.take(fresh_only=True) is not None
     assert await scene.batches.take(fresh_only=True) is None
     (fresh,) = grid.add(1, empty_at=NOW)
-    scene.batches.add_work(pages(), after=NOW - 1, now=NOW)
+    scene.batches.add_due(after=NOW - 1, now=NOW)
     batch = await scene.batches.take(fresh_only=True)
     assert batch is not None
     assert batch.pool_ids == [fresh]
@@ -121,7 +123,8 @@ async def test_pools_that_have_just_run_empty_go_before_more_than_a_page_of_thos
             yield held[start : start + 1000]
 
     scene.batches = Batches(store=grid.store, limits=lambda: scene.limits, in_order=False, on_unreadable=lambda _: None)
-    scene.batches.add_work(by_id(), after=NOW - 1, now=NOW)
+    scene.batches.add_by_id(by_id(), now=NOW)
+    scene.batches.add_due(after=NOW - 1, now=NOW)
     assert (await scene.next()).pool_ids == [fresh]
     assert read == []
     await scene.next()
@@ -135,7 +138,7 @@ async def test_a_lane_gives_up_its_turn_after_a_page_with_nothing_to_settle(scen
     scene.begin()
     assert (await scene.next()).pools == []
     (fresh,) = grid.add(1, empty_at=NOW, owner=2)
-    scene.batches.add_work(pages(), after=NOW - 1, now=NOW)
+    scene.batches.add_due(after=NOW - 1, now=NOW)
     assert (await scene.next()).pool_ids == [fresh]
     assert handed_out(await scene.rest()) == []
 
@@ -247,7 +250,7 @@ async def test_a_pool_that_has_overtaken_and_runs_empty_again_is_handed_out_agai
     while alone not in handed_out(batches):
         batches.append(await scene.next())
     grid.move(alone, empty_at=NOW + 1)
-    scene.batches.add_work(pages(), after=NOW, now=NOW + 1)
+    scene.batches.add_due(after=NOW, now=NOW + 1)
     assert alone in handed_out(await scene.rest())
 
 
