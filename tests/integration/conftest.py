@@ -1,53 +1,33 @@
-"""What these tests share: an outside writer, a ledger, one daemon for a module, commands, and a server on its own."""
+"""What these tests share: an outside writer, the daemon's own connection, commands, and a server on its own."""
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 from arithmetic_model import Document
-from daemon_process import DaemonProcess, running_daemon
 from explorer import Explorer
-from ledger import Ledger
 from pymongo import MongoClient
 
 from pool_daemon.cli import main
 from pool_daemon.embedded import EmbeddedMongod
 from pool_daemon.errors import ExitCode
 from pool_daemon.harness import environment
+from pool_daemon.store.client import Database, connect
 
 
-@pytest.fixture(scope="module")
-def explorer(mongo: MongoClient[Document]) -> Iterator[Explorer]:
+@pytest.fixture
+def explorer(mongo: MongoClient[Document], database_name: str) -> Explorer:
     """Write to a fresh database as the explorer does."""
-    name = f"black-box-{uuid4().hex[:8]}"
-    yield Explorer(database=mongo[name])
-    mongo.drop_database(name)
+    return Explorer(database=mongo[database_name])
 
 
-@pytest.fixture(scope="module")
-def ledger(mongo: MongoClient[Document], explorer: Explorer) -> Ledger:
-    """Judge what is committed to the explorer's database from now on."""
-    return Ledger(client=mongo, explorer=explorer)
-
-
-@pytest.fixture(scope="module")
-def daemon_settings() -> dict[str, str]:
-    """Set nothing; a module that means the daemon to run otherwise has a fixture of its own."""
-    return {}
-
-
-@pytest.fixture(scope="module")
-def daemon(
-    mongo_uri: str, explorer: Explorer, ledger: Ledger, daemon_settings: dict[str, str]
-) -> Iterator[DaemonProcess]:
-    """Run one daemon for the whole module; at its end no workload may be lost or gone too early."""
-    with running_daemon(uri=mongo_uri, database_name=explorer.database.name, **daemon_settings) as daemon:
-        ledger.settle()
-        yield daemon
-    assert ledger.violations_of_i1() == []
-    assert ledger.violations_of_i2() == []
+@pytest_asyncio.fixture
+async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
+    """Connect to the same database as the daemon does."""
+    database = connect(uri=mongo_uri, name=database_name)
+    yield database
+    database.close()
 
 
 @pytest.fixture

@@ -2,10 +2,8 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from deadline import wait_until
 
 from pool_daemon.cli import main
@@ -13,13 +11,6 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.guards.clock_guard import compare
 from pool_daemon.store.client import Database, ServerClock, connect
-
-
-@pytest_asyncio.fixture
-async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
-    database = connect(uri=mongo_uri, name=database_name)
-    yield database
-    database.close()
 
 
 @pytest.fixture

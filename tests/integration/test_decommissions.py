@@ -27,11 +27,6 @@ from pool_daemon.store.workloads import WorkloadStore, deployed_workload
 Client = MongoClient[dict[str, Any]]
 
 
-@pytest.fixture
-def explorer(mongo: Client, database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
-
-
 @pytest_asyncio.fixture
 async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)

@@ -38,11 +38,6 @@ Client = MongoClient[dict[str, Any]]
 
 
 @pytest.fixture
-def explorer(mongo: Client, database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
-
-
-@pytest.fixture
 def queue() -> WorkQueue:
     return WorkQueue()
 

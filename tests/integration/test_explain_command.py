@@ -11,7 +11,6 @@ import pytest
 from arithmetic_model import Rates
 from bson import Int64
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, Explorer, Purchase
-from pymongo import MongoClient
 
 from pool_daemon.cli import main
 from pool_daemon.clock import SystemClock
@@ -75,11 +74,6 @@ class Explain:
             database.close()
 
         asyncio.run(top_up())
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[Document], database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
 
 
 @pytest.fixture

@@ -2,18 +2,16 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from bson import Int64
 from pymongo import MongoClient
 
 from pool_daemon.cli import main
 from pool_daemon.errors import ExitCode
 from pool_daemon.harness import environment
-from pool_daemon.store.client import Database, connect
+from pool_daemon.store.client import Database
 from pool_daemon.store.holds import HoldStore
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.records import EventKind, Subject, Why
@@ -21,13 +19,6 @@ from pool_daemon.store.records import EventKind, Subject, Why
 NOW = 1_796_040_000
 
 Recorded = list[tuple[EventKind, Subject, Why]]
-
-
-@pytest_asyncio.fixture
-async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
-    database = connect(uri=mongo_uri, name=database_name)
-    yield database
-    database.close()
 
 
 def due(pool_id: int) -> DuePool:

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest_asyncio
 from deadline import soonest_of, until, wait_until
 from fail_point import fail_point
 from pymongo import MongoClient
@@ -38,13 +37,6 @@ ELECTION_SECONDS = 60.0
 """An election takes a second or two; with its source of changes frozen, the other secondary takes ten to follow."""
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest_asyncio.fixture
-async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
-    database = connect(uri=mongo_uri, name=database_name)
-    yield database
-    database.close()
 
 
 class Contender:

@@ -31,11 +31,6 @@ class Commands:
 
 
 @pytest.fixture
-def explorer(mongo: Client, database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
-
-
-@pytest.fixture
 def commands() -> Commands:
     return Commands()
 

@@ -1,22 +1,9 @@
 """What a decommissioning looks like in the log: a line a workload, or turned down to a line a pool."""
 
-from collections.abc import Iterator
-from uuid import uuid4
-
-import pytest
-from arithmetic_model import Document
 from daemon_process import Record, running_daemon
 from explorer import CONTAINER, VOLUME, Explorer
-from pymongo import MongoClient
 
 KEYS = {"timestamp", "level", "logger", "event", "pool", "owner", "resources", "empty_at", "lateness_ms", "term"}
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[Document]) -> Iterator[Explorer]:
-    name = f"test-{uuid4().hex[:12]}"
-    yield Explorer(database=mongo[name])
-    mongo.drop_database(name)
 
 
 def decommissionings(mongo_uri: str, explorer: Explorer, **settings: str) -> list[Record]:

@@ -30,11 +30,6 @@ NOW = 1_796_040_000
 """When orders are restored; 2026-11-30 12:00 UTC."""
 
 
-@pytest.fixture
-def explorer(mongo: Client, database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
-
-
 @pytest_asyncio.fixture
 async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)

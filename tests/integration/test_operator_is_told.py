@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from arithmetic_model import Document, Rates
@@ -25,13 +24,6 @@ from pool_daemon.harness import environment
 
 GONE_SECONDS = 20
 STOP_SECONDS = 20
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[Document]) -> Iterator[Explorer]:
-    name = f"told-{uuid4().hex[:8]}"
-    yield Explorer(database=mongo[name])
-    mongo.drop_database(name)
 
 
 def once(uri: str, explorer: Explorer, *arguments: str, code: int = 1) -> DaemonProcess:

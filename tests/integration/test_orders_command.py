@@ -12,7 +12,6 @@ import pytest
 from actors import ME
 from bson import Int64
 from explorer import CONTAINER, VOLUME, Explorer, Purchase
-from pymongo import MongoClient
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.store.client import connect
@@ -22,11 +21,6 @@ from pool_daemon.store.waiting_orders import WaitingOrders
 
 Document = dict[str, Any]
 Run = Callable[..., list[str]]
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[Document], database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
 
 
 @pytest.fixture

@@ -3,16 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-import pytest_asyncio
 from arithmetic_model import Rates, add_workload
 from bson import Int64
 from explorer import CONTAINER, YEAR_SECONDS, Explorer
 from pools_command import Pools
-from pymongo import MongoClient
 from rewriting import Rewriting
 
 from pool_daemon.capacity.pool import NEVER
@@ -24,25 +21,13 @@ from pool_daemon.errors import (
     UnitsError,
     UnreadableDocumentError,
 )
-from pool_daemon.store.client import Database, connect
+from pool_daemon.store.client import Database
 from pool_daemon.store.pool_changes import Author
 from pool_daemon.store.pool_edits import PoolEdits
 
 RACES = 60
 
 MakeEdits = Callable[..., PoolEdits]
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
-
-
-@pytest_asyncio.fixture
-async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
-    database = connect(uri=mongo_uri, name=database_name)
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -7,17 +7,11 @@ import pytest
 from bson import Code, Int64
 from explorer import CONTAINER, MISSING, Explorer
 from pools_command import Pools
-from pymongo import MongoClient
 
 from pool_daemon.errors import ExitCode
 
 NEVER = 2**63 - 1
 HOSTILE_IDS = ["[/nope]", "[red]x[/red]", "\x1b]0;t\x07\x1b[2J", "x\nFORGED 1 2 3", "\u202eabc", "A" * 900]
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
 
 
 @pytest.fixture

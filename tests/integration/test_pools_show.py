@@ -4,21 +4,14 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from arithmetic_model import Rates
 from bson import Int64
 from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer
-from pymongo import MongoClient
 
 DAY = 86_400
 Show = Callable[..., list[str]]
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
 
 
 @pytest.fixture

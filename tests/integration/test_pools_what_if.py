@@ -3,12 +3,11 @@
 import json
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from arithmetic_model import Rates
 from explorer import CONTAINER, FREE, PUBLIC_IP, VOLUME, Explorer, Purchase
-from pymongo import MongoClient
 
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.cli import main
@@ -29,11 +28,6 @@ class Answer(NamedTuple):
 
 
 Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
 
 
 @pytest.fixture

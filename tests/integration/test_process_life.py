@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from arithmetic_model import Document, Rates
@@ -25,14 +24,6 @@ QUICK = {"DATABASE__SERVER_SELECTION_SECONDS": "1"}
 START_SECONDS = 30
 STOP_SECONDS = 3
 RETURN_SECONDS = 30
-
-
-@pytest.fixture
-def explorer(mongo: MongoClient[Document]) -> Iterator[Explorer]:
-    """Write to a fresh database for each test: each has daemons of its own."""
-    name = f"process-life-{uuid4().hex[:8]}"
-    yield Explorer(database=mongo[name])
-    mongo.drop_database(name)
 
 
 @pytest.fixture

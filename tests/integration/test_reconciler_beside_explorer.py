@@ -171,11 +171,6 @@ class Repairs(LogOnly):
         assert not pools
 
 
-@pytest.fixture
-def explorer(mongo: Client, database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
-
-
 @pytest_asyncio.fixture
 async def store(mongo_uri: str, database_name: str) -> AsyncIterator[ReconciliationStore]:
     database = connect(uri=mongo_uri, name=database_name)

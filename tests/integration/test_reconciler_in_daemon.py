@@ -19,11 +19,6 @@ IN_SMALL_STEPS = {"EXPIRY__BATCH_WORKLOADS": "4", "EXPIRY__CONCURRENCY": "1", "B
 
 
 @pytest.fixture
-def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
-
-
-@pytest.fixture
 def daemon(mongo_uri: str, database_name: str) -> Iterator[DaemonProcess]:
     with running_daemon(uri=mongo_uri, database_name=database_name, **QUICK) as daemon:
         yield daemon

@@ -31,11 +31,6 @@ Client = MongoClient[dict[str, Any]]
 EVERYTHING = Rates(1e6, 1e6, 1e6)
 
 
-@pytest.fixture
-def explorer(mongo: Client, database_name: str) -> Explorer:
-    return Explorer(database=mongo[database_name])
-
-
 @pytest_asyncio.fixture
 async def store(mongo_uri: str, database_name: str) -> AsyncIterator[ReconciliationStore]:
     database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)

@@ -3,12 +3,11 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from arithmetic_model import Document, Rates
 from bson import Int64
 from explorer import CONTAINER, FREE, VOLUME, Explorer
@@ -27,7 +26,7 @@ from pool_daemon.errors import (
     VerificationError,
 )
 from pool_daemon.store import deployments
-from pool_daemon.store.client import Database, connect
+from pool_daemon.store.client import Database
 from pool_daemon.store.pool_changes import Author
 from pool_daemon.store.pool_edits import PoolEdits
 from pool_daemon.store.reservation_credits import ReservationCredits, Terms
@@ -44,13 +43,6 @@ def explorer(mongo: MongoClient[dict[str, Any]], database_name: str) -> Explorer
     explorer = Explorer(database=mongo[database_name])
     add_users(explorer.database)
     return explorer
-
-
-@pytest_asyncio.fixture
-async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
-    database = connect(uri=mongo_uri, name=database_name)
-    yield database
-    database.close()
 
 
 @pytest.fixture
