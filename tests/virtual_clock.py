@@ -1,5 +1,8 @@
 """A clock that stands still until it is told to go on, or to step as no clock should."""
 
+NOW = 1_700_000_000.0
+"""The instant that the clock of most tests shows at their beginning."""
+
 
 class VirtualClock:
     """Two readings of one flow of time that only a test moves."""

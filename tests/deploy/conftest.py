@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 from arithmetic_model import Document
-from deploy.files import DEPLOY, PROJECT, run
+from browser import Browser, open_browser
+from deploy.files import DEPLOY, PROJECT, run, tool
 from explorer import Explorer
 from pymongo import MongoClient
 
@@ -28,6 +29,14 @@ def explorer(mongo: MongoClient[Document]) -> Iterator[Explorer]:
     name = f"deploy-{uuid4().hex[:8]}"
     yield Explorer(database=mongo[name])
     mongo.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Run a browser for a whole module."""
+    tool("chromium")
+    with open_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

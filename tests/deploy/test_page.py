@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from browser import Browser, open_browser
-from deploy.files import tool
+from browser import Browser
 from deploy.page_scene import Scene, open_page
 from deploy.readme_pictures import play
 from telemetry_scene import gone, make_ready, served, upcoming
@@ -23,13 +22,6 @@ from pool_daemon.telemetry.endpoint import Server
 from pool_daemon.telemetry.observer import Observer
 
 IN_ONE_LINE = "(number) => number.offsetHeight < 1.9 * parseFloat(getComputedStyle(number).fontSize)"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    tool("chromium")
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

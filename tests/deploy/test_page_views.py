@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from browser import Browser, open_browser
-from deploy.files import tool
+from browser import Browser
 from deploy.page_scene import Scene, open_page
 from telemetry_scene import gone, read_in_a_loop, upcoming
 
@@ -59,13 +58,6 @@ class Reader:
         if number == 5:
             raise PoolNotFoundError(f"pool 5: {HOSTILE}")
         return (self.pool if kind == "pools" else self.owner) | {"at": time.time()}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    tool("chromium")
-    with open_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -1,24 +1,11 @@
 """What was decommissioned lately, as an operator is told of it."""
 
-import pytest
-from telemetry_scene import gone, new_observer
-from virtual_clock import VirtualClock
+from telemetry_scene import gone
+from virtual_clock import NOW, VirtualClock
 
 from pool_daemon.clock import Clock
 from pool_daemon.telemetry.attention import RECENT_SECONDS, UNDER_WAY_SECONDS, Destruction, destruction
 from pool_daemon.telemetry.observer import Observer
-
-NOW = 1_700_000_000.0
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock(NOW)
-
-
-@pytest.fixture
-def observer(clock: VirtualClock) -> Observer:
-    return new_observer(clock)
 
 
 def commit(observer: Observer, *, pools: int, workloads: int) -> None:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import pytest
-from telemetry_scene import new_observer
-from virtual_clock import VirtualClock
+from virtual_clock import NOW, VirtualClock
 
 from pool_daemon.errors import StoreError, StoreUnavailableError
 from pool_daemon.guards.leadership import Role
@@ -14,8 +13,6 @@ from pool_daemon.store.pool_counts import PoolCounts, Upcoming
 from pool_daemon.telemetry.forecast import Forecast
 from pool_daemon.telemetry.metric_table import HORIZONS
 from pool_daemon.telemetry.observer import Observer
-
-NOW = 1_700_000_000.0
 
 
 class CountedHorizon(PoolCounts):
@@ -64,16 +61,6 @@ class Records(RecentEvents):
             RecordedPool(16, NOW - 86_400, ("cu", "ipv4u"), 3),
             RecordedPool(17, NOW + 1, ("cu",), 1),  # by this daemon, which has told of it
         ]
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock(NOW)
-
-
-@pytest.fixture
-def observer(clock: VirtualClock) -> Observer:
-    return new_observer(clock)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 from telemetry_scene import gone, make_ready, new_observer
-from virtual_clock import VirtualClock
+from virtual_clock import NOW, VirtualClock
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.errors import StoreError
@@ -21,18 +21,7 @@ from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.metric_table import LATENESS, TABLE, Counter, Gauge, Histogram
 from pool_daemon.telemetry.observer import Observer
 
-NOW = 1_700_000_000.0
 EMPTY_AT = int(NOW) - 2
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock(NOW)
-
-
-@pytest.fixture
-def observer(clock: VirtualClock) -> Observer:
-    return new_observer(clock)
 
 
 def sample(observer: Observer, name: str, **labels: str) -> float | None:

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 from deadline import until
-from telemetry_scene import PATIENCE, make_ready, new_observer
-from virtual_clock import VirtualClock
+from telemetry_scene import PATIENCE, make_ready
+from virtual_clock import NOW, VirtualClock
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.guards.leadership import Role
 from pool_daemon.telemetry.heartbeat import TICK_SECONDS, Heartbeat, Notifier
 from pool_daemon.telemetry.observer import Observer
-
-NOW = 1_700_000_000.0
 
 
 class Manager:
@@ -46,16 +44,6 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.bind(name.replace("@", "\0"))
         yield Manager(line, name)
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock(NOW)
-
-
-@pytest.fixture
-def observer(clock: VirtualClock) -> Observer:
-    return new_observer(clock)
 
 
 def heartbeat(observer: Observer, clock: VirtualClock, **environ: str) -> Heartbeat:

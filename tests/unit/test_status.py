@@ -4,8 +4,8 @@ import json
 from dataclasses import FrozenInstanceError
 
 import pytest
-from telemetry_scene import PATIENCE, gone, make_ready, new_observer
-from virtual_clock import VirtualClock
+from telemetry_scene import PATIENCE, gone, make_ready
+from virtual_clock import NOW, VirtualClock
 
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.errors import StoreError
@@ -18,18 +18,6 @@ from pool_daemon.telemetry.endpoint.status_json import status_json
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.snapshot import StreamState, Undone
 from pool_daemon.telemetry.status import EVENTS, PASSES
-
-NOW = 1_700_000_000.0
-
-
-@pytest.fixture
-def clock() -> VirtualClock:
-    return VirtualClock(NOW)
-
-
-@pytest.fixture
-def observer(clock: VirtualClock) -> Observer:
-    return new_observer(clock)
 
 
 def finish(observer: Observer, settled: int) -> None:
