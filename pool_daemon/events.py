@@ -271,8 +271,9 @@ DELIVERY_FAILED = _NOTICES.warning(
 )
 DELIVERY_RESTORED = _NOTICES.info("delivery_restored", "a receiver of notices takes them again")
 RECEIVER_GONE = _NOTICES.error(
-    "receiver_gone", "a receiver has answered 410, and gets no more notices", "correct its address, then restart"
+    "receiver_gone", "a receiver has answered 410, and gets no more notices", "correct it, then `notices test RECEIVER`"
 )
+RECEIVER_BACK = _NOTICES.info("receiver_back", "a receiver that was off gets notices again")
 ENDS_UNTOLD = _NOTICES.warning(
     "ends_untold", "MongoDB keeps the end of pools out of the outbox: they end, untold", "repair what `reason` names"
 )

@@ -1,5 +1,6 @@
 """Notices without a daemon: an announcer and a delivery on a real database, and a receiver that a test looks into."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,12 +12,13 @@ from bson import Int64
 from explorer import CONTAINER, Explorer, Purchase
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener
-from telemetry_scene import LogOnly
+from telemetry_scene import new_observer
 
 from pool_daemon.guards.gate import Closed
 from pool_daemon.notices.announcer import Announcer
-from pool_daemon.notices.delivery import Delivery
+from pool_daemon.notices.delivery import Delivery, Sleep
 from pool_daemon.notices.receiver import Delivered, Outcome
+from pool_daemon.notices.receiver_watch import ReceiverWatch
 from pool_daemon.settings.notices import Notices
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.notices import NoticeStore
@@ -43,6 +45,7 @@ class Inbox:
     """A receiver in memory: it keeps each event that it takes, and answers what a test has it answer."""
 
     name = "inbox"
+    digest = "as at first"
     timeout_seconds = 1.0
 
     def __init__(self) -> None:
@@ -76,15 +79,24 @@ class Scene:
         self.database = self._connect()
         self.start()
 
-    def start(self, *listeners: CommandListener) -> None:
+    def start(self, *listeners: CommandListener, sleep: Sleep = asyncio.sleep) -> None:
         """Make the parts anew, as a restart does; what they do on the database tells `listeners`."""
         self.database.close()
         self.database = self._connect(*listeners)
         outbox = Outbox(database=self.database, receivers=self.receivers, keep_seconds=self.settings.keep_seconds)
+        self.observer = new_observer()
         self.store = NoticeStore(database=self.database, outbox=outbox)
-        shared: dict[str, Any] = {"store": self.store, "gate": self, "clock": self.clock, "observer": LogOnly()}
+        shared: dict[str, Any] = {"store": self.store, "gate": self, "clock": self.clock, "observer": self.observer}
+        shared["sleep"] = sleep
         self.announcer = Announcer(settings=self.settings, **shared)
         self.delivery = Delivery(receiver=self.inbox, **shared)
+        self.watch = ReceiverWatch(
+            store=self.store.receivers,
+            digests=dict.fromkeys(self.receivers, self.inbox.digest),
+            gate=self,
+            clock=self.clock,
+            observer=self.observer,
+        )
 
     def _connect(self, *listeners: CommandListener) -> Database:
         return connect(uri=self.uri, name=self.explorer.database.name, listeners=listeners)

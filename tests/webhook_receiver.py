@@ -14,6 +14,7 @@ class Request(NamedTuple):
 
     headers: Mapping[str, str]
     body: bytes
+    path: str = ""
 
     @property
     def event(self) -> dict[str, Any]:
@@ -49,7 +50,7 @@ class WebhookReceiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 length = int(self.headers["content-length"])
-                request = Request(dict(self.headers.items()), self.rfile.read(length))
+                request = Request(dict(self.headers.items()), self.rfile.read(length), self.path)
                 if len(request.body) < length:  # its sender was killed in the midst of it
                     return
                 receiver.requests.append(request)

@@ -12,14 +12,17 @@ from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import add_limit_argument
 from pool_daemon.commands.connection import connection
 from pool_daemon.errors import ConfigurationError, ExitCode, PoolNotFoundError
+from pool_daemon.notices.alertmanager import Alertmanager
 from pool_daemon.notices.parts import receiver_names, receivers_of
 from pool_daemon.notices.receiver import Delivered, Outcome, Receiver
+from pool_daemon.notices.webhook import Webhook
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import Settings, load_settings
 from pool_daemon.settings.notices import lead_seconds
 from pool_daemon.store.client import Database
 from pool_daemon.store.notices import NoticeStore, Told
 from pool_daemon.store.outbox import Entry, Kind, Outbox, State, new_event_id
+from pool_daemon.store.receivers import ReceiverStore
 from pool_daemon.views.texts import span, when
 
 EXAMPLES = (
@@ -33,6 +36,8 @@ EXAMPLES = (
 LINE: Final = "{:19}  {:10}  {:>8}  {:24}  {:20}  {:32}  {}"
 
 SHOWN: Final = 50
+
+RECEIVERS: Final = (Webhook.name, Alertmanager.name)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     replay.add_argument("event_id", metavar="EVENT", help="the event's id, as `list` prints it")
     testing = actions.add_parser(
-        "test", help="send a test event", description="Send an event of the type pool-daemon.test to a receiver, once."
+        "test",
+        help="send a test event",
+        description="Send an event of the type pool-daemon.test, once. A receiver that takes it is on again.",
     )
-    testing.add_argument("receiver", choices=["webhook"], metavar="RECEIVER", help="webhook")
+    testing.add_argument("receiver", choices=RECEIVERS, metavar="RECEIVER", help=" or ".join(RECEIVERS))
     for action in (listing, preview, replay, testing):
         add_config_argument(action)
         action.add_argument("--json", action="store_true", help="print JSON; instants in unix seconds")
@@ -65,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> ExitCode:
     """List, preview, replay or test; FAILED if there is no such event, or the receiver does not take the test."""
     settings = load_settings(arguments.config)
-    if arguments.action == "test":
-        return asyncio.run(_test(settings, arguments.receiver, as_json=arguments.json))
     with connection(settings) as database:
+        if arguments.action == "test":
+            return asyncio.run(_test(database, settings, arguments.receiver, as_json=arguments.json))
         outbox = Outbox(
             database=database,
             receivers=receiver_names(settings),
@@ -114,7 +121,7 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 
 async def _replay(outbox: Outbox, event_id: str, *, as_json: bool) -> ExitCode:
     if outbox.receivers == (None,):
-        raise ConfigurationError("webhook.url: missing, so there is nobody to send an event to")
+        raise ConfigurationError("webhook.url, alertmanager.url: missing, so there is nobody to send an event to")
     revived = await outbox.revive(event_id, now=time.time())
     if as_json:
         print(json.dumps({"event_id": event_id, "receivers": revived}))
@@ -125,17 +132,20 @@ async def _replay(outbox: Outbox, event_id: str, *, as_json: bool) -> ExitCode:
     return ExitCode.OK if revived else ExitCode.FAILED
 
 
-async def _test(settings: Settings, name: str, *, as_json: bool) -> ExitCode:
-    for receiver in receivers_of(settings, clock=SystemClock()):
-        if receiver.name == name:
-            outcome = await _sent(receiver, settings.database.name)
-            reason = None if isinstance(outcome, Delivered) else outcome.reason
-            if as_json:
-                print(json.dumps({"receiver": name, "delivered": reason is None, "reason": reason}))
-            else:
-                print(f"{name} has taken a test event" if reason is None else f"{name} has not: {escaped(reason)}")
-            return ExitCode.OK if reason is None else ExitCode.FAILED
-    raise ConfigurationError(f"{name}.url: missing, so there is nobody to send a test to")
+async def _test(database: Database, settings: Settings, name: str, *, as_json: bool) -> ExitCode:
+    receivers = {each.name: each for each in receivers_of(settings, clock=SystemClock())}
+    if name not in receivers:
+        raise ConfigurationError(f"{name}.url: missing, so there is nobody to send a test to")
+    outcome = await _sent(receivers[name], settings.database.name)
+    reason = None if isinstance(outcome, Delivered) else outcome.reason
+    was_off = reason is None and await ReceiverStore(database=database).turn_on(name)
+    if as_json:
+        print(json.dumps({"receiver": name, "delivered": reason is None, "reason": reason, "was_off": was_off}))
+    elif reason is None:
+        print(f"{name} has taken a test event{', and gets notices again' if was_off else ''}")
+    else:
+        print(f"{name} has not: {escaped(reason)}")
+    return ExitCode.OK if reason is None else ExitCode.FAILED
 
 
 async def _sent(receiver: Receiver, database_name: str) -> Outcome:

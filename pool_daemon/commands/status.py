@@ -161,14 +161,21 @@ def _lines(status: Status) -> Iterator[Line]:
     yield "clocks", _clocks(status["clocks"])
     if status["brake"] is None:
         yield "brake", Text("holds nothing")
-    if status["role"] != "standby":  # only a leader knows which due pools it has settled
-        yield "backlog", _count(status["backlog"], "due and not settled", age_seconds=status["backlog_age_seconds"])
-        yield "orders", _orders(status["orders"])
-        yield "quarantine", _count(status["quarantine"]["pools"], "in quarantine")
+    if status["role"] != "standby":
+        yield from _leader_lines(status)
     yield (
         "run empty",
         _expiring(status["expiring"] or {}, status["expiring_age_seconds"]),
     )
+
+
+def _leader_lines(status: Status) -> Iterator[Line]:
+    """Yield what only a leader knows, such as which due pools it has settled."""
+    yield "backlog", _count(status["backlog"], "due and not settled", age_seconds=status["backlog_age_seconds"])
+    yield "orders", _orders(status["orders"])
+    yield "quarantine", _count(status["quarantine"]["pools"], "in quarantine")
+    for name, receiver in status["receivers"].items():
+        yield name, _receiver(receiver)
 
 
 def _next(status: Status) -> Text:
@@ -236,6 +243,16 @@ def _orders(orders: Status) -> Text:
         return Text("none waits for its node")
     oldest = f"{_number(waiting, 'delete order')} waiting, the oldest for {span(max(0.0, age_seconds))}"
     return Text(oldest, "yellow" if age_seconds > LONG_WAIT_SECONDS else "")
+
+
+def _receiver(receiver: Status) -> Text:
+    """Return what a receiver of notices has not got: in yellow if it is off, or events are dead."""
+    if receiver["off"] is not None:
+        return Text(f"off: {receiver['off']}; {_number(receiver['pending'], 'event')} waiting", "yellow")
+    age_seconds = receiver["oldest_age_seconds"]
+    oldest = "" if age_seconds is None else f", the oldest for {span(max(0.0, age_seconds))}"
+    waiting = f"{_number(receiver['pending'], 'event')} waiting{oldest}"
+    return Text(f"{waiting}, {receiver['dead']} dead", "yellow") if receiver["dead"] else Text(waiting)
 
 
 def _expiring(expiring: Status, age_seconds: float | None) -> Text:

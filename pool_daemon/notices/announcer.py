@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, Final
 
 from pool_daemon.clock import Clock
-from pool_daemon.errors import StoreError
 from pool_daemon.events import NOTICES_FAILED, NOTICES_WRITTEN, Teller
 from pool_daemon.guards.gate import Gate
 from pool_daemon.notices.episodes import Forget, Replenished, Tell, grouped, next_step
+from pool_daemon.notices.receiver import reason_of
 from pool_daemon.settings.notices import Notices, lead_seconds
 from pool_daemon.store.notices import Changes, NoticeStore, Situation, Told
 from pool_daemon.store.outbox import Entry, Kind, Message, State, new_event_id
@@ -68,8 +68,8 @@ class Announcer:
             try:
                 if not await self.look():
                     seconds = min(seconds, RETRY_SECONDS)
-            except StoreError as error:
-                self._observer.tell(NOTICES_FAILED, reason=str(error))
+            except Exception as error:  # noqa: BLE001 - a task that dies ends the daemon, and with it all expiry
+                self._observer.tell(NOTICES_FAILED, reason=reason_of(error))
                 seconds = min(seconds, RETRY_SECONDS)
             await self._sleep(seconds)
 

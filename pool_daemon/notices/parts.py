@@ -5,11 +5,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from pool_daemon.clock import Clock
-from pool_daemon.events import Teller
 from pool_daemon.guards.gate import Gate
+from pool_daemon.notices.alertmanager import Alertmanager
 from pool_daemon.notices.announcer import Announcer
-from pool_daemon.notices.delivery import Delivery
+from pool_daemon.notices.delivery import Delivery, DeliveryObserver
 from pool_daemon.notices.receiver import Receiver
+from pool_daemon.notices.receiver_watch import ReceiverWatch, StandingsObserver
 from pool_daemon.notices.webhook import Webhook
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import Database
@@ -20,15 +21,21 @@ from pool_daemon.store.outbox import Outbox
 
 def receiver_names(settings: Settings) -> list[str]:
     """Return the names of the configured receivers, whether or not they can be used."""
-    return [Webhook.name] if settings.webhook.url is not None else []
+    configured = {Webhook.name: settings.webhook.url, Alertmanager.name: settings.alertmanager.url}
+    return [name for name, url in configured.items() if url is not None]
 
 
 def receivers_of(settings: Settings, *, clock: Clock) -> list[Receiver]:
     """Return the configured receivers; nothing is sent. Raises ConfigurationError if one cannot be used."""
-    return [Webhook(webhook=settings.webhook, clock=clock)] if settings.webhook.url is not None else []
+    receivers: list[Receiver] = []
+    if settings.webhook.url is not None:
+        receivers.append(Webhook(webhook=settings.webhook, clock=clock))
+    if settings.alertmanager.url is not None:
+        receivers.append(Alertmanager(alertmanager=settings.alertmanager, clock=clock))
+    return receivers
 
 
-class NoticesObserver(Teller, EndsObserver, Protocol):
+class NoticesObserver(DeliveryObserver, StandingsObserver, EndsObserver, Protocol):
     """The receiver of what becomes of notices."""
 
 
@@ -64,6 +71,14 @@ class NoticeParts:
             observer=observer,
             sleep=partial(sleep, "notices"),
         )
+        self._watch = ReceiverWatch(
+            store=store.receivers,
+            digests={receiver.name: receiver.digest for receiver in receivers},
+            gate=gate,
+            clock=clock,
+            observer=observer,
+            sleep=partial(sleep, "receivers"),
+        )
         self._deliveries = {
             f"delivery to {receiver.name}": Delivery(
                 receiver=receiver, store=store, gate=gate, clock=clock, observer=observer
@@ -73,4 +88,5 @@ class NoticeParts:
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return, by name, the tasks that run as long as the daemon does; each is to be awaited."""
-        return {"notices": self._announcer.run(), **{name: each.run() for name, each in self._deliveries.items()}}
+        always = {"notices": self._announcer.run(), "receiver watch": self._watch.run()}
+        return {**always, **{name: each.run() for name, each in self._deliveries.items()}}

@@ -1,8 +1,14 @@
 """A receiver of events, and what it makes of one."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+from pool_daemon.errors import PoolDaemonError
+from pool_daemon.plain_text import escaped
+
+REASON_CHARACTERS: Final = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +34,22 @@ class Gone:
 Outcome = Delivered | Failed | Gone
 
 
+def digest_of(*settings: str) -> str:
+    """Return what tells settings from others, and does not betray them."""
+    return hashlib.sha256("\0".join(settings).encode()).hexdigest()[:16]
+
+
+def reason_of(error: Exception) -> str:
+    """Return an error as one short line; one that was not raised on purpose with its type."""
+    text = str(error) if isinstance(error, PoolDaemonError) else f"{type(error).__name__}: {error}"
+    return escaped(text)[:REASON_CHARACTERS]
+
+
 class Receiver(Protocol):
-    """Takes events, one at a time."""
+    """Takes events, one at a time; `digest` stands for its settings."""
 
     name: str
+    digest: str
     timeout_seconds: float
 
     async def send(self, event: Mapping[str, Any]) -> Outcome:

@@ -130,3 +130,19 @@ class Webhook(Section):
         le=60,
         description="Seconds that the receiver may take to answer. One event is sent at a time.",
     )
+
+
+class Alertmanager(Section):
+    """A receiver of notices for operators: Prometheus's Alertmanager. Needs the extra `webhooks`."""
+
+    url: Url | None = Field(
+        default=None,
+        examples=["http://localhost:9093"],
+        description="Address of the Alertmanager, without /api/v2/alerts. Each pool of an event is an alert there.",
+    )
+    timeout_seconds: float = Field(
+        default=10,
+        ge=0.1,
+        le=60,
+        description="Seconds that it may take to answer. One event is sent at a time.",
+    )

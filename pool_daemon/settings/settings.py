@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from pool_daemon.settings.fields import Section, takes
 from pool_daemon.settings.grace import Grace
-from pool_daemon.settings.notices import Notices, Webhook
+from pool_daemon.settings.notices import Alertmanager, Notices, Webhook
 from pool_daemon.settings.sections import (
     Brake,
     Clock,
@@ -45,6 +45,7 @@ class Settings(Section):
     grace: Grace = Grace()
     notices: Notices = Notices()
     webhook: Webhook = Webhook()
+    alertmanager: Alertmanager = Alertmanager()
     events: Events = Events()
     log: Log = Log()
     http: Http = Http()

@@ -16,6 +16,7 @@ from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.outbox import Entry, Message, Outbox
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.receivers import ReceiverStore
 
 NOTICES: Final = "pool-daemon-notices"
 
@@ -65,6 +66,7 @@ class NoticeStore:
         self._documents = database.collection(NOTICES)
         self._pools = database.collection(CAPACITY_POOLS)
         self.outbox = outbox
+        self.receivers = ReceiverStore(database=database)
 
     async def approaching(self, *, after: int, until: int) -> AsyncGenerator[list[Upcoming], None]:
         """Stream, the first to run empty first, the pools whose `empty_at` lies in (after, until]."""

@@ -15,6 +15,7 @@ from pool_daemon.store.notices import NOTICES
 from pool_daemon.store.outbox import OUTBOX
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.quarantine import QUARANTINE
+from pool_daemon.store.receivers import RECEIVERS
 from pool_daemon.store.records import EVENTS
 from pool_daemon.store.workloads import WORKLOADS
 
@@ -28,7 +29,7 @@ PECULIAR: Final = frozenset({"hidden", "partialFilterExpression", "sparse", "exp
 
 OWN_COLLECTIONS: Final = (EVENTS, LEASE, BRAKE, QUARANTINE)
 
-NOTICE_COLLECTIONS: Final = (NOTICES, OUTBOX)
+NOTICE_COLLECTIONS: Final = (NOTICES, OUTBOX, RECEIVERS)
 """Those that exist only where owners are told."""
 
 GRACE_COLLECTIONS: Final = (GRACE,)

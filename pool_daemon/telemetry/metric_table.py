@@ -188,6 +188,27 @@ OLDEST_ORDER = Gauge(
         None if now.waiting_orders is None else max(0.0, _age(now.order_waits_monotonic, tick) or 0.0)
     ),
 )
+RECEIVERS: Final = {"receiver": ("webhook", "alertmanager")}
+OLDEST_NOTICE = Gauge(
+    name="oldest_pending_notice_age_seconds",
+    about="Age of the oldest event that is due and not delivered, by receiver; 0 if none is. No sample on a standby.",
+    labels=RECEIVERS,
+    read=lambda now, tick: (
+        {name: _age(each.waits_monotonic, tick) or 0 for name, each in now.receivers.items()} or None
+    ),
+)
+DEAD_NOTICES = Gauge(
+    name="notices_dead",
+    about="Events in the outbox that were not delivered in time, by receiver. No sample on a standby.",
+    labels=RECEIVERS,
+    read=lambda now, _: {name: each.dead for name, each in now.receivers.items()} or None,
+)
+RECEIVER_OFF = Gauge(
+    name="receiver_off",
+    about="1 while a receiver is off, for it has answered 410. No sample on a standby.",
+    labels=RECEIVERS,
+    read=lambda now, _: {name: float(each.off is not None) for name, each in now.receivers.items()} or None,
+)
 HOLDING = Gauge(
     name="on_hold",
     about="1 while due pools are on hold for the reason in the label; no sample otherwise.",
@@ -257,6 +278,16 @@ SETTINGS_RELOADS = Counter(
     name="settings_reloads_total",
     about="Reloads of the settings by SIGHUP; a refused reload left the old settings in force.",
     labels={"outcome": ("applied", "refused")},
+)
+NOTICES_SENT = Counter(
+    name="notices_sent_total",
+    about="Attempts to send an event, and events that are not sent again: dead, or superseded as no longer true.",
+    labels={**RECEIVERS, "outcome": ("delivered", "failed", "gone", "dead", "superseded")},
+)
+NOTICE_DELAY = Histogram(
+    name="notice_delay_seconds",
+    about="Delay between the moment an event became true, as a crossing of a lead was found, and its delivery.",
+    buckets=LATE,
 )
 ENDS_UNTOLD = Counter(
     name="ends_untold_total",

@@ -73,6 +73,16 @@ class OnHold:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiverStatus:
+    """A receiver of notices: events that wait for it, the oldest since a tick, dead ones, and why it is off."""
+
+    pending: int
+    waits_monotonic: float | None
+    dead: int
+    off: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Undone:
     """Pools that are due and not settled for one reason, and the tick since which there have been any."""
 
@@ -162,6 +172,7 @@ class Snapshot:
     pools_missing_workloads: int | None = None
     waiting_orders: int | None = None
     order_waits_monotonic: float | None = None
+    receivers: Mapping[str, ReceiverStatus] = field(default_factory=dict)
 
     expiring: Mapping[str, int] = field(default_factory=dict)
     expiring_monotonic: float | None = None

@@ -59,6 +59,7 @@ MAY = {
     "pool-daemon-notices": {"insert", "update", "delete", "create"},
     "pool-daemon-outbox": {"insert", "update", "delete", "create"},
     "pool-daemon-quarantine": {"insert", "update", "delete", "create"},
+    "pool-daemon-receivers": {"insert", "update", "delete", "create"},
 }
 """What the role permits, in commands; whoever may insert may create."""
 
@@ -292,6 +293,7 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
         "pool-daemon-events": {"insert", "create"},
         "pool-daemon-outbox": {"update"},
         "pool-daemon-quarantine": {"delete"},
+        "pool-daemon-receivers": {"delete"},
         "pool-daemon-submitted": {"insert", "create"},
         "workload": {"update"},
         "workqueue": {"insert", "update", "create"},

@@ -245,16 +245,100 @@ async def test_retry_after_is_kept_and_an_event_that_is_worth_nothing_by_then_is
     assert by_state["pending"]["next_at"].timestamp() - scene.clock.now() > 39 * MINUTE
 
 
-async def test_a_receiver_that_is_gone_gets_nothing_more_until_a_restart(scene: Scene) -> None:
+async def test_a_receiver_that_is_gone_gets_nothing_more_after_a_restart_either_until_it_is_turned_on(
+    scene: Scene,
+) -> None:
     scene.lasting(30 * MINUTE, 30 * MINUTE)
     scene.inbox.answers = [Gone("status 410")]
-    await scene.round()
-    await scene.round()
+    await scene.announcer.look()
+    for _ in range(3):
+        scene.make_due()
+        assert await scene.delivery.deliver_next() > 0
+        scene.start()
     assert len(scene.inbox.events) == 1
-    scene.make_due()
-    scene.start()
+    await scene.watch.look()
+    receiver = scene.observer.status.snapshot.receivers["inbox"]
+    assert (receiver.off, receiver.pending) == ("status 410", 2)
+
+    assert await scene.store.receivers.turn_on("inbox")
     await scene.deliver()
     assert len(scene.told()) == 2
+    await scene.watch.look()
+    assert scene.observer.status.snapshot.receivers["inbox"].off is None
+    assert not await scene.store.receivers.turn_on("inbox")
+
+
+async def test_a_receiver_that_was_gone_gets_notices_again_once_it_has_other_settings(scene: Scene) -> None:
+    scene.lasting(30 * MINUTE)
+    scene.inbox.answers = [Gone("status 410")]
+    await scene.announcer.look()
+    await scene.delivery.deliver_next()
+    scene.make_due()
+    scene.inbox.digest = "another address"
+    scene.start()
+    await scene.deliver()
+    assert len(scene.inbox.events) == 2
+
+
+async def test_a_receiver_that_another_daemon_turned_off_is_left_alone_after_a_take_over(scene: Scene) -> None:
+    scene.lasting(30 * MINUTE)
+    await scene.round()
+    scene.gate_closed_by = Closed.STANDBY
+    await scene.delivery.deliver_next()
+    await scene.store.receivers.turn_off("inbox", digest=scene.inbox.digest, reason="gone", now=scene.clock.now())
+    scene.gate_closed_by = None
+    scene.lasting(30 * MINUTE, owner=5)
+    await scene.announcer.look()
+    assert await scene.delivery.deliver_next() > 0
+    assert len(scene.inbox.events) == 1
+
+
+async def test_what_waits_for_a_receiver_is_counted_but_not_a_notice_that_waits_for_its_time(scene: Scene) -> None:
+    (late, early) = scene.lasting(30 * MINUTE, 59 * MINUTE)
+    await scene.announcer.look()
+    scene.end_in(62 * MINUTE, early)
+    scene.inbox.answers = [Failed("down", 1.0), Failed("down", 1.0)]
+    for _ in range(2):
+        await scene.delivery.deliver_next()
+    await scene.watch.look()
+    receiver = scene.observer.status.snapshot.receivers["inbox"]
+    assert (receiver.pending, receiver.dead) == (1, 0)
+    assert receiver.waits_monotonic is not None
+    assert 0 <= scene.clock.monotonic() - receiver.waits_monotonic < MINUTE
+
+    scene.end_in(-1, late)
+    scene.make_due()
+    await scene.deliver()
+    await scene.watch.look()
+    receiver = scene.observer.status.snapshot.receivers["inbox"]
+    assert (receiver.pending, receiver.waits_monotonic, receiver.dead) == (0, None, 1)
+
+    scene.gate_closed_by = Closed.STANDBY
+    await scene.watch.look()
+    assert scene.observer.status.snapshot.receivers == {}
+
+
+async def test_an_event_that_came_due_after_the_time_when_it_is_useful_is_not_sent_but_dead(scene: Scene) -> None:
+    (_, topped_up) = scene.lasting(30 * MINUTE, 30 * MINUTE)
+    await scene.round()
+    scene.end_in(30 * DAY, topped_up)
+    await scene.announcer.look()
+    scene.lasting(20 * MINUTE, owner=8)
+    await scene.announcer.look()
+    sent = len(scene.inbox.events)
+    scene.clock.ahead = 8 * DAY
+    await scene.deliver()
+    assert len(scene.inbox.events) == sent
+    assert [document["state"] for document in scene.outbox] == ["delivered"] * 2 + ["dead"] * 2
+
+
+async def test_a_notice_is_useful_until_the_end_of_its_pool_though_that_has_moved(scene: Scene) -> None:
+    (pool,) = scene.lasting(20 * MINUTE)
+    await scene.announcer.look()
+    scene.end_in(50 * MINUTE, pool)
+    scene.clock.ahead = 30 * MINUTE
+    await scene.deliver()
+    assert scene.told() == [(pool, HOUR)]
 
 
 async def test_while_the_gate_is_closed_nothing_is_told_and_nothing_sent(scene: Scene) -> None:
@@ -339,3 +423,24 @@ async def test_a_pool_counts_as_told_once_an_event_of_this_episode_is_with_its_r
     await scene.round()
     assert [event["type"] for event in scene.inbox.events][-1] == "pool.replenished"
     assert await outbox.delivered({pool: scene.outbox[-1]["created_at"].timestamp()}) == set()
+
+
+async def test_whatever_breaks_in_a_delivery_neither_ends_it_nor_keeps_others_from_their_turn(scene: Scene) -> None:
+    (spoilt, sound) = scene.lasting(30 * MINUTE, 40 * MINUTE)
+    await scene.announcer.look()
+    scene.explorer.database["pool-daemon-outbox"].update_one(
+        {"event.data.pools.pool_id": spoilt}, {"$set": {"event.data.pools": [{"pool": "none"}]}}
+    )
+    waits = 0
+
+    async def enough(_seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+        if waits == 6:
+            raise asyncio.CancelledError
+
+    scene.start(sleep=enough)
+    with contextlib.suppress(asyncio.CancelledError):
+        await scene.delivery.run()
+    assert waits == 6
+    assert scene.told() == [(sound, HOUR)]

@@ -18,6 +18,7 @@ from pool_daemon.guards.gate import Closed
 from pool_daemon.guards.leadership import Role
 from pool_daemon.store.cases import Decommissioned
 from pool_daemon.store.quarantine import Quarantined
+from pool_daemon.store.receivers import Standing
 from pool_daemon.telemetry.metric_table import LATENESS, TABLE, Counter, Gauge, Histogram
 from pool_daemon.telemetry.observer import Observer
 
@@ -33,6 +34,8 @@ def two_of_one_pool(observer: Observer) -> None:
     observer.batch_committed(workloads, pools=3, seconds=0.02, at=NOW)
 
 
+WAITING = {"webhook": Standing(pending=3, oldest_at=None, dead=2, off="status 410")}
+
 MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.beat(0.004), "event_loop_lag_seconds_sum", {}, 0.004),
     (
@@ -44,6 +47,16 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.command_finished("find", 0.2, failed=True), "database_command_errors_total", {"command": "find"}, 1),
     (lambda o: o.command_finished("find", 0.2, failed=False), "database_command_errors_total", {"command": "find"}, 0),
     (lambda o: o.command_finished("find", 0.2, failed=False), "database_answer_age_seconds", {}, 0),
+    (
+        lambda o: o.event_sent("webhook", "delivered", delay_seconds=3),
+        "notices_sent_total",
+        {"receiver": "webhook", "outcome": "delivered"},
+        1,
+    ),
+    (lambda o: o.event_sent("webhook", "delivered", delay_seconds=3), "notice_delay_seconds_sum", {}, 3),
+    (lambda o: o.receivers_seen(WAITING), "oldest_pending_notice_age_seconds", {"receiver": "webhook"}, 0),
+    (lambda o: o.receivers_seen(WAITING), "notices_dead", {"receiver": "webhook"}, 2),
+    (lambda o: o.receivers_seen(WAITING), "receiver_off", {"receiver": "webhook"}, 1),
     (lambda o: o.ends_untold(3, reason="refused"), "ends_untold_total", {}, 3),
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader", {}, 1),
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader_term", {}, 7),

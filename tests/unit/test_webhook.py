@@ -14,9 +14,10 @@ from webhook_receiver import WebhookReceiver
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import ConfigurationError
-from pool_daemon.notices import webhook
+from pool_daemon.notices import http
+from pool_daemon.notices.http import retry_seconds
 from pool_daemon.notices.receiver import Delivered, Failed, Gone, Outcome
-from pool_daemon.notices.webhook import Webhook, retry_seconds
+from pool_daemon.notices.webhook import Webhook
 from pool_daemon.settings.notices import Webhook as Settings
 
 OLD, NEW = ("whsec_" + base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
@@ -136,6 +137,6 @@ def test_without_a_key_or_a_library_the_start_is_refused_with_the_remedy(monkeyp
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(webhook, "import_module", missing)
+    monkeypatch.setattr(http, "import_module", missing)
     with pytest.raises(ConfigurationError, match=r"pip install 'pool-daemon\[webhooks\]'"):
         Webhook(webhook=Settings(url=SecretStr("http://localhost/"), keys=SecretStr(NEW)), clock=SystemClock())

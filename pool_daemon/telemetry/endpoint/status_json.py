@@ -8,7 +8,7 @@ from pool_daemon.store.density import Density
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry.attention import RECENT_SECONDS, attentions, destruction
 from pool_daemon.telemetry.health import Health, StalenessLimits, headline, liveness, readiness, startup
-from pool_daemon.telemetry.snapshot import Clocks, OnHold, Snapshot, Stream
+from pool_daemon.telemetry.snapshot import Clocks, OnHold, ReceiverStatus, Snapshot, Stream
 
 
 def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: StalenessLimits) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "brake": _hold(next((hold for hold in now.holds if hold.reason == "brake"), None)),
         "holds": [_hold(hold) for hold in now.holds],
         "orders": {"waiting": now.waiting_orders, "oldest_age_seconds": _age(now.order_waits_monotonic, tick)},
+        "receivers": {name: _receiver(each, tick) for name, each in now.receivers.items()},
         "quarantine": {"pools": now.quarantined, "first": [_quarantined(pool) for pool in now.quarantine]},
         "expiring": dict(now.expiring) or None,
         "expiring_age_seconds": _age(now.expiring_monotonic, tick),
@@ -109,6 +110,15 @@ def _density(density: Density | None) -> dict[str, Any] | None:
 
 def _quarantined(pool: Quarantined) -> dict[str, Any]:
     return {"pool_id": pool.pool_id, "reason": pool.reason, "tries": pool.tries, "retry_at": pool.next_try_at}
+
+
+def _receiver(receiver: ReceiverStatus, tick: float) -> dict[str, Any]:
+    return {
+        "pending": receiver.pending,
+        "oldest_age_seconds": _age(receiver.waits_monotonic, tick),
+        "dead": receiver.dead,
+        "off": receiver.off,
+    }
 
 
 def _age(since: float | None, tick: float) -> float | None:
