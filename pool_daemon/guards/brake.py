@@ -160,14 +160,14 @@ class Brake:
         self._judged_writes = self.unexpected.writes
         if self._reasons[Kind.NEAR] is not None:
             return
-        near, census = self.unexpected.near(now), self.unexpected.census(Kind.NEAR)
-        known = Counter((Kind.NEAR, owner) for owner in near.values() if owner is not None)
-        if measure(census + known, self._settings)[0] + len(near) - known.total() <= self._settings.min_pools:
-            return  # even if each of them has a workload to lose, and each unknown owner is another
-        owners = await self._pool_counts.due_owners(list(near), now=now)
-        self.unexpected.record_owners(owners)
-        census += Counter((Kind.NEAR, owner) for owner in owners.values())
-        self._reasons[Kind.NEAR] = await self._excess(census, now)
+        near, lately = self.unexpected.near(now), self.unexpected.census(Kind.NEAR)
+        # If each of them has a workload to lose, and each unknown owner is another.
+        most = lately + Counter((Kind.NEAR, -pool_id if owner is None else owner) for pool_id, owner in near.items())
+        if await self._excess(most, now) is not None:
+            owners = await self._pool_counts.due_owners(list(near), now=now)
+            self.unexpected.record_owners(owners)
+            lately += Counter((Kind.NEAR, owner) for owner in owners.values())
+            self._reasons[Kind.NEAR] = await self._excess(lately, now)
 
     async def _excess(self, census: Census, now: int, *, held: int = 0) -> str | None:
         """Return the reason to hold the new ones of some unexpected pools; None if they are not too many."""

@@ -79,6 +79,14 @@ async def test_the_crowd_of_one_owner_costs_no_read_where_the_stream_told_whose_
     assert scene.pool_counts.asked_owners == (0 if tells_owner else len(crowd))
 
 
+async def test_ends_that_are_a_small_share_whosever_they_are_cost_no_read_of_owners(scene: Scene) -> None:
+    scene.buy_lasting(10 * FEW)
+    purchases = scene.buy(2 * FEW, ended_ago=0)
+    scene.write(purchases)
+    assert await scene.run_passes() == len(purchases)
+    assert scene.pool_counts.asked_owners == 0
+
+
 @pytest.mark.parametrize("at_once", [1, 3, FEW, 10 * FEW])
 async def test_of_a_restore_that_the_stream_tells_no_more_goes_than_a_few_at_any_speed(
     scene: Scene, at_once: int
