@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import sys
 import time
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import add_limit_argument
 from pool_daemon.commands.connection import connection
-from pool_daemon.errors import ConfigurationError, ExitCode, PoolNotFoundError
+from pool_daemon.errors import ConfigurationError, ExitCode, PoolNotFoundError, StoreError
 from pool_daemon.notices.alertmanager import Alertmanager
 from pool_daemon.notices.parts import receiver_names, receivers_of
 from pool_daemon.notices.receiver import Delivered, Outcome, Receiver
@@ -72,9 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> ExitCode:
     """List, preview, replay or test; FAILED if there is no such event, or the receiver does not take the test."""
     settings = load_settings(arguments.config)
+    if arguments.action == "test":
+        return _test(settings, arguments.receiver, as_json=arguments.json)
     with connection(settings) as database:
-        if arguments.action == "test":
-            return asyncio.run(_test(database, settings, arguments.receiver, as_json=arguments.json))
         outbox = Outbox(
             database=database,
             receivers=receiver_names(settings),
@@ -132,20 +133,30 @@ async def _replay(outbox: Outbox, event_id: str, *, as_json: bool) -> ExitCode:
     return ExitCode.OK if revived else ExitCode.FAILED
 
 
-async def _test(database: Database, settings: Settings, name: str, *, as_json: bool) -> ExitCode:
+def _test(settings: Settings, name: str, *, as_json: bool) -> ExitCode:
+    """Send a test, and turn on a receiver that takes it; without a database nothing is off."""
     receivers = {each.name: each for each in receivers_of(settings, clock=SystemClock())}
     if name not in receivers:
         raise ConfigurationError(f"{name}.url: missing, so there is nobody to send a test to")
-    outcome = await _sent(receivers[name], settings.database.name)
+    outcome = asyncio.run(_sent(receivers[name], settings.database.name))
     reason = None if isinstance(outcome, Delivered) else outcome.reason
-    was_off = reason is None and await ReceiverStore(database=database).turn_on(name)
     if as_json:
-        print(json.dumps({"receiver": name, "delivered": reason is None, "reason": reason, "was_off": was_off}))
-    elif reason is None:
-        print(f"{name} has taken a test event{', and gets notices again' if was_off else ''}")
+        print(json.dumps({"receiver": name, "delivered": reason is None, "reason": reason}))
     else:
-        print(f"{name} has not: {escaped(reason)}")
+        print(f"{name} has taken a test event" if reason is None else f"{name} has not: {escaped(reason)}")
+    if reason is None and _turned_on(settings, name) and not as_json:
+        print(f"{name} was off, and gets notices again")
     return ExitCode.OK if reason is None else ExitCode.FAILED
+
+
+def _turned_on(settings: Settings, name: str) -> bool:
+    """Turn a receiver on; return whether it was off. One that may be off all the same is told."""
+    try:
+        with connection(settings) as database:
+            return asyncio.run(ReceiverStore(database=database).turn_on(name))
+    except (ConfigurationError, StoreError) as error:
+        print(f"pool-daemon: if {name} was off, it still is: {escaped(str(error))}", file=sys.stderr)
+        return False
 
 
 async def _sent(receiver: Receiver, database_name: str) -> Outcome:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from arithmetic_model import Document
 from bson import Int64
@@ -386,14 +387,26 @@ async def test_old_events_are_removed_and_told_pools_stay_told(scene: Scene) -> 
     assert [event["type"] for event in scene.inbox.events] == ["pool.expiring", "pool.replenished"]
 
 
-async def test_a_search_past_pools_that_last_is_one_read_of_the_pools(scene: Scene) -> None:
-    """However many there are: the index on the end leaves them out."""
-    scene.lasting(*([30 * DAY] * 300))
-    scene.explorer.database.command("profile", 2)
-    await scene.announcer.look()
-    scene.explorer.database.command("profile", 0)
-    reads = list(scene.explorer.database["system.profile"].find({"command.find": "capacity-pools"}))
-    assert [(read["docsExamined"], read["keysExamined"] <= 1) for read in reads] == [(0, True)]
+@pytest.mark.parametrize("before", [["1h"], ["30d", "7d", "1d", "1h"]], ids=["one-lead", "four-leads"])
+async def test_a_round_past_pools_that_last_is_three_reads_by_index_that_meet_no_document(
+    mongo_uri: str, mongo: Client, database_name: str, before: list[str]
+) -> None:
+    """However many pools and leads there are: the index on the end leaves the pools out."""
+    rounds = 3
+    async with scene_on(mongo_uri, mongo, database_name, before=before) as scene:
+        scene.lasting(*([40 * DAY] * 300))
+        scene.explorer.database.command("profile", 2)
+        for _ in range(rounds):
+            await scene.announcer.look()
+        scene.explorer.database.command("profile", 0)
+        done = list(scene.explorer.database["system.profile"].find({"ns": {"$not": {"$regex": "system"}}}))
+    commands = Counter((each["op"], each["ns"].partition(".")[2]) for each in done)
+    assert commands == {
+        ("query", name): rounds for name in ("capacity-pools", "pool-daemon-notices", "pool-daemon-outbox")
+    }
+    assert [each["docsExamined"] for each in done] == [0] * 3 * rounds
+    plans = {each["planSummary"] for each in done if each["ns"].endswith(".capacity-pools")}
+    assert plans == {"IXSCAN { empty_at: 1 }"}
 
 
 async def test_a_replayed_event_is_sent_again_under_its_id(scene: Scene) -> None:
