@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -36,15 +36,8 @@ class Shot(NamedTuple):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("trials", [400, pytest.param(5_000, marks=pytest.mark.faults)])
 def test_9_a_top_up_around_the_end_of_a_pool_saves_everything_or_comes_too_late(
-    trials: int,
-    explorer: Explorer,
-    ledger: Ledger,
-    mongo_uri: str,
-    chance: random.Random,
-    trials_of: Callable[[int], int],
-    figures: Figures,
+    trials: int, explorer: Explorer, ledger: Ledger, mongo_uri: str, chance: random.Random, figures: Figures
 ) -> None:
-    trials = trials_of(trials)
     ends: dict[int, int] = {}
     top_ups: list[TopUp] = []
     with daemon_on(mongo_uri, explorer, **STORM):
