@@ -140,6 +140,29 @@ def test_the_notices_command_shows_what_was_told_and_sends_again(
     receiver.status = 204
 
 
+def test_a_receiver_that_answers_410_is_left_alone_until_a_test_reaches_it(
+    mongo_uri: str, database_name: str, mongo: Any, told: dict[str, str]
+) -> None:
+    explorer, gone = Explorer(database=mongo[database_name]), WebhookReceiver()
+    gone.status = 410
+    with gone.listening():
+        settings = told | {"WEBHOOK__URL": gone.url}
+        environ = os.environ | environment(DATABASE__URI=mongo_uri, DATABASE__NAME=database_name, **settings)
+        with running_daemon(uri=mongo_uri, database_name=database_name, **settings) as daemon:
+            pool = explorer.buy(Rates(cu=1800), [CONTAINER])
+            wait_until(lambda: daemon.said("receiver_gone"), within_seconds=SOON_SECONDS, what="410")
+            assert len(gone.requests) == 1
+            gone.status = 204
+            command = [sys.executable, "-m", "pool_daemon", "notices", "test", "webhook"]
+            ran = subprocess.run(command, env=environ, check=False, text=True, capture_output=True, timeout=60)
+            assert "was off, and gets notices again" in ran.stdout, ran.stderr
+            wait_until(
+                lambda: pools_in(gone.events("pool.expiring")) == [pool.pool_id] and daemon.said("receiver_back"),
+                within_seconds=SOON_SECONDS,
+                what="the notice",
+            )
+
+
 def test_without_settings_there_is_no_collection_no_index_and_no_job(
     mongo_uri: str, database_name: str, mongo: Any
 ) -> None:
