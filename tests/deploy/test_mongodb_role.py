@@ -291,6 +291,7 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
         "pool-daemon-applied": {"insert", "create"},
         "pool-daemon-brake": {"update"},
         "pool-daemon-events": {"insert", "create"},
+        "pool-daemon-grace": {"update"},
         "pool-daemon-outbox": {"update"},
         "pool-daemon-quarantine": {"delete"},
         "pool-daemon-receivers": {"delete"},
