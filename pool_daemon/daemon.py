@@ -182,8 +182,11 @@ class Daemon:
 
     async def _prepare(self) -> None:
         if not self._dry_run:
-            await create_collections(self._parts.database, notices=self._parts.notices is not None)
+            notices, grace = self._parts.notices is not None, self._parts.grace is not None
+            await create_collections(self._parts.database, notices=notices, grace=grace)
         await self._parts.quarantine.load()
+        if self._parts.grace is not None:
+            await self._parts.grace.policies.load()
 
     async def _work(self, telling: Sequence[asyncio.Task[None]], companion: Companion | None) -> None:
         """Run the parts until one ends or a stop is requested; in both cases the pass in progress is finished."""

@@ -282,6 +282,20 @@ EVENT_DEAD = _NOTICES.warning(
     "event_dead", "a notice was not delivered in time", "`pool-daemon notices replay ID` sends it all the same"
 )
 
+_GRACE: Final = Part("pool_daemon.grace")
+GRACE_REVIEW_FAILED = _GRACE.warning(
+    "grace_review_failed", "the pools in grace could not be reviewed; those that are topped up leave it later", RETRIED
+)
+POLICIES_READ_FAILED = _GRACE.warning(
+    "policies_read_failed", "the policies of owners could not be read; those that were read before hold", RETRIED
+)
+GRACE_READ_FAILED = _GRACE.warning("grace_read_failed", "the pools in grace could not be counted", RETRIED)
+POLICY_MALFORMED = _GRACE.warning(
+    "policy_malformed",
+    "the policy of that owner is not of the documented form; he has the default",
+    "`pool-daemon policy set` writes it anew",
+)
+
 TABLE: Final = tuple(row for row in tuple(globals().values()) if isinstance(row, Event))
 """All rows above, in their order."""
 

@@ -11,6 +11,7 @@ from pool_daemon.expiry.loop import ExpiryLoop
 from pool_daemon.expiry.timer import Timer
 from pool_daemon.expiry.watcher import Watcher
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
+from pool_daemon.grace_parts import GraceParts
 from pool_daemon.guards.brake import Brake
 from pool_daemon.guards.clock_guard import ClockGuard
 from pool_daemon.guards.gate import Gates, StopGate
@@ -48,6 +49,7 @@ from pool_daemon.telemetry.heartbeat import Heartbeat, Notifier
 from pool_daemon.telemetry.observer import Observer
 from pool_daemon.telemetry.order_watch import OrderWatch
 from pool_daemon.telemetry.reports import Reports
+from pool_daemon.views.grace_view import grace_views
 from pool_daemon.views.view_reader import ViewReader
 
 
@@ -93,10 +95,7 @@ class Wiring:
             dry_run=dry_run,
         )
         self._make_guards()
-        self.notices: NoticeParts | None = None
-        if settings.notices.before and not dry_run:
-            shared: dict[str, Any] = {"gate": self.gate, "clock": self.clock, "observer": self.observer}
-            self.notices = NoticeParts(settings=settings, database=self.database, sleep=self.timer.sleep, **shared)
+        self._make_optional()
         self.reports = Reports(
             observer=self.observer,
             settings=self.live.view(lambda now: now.log),
@@ -145,6 +144,25 @@ class Wiring:
             record=self.journal.add,
         )
 
+    def _make_optional(self) -> None:
+        """Make the parts that exist only where the settings ask for them."""
+        settings = self._settings
+        self.notices: NoticeParts | None = None
+        if settings.notices.before and not self._dry_run:
+            shared: dict[str, Any] = {"gate": self.gate, "clock": self.clock, "observer": self.observer}
+            self.notices = NoticeParts(settings=settings, database=self.database, sleep=self.timer.sleep, **shared)
+        self.grace: GraceParts | None = None
+        if settings.grace.seconds:
+            self.grace = GraceParts(
+                settings=settings,
+                database=self.database,
+                notices=self.notices,
+                queue=self.queue,
+                observer=self.observer,
+                sleep=self.timer.sleep,
+            )
+        self.graces = None if self.grace is None else self.grace.reader
+
     def _make_expiry(self) -> None:
         clock = self.clock
         self.watcher = Watcher(
@@ -162,6 +180,7 @@ class Wiring:
                 actor=self.actor,
                 dry_run=self._dry_run,
                 ends=None if self.notices is None else self.notices.ends,
+                grace=self.graces,
             ),
             queue=self.queue,
             guards=Guards(gate=self.gate, brake=self.brake, quarantine=self.quarantine),
@@ -177,44 +196,17 @@ class Wiring:
             settings=self._settings.expiry,
             observer=self.observer,
         )
-        self.reconciler = self._reconciler()
+        self.reconciler = _reconciler(self)
         self.index_setup = IndexSetup(
             missing=lambda: missing_indexes(
-                self.database, notices=self.notices is not None, keep_days=self.live.current.events.keep_days
+                self.database,
+                notices=self.notices is not None,
+                grace=self.grace is not None,
+                keep_days=self.live.current.events.keep_days,
             ),
             build=lambda index: build_index(self.database, index),
             built=self.queue.request_full_scan,
             observer=self.observer,
-        )
-
-    def _reconciler(self) -> Reconciler:
-        store = ReconciliationStore(database=self.database, actor=self.actor)
-        findings = Findings(
-            on_overdue=self.look_at_missed, on_unreadable=self.reports.unreadable, observer=self.observer
-        )
-        settings = self.live.view(lambda now: now.reconcile)
-        return Reconciler(
-            scans=[
-                OrderScan(
-                    store=store.orders,
-                    findings=findings,
-                    throttle=self.expirer.throttle,
-                    clock=self.clock,
-                    settings=settings,
-                ),
-                PoolScan(
-                    store=store,
-                    findings=findings,
-                    clock=self.clock,
-                    settings=settings,
-                    settled_through=lambda: self.queue.settled_through,
-                ),
-            ],
-            findings=findings,
-            gate=self.gate,
-            stop=self.stop.stopped,
-            settings=settings,
-            sleep=partial(self.timer.sleep, "reconciliation"),
         )
 
     def _make_telemetry(self) -> None:
@@ -222,7 +214,9 @@ class Wiring:
         self.server = self.pool_views = None
         if settings.http.enabled:
             if settings.http.pool_views:
-                self.pool_views = PoolViews(read=ViewReader(database=self.database, actor=self.actor).read)
+                graces = grace_views(self.database, settings.grace)
+                reader = ViewReader(database=self.database, actor=self.actor, graces=graces)
+                self.pool_views = PoolViews(read=reader.read)
             routes = Routes(
                 observer=self.observer,
                 staleness_limits=self.staleness_limits,
@@ -278,6 +272,10 @@ class Wiring:
             "forecast": self.forecast.run(),
             "order watch": self.order_watch.run(),
         }
+        if self.grace is not None:
+            tasks |= self.grace.tasks()
+            if not self._dry_run:
+                tasks["grace"] = self.grace.reviewer(gate=self.gate, clock=self.clock, actor=self.actor).run()
         if self.pool_views is not None:
             tasks["pool views"] = self.pool_views.run()
         if self._leased:
@@ -299,3 +297,35 @@ class Wiring:
     def look_at_missed(self, pool_id: int) -> None:
         """Add an immediate check of a pool that was missed."""
         self.queue.add(pool_id, at=int(self.clock.now()), cause=Cause.MISSED)
+
+
+def _reconciler(parts: Wiring) -> Reconciler:
+    """Make the reconciler of a daemon."""
+    store = ReconciliationStore(database=parts.database, actor=parts.actor, grace=parts.graces)
+    findings = Findings(
+        on_overdue=parts.look_at_missed, on_unreadable=parts.reports.unreadable, observer=parts.observer
+    )
+    settings = parts.live.view(lambda now: now.reconcile)
+    return Reconciler(
+        scans=[
+            OrderScan(
+                store=store.orders,
+                findings=findings,
+                throttle=parts.expirer.throttle,
+                clock=parts.clock,
+                settings=settings,
+            ),
+            PoolScan(
+                store=store,
+                findings=findings,
+                clock=parts.clock,
+                settings=settings,
+                settled_through=lambda: parts.queue.settled_through,
+            ),
+        ],
+        findings=findings,
+        gate=parts.gate,
+        stop=parts.stop.stopped,
+        settings=settings,
+        sleep=partial(parts.timer.sleep, "reconciliation"),
+    )

@@ -101,6 +101,23 @@ def exhausted(pool: Document, rates: Rates, *, now: int) -> list[str]:
     ]
 
 
+def ran_out(pool: Document, before: dict[str, int]) -> dict[str, int]:
+    """Return the second at which each resource of a written pool runs out, or did.
+
+    One that was out already, at a second of `before`, and is not there again, has been out since then.
+    """
+    lasts_until = {}
+    for number, (resource, (left, active)) in enumerate(RESOURCES.items()):
+        written_at = int(pool.get("last_updated", 0))
+        if exhausted(pool, Rates(*(float(each == number) for each in range(3))), now=written_at):
+            lasts_until[resource] = min(before.get(resource, written_at), written_at)
+        elif pool.get(active, 0.0) >= NEGLIGIBLE_RATE:
+            lasts_until[resource] = written_at + int(Fraction(pool.get(left, 0.0)) / Fraction(pool[active]))
+        else:
+            lasts_until[resource] = NEVER
+    return lasts_until
+
+
 def is_readable(pool: Document) -> bool:
     """Tell whether every field that a decision needs makes sense; a missing one is 0, but for the end itself."""
     whole = ("last_updated", "empty_at")

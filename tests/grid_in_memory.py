@@ -1,7 +1,7 @@
 """Pools in memory, as far as a pass asks the store for them; what it settles is remembered."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from pool_daemon.capacity.pool import Pool, new_pool
 from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.cases import Case, Decommissioned, Limits, Settlement
 from pool_daemon.store.pools import Deadline, DuePage, DuePool, PoolResult
-from pool_daemon.store.store import ExpiryStore, PoolLocks, Pools, Settler, Workloads
+from pool_daemon.store.store import ExpiryStore, PoolLocks, Pools, PoolsInGrace, Settler, Workloads
 
 PAGE = 1000
 LIMITS = Limits(PAGE, PAGE)
@@ -26,6 +26,7 @@ class Grid:
 
     pools: dict[int, DuePool] = field(default_factory=dict)
     deploying_ids: set[int] = field(default_factory=set)
+    resting_ids: set[int] | None = None
     attempts: list[list[int]] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     locked: set[int] = field(default_factory=set)
@@ -47,7 +48,8 @@ class Grid:
     @property
     def store(self) -> ExpiryStore:
         """The grid in the place of a store."""
-        return GridStore(pools=self, workloads=self, decommissions=self, locks=self)
+        graces = None if self.resting_ids is None else self
+        return GridStore(pools=self, workloads=self, decommissions=self, graces=graces, locks=self)
 
     async def due(self, *, after: int | None, until: int, besides: Sequence[int] = ()) -> AsyncGenerator[DuePage, None]:
         due = sorted(
@@ -81,6 +83,9 @@ class Grid:
 
     async def deploying(self, pool_ids: Sequence[int]) -> set[int]:
         return self.deploying_ids & set(pool_ids)
+
+    async def resting(self, pool_ids: Collection[int]) -> set[int]:
+        return (self.resting_ids or set()).intersection(pool_ids)
 
     async def settle(
         self,
@@ -118,4 +123,5 @@ class GridStore:
     pools: Pools
     workloads: Workloads
     decommissions: Settler
+    graces: PoolsInGrace | None
     locks: PoolLocks

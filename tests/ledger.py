@@ -6,11 +6,11 @@ I2, never lost: every workload that must go, goes: one transition, one order and
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from arithmetic_model import Document, Rates, exhausted, is_readable
+from arithmetic_model import Document, Rates, exhausted, is_readable, ran_out
 from deadline import wait_until
 from explorer import CONTAINER, Explorer
 from oplog import Change, Commit, Oplog
@@ -30,7 +30,8 @@ GRACE_SECONDS = 2
 class Decommission(NamedTuple):
     """A workload's transition from deploy to delete, with what was true at that moment.
 
-    `is_ordered` and `is_recorded` tell whether the same commit wrote the work order and the event.
+    `is_ordered` and `is_recorded` tell whether the same commit wrote the work order and the event. `since` is when each
+    resource of the pool ran out, if no commit has shown it there again.
     """
 
     workload_id: int
@@ -38,6 +39,16 @@ class Decommission(NamedTuple):
     committed_at: float
     is_ordered: bool
     is_recorded: bool
+    since: Mapping[str, int] = {}
+
+
+class Outage(NamedTuple):
+    """The time for which a resource of a pool was out, until an outside writer put some into it again."""
+
+    pool_id: int
+    resource: str
+    since: int
+    until: int
 
 
 class TopUp(NamedTuple):
@@ -49,9 +60,13 @@ class TopUp(NamedTuple):
 
 
 class Ledger:
-    """Replays every commit to the explorer's database since this object was made."""
+    """Replays every commit to the explorer's database since this object was made.
+
+    Workloads of the types in `grace` stay for so many seconds after a resource of theirs ran out.
+    """
 
     def __init__(self, *, client: MongoClient[Document], explorer: Explorer) -> None:
+        self.grace: dict[int, int] = {}
         self._explorer = explorer
         self._oplog = Oplog(client=client, database_name=explorer.database.name)
         self._client = client
@@ -87,7 +102,7 @@ class Ledger:
         """Return how many seconds after the end of its pool each of these workloads went, as far as they have gone."""
         wanted = set(workload_ids)
         gone = [each for each in self.read().decommissions if each.workload_id in wanted]
-        return [each.committed_at - each.pool["empty_at"] for each in gone]
+        return [each.committed_at - (self._grace_end(each) or each.pool["empty_at"]) for each in gone]
 
     def settle(self, empty_at: int | None = None) -> None:
         """Return when the daemon has dealt with what was due before now, or before `empty_at`: a witness goes."""
@@ -155,7 +170,19 @@ class Ledger:
         rates = self._explorer.rates[each.workload_id]
         if not exhausted(each.pool, rates, now=int(each.committed_at)):
             return f"nothing that it uses was exhausted: {each.pool}"
+        if each.committed_at < (end := self._grace_end(each) or 0):
+            return f"it was in grace until {end}: {each.since}"
         return None
+
+    def _grace_end(self, each: Decommission) -> int | None:
+        """Return when the grace of a workload was over, None if it had none."""
+        workload = self._account.documents["workload"][each.workload_id]
+        return self._grace_end_of(workload, each.pool, each.since, now=int(each.committed_at))
+
+    def _grace_end_of(self, workload: Document, pool: Document, since: Mapping[str, int], *, now: int) -> int | None:
+        seconds = self.grace.get(workload["workload_type"], 0)
+        out = exhausted(pool, self._explorer.rates[workload["_id"]], now=now)
+        return min(since[resource] for resource in out) + seconds if out and seconds else None
 
     def _half_done(self, decommissions: Iterable[Decommission]) -> Iterator[str]:
         workloads, orders = (self._explorer.bytes_by_id(name) for name in ("workload", "workqueue"))
@@ -177,6 +204,9 @@ class Ledger:
             pool = account.documents["capacity-pools"].get(workload.get("pool_id"), {})
             if workload.get("next_action") != DEPLOY or not is_readable(pool) or pool["empty_at"] > then:
                 continue
+            since = account.since.get(workload["pool_id"], {})
+            if (self._grace_end_of(workload, pool, since, now=then) or 0) > then:
+                continue
             if missing := exhausted(pool, rates, now=then):
                 yield f"{workload_id}: still runs without {missing} of pool {pool}"
 
@@ -187,6 +217,8 @@ class Account:
     def __init__(self) -> None:
         self.documents: defaultdict[str, dict[Any, Document]] = defaultdict(dict)
         self.decommissions: list[Decommission] = []
+        self.outages: list[Outage] = []
+        self.since: defaultdict[Any, dict[str, int]] = defaultdict(dict)
         self.top_ups: list[TopUp] = []
         self.ordered_again: list[Any] = []
         self._gone: Counter[Any] = Counter()
@@ -212,7 +244,9 @@ class Account:
             if change.collection == "capacity-pools":
                 self._note_top_up(change, commit)
             documents = self.documents[change.collection]
-            documents[change.document_id] = change.applied_to(documents.get(change.document_id, {}))
+            document = documents[change.document_id] = change.applied_to(documents.get(change.document_id, {}))
+            if change.collection == "capacity-pools" and is_readable(document):
+                self._note_outages(document)
 
     def has_decommissioned(self, workload_ids: Iterable[int]) -> bool:
         """Tell whether all these workloads went from deploy to delete in what was entered."""
@@ -221,8 +255,19 @@ class Account:
     def _note_transition(self, workload_id: int, commit: Commit, found: dict[str, bool]) -> None:
         pool_id = self.documents["workload"][workload_id].get("pool_id")
         pool = dict(self.documents["capacity-pools"].get(pool_id, {}))
-        self.decommissions.append(Decommission(workload_id, pool, commit.committed_at, **found))
+        since = dict(self.since[pool_id])
+        self.decommissions.append(Decommission(workload_id, pool, commit.committed_at, **found, since=since))
         self._gone[pool_id] += 1
+
+    def _note_outages(self, pool: Document) -> None:
+        pool_id, written_at = pool["_id"], int(pool.get("last_updated", 0))
+        before = self.since[pool_id]
+        self.since[pool_id] = ran_out(pool, before)
+        self.outages += [
+            Outage(pool_id, resource, since, written_at)
+            for resource, since in before.items()
+            if since <= written_at and self.since[pool_id][resource] != since
+        ]
 
     def _is_transition(self, change: Change) -> bool:
         before = self.documents["workload"].get(change.document_id, {})

@@ -147,9 +147,10 @@ def topped_up(policy: GracePolicy, pool: Pool, known: PoolGrace, *, now: int) ->
     exhausted = exhausted_resources(pool)
     at = min(pool.last_updated, now)
     left, ended = _voided(policy, known, [each for each in known.since if each not in exhausted], at=at)
-    unused = tuple(Ended(each, left.since[each], GraceEnd.OVER) for each in left.running)
-    after = _closed(policy, left, left.running, at=at)
-    return GraceDecision(Evaluation((), (), None), after, ended=ended + unused)
+    rates = {each: rate for each, _, rate in levels(pool)}
+    unused = [each for each in left.running if not rates[each]]
+    ended += tuple(Ended(each, left.since[each], GraceEnd.OVER) for each in unused)
+    return GraceDecision(Evaluation((), (), None), _closed(policy, left, unused, at=at), ended=ended)
 
 
 def grace_end(

@@ -111,6 +111,8 @@ COMMANDS = {
     "brake": Command("show the pools that the brake holds, or release them", "brake"),
     "quarantine": Command("show the pools that keep failing, or have one tried again", "quarantine"),
     "notices": Command("show what owners were told of their pools, or try a receiver", "notices"),
+    "grace": Command("show the pools in grace, or change when one's ends", "grace"),
+    "policy": Command("show the grace of single owners, or change it", "policy"),
     "clock": Command("compare this machine's clock with the database's", "clock"),
     "demo": Command("show the daemon at work on a MongoDB of its own, for half a minute", "demo"),
     "bench": Command("measure the daemon beside what is there without it and what the server can do", "bench"),

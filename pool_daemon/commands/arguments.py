@@ -29,6 +29,17 @@ def duration(text: str) -> int:
     return seconds
 
 
+def duration_or_none(text: str) -> int:
+    """Read a duration, or 0 for none at all, in whole seconds; anything else is a usage error."""
+    return 0 if text == "0" else duration(text)
+
+
+def as_typed(seconds: int) -> str:
+    """Return whole seconds as a duration that can be typed: in the largest unit that leaves no rest."""
+    fitting = [name for name in ("d", "h", "min", "s") if seconds % UNITS[name] == 0]
+    return f"{seconds // UNITS[fitting[0]]}{fitting[0]}" if seconds else "0"
+
+
 def instant(text: str) -> float:
     """Read a date in UTC, or a duration before now, in unix seconds; anything else is a usage error."""
     with suppress(argparse.ArgumentTypeError):

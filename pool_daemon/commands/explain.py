@@ -14,6 +14,7 @@ from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import load_settings
 from pool_daemon.views.explanation import Explanation, KnownReader, explanation
+from pool_daemon.views.grace_view import grace_views
 
 EXAMPLES = (
     "pool-daemon explain pool 17 --config /etc/pool-daemon/config.toml",
@@ -45,7 +46,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Print the story; FAILED if something in it does not add up."""
     settings = load_settings(arguments.config)
     with connection(settings) as database:
-        reader = KnownReader(database=database, limit=arguments.limit, actor=operator())
+        graces = grace_views(database, settings.grace)
+        reader = KnownReader(database=database, limit=arguments.limit, actor=operator(), graces=graces)
         read = reader.pool if arguments.action == "pool" else reader.workload
         explained = asyncio.run(explanation(lambda: read(arguments.id)))
     if arguments.json:

@@ -23,6 +23,7 @@ from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.workloads import WorkloadStore
+from pool_daemon.views.grace_view import grace_views
 from pool_daemon.views.texts import short, when
 
 LINE: Final = "{:>9} {:>8} {:>6} {:>6} {:>6} {:>6}  {}"
@@ -42,10 +43,10 @@ class Row:
 
 async def list_pools(database: Database, settings: Settings, arguments: argparse.Namespace) -> ExitCode:
     """Print the pools that are asked for; FAILED if one of them cannot be read."""
-    del settings
     now = int(time.time())
     selection = _selection(arguments, now=now)
-    rows = _overdue(database, selection, now=now) if arguments.overdue else _plain(database, selection)
+    impact = await _impact(database, settings)
+    rows = _overdue(database, selection, impact, now=now) if arguments.overdue else _plain(database, selection)
     head = (*HEAD[:-2], "to go" if arguments.overdue else "loads", HEAD[-1])
     number = unreadable = 0
     async with aclosing(rows) as found:
@@ -69,7 +70,7 @@ async def list_next(database: Database, settings: Settings, arguments: argparse.
     passed_over: Counter[str] = Counter()
     rows: list[Row] = []
     overdue = Selection(until=now, order=SortBy.END)
-    async with aclosing(_overdue_pages(database, overdue, now=now)) as pages:
+    async with aclosing(_overdue_pages(database, overdue, await _impact(database, settings), now=now)) as pages:
         async for page in pages:
             rows += await _taken(database, settings, page, passed_over, now=now)
             if len(rows) >= arguments.limit:
@@ -116,16 +117,26 @@ async def _plain(database: Database, selection: Selection) -> AsyncGenerator[Row
                 yield Row(excerpt)
 
 
-async def _overdue(database: Database, selection: Selection, *, now: int) -> AsyncGenerator[Row, None]:
-    async with aclosing(_overdue_pages(database, selection, now=now)) as pages:
+async def _impact(database: Database, settings: Settings) -> ImpactReader:
+    """Return what tells which pools lose a workload; what is in grace does not count."""
+    graces = grace_views(database, settings.grace)
+    return ImpactReader(database=database, grace=None if graces is None else await graces.reader())
+
+
+async def _overdue(
+    database: Database, selection: Selection, impact: ImpactReader, *, now: int
+) -> AsyncGenerator[Row, None]:
+    async with aclosing(_overdue_pages(database, selection, impact, now=now)) as pages:
         async for page in pages:
             for row in page:
                 yield row
 
 
-async def _overdue_pages(database: Database, selection: Selection, *, now: int) -> AsyncGenerator[list[Row], None]:
+async def _overdue_pages(
+    database: Database, selection: Selection, impact: ImpactReader, *, now: int
+) -> AsyncGenerator[list[Row], None]:
     """Stream the pools that would lose a workload if they were settled now, and those that cannot be read."""
-    workloads, impact = WorkloadStore(database=database), ImpactReader(database=database)
+    workloads = WorkloadStore(database=database)
     async with aclosing(Excerpts(database=database).pages(selection)) as pages:
         async for page in pages:
             deploying = await workloads.deploying([each.pool.pool_id for each in page if each.pool is not None])

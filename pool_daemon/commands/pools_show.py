@@ -8,6 +8,7 @@ from typing import Final
 from pool_daemon.errors import ExitCode
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import Database
+from pool_daemon.views.grace_view import grace_views
 from pool_daemon.views.pool_view import (
     RESOURCE_COLUMNS,
     WORKLOAD_COLUMNS,
@@ -34,9 +35,9 @@ async def show_pool(database: Database, settings: Settings, arguments: argparse.
 
     Raises PoolNotFoundError or UnreadableDocumentError.
     """
-    del settings
     limits = Limits(workloads=arguments.limit, purchase_seconds=arguments.lasts, whole=arguments.json)
-    view = await read_pool(database, arguments.pool_id, limits=limits)
+    graces = grace_views(database, settings.grace)
+    view = await read_pool(database, arguments.pool_id, limits=limits, graces=graces)
     if arguments.json:
         print(json.dumps(pool_json(view)))
         return ExitCode.OK

@@ -173,6 +173,8 @@ def _leader_lines(status: Status) -> Iterator[Line]:
     """Yield what only a leader knows, such as which due pools it has settled."""
     yield "backlog", _count(status["backlog"], "due and not settled", age_seconds=status["backlog_age_seconds"])
     yield "orders", _orders(status["orders"])
+    if (in_grace := status["grace"]["pools"]) is not None:
+        yield "grace", Text(f"{_number(in_grace, 'pool')} in grace" if in_grace else "no pool is in grace")
     yield "quarantine", _count(status["quarantine"]["pools"], "in quarantine")
     for name, receiver in status["receivers"].items():
         yield name, _receiver(receiver)

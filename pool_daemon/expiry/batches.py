@@ -118,7 +118,7 @@ class Batches:
     """The batches of one pass.
 
     `limits` returns the current limits of one batch. With `in_order`, pools go longest due first, and none overtakes.
-    `on_unreadable` is called with documents whose id is invalid.
+    `on_unreadable` is called with documents whose id is invalid. `awaits` returns whether a pool will be checked by id.
     """
 
     def __init__(
@@ -128,11 +128,13 @@ class Batches:
         limits: Callable[[], Limits],
         in_order: bool,
         on_unreadable: Callable[[Iterable[PoolResult]], None],
+        awaits: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._limits = limits
         self._in_order = in_order
         self._on_unreadable = on_unreadable
+        self._awaits = awaits
         self._growing = FIRST_WORKLOADS
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
         self._fresh = 0
@@ -232,9 +234,15 @@ class Batches:
                 yield pools
 
     async def _worth_settling(self, pools: Sequence[DuePool]) -> list[DuePool]:
-        """Leave out pools that were settled before and have no deployed workload: their nodes may never answer."""
+        """Leave out pools that were settled before and have no deployed workload: their nodes may never answer.
+
+        Likewise those in grace that are checked by id when it ends.
+        """
         synced = [pool.pool_id for pool in pools if pool.synced]
         deploying = await self._store.workloads.deploying(synced) if synced else set()
+        if self._store.graces is not None:
+            awaited = [pool_id for pool_id in deploying if self._awaits(pool_id)]
+            deploying -= await self._store.graces.resting(awaited)
         return [pool for pool in pools if not pool.synced or pool.pool_id in deploying]
 
     def _let_overtake(self, pools: Sequence[DuePool], after: int | None, now: int, overtaking: _Overtaking) -> None:

@@ -69,6 +69,7 @@ class ExpiryPass:
             limits=lambda: context.throttle.limits,
             in_order=context.throttle.enabled,
             on_unreadable=context.reports.unreadable_pools,
+            awaits=context.queue.awaits,
         )
         self._evidence = context.evidence
         self._taken: list[Work] = []

@@ -221,6 +221,10 @@ class WorkQueue:
         """
         return self._at_work is not _AtWork.NOTHING or pool_id in self._entries
 
+    def awaits(self, pool_id: int) -> bool:
+        """Return whether a pool is checked by id later on."""
+        return pool_id in self._entries
+
     def next_at(self) -> int | None:
         """Return the unix second of the earliest check by id."""
         while self._heap and not self._stands(*self._heap[0]):

@@ -44,19 +44,25 @@ class Grace(Section):
 
     zdb: Duration = Field(
         default="0",
-        description=f"For how long a 0-DB stays after the storage of its pool has run out. {TIME}",
+        description=f"For how long a 0-DB stays after the storage of its pool has run out. {TIME} Suggested: 7d.",
     )
     container: Duration = Field(
         default="0",
-        description=f"For how long a container stays after a resource that it uses has run out. {TIME}",
+        description=f"For how long a container stays after what it uses has run out. {TIME} Suggested: none.",
     )
     volume: Duration = Field(
         default="0",
-        description=f"For how long a volume stays; what is on it cannot be brought back. {TIME}",
+        description=f"For how long a volume stays; what is on it cannot be brought back. {TIME} Suggested: 7d.",
     )
-    kubernetes: Duration = Field(default="0", description=f"For how long a node of Kubernetes stays. {TIME}")
-    public_ip: Duration = Field(default="0", description=f"For how long a public IP address stays. {TIME}")
-    virtual_machine: Duration = Field(default="0", description=f"For how long a virtual machine stays. {TIME}")
+    kubernetes: Duration = Field(
+        default="0", description=f"For how long a node of Kubernetes stays. {TIME} Suggested: 1d."
+    )
+    public_ip: Duration = Field(
+        default="0", description=f"For how long a public IP address stays. {TIME} Suggested: 1d."
+    )
+    virtual_machine: Duration = Field(
+        default="0", description=f"For how long a virtual machine stays. {TIME} Suggested: 1d."
+    )
     budget: Duration = Field(
         default="7d",
         description="For how long a pool may be in grace at most, all times within 30 days together: topping up by a "

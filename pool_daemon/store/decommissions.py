@@ -11,12 +11,15 @@ from pymongo import UpdateOne
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreConflictError, StoreError
-from pool_daemon.store.cases import Case, CaseReader, Limits, Settlement
+from pool_daemon.store.case_reader import CaseReader
+from pool_daemon.store.cases import Case, Limits, Settlement
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import changed_fields, exact_fields, protecting_steps
 from pool_daemon.store.ends import Attempt, Ends
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.events import EventStore
+from pool_daemon.store.grace import GraceStore
+from pool_daemon.store.grace_decisions import GraceChange, GraceReader
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.records import Actor
 from pool_daemon.store.workloads import Order, WorkloadStore
@@ -43,7 +46,7 @@ class Decommissions:
 
     `actor` is written into every record. In a `dry_run` everything is read and decided, and nothing is
     written. However many batches are settled at once, only one copies large documents. If owners are told, `ends`
-    commits a batch with its events.
+    commits a batch with its events. Where there is `grace`, some workloads stay for now.
     """
 
     def __init__(
@@ -54,15 +57,17 @@ class Decommissions:
         actor: Actor,
         dry_run: bool = False,
         ends: Ends | None = None,
+        grace: GraceReader | None = None,
     ) -> None:
         self._database = database
         self._dry_run = dry_run
         self._clock = clock
-        self._reader = CaseReader(database=database)
+        self._reader = CaseReader(database=database, grace=grace)
         self._pools = database.collection(CAPACITY_POOLS)
         self._workloads = WorkloadStore(database=database)
         self._events = EventStore(database=database, actor=actor)
         self._ends = ends
+        self._graces = GraceStore(database=database)
         self._copying_large = asyncio.Lock()
 
     async def settle(
@@ -144,6 +149,7 @@ class Decommissions:
                 await self._pools.bulk_write(pools, ordered=True, session=session)
         if attempt is not None:
             await attempt.write(settlement, at=at, session=session)
+        await self._write_graces(settlement.grace_changes, session, at=at)
         gone = settlement.decommissioned
         if not gone:
             return
@@ -154,6 +160,11 @@ class Decommissions:
             raise StoreConflictError(f"setting next_action: {changed} of {len(gone)} workloads were still deployed")
         await self._write_orders(settlement, session, anew=anew)
         await self._events.decommissioned(settlement.cases, at=at, session=session)
+
+    async def _write_graces(self, changes: Sequence[GraceChange], session: Session, *, at: float) -> None:
+        if changes:
+            await self._graces.write([change.record for change in changes], session=session)
+            await self._events.graces(changes, at=at, session=session)
 
     async def _write_orders(self, settlement: Settlement, session: Session, *, anew: bool) -> None:
         """Write the orders: the small ones together, the large ones one by one, so that at most one is in memory.

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from bson import Int64
+
 from pool_daemon.capacity.drift import Drift
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.cases import Case
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.error_mapping import is_duplicate, translated
+from pool_daemon.store.grace_decisions import GraceChange
 from pool_daemon.store.records import EVENTS, Actor, EventKind, Subject, Why, envelope, numbers
 
 EXHAUSTED: Final = "resource exhausted"
@@ -34,6 +37,11 @@ class EventStore:
     async def decommissioned(self, cases: Iterable[Case], *, at: float, session: Session) -> None:
         """Record the workloads that the transaction of `session` decommissions at the unix instant `at`."""
         await self.add([record for case in cases for record in self._records(case, at)], session=session)
+
+    async def graces(self, changes: Iterable[GraceChange], *, at: float, session: Session) -> None:
+        """Record the graces that begin and end with the transaction of `session` at the unix instant `at`."""
+        if records := [record for change in changes for record in self._grace_records(change, at)]:
+            await self.add(records, session=session)
 
     async def repaired(self, pool: Pool, after: Pool, drift: Drift, *, at: float, session: Session) -> None:
         """Record that the transaction of `session` repairs a pool, as it was read and as it is `after` that."""
@@ -57,6 +65,18 @@ class EventStore:
         except StoreConflictError as error:
             if session is not None or not is_duplicate(error):
                 raise
+
+    def _grace_records(self, change: GraceChange, at: float) -> Iterable[dict[str, Any]]:
+        pool = change.pool
+        of_pool: dict[str, Any] = {"at": at, "actor": self.actor, "subject": Subject(pool.pool_id, pool.customer_tid)}
+        before = numbers(pool)
+        for ended in change.ended:
+            why = Why(ended.reason, [ended.resource], pool.empty_at, before)
+            yield envelope(EventKind.GRACE_ENDED, why=why, **of_pool) | {"since": Int64(ended.since)}
+        if change.began:
+            why = Why(EXHAUSTED, change.began, pool.empty_at, before)
+            told = {"workloads": change.workloads, "until": Int64(change.until)}
+            yield envelope(EventKind.GRACE_BEGAN, why=why, **of_pool) | told
 
     def _records(self, case: Case, at: float) -> Iterable[dict[str, Any]]:
         before = numbers(case.as_read) if case.gone else None

@@ -16,6 +16,7 @@ from pool_daemon.plain_text import cut
 from pool_daemon.store.client import Database, Session
 from pool_daemon.store.error_mapping import REASON_CHARACTERS, translated
 from pool_daemon.store.records import EVENTS, Actor, EventKind, Subject, Why, envelope
+from pool_daemon.store.workloads import WorkloadStore
 
 GRACE: Final = "pool-daemon-grace"
 
@@ -50,6 +51,7 @@ class GraceStore:
         self._database = database
         self._documents = database.collection(GRACE)
         self._events = database.collection(EVENTS)
+        self._workloads = WorkloadStore(database=database)
 
     async def of(self, pool_ids: Collection[int], *, session: Session | None = None) -> dict[int, GraceRecord]:
         """Return the records of some pools, by id; one that another program has spoilt counts as if it were not there.
@@ -73,6 +75,15 @@ class GraceStore:
                 return
             yield _readable(documents)
             behind = documents[-1]["_id"]
+
+    async def resting(self, pool_ids: Collection[int]) -> set[int]:
+        """Return those of some pools that are in grace, and have no workload that was created since.
+
+        Until a grace ends, a change that is noticed by other ways, or an operator, nothing of them can go.
+        """
+        running = {each.pool_id: each.grace for each in (await self.of(pool_ids)).values() if each.grace.running}
+        newest = await self._workloads.newest_among(list(running)) if running else {}
+        return {pool_id for pool_id, grace in running.items() if newest.get(pool_id, 0) <= min(grace.newest.values())}
 
     async def count(self) -> int:
         """Count the pools in grace."""

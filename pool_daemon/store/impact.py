@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from pool_daemon.store.cases import CaseReader, Limits
+from pool_daemon.store.case_reader import CaseReader
+from pool_daemon.store.cases import Limits
 from pool_daemon.store.client import Database
+from pool_daemon.store.grace_decisions import GraceReader
 
 PORTION: Final = Limits(workloads=500, size=sys.maxsize)
 """Pools, and workloads, that are evaluated at once. Nothing is copied; the documents read along are at most four
@@ -21,8 +23,8 @@ class ImpactReader:
     when it refuses.
     """
 
-    def __init__(self, *, database: Database) -> None:
-        self._cases = CaseReader(database=database)
+    def __init__(self, *, database: Database, grace: GraceReader | None = None) -> None:
+        self._cases = CaseReader(database=database, grace=grace)
 
     async def of(self, pool_ids: Sequence[int], *, now: int) -> Counter[int]:
         """Return, by id, how many workloads some pools would lose if they were settled at the unix second `now`."""

@@ -101,6 +101,15 @@ class PoolWorkloads:
                 documents += await self._workloads.find(query, FIELDS, sort=[("_id", 1)], limit=left).to_list(left)
         return await self._described(documents)
 
+    async def deployed(self, pool_id: int, *, limit: int) -> list[Mapping[str, Any]]:
+        """Return the documents of deployed workloads of a pool, cut down to what their units are computed from."""
+        query = {"pool_id": Int64(pool_id), "next_action": int(NextAction.DEPLOY)}
+        with translated(f"reading the workloads of pool {pool_id}"):
+            found: list[Mapping[str, Any]] = await self._workloads.find(
+                query, FIELDS, sort=[("_id", 1)], limit=limit
+            ).to_list(limit)
+        return found
+
     async def get(self, workload_id: int) -> PoolWorkload | None:
         """Return one workload, None if it has no document."""
         with translated(f"reading workload {workload_id}"):

@@ -5,33 +5,30 @@ few ids at a time. Nothing here holds a lock or a cursor between two calls. A po
 written only if it is still as it was read, so no change of another writer is overwritten.
 """
 
-import asyncio
 import math
-from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from bson import Int64
 from bson.raw_bson import RawBSONDocument
 
-from pool_daemon.capacity import fields
 from pool_daemon.capacity.drift import Drift, PoolComparison, WorkloadState, is_deleted, repaired
-from pool_daemon.capacity.exhaustion import evaluate
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.capacity.workload import FREE_TYPES, cloud_units
-from pool_daemon.errors import NotFiniteError, StoreConflictError, UnitsError, UnreadableDocumentError
+from pool_daemon.capacity.workload import cloud_units
+from pool_daemon.errors import StoreConflictError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
-from pool_daemon.store.client import PAGE, Database, Session, pages
+from pool_daemon.store.client import Database, Session
 from pool_daemon.store.codec import RAW, changed_fields, decoded, document_id, integer, pool_from_document, unchanged
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.events import EventStore
-from pool_daemon.store.excerpts import ARRAYS, IDS, NUMBERS, OVERDUE_FIELDS, WORKLOAD_FIELDS, pool_fields
+from pool_daemon.store.excerpts import ARRAYS, IDS, NUMBERS, WORKLOAD_FIELDS, pool_fields
+from pool_daemon.store.grace_decisions import GraceReader
 from pool_daemon.store.missing_orders import MissingOrders
+from pool_daemon.store.overdue import OverduePools, unhurried
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.records import Actor
-from pool_daemon.store.workloads import DEPLOYED, WORKLOADS
+from pool_daemon.store.workloads import WORKLOADS
 
 BEGINNING: Final = -math.inf
 """The position before the first pool: every number lies behind it, and a document whose id is no number is no pool."""
@@ -56,14 +53,6 @@ STATES_KEPT: Final = 1000
 
 INT64_ID: Final = b"\x12_id\0"
 """The beginning of a document, behind its length, whose id is an int64; the id takes the next eight bytes."""
-
-SLICE: Final = 200
-"""Documents processed without a pause: about two milliseconds."""
-
-PAUSE_SECONDS: Final = 0.0005
-"""Pause between two slices. Yielding to the loop alone is not enough. Each answer of the database comes through another
-thread, which gets its turn within 5 ms while this thread computes, and at once while it sleeps. Ten queries in a row,
-as in a pass, take 17 ms beside a scan with this pause, and 50 ms without."""
 
 TEXTS_ONLY: Final = {"$not": {"$elemMatch": {"$not": {"$type": "string"}}}}
 """Matches pools whose node ids are all strings; other pools are left alone. The server checks them, and sends none."""
@@ -125,12 +114,13 @@ class Page:
 class ReconciliationStore:
     """Compares pools with their workloads, and repairs them; `orders` does the same for delete orders.
 
-    `actor` is written into the record of every repair.
+    `actor` is written into the record of every repair. Where there is `grace`, what is in grace is not overdue.
 
     Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
-    def __init__(self, *, database: Database, actor: Actor) -> None:
+    def __init__(self, *, database: Database, actor: Actor, grace: GraceReader | None = None) -> None:
+        self._overdue = OverduePools(database=database, grace=grace)
         self.orders = MissingOrders(database=database, actor=actor)
         self._database = database
         self._events = EventStore(database=database, actor=actor)
@@ -147,7 +137,7 @@ class ReconciliationStore:
         page = Page(pools=0, last_id=after)
         group: list[ListedPool] = []
         listed = in_group = 0
-        async for raw in _unhurried(await self._read({"_id": {"$gt": after}}, limit=limit)):
+        async for raw in unhurried(await self._read({"_id": {"$gt": after}}, limit=limit)):
             page.pools += 1
             page.last_id = document_id(raw)
             try:
@@ -218,10 +208,10 @@ class ReconciliationStore:
     async def _compare_group(self, group: Sequence[ListedPool], page: Page, overdue_at: int | None) -> None:
         listed = {each for read in group for each in read.pool.active_workload_ids or ()}
         known = await self._known(listed, page)
-        async for read in _unhurried(group):
+        async for read in unhurried(group):
             await self._compare_pool(read, known, page)
         if overdue_at is not None:
-            page.overdue += await self._overdue([each.pool for each in group], overdue_at)
+            page.overdue += await self._overdue.among([each.pool for each in group], now=overdue_at)
 
     async def _compare_pool(self, read: ListedPool, known: Mapping[int, WorkloadState], page: Page) -> None:
         """Compare one pool; `known` has the states of the workloads that were read along with it."""
@@ -259,7 +249,7 @@ class ReconciliationStore:
             with translated("reading workloads to reconcile"):
                 cursor = self._workloads.find(query, WORKLOAD_FIELDS, batch_size=WORKLOADS_AT_ONCE + 1)
                 raws = await cursor.to_list(None)
-            async for raw in _unhurried(raws):
+            async for raw in unhurried(raws):
                 workload_id, state = self._state(raw, page)
                 if workload_id is not None:
                     known[workload_id] = state
@@ -277,31 +267,6 @@ class ReconciliationStore:
             self._states[like] = state
         return workload_id, state or UNKNOWN
 
-    async def _overdue(self, pools: Iterable[Pool], now: int) -> list[int]:
-        """Return the ids of those pools whose deployed workloads, listed or not, use an exhausted resource.
-
-        Reading stops once all are known to be overdue; free workloads are not read at all.
-        """
-        waiting = {pool.pool_id: synced for pool in pools if pool.empty_at <= now and (synced := _synced(pool, now))}
-        if not waiting:
-            return []
-        query = {
-            "pool_id": {"$in": [Int64(pool_id) for pool_id in waiting]},
-            "next_action": DEPLOYED,
-            "workload_type": {"$nin": list(FREE_TYPES)},
-        }
-        overdue: list[int] = []
-        cursor = self._workloads.find(query, OVERDUE_FIELDS, batch_size=PAGE)
-        async with aclosing(pages(cursor, doing="reading deployed workloads to reconcile")) as found:
-            async for raws in found:
-                for pool_id, workloads in (await _by_pool(raws)).items():
-                    if pool_id in waiting and evaluate(waiting[pool_id], workloads, now=now).exhausted_workloads:
-                        overdue.append(pool_id)
-                        del waiting[pool_id]
-                if not waiting:
-                    break
-        return sorted(overdue)
-
 
 def _listed_pool(raw: RawBSONDocument) -> ListedPool:
     document = decoded(raw)
@@ -318,31 +283,3 @@ def _decoded_state(raw: RawBSONDocument, page: Page) -> WorkloadState | None:
     except (UnreadableDocumentError, UnitsError) as error:
         page.report("workload", document_id(raw), error)
         return None
-
-
-def _synced(pool: Pool, now: int) -> Pool | None:
-    synced = replace(pool)
-    try:
-        synced.sync_current_capacity(now)
-    except NotFiniteError:
-        return None
-    return synced
-
-
-async def _by_pool(raws: Sequence[RawBSONDocument]) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    async for raw in _unhurried(raws):
-        try:
-            workload = decoded(raw)
-            found[fields.whole(workload, "pool_id", UnreadableDocumentError)].append(workload)
-        except UnreadableDocumentError:
-            continue  # the pass that settles the pool reports it
-    return found
-
-
-async def _unhurried(items: Sequence[T]) -> AsyncIterator[T]:
-    """Yield item by item, with pauses in which the event loop and other threads can run."""
-    for number, item in enumerate(items, start=1):
-        yield item
-        if number % SLICE == 0:
-            await asyncio.sleep(PAUSE_SECONDS)

@@ -44,6 +44,8 @@ class EventKind(StrEnum):
     GRACE_BEGAN = "grace_began"
     GRACE_CHANGED = "grace_changed"
     GRACE_ENDED = "grace_ended"
+    POLICY_SET = "policy_set"
+    POLICY_UNSET = "policy_unset"
 
 
 class ActorKind(StrEnum):

@@ -3,7 +3,7 @@
 Errors, bounds and races are described at the methods of the classes themselves.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from pool_daemon.clock import Clock
@@ -11,6 +11,7 @@ from pool_daemon.store.cases import Limits, Settlement
 from pool_daemon.store.client import Database
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.ends import Ends
+from pool_daemon.store.grace_decisions import GraceReader
 from pool_daemon.store.lease import LeaseRecord
 from pool_daemon.store.locks import Locks
 from pool_daemon.store.missing_orders import OwedOrders, RestoredOrder
@@ -45,6 +46,13 @@ class Workloads(Protocol):
 
     async def deploying(self, pool_ids: Sequence[int]) -> set[int]:
         """Return those of some pools that have a deployed workload which is not free."""
+
+
+class PoolsInGrace(Protocol):
+    """Tells which pools need no check before their grace ends; see GraceStore."""
+
+    async def resting(self, pool_ids: Collection[int]) -> set[int]:
+        """Return those of some pools that are in grace, and have no workload that was created since."""
 
 
 class Settler(Protocol):
@@ -82,6 +90,10 @@ class ExpiryStore(Protocol):
     @property
     def decommissions(self) -> Settler:
         """The settler of due pools."""
+
+    @property
+    def graces(self) -> PoolsInGrace | None:
+        """The pools in grace; None if there is none."""
 
     @property
     def locks(self) -> PoolLocks:
@@ -149,7 +161,7 @@ class Store:
     """The collections of the store on one database.
 
     `actor` is written into every record; in a `dry_run` no decommission is written. If owners are told,
-    `ends` has what is decommissioned written to the outbox, too.
+    `ends` has what is decommissioned written to the outbox, too. Where there is `grace`, some workloads stay for now.
     """
 
     def __init__(
@@ -160,8 +172,12 @@ class Store:
         actor: Actor,
         dry_run: bool = False,
         ends: Ends | None = None,
+        grace: GraceReader | None = None,
     ) -> None:
         self.pools = PoolStore(database=database)
         self.workloads = WorkloadStore(database=database)
-        self.decommissions = Decommissions(database=database, clock=clock, actor=actor, dry_run=dry_run, ends=ends)
+        self.decommissions = Decommissions(
+            database=database, clock=clock, actor=actor, dry_run=dry_run, ends=ends, grace=grace
+        )
+        self.graces = None if grace is None else grace.store
         self.locks = Locks(database=database)

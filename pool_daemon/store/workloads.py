@@ -176,6 +176,27 @@ class WorkloadStore:
         with translated("counting deployed workloads"):
             return await self._workloads.count_documents(query, session=session)
 
+    async def newest_deployed(self, pool_id: int, *, session: Session | None = None) -> int:
+        """Return the highest id of a deployed workload of a pool, free ones left out; only the index is read."""
+        query = {"pool_id": Int64(pool_id), "next_action": int(NextAction.DEPLOY), "workload_type": BILLED}
+        with translated("finding the newest workload"):
+            cursor = self._workloads.find(query, {"_id": 1}, sort=[("_id", -1)], limit=1, session=session)
+            found = await cursor.to_list(1)
+        return (integer(found[0]["_id"]) or 0) if found else 0
+
+    async def newest_among(self, pool_ids: Sequence[int]) -> dict[int, int]:
+        """Return, by pool, the highest id of its deployed workloads, free ones left out; only the index is read."""
+        query = {
+            "pool_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]},
+            "next_action": int(NextAction.DEPLOY),
+            "workload_type": BILLED,
+        }
+        group = {"_id": "$pool_id", "newest": {"$max": "$_id"}}
+        with translated("finding the newest workloads"):
+            found = await self._workloads.aggregate([{"$match": query}, {"$group": group}]).to_list(None)
+        newest = {integer(each["_id"]): integer(each["newest"]) for each in found}
+        return {pool_id: highest for pool_id, highest in newest.items() if pool_id is not None and highest is not None}
+
     async def _distinct_pool_ids(self, query: Mapping[str, Any]) -> set[int]:
         # Of equal numbers the server returns one, which may be the decimal of a single broken document. Excluding
         # decimals in the query would read every workload, because the index does not hold the type.

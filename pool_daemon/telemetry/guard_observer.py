@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pool_daemon import events
+from pool_daemon.capacity.grace import GraceEnd
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.telemetry import metric_table as table
 from pool_daemon.telemetry.recorder import Recorder
@@ -53,6 +54,15 @@ class GuardObserver(Recorder):
             self.status.change(holds=left)
             self.undone_seen(reason, 0)
             self._note("released", reason)
+
+    def in_grace_counted(self, pools: int | None) -> None:
+        """Record how many pools are in grace; None if this daemon does not lead."""
+        self.status.change(in_grace=pools)
+
+    def grace_ended(self, reason: GraceEnd) -> None:
+        """Count the grace of a resource of a pool that has ended, for that reason."""
+        if not self._dry_run:
+            self.metrics.add(table.GRACES_ENDED, reason=reason.replace(" ", "_"))
 
     def clocks_compared(self, difference_seconds: float, *, agree: bool) -> None:
         """Record how far this machine's clock is ahead of the database's, and whether that is within tolerance."""

@@ -26,6 +26,9 @@ FAILED_PASSES: Final = 3
 """More consecutive failures than an election or a dropped connection causes; with the growing waits between them they
 take a second or two."""
 
+MANY_IN_GRACE: Final = 100
+"""From so many on the headline names the pools in grace: they cost their farmers something."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -138,7 +141,11 @@ def headline(now: Snapshot, tick: float, staleness_limits: StalenessLimits) -> s
     if (gone := destruction(now, tick)) is not None:
         first.append(str(gone))
     last = f"waits for: {', '.join(dict.fromkeys(waits_for))}" if waits_for else _intention(now)
-    return "; ".join([*first, last])
+    return "; ".join([*first, *_grace(now), last])
+
+
+def _grace(now: Snapshot) -> list[str]:
+    return [f"at least {MANY_IN_GRACE} pools are in grace"] if (now.in_grace or 0) >= MANY_IN_GRACE else []
 
 
 def _intention(now: Snapshot) -> str:

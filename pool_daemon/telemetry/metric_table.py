@@ -5,65 +5,22 @@ grows even while the loop is stuck. A gauge without a value has no sample at all
 """
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final, get_args
+from typing import Final, get_args
 
 from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.grace import GraceEnd
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.expiry.pass_report import PassOutcome
 from pool_daemon.expiry.watcher import StreamEnd
 from pool_daemon.generated_table import write_table
 from pool_daemon.guards.leadership import Role
 from pool_daemon.telemetry.attention import undone_pools
-from pool_daemon.telemetry.snapshot import Snapshot, StreamState
+from pool_daemon.telemetry.metric import OTHER, Counter, Gauge, Histogram, Metric
+from pool_daemon.telemetry.snapshot import StreamState
 
-PREFIX: Final = "pool_daemon_"
-OTHER: Final = "other"
-"""Stands for every value of a label that its row does not list, so that no label can grow without bound."""
-
-Reading = Callable[[Snapshot, float], float | Mapping[str, float] | None]
-"""Reads a gauge from a snapshot at a tick of the monotonic clock: one number, or one for each value of its label."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One row. The values of a label are closed: a value that is not listed counts as "other"."""
-
-    kind: ClassVar[str]
-    name: str
-    about: str
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def full_name(self) -> str:
-        """The name of the metric in Prometheus."""
-        return PREFIX + self.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counter(Metric):
-    """Counts events since the start."""
-
-    kind = "counter"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Histogram(Metric):
-    """Counts values by upper bounds."""
-
-    kind = "histogram"
-    buckets: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gauge(Metric):
-    """A current value; at most one label."""
-
-    kind = "gauge"
-    read: Reading
-
+__all__ = ("OTHER", "Counter", "Gauge", "Histogram", "Metric")  # for those who read the rows, which are public, too
 
 RESOURCES: Final = tuple(Resource)
 WORKLOAD_TYPES: Final = tuple(kind.name.lower() for kind in WorkloadType)
@@ -209,6 +166,12 @@ RECEIVER_OFF = Gauge(
     labels=RECEIVERS,
     read=lambda now, _: {name: float(each.off is not None) for name, each in now.receivers.items()} or None,
 )
+IN_GRACE = Gauge(
+    name="pools_in_grace",
+    about="Pools in which workloads stay for a time though what they use has run out; counted every ten seconds. No "
+    "sample on a standby, and without settings in `[grace]`.",
+    read=lambda now, _: now.in_grace,
+)
 HOLDING = Gauge(
     name="on_hold",
     about="1 while due pools are on hold for the reason in the label; no sample otherwise.",
@@ -243,6 +206,17 @@ LATENESS = Histogram(
     about="Delay between the moment a workload was due (normally its pool's empty_at) and the commit that "
     "decommissioned it.",
     buckets=LATE,
+)
+GRACE_SECONDS = Counter(
+    name="grace_seconds_total",
+    about="Seconds for which workloads have stayed after what they use had run out, by type, counted when they go.",
+    labels={"workload_type": WORKLOAD_TYPES},
+)
+GRACES_ENDED = Counter(
+    name="graces_ended_total",
+    about="Times of grace that have ended, each of a pool and a resource, by what ended them: their time was over, the "
+    "budget of the pool was used up, a top-up, or an operator.",
+    labels={"reason": tuple(reason.replace(" ", "_") for reason in GraceEnd)},
 )
 RETRIES = Counter(
     name="retries_total",

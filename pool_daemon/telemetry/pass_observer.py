@@ -52,6 +52,9 @@ class PassCosts:
             metrics.add(table.POOLS_DECOMMISSIONED, number, resource=first)
         for workload in self._gone:
             metrics.observe(table.LATENESS, self._late_seconds(workload))
+            if workload.grace_seconds:
+                kind = TYPES.get(workload.workload_type, "unknown")
+                metrics.add(table.GRACE_SECONDS, workload.grace_seconds, workload_type=kind)
 
     def last_events(self, most: int) -> Iterator[StatusEvent]:
         """Yield the events of the last `most` pools of the batch."""
@@ -66,7 +69,7 @@ class PassCosts:
             yield replace(event, kind="dry_run", text=text, lateness_seconds=None)
 
     def _late_seconds(self, workload: Decommissioned) -> float:
-        return max(0.0, self._at - self._due_at.get(workload.pool_id, workload.empty_at))
+        return max(0.0, self._at - workload.due_at(self._due_at.get(workload.pool_id, workload.empty_at)))
 
 
 def recorded_event(pool: RecordedPool) -> StatusEvent:

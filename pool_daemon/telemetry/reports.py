@@ -56,6 +56,8 @@ class Reports:
         tell = teller(self._pool_gone if self._settings.detail == "pool" else self._workload_gone)
         for case in settlement.cases:
             self._case(case, at, due_at, tell)
+            for ended in () if case.grace is None else case.grace.ended:
+                self._observer.grace_ended(ended.reason)
         for unreadable in settlement.unreadable:
             self.unreadable(unreadable)
         gone = settlement.decommissioned
@@ -97,10 +99,9 @@ class Reports:
         if not going:
             return
         pool = case.as_read
-        lateness_ms = round((at - due_at[pool.pool_id]) * 1000, 1)
-        common: dict[str, Any] = {"empty_at": pool.empty_at, "lateness_ms": lateness_ms}
-        if (term := self._term()) is not None:
-            common["term"] = term
+        late = [round((at - gone.due_at(due_at[pool.pool_id])) * 1000, 1) for gone in going]
+        number = self._term()
+        term = {} if number is None else {"term": number}
         if self._settings.detail == "pool":
             resources = sorted({resource for gone in going for resource in gone.resources})
             tell(
@@ -108,14 +109,18 @@ class Reports:
                 owner=pool.customer_tid,
                 workloads=len(going),
                 resources=resources,
-                **common,
+                empty_at=pool.empty_at,
+                lateness_ms=max(late),
+                **term,
             )
             return
-        for gone in going:
+        for gone, lateness_ms in zip(going, late, strict=True):
             tell(
                 workload=gone.workload_id,
                 pool=pool.pool_id,
                 owner=pool.customer_tid,
                 resources=list(gone.resources),
-                **common,
+                empty_at=pool.empty_at,
+                lateness_ms=lateness_ms,
+                **term,
             )

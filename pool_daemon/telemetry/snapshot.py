@@ -125,7 +125,8 @@ class Snapshot:
     `progress_monotonic` when one did or committed a batch. `failures` is how many passes have failed since one was
     completed, or since another daemon acts. `lease_monotonic` is when the lease was last known to be held, by this
     daemon or another. `next_at` and `next_pool_id` are what the timer is armed for, `timers` when each of its jobs
-    rings next. `order_waits_monotonic` is since when the oldest of the `waiting_orders` has waited.
+    rings next. `order_waits_monotonic` is since when the oldest of the `waiting_orders` has waited. `in_grace` is how
+    many pools are in grace; None also where there is none, and on a standby.
     `lately_decommissioned` holds the numbers of pools that lost workloads in the last minutes, each with its tick.
     `passes` holds, oldest first, the last passes that did anything or failed. None means not known yet.
     """
@@ -173,6 +174,7 @@ class Snapshot:
     waiting_orders: int | None = None
     order_waits_monotonic: float | None = None
     receivers: Mapping[str, ReceiverStatus] = field(default_factory=dict)
+    in_grace: int | None = None
 
     expiring: Mapping[str, int] = field(default_factory=dict)
     expiring_monotonic: float | None = None

@@ -15,6 +15,7 @@ from pool_daemon.store.pool_workloads import PoolWorkload, PoolWorkloads
 from pool_daemon.store.quarantine import QuarantineStore
 from pool_daemon.store.reconciliation import BEGINNING, Page, ReconciliationStore
 from pool_daemon.store.records import Actor
+from pool_daemon.views.grace_view import GraceView, GraceViews
 from pool_daemon.views.pool_view import hold_of
 from pool_daemon.views.story import Known, Line, lines, problems
 
@@ -48,12 +49,21 @@ class KnownReader:
     """Reads all about a pool or a workload; `limit` bounds its events and its workloads.
 
     A pool that lists more than `most_compared` workloads is not compared with them; None sets no bound. `actor` is the
-    reader; nothing is written. Every method raises StoreUnavailableError when MongoDB is away, and StoreRefusedError
-    when it refuses.
+    reader, and `graces` reads the grace of pools, if there is any; nothing is written. Every method raises
+    StoreUnavailableError when MongoDB is away, and StoreRefusedError when it refuses.
     """
 
-    def __init__(self, *, database: Database, actor: Actor, limit: int, most_compared: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        actor: Actor,
+        limit: int,
+        most_compared: int | None = None,
+        graces: GraceViews | None = None,
+    ) -> None:
         self._database = database
+        self._graces = graces
         self._actor = actor
         self._limit = limit
         self._most_compared = most_compared
@@ -112,11 +122,18 @@ class KnownReader:
             hold=await hold_of(self._database, pool_id),
             quarantined=(await QuarantineStore(database=self._database).among([pool_id])).get(pool_id),
             compared=await self._compared(pool_id, now=now) if is_comparable else None,
+            grace=await self._grace(excerpt, now=now),
             workload_id=wanted.workload,
         )
 
+    async def _grace(self, excerpt: Excerpt | None, *, now: int) -> GraceView | None:
+        if self._graces is None or excerpt is None or excerpt.pool is None:
+            return None
+        return await self._graces.of(excerpt.pool, now=now)
+
     async def _compared(self, pool_id: int, *, now: int) -> Page | None:
         before = pool_id - 1 if pool_id > EARLIEST else BEGINNING
-        store = ReconciliationStore(database=self._database, actor=self._actor)
+        grace = None if self._graces is None else await self._graces.reader()
+        store = ReconciliationStore(database=self._database, actor=self._actor, grace=grace)
         page = await store.compare(after=before, limit=1, overdue_at=now)
         return page if page.last_id == pool_id else None

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, repeat
 from typing import Any, Final
 
 from pool_daemon.capacity.exhaustion import Resource
@@ -17,6 +18,7 @@ from pool_daemon.store.holds import FIRST, Hold, HoldStore, State
 from pool_daemon.store.pool_workloads import MOST_COUNTED, SHOWN, PoolWorkload, PoolWorkloads
 from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
+from pool_daemon.views.grace_view import GraceView, GraceViews, grace_json, grace_lines
 from pool_daemon.views.texts import NAMES, action_name, short, span, type_name, units_for, when
 
 NODES: Final = 10
@@ -57,6 +59,7 @@ class PoolView:
     workloads: list[PoolWorkload]
     hold: Hold | None
     quarantined: Quarantined | None
+    grace: GraceView | None
 
     @property
     def more_workloads(self) -> int:
@@ -64,8 +67,8 @@ class PoolView:
         return sum(number for action, number in self.counts.items() if action in SHOWN) - len(self.workloads)
 
 
-async def read_pool(database: Database, pool_id: int, *, limits: Limits) -> PoolView:
-    """Read one pool.
+async def read_pool(database: Database, pool_id: int, *, limits: Limits, graces: GraceViews | None = None) -> PoolView:
+    """Read one pool, and its grace if there is any at all.
 
     Raises PoolNotFoundError, UnreadableDocumentError, StoreUnavailableError or StoreRefusedError.
     """
@@ -89,6 +92,7 @@ async def read_pool(database: Database, pool_id: int, *, limits: Limits) -> Pool
         workloads=await workloads.first(pool_id, limit=limits.workloads),
         hold=await hold_of(database, pool_id),
         quarantined=(await QuarantineStore(database=database).among([pool_id])).get(pool_id),
+        grace=None if graces is None else await graces.of(pool, now=now),
     )
 
 
@@ -114,6 +118,9 @@ def facts(view: PoolView) -> Iterator[tuple[str, str]]:
     first = first_to_run_out(view.outlooks)
     what = "" if first is None else f": {NAMES[first.resource]} first"
     yield "runs empty", f"{when(pool.empty_at, now=view.now)}{what}"
+    if view.grace is not None:
+        lines = grace_lines(view.grace, view.purchase, view.limits.purchase_seconds, now=view.now)
+        yield from zip(chain(["grace"], repeat("")), lines, strict=False)
     yield from _guards(view)
 
 
@@ -199,6 +206,7 @@ def pool_json(view: PoolView) -> dict[str, Any]:
         "workloads": [_workload_json(each) for each in view.workloads],
         "hold": None if view.hold is None else asdict(view.hold),
         "quarantine": None if view.quarantined is None else asdict(view.quarantined),
+        "grace": grace_json(view.grace),
     }
 
 

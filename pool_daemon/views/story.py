@@ -20,9 +20,10 @@ from pool_daemon.store.pool_workloads import PoolWorkload
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.reconciliation import Page
 from pool_daemon.store.records import EventKind
+from pool_daemon.views.grace_view import GraceView, grace_lines
 from pool_daemon.views.texts import NAMES, UNITS, action_name, span, type_name, units_for, when
 
-GRACE_SECONDS: Final = 60
+PATIENCE_SECONDS: Final = 60
 """For so long a pool may be empty before it is remarkable that its workloads still run."""
 
 DECOMMISSIONED: Final = EventKind.DECOMMISSIONED
@@ -48,7 +49,7 @@ class Known:
     """All that the database says of a pool at the unix second `now`, or, with `workload_id`, of one of its workloads.
 
     `pool` is None if it has no document, or an unreadable one: then `unreadable` is the reason. `compared` is the
-    comparison of the pool with its workloads.
+    comparison of the pool with its workloads, `grace` its grace if it is in one.
     """
 
     now: int
@@ -61,6 +62,7 @@ class Known:
     quarantined: Quarantined | None
     compared: Page | None
     workload_id: int | None = None
+    grace: GraceView | None = None
 
     @property
     def outlooks(self) -> tuple[Outlook, ...]:
@@ -157,6 +159,8 @@ def _pool_now(known: Known) -> Iterator[Line]:
     elif first.is_exhausted:
         gone = ", ".join(NAMES[each.resource] for each in known.outlooks if each.is_exhausted)
         yield Line(known.now, f"pool {known.pool.pool_id} is out of {gone}; empty_at: {date(known.pool.empty_at)}")
+        if known.grace is not None:
+            yield from (Line(known.now, text) for text in grace_lines(known.grace, {}, 0, now=known.now))
     else:
         ends = when(first.runs_out_at or known.now, now=known.now)
         drain = f"{first.rate:.4g} {UNITS[first.resource]}"
@@ -207,7 +211,12 @@ def _drift_problems(pool: Pool, known: Known) -> Iterator[str]:
         if drifted.drift.dropped:
             wrong.append(f"{len(drifted.drift.dropped):,} listed workloads are deleted")
         yield f"the pool's rates differ from what its workloads drain: {', '.join(wrong)}"
-    if page.overdue and known.workload_id is None and pool.empty_at < known.now - GRACE_SECONDS and not known.is_kept:
+    if (
+        page.overdue
+        and known.workload_id is None
+        and pool.empty_at < known.now - PATIENCE_SECONDS
+        and not known.is_kept
+    ):
         yield "workloads that use an exhausted resource still run, and no guard keeps the daemon from them"
 
 
@@ -265,7 +274,9 @@ def _deployment_problems(workload: PoolWorkload, known: Known) -> Iterator[str]:
 def _is_overdue(workload: PoolWorkload, known: Known) -> bool:
     if workload.units is None or known.pool is None or known.is_kept:
         return False
-    if known.pool.empty_at >= known.now - GRACE_SECONDS:
+    if known.grace is not None and known.grace.spares(workload.workload_id):
+        return False
+    if known.pool.empty_at >= known.now - PATIENCE_SECONDS:
         return False
     return any(used > 0 and each.is_exhausted for used, each in zip(workload.units, known.outlooks, strict=True))
 

@@ -29,6 +29,13 @@ def span(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
+def remaining(seconds: int) -> str:
+    """Format a duration in its two largest units, such as 6 d 2 h."""
+    parts = [(seconds // 86_400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
+    first = next((index for index, (number, _) in enumerate(parts) if number), 3)
+    return " ".join(f"{number} {name}" for number, name in parts[first : first + 2] if number) or "0 s"
+
+
 def short(number: float) -> str:
     """Format a number with three digits and a unit; JSON has all digits."""
     for least, unit in LARGE:

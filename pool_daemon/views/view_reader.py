@@ -11,6 +11,7 @@ from pool_daemon.store.client import Database
 from pool_daemon.store.owned_pools import MOST_COUNTED, MOST_READ, OwnedPool, OwnedPoolStore, time_limit
 from pool_daemon.store.records import Actor
 from pool_daemon.views.explanation import KnownReader, explanation
+from pool_daemon.views.grace_view import GraceViews
 from pool_daemon.views.pool_view import (
     RESOURCE_COLUMNS,
     WORKLOAD_COLUMNS,
@@ -43,11 +44,17 @@ CHARACTERS: Final = 300
 
 
 class ViewReader:
-    """Reads views of `pools` and of `owners`; `actor` is the reader, who writes nothing."""
+    """Reads views of `pools` and of `owners`, with their grace if there is any; `actor` is the reader.
 
-    def __init__(self, *, database: Database, actor: Actor) -> None:
+    Nothing is written.
+    """
+
+    def __init__(self, *, database: Database, actor: Actor, graces: GraceViews | None = None) -> None:
         self._database = database
-        self._known = KnownReader(database=database, actor=actor, limit=EVENTS, most_compared=MOST_COMPARED)
+        self._graces = graces
+        self._known = KnownReader(
+            database=database, actor=actor, limit=EVENTS, most_compared=MOST_COMPARED, graces=graces
+        )
         self._owned = OwnedPoolStore(database=database)
 
     async def read(self, kind: str, number: int) -> dict[str, Any]:
@@ -62,7 +69,7 @@ class ViewReader:
 
     async def _pool(self, pool_id: int) -> dict[str, Any]:
         try:
-            pool = await read_pool(self._database, pool_id, limits=LIMITS)
+            pool = await read_pool(self._database, pool_id, limits=LIMITS, graces=self._graces)
         except (PoolNotFoundError, UnreadableDocumentError):
             pool = None  # its story says why
         explained = await explanation(lambda: self._known.pool(pool_id))
@@ -84,13 +91,14 @@ class ViewReader:
     async def _owner(self, owner: int) -> dict[str, Any]:
         found = await self._owned.of(owner, limit=POOLS)
         now = time.time()
+        graces = {} if self._graces is None else await self._graces.running([each.pool_id for each in found.first])
         return {
             "owner": str(owner),
             "at": now,
             "pools": found.pools,
             "is_counted": found.pools < MOST_COUNTED,
             "is_sorted": found.pools <= MOST_READ,
-            "first": [_owned(each, now=now) for each in found.first],
+            "first": [_owned(each, graces.get(each.pool_id), now=now) for each in found.first],
         }
 
 
@@ -109,8 +117,10 @@ def _standing(pool: PoolView) -> dict[str, Any]:
     }
 
 
-def _owned(pool: OwnedPool, *, now: float) -> dict[str, Any]:
+def _owned(pool: OwnedPool, grace_since: int | None, *, now: float) -> dict[str, Any]:
     ends = "unreadable" if pool.empty_at is None else when(pool.empty_at, now=now)
+    if grace_since is not None and pool.empty_at is not None and pool.empty_at <= now:
+        ends = f"in grace since {date(grace_since).removesuffix(' UTC')}"
     return asdict(pool) | {"pool_id": str(pool.pool_id), "ends": ends}
 
 

@@ -21,6 +21,7 @@ from deadline import wait_until
 from deploy.files import PROJECT
 from deploy.guarded_mongod import NAME, PASSWORD, administered, daemons_uri, script_commands
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, Explorer
+from grace_scene import in_grace
 from ledger import DELETE, Ledger
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -293,6 +294,7 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
         "pool-daemon-events": {"insert", "create"},
         "pool-daemon-grace": {"update"},
         "pool-daemon-outbox": {"update"},
+        "pool-daemon-policies": {"insert", "update", "delete", "create"},
         "pool-daemon-quarantine": {"delete"},
         "pool-daemon-receivers": {"delete"},
         "pool-daemon-submitted": {"insert", "create"},
@@ -305,6 +307,8 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
     pool = explorer.buy(Rates(PLENTY, PLENTY), [CONTAINER])
     unpaid = explorer.buy(Rates(), [CONTAINER], next_action=2)
     explorer.database["capacity-reservations"].insert_one(saved(17_000, pool_id=unpaid.pool_id))
+    late = explorer.buy_expired(VOLUME)
+    in_grace(explorer, late, for_seconds=60)
     for words in (
         ["pools", "create", "--owner", "7", "--node", "a", "--cu", "1x1h"],
         ["pools", "top-up", str(pool.pool_id), "--cu", "1x1h"],
@@ -320,6 +324,12 @@ def test_the_role_of_operators_is_enough_for_what_they_change_and_permits_no_oth
         ["orders", "list"],
         ["brake", "release", "1"],
         ["quarantine", "release", "1"],
+        ["policy", "set", "7", "--volume", "7d", "--reason", "a contract"],
+        ["policy", "list"],
+        ["policy", "unset", "7"],
+        ["grace", "list"],
+        ["grace", "extend", str(late.pool_id), "--by", "2d", "--reason", "a ticket"],
+        ["grace", "end", str(late.pool_id), "--yes", "--reason", "a ticket"],
     ):
         _command(*words, uri=operators_uri)
     with MongoClient[Document](operators_uri) as client:

@@ -14,6 +14,7 @@ from daemon_process import running_daemon
 from endpoint import Endpoint
 from explorer import CONTAINER, PLENTY, VOLUME, Explorer
 from fail_point import fail_point
+from grace_scene import in_grace
 from indexes import build_indexes
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener, CommandStartedEvent
@@ -21,11 +22,13 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 from pool_daemon.cli import main
 from pool_daemon.errors import ExitCode, PoolNotFoundError, StoreError
 from pool_daemon.harness import environment
+from pool_daemon.settings.grace import Grace
 from pool_daemon.store import owned_pools
 from pool_daemon.store.client import connect
 from pool_daemon.store.records import Actor, ActorKind
 from pool_daemon.telemetry.endpoint.pool_views import MOST_BYTES
 from pool_daemon.views import explanation, view_reader
+from pool_daemon.views.grace_view import grace_views
 from pool_daemon.views.view_reader import ViewReader
 
 DAY = 86_400
@@ -215,3 +218,32 @@ def test_without_the_setting_nobody_may_look_up_a_pool(mongo_uri: str, database_
         endpoint.wait_for("/readyz", 200)
         assert endpoint.ask(f"/pools/{pool.pool_id}")[0] == 404
         assert endpoint.status_json()["pool_views"] is False
+
+
+async def test_grace_is_shown_of_a_pool_and_of_its_owner(
+    mongo_uri: str, database_name: str, explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explanation, "RECHECK_SECONDS", 0.0)
+    pool, other = explorer.buy_expired(VOLUME, customer_tid=7), explorer.buy_expired(VOLUME, customer_tid=7)
+    in_grace(explorer, pool, for_seconds=2 * DAY + 60)
+    database = connect(uri=mongo_uri, name=database_name)
+    graces = grace_views(database, Grace(volume="7d", budget="30d"))
+    reader = ViewReader(database=database, actor=Actor(ActorKind.DAEMON, "me"), graces=graces)
+    shown, owned = await reader.read("pools", pool.pool_id), await reader.read("owners", 7)
+    database.close()
+    facts = [text for _, text in shown["facts"]]
+    assert any(text.startswith("in grace since ") and text.endswith(", 2 d ago: out of storage") for text in facts)
+    assert f"volume {pool.workload_ids[0]} goes in 4 d 23 h" in facts
+    assert shown["problems"] == []
+    ends = {each["pool_id"]: each["ends"] for each in owned["first"]}
+    assert ends[str(pool.pool_id)].startswith("in grace since ")
+    assert "grace" not in ends[str(other.pool_id)]
+
+
+async def test_without_settings_for_it_nothing_of_grace_is_read(reader: ViewReader, explorer: Explorer) -> None:
+    pool = explorer.buy_expired(VOLUME, customer_tid=7)
+    in_grace(explorer, pool, for_seconds=DAY)
+    explorer.database.create_collection("pool-daemon-policies")
+    shown = json.dumps([await reader.read("pools", pool.pool_id), await reader.read("owners", 7)])
+    assert grace_views(connect(uri="mongodb://127.0.0.1:1", name="explorer"), Grace()) is None
+    assert "in grace" not in shown

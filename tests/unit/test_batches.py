@@ -1,6 +1,6 @@
 """In which batches, and in which order, what is due is handed out."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from typing import Any
 
 import pytest
@@ -43,9 +43,14 @@ class Scene:
         by_id: Sequence[DuePool] = (),
         after: int | None = None,
         in_order: bool = False,
+        awaited: Collection[int] = (),
     ) -> None:
         self.batches = Batches(
-            store=self._grid.store, limits=lambda: self.limits, in_order=in_order, on_unreadable=lambda _: None
+            store=self._grid.store,
+            limits=lambda: self.limits,
+            in_order=in_order,
+            on_unreadable=lambda _: None,
+            awaits=lambda pool_id: pool_id in awaited,
         )
         if by_id:
             self.batches.add_by_id(pages(by_id), now=NOW)
@@ -262,6 +267,14 @@ async def test_a_full_scan_leaves_out_what_was_settled_before_unless_it_has_some
     grid.deploying_ids = {silent[3]}
     scene.begin()
     assert handed_out(await scene.rest()) == [silent[3], *unsynced]
+
+
+async def test_a_full_scan_leaves_out_pools_in_grace_that_are_checked_when_it_ends(scene: Scene, grid: Grid) -> None:
+    resting, forgotten, changed = grid.add(3, empty_at=NOW, synced=True)
+    grid.deploying_ids = {resting, forgotten, changed}
+    grid.resting_ids = {resting, forgotten}
+    scene.begin(awaited={resting, changed})
+    assert handed_out(await scene.rest()) == [forgotten, changed]
 
 
 async def test_pools_that_overtake_in_a_full_scan_have_something_to_be_done_about(scene: Scene, grid: Grid) -> None:

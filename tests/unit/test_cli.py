@@ -84,6 +84,9 @@ ACTIONS = [
     "brake release",
     "quarantine list",
     "quarantine release",
+    "policy list",
+    "policy set",
+    "policy unset",
 ]
 
 

@@ -20,6 +20,7 @@ from pool_daemon.commands import COMMANDS
 from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.events import as_markdown as events_table
 from pool_daemon.generated_table import read_table, write_table
+from pool_daemon.store.policies import POLICIES
 from pool_daemon.store.reservations import OPERATORS_COLLECTIONS
 from pool_daemon.store.setup import GRACE_COLLECTIONS, NOTICE_COLLECTIONS, OWN_COLLECTIONS
 from pool_daemon.telemetry.endpoint.pool_views import PATH
@@ -97,6 +98,7 @@ def test_every_collection_of_the_daemon_s_own_is_described() -> None:
         *OPERATORS_COLLECTIONS,
         *NOTICE_COLLECTIONS,
         *GRACE_COLLECTIONS,
+        POLICIES,
     }
 
 

@@ -216,6 +216,8 @@ def test_without_a_lease_nobody_has_to_hold_it() -> None:
             {"settings_problem": "log.level: loud"},
             "settings refused, the old ones stay in force: log.level: loud; nothing is known to fall due",
         ),
+        ({"in_grace": 99}, "nothing is known to fall due"),
+        ({"in_grace": 1234}, "at least 100 pools are in grace; nothing is known to fall due"),
         ({"stopping": True, "database_monotonic": None}, "stopping"),
     ],
 )

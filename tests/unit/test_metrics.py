@@ -1,6 +1,7 @@
 """What each verb moves, and what the text for Prometheus looks like."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import cast
 
@@ -11,6 +12,7 @@ from telemetry_scene import gone, make_ready, new_observer
 from virtual_clock import NOW, VirtualClock
 
 from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.grace import GraceEnd
 from pool_daemon.errors import StoreError
 from pool_daemon.expiry.pass_report import PassOutcome, PassReport
 from pool_daemon.expiry.watcher import StreamEnd
@@ -32,6 +34,11 @@ def sample(observer: Observer, name: str, **labels: str) -> float | None:
 def two_of_one_pool(observer: Observer) -> None:
     workloads = [gone(1, 17, empty_at=EMPTY_AT), gone(2, 17, empty_at=EMPTY_AT, workload_type=12)]
     observer.batch_committed(workloads, pools=3, seconds=0.02, at=NOW)
+
+
+def after_its_grace(observer: Observer) -> None:
+    workload = replace(gone(1, 17, empty_at=EMPTY_AT, workload_type=2), grace_ended_at=EMPTY_AT, grace_seconds=90)
+    observer.batch_committed([workload], pools=1, seconds=0.02, at=NOW)
 
 
 WAITING = {"webhook": Standing(pending=3, oldest_at=None, dead=2, off="status 410")}
@@ -72,6 +79,9 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.waiting_orders_seen(3, since_at=NOW - 60), "delete_orders_waiting", {}, 3),
     (lambda o: o.waiting_orders_seen(3, since_at=NOW - 60), "oldest_delete_order_age_seconds", {}, 60),
     (lambda o: o.waiting_orders_seen(0), "oldest_delete_order_age_seconds", {}, 0),
+    (lambda o: o.in_grace_counted(3), "pools_in_grace", {}, 3),
+    (lambda o: o.grace_ended(GraceEnd.TOPPED_UP), "graces_ended_total", {"reason": "topped_up"}, 1),
+    (after_its_grace, "grace_seconds_total", {"workload_type": "volume"}, 90),
     (two_of_one_pool, "batch_duration_seconds_sum", {}, 0.02),
     (two_of_one_pool, "batch_pools_sum", {}, 3),
     (two_of_one_pool, "batch_workloads_sum", {}, 2),

@@ -316,6 +316,19 @@ def test_status_shows_the_date_of_what_is_not_of_today_and_text_as_text() -> Non
 
 
 @pytest.mark.parametrize(
+    ("pools", "line"),
+    [(None, None), (0, "no pool is in grace"), (1, "1 pool in grace"), (1234, "1,234 pools in grace")],
+)
+def test_status_has_a_line_on_grace_where_there_is_any(observer: Observer, pools: int | None, line: str | None) -> None:
+    observer.in_grace_counted(pools)
+    shown = json.loads(at_once(routes_of(observer).respond(Request("GET", "/statusz"))).body)
+    written = io.StringIO()
+    Console(file=written, width=120).print(status_view(shown))
+    lines = [each.removeprefix("grace").strip() for each in written.getvalue().splitlines() if each.startswith("grace")]
+    assert lines == ([] if line is None else [line])
+
+
+@pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.0123, "12 ms"), (1.25, "1.2 s"), (45, "45 s"), (150, "2 min"), (10_000, "3 h"), (10_000_000, "116 d")],
 )

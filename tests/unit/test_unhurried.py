@@ -4,7 +4,7 @@ import asyncio
 
 from virtual_time import in_virtual_time
 
-from pool_daemon.store.reconciliation import PAUSE_SECONDS, SLICE, _unhurried
+from pool_daemon.store.overdue import PAUSE_SECONDS, SLICE, unhurried
 
 
 @in_virtual_time
@@ -19,7 +19,7 @@ async def test_others_run_after_each_slice() -> None:
 
     running = asyncio.create_task(other())
     await asyncio.sleep(0)
-    async for _ in _unhurried(range(10 * SLICE)):
+    async for _ in unhurried(range(10 * SLICE)):
         worked_through += 1
     running.cancel()
     assert seen == [number * SLICE for number in range(1, 11)]

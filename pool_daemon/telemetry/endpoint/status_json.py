@@ -47,6 +47,7 @@ def status_json(now: Snapshot, *, at: float, tick: float, staleness_limits: Stal
         "holds": [_hold(hold) for hold in now.holds],
         "orders": {"waiting": now.waiting_orders, "oldest_age_seconds": _age(now.order_waits_monotonic, tick)},
         "receivers": {name: _receiver(each, tick) for name, each in now.receivers.items()},
+        "grace": {"pools": now.in_grace},
         "quarantine": {"pools": now.quarantined, "first": [_quarantined(pool) for pool in now.quarantine]},
         "expiring": dict(now.expiring) or None,
         "expiring_age_seconds": _age(now.expiring_monotonic, tick),

@@ -27,7 +27,7 @@ function vital(name, value, detail, state) {
 }
 
 function drawVitals() {
-  const { last_pass: pass, stream, clocks, brake, quarantine, backlog, backlog_age_seconds: backlogAge, database } = known;
+  const { last_pass: pass, stream, clocks, brake, quarantine, grace, backlog, backlog_age_seconds: backlogAge, database } = known;
   const wrong = (part) => known.ready.problems.some((problem) => problem.includes(part)) ? "bad" : "good";
   $("vitals").replaceChildren(
     vital("last pass", pass ? age(serverNow() - pass.ended_at) : "none yet",
@@ -45,7 +45,8 @@ function drawVitals() {
       ? vital("backlog", backlog === null ? "not counted yet" : count.format(backlog),
         backlog === null ? null : `pools due, not settled; counted ${age(backlogAge)}`, backlog === null ? "" : backlog ? "warn" : "good")
       : vital("backlog", "the leader's", "only a leader counts it", ""),
-    vital("quarantine", count.format(quarantine.pools), "pools that fail", quarantine.pools ? "warn" : "good"));
+    vital("quarantine", count.format(quarantine.pools), "pools that fail", quarantine.pools ? "warn" : "good"),
+    grace.pools === null ? "" : vital("grace", count.format(grace.pools), "pools in grace", ""));
 }
 
 function drawEvents() {
