@@ -26,8 +26,15 @@ class PoolsInGrace(Protocol):
     async def due_among(self, pool_ids: Sequence[int], *, now: int) -> set[int]:
         """Return those of some pools that are due at the unix second `now`."""
 
+    async def purge(self, *, now: int) -> int:
+        """Remove records that say nothing any more at the unix second `now`; return how many."""
+
     async def end(self, pool_ids: Sequence[int], *, now: int) -> list[Ended]:
         """End the grace of those pools that are not due at the unix second `now`."""
+
+
+PURGE_SECONDS: Final = 3600.0
+"""How often old records are removed."""
 
 
 class GraceObserver(Teller, Protocol):
@@ -61,6 +68,7 @@ class GraceReviewer:
         self._observer = observer
         self._sleep = sleep
         self._looks_at_all = False
+        self._purged_monotonic = -math.inf
 
     def look_at_all(self) -> None:
         """Have all pools in grace checked with the next round: a policy has changed, and with it their ends."""
@@ -90,12 +98,21 @@ class GraceReviewer:
             raise
 
     async def _review(self, *, looks_at_all: bool) -> None:
+        await self._purge()
         async for page in self._pools.running():
             now = math.floor(self._clock.now())
             # The gate speaks of this very reading: by a wrong one no pool would be due.
             if self._gate.closed_by() is not None:
                 return
             await self._review_page(page, now, looks_at_all=looks_at_all)
+
+    async def _purge(self) -> None:
+        """Remove old records now and then, by a clock that the gate vouches for."""
+        if self._clock.monotonic() - self._purged_monotonic >= PURGE_SECONDS:
+            now = math.floor(self._clock.now())
+            if self._gate.closed_by() is None:
+                await self._pools.purge(now=now)
+                self._purged_monotonic = self._clock.monotonic()
 
     async def _review_page(self, page: Sequence[GraceRecord], now: int, *, looks_at_all: bool) -> None:
         pool_ids = [record.pool_id for record in page]

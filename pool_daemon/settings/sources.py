@@ -97,6 +97,10 @@ class Sources:
             settings = Settings.model_validate(values)
         except ValidationError as error:
             problems += [self._explain(detail) for detail in error.errors(include_input=False)]
+        else:
+            if settings.grace.until_told and not settings.notices.before:
+                key = ("grace", "until_told")
+                problems.append(_complaint(key, self.place_of(*key), "needs notices.before, for nothing else is told"))
         if problems:
             raise ConfigurationError("\n".join(problems))
         return settings

@@ -10,7 +10,7 @@ from pymongo import DeleteOne, ReplaceOne
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.arithmetic import EARLIEST
 from pool_daemon.capacity.exhaustion import Resource
-from pool_daemon.capacity.grace import PoolGrace
+from pool_daemon.capacity.grace import WINDOW_SECONDS, PoolGrace
 from pool_daemon.errors import PoolNotFoundError, UnreadableDocumentError
 from pool_daemon.plain_text import cut
 from pool_daemon.store.client import Database, Session
@@ -32,13 +32,18 @@ ANCHORS: Final = ("since", "newest", "over")
 
 @dataclass(frozen=True, slots=True)
 class GraceRecord:
-    """The document of a pool; `operator_by` and `operator_reason` tell who set the end of its grace, and why."""
+    """The document of a pool; `operator_by` and `operator_reason` tell who set the end of its grace, and why.
+
+    `decommissions` counts the transactions that took workloads whose grace was over. So each of them changes the
+    document, and collides with an operator who sets another end meanwhile.
+    """
 
     pool_id: int
     customer_tid: int
     grace: PoolGrace
     operator_by: str = ""
     operator_reason: str = ""
+    decommissions: int = 0
 
 
 class GraceStore:
@@ -105,6 +110,16 @@ class GraceStore:
             with translated("writing which pools are in grace"):
                 await self._documents.bulk_write(writes, ordered=False, session=session)
 
+    async def purge(self, *, now: int) -> int:
+        """Remove records that say nothing any more at the unix second `now`; return how many.
+
+        The pools last again, and what they have spent lies further back than any budget counts.
+        """
+        counts = {"$elemMatch": {"to": {"$gt": Int64(now - WINDOW_SECONDS)}}}
+        with translated("removing old records of grace"):
+            result = await self._documents.delete_many({"running": False, "since": {}, "spent": {"$not": counts}})
+        return result.deleted_count
+
     async def set_end(self, pool_id: int, until: int, *, at: int, actor: Actor, reason: str) -> GraceRecord:
         """Have the grace of a pool end at the unix second `until`, now or later than it would; record that.
 
@@ -139,6 +154,7 @@ def _document(record: GraceRecord) -> dict[str, Any]:
     document |= {name: {str(each): Int64(at) for each, at in getattr(grace, name).items()} for name in ANCHORS}
     document["spent"] = [{"from": Int64(begin), "to": Int64(end)} for begin, end in grace.spent]
     document["running"] = bool(grace.running)
+    document["decommissions"] = Int64(record.decommissions)
     if grace.operator_until is not None:
         document["operator"] = {
             "until": Int64(grace.operator_until),
@@ -177,6 +193,7 @@ def _record(document: Mapping[str, Any]) -> GraceRecord:
         ),
         operator_by="" if operator is None else cut(str(operator["by"]), REASON_CHARACTERS),
         operator_reason="" if operator is None else cut(str(operator["reason"]), REASON_CHARACTERS),
+        decommissions=fields.whole_or_none(document, "decommissions") or 0,
     )
 
 

@@ -75,13 +75,24 @@ class Graces:
         return self.change(pool, topped_up(self.policy_of(pool.customer_tid), pool, known, now=now))
 
     def change(self, pool: Pool, decision: GraceDecision) -> GraceChange | None:
-        """Return what a decision changes in the record of a pool, None if nothing."""
-        if decision.after == self.known(pool.pool_id):
+        """Return what a decision changes in the record of a pool, None if nothing.
+
+        One that takes workloads out of grace always does, or an operator who sets another end meanwhile would be too
+        late without knowing it.
+        """
+        former = self.records.get(pool.pool_id, GraceRecord(pool.pool_id, pool.customer_tid, NO_GRACE))
+        goes = any(each.grace_ends_at is not None for each in decision.evaluation.exhausted_workloads)
+        taken = int(goes and pool.pool_id in self.records)
+        if decision.after == former.grace and not taken:
             return None
         spared = [each for each in decision.evaluation.in_grace if set(each.resources).intersection(decision.began)]
-        former = self.records.get(pool.pool_id, GraceRecord(pool.pool_id, pool.customer_tid, NO_GRACE))
         return GraceChange(
-            record=replace(former, customer_tid=pool.customer_tid, grace=decision.after),
+            record=replace(
+                former,
+                customer_tid=pool.customer_tid,
+                grace=decision.after,
+                decommissions=former.decommissions + taken,
+            ),
             pool=pool,
             began=decision.began,
             workloads=len(spared),

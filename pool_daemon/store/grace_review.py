@@ -37,6 +37,10 @@ class GraceReview:
         """Return those of some pools that are due at the unix second `now`."""
         return {pool.pool_id for pool in await self._pool_store.due_among(pool_ids, until=now)}
 
+    async def purge(self, *, now: int) -> int:
+        """Remove records that say nothing any more at the unix second `now`; return how many."""
+        return await self._grace.store.purge(now=now)
+
     async def end(self, pool_ids: Sequence[int], *, now: int) -> list[Ended]:
         """End the grace of those pools that are not due at the unix second `now`, as far as their resources last again.
 

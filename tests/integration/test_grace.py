@@ -11,7 +11,7 @@ import pytest_asyncio
 from actors import ME
 from arithmetic_model import Document, Rates
 from deadline import wait_until
-from explorer import CONTAINER, VOLUME, Explorer, Purchase
+from explorer import CONTAINER, VOLUME, ZDB, Explorer, Purchase
 from fail_point import fail_point, times_entered
 from pymongo import MongoClient
 
@@ -127,7 +127,7 @@ async def test_a_pool_that_the_explorer_rewrites_is_in_grace_since_it_was_seen_f
     assert (settlement.look_again, scene.record(pool)["since"]) == ({pool.pool_id: ended_at + WEEK}, {"su": ended_at})
 
 
-@pytest.mark.parametrize("moment", ["begins", "ends"])
+@pytest.mark.parametrize("moment", ["begins", "begins in a pool that was written since", "ends"])
 async def test_a_top_up_in_the_middle_of_the_transaction_in_which_grace_begins_or_ends_wins(
     scene: Scene, mongo: MongoClient[Document], moment: str
 ) -> None:
@@ -136,6 +136,9 @@ async def test_a_top_up_in_the_middle_of_the_transaction_in_which_grace_begins_o
     if moment == "ends":
         scene.policy = GracePolicy({WorkloadType.VOLUME: 5}, 30 * 86_400)
         await scene.settle(pool, now=now - 8)
+    if moment.endswith("since"):
+        scene.explorer.top_up(pool.pool_id, Rates())
+        now = int(time.time())
     entered = times_entered(mongo)
     with fail_point(mongo, "update", blockConnection=True, blockTimeMS=1000):
         settling = asyncio.create_task(scene.settle(pool, now=now))
@@ -242,6 +245,28 @@ async def test_an_operators_end_and_extension_decide(scene: Scene) -> None:
     assert (await scene.settle(pools[1], now=ended_at + WEEK)).decommissioned == []
     assert len((await scene.settle(pools[1], now=ended_at + 2 * WEEK)).decommissioned) == 1
     assert [each["reason"] for each in scene.events("grace_ended")] == ["operator", "operator"]
+
+
+async def test_an_operator_who_extends_a_grace_in_the_middle_of_its_end_wins(
+    scene: Scene, mongo: MongoClient[Document]
+) -> None:
+    """The 0-DB stays in any case, so that the record would have nothing else to say."""
+    now = int(time.time())
+    scene.policy = GracePolicy({WorkloadType.VOLUME: 5, WorkloadType.ZDB: WEEK}, 30 * 86_400)
+    pool = scene.buy(VOLUME, ZDB, ended_at=now - 10)
+    await scene.settle(pool, now=now - 8)
+    entered = times_entered(mongo)
+    with fail_point(mongo, "update", blockConnection=True, blockTimeMS=1000):
+        settling = asyncio.create_task(scene.settle(pool, now=now))
+        await asyncio.to_thread(
+            wait_until, lambda: times_entered(mongo) > entered, within_seconds=10, what="its first write"
+        )
+        store = GraceStore(database=scene.database)
+        await store.set_end(pool.pool_id, now + 60, at=now, actor=ME, reason="on holiday")
+        assert (await settling).decommissioned == []
+    assert scene.explorer.next_actions(pool.workload_ids) == [3, 3]
+    late = await scene.settle(pool, now=now + 60)
+    assert [gone.workload_id for gone in late.decommissioned] == pool.workload_ids
 
 
 async def test_of_two_that_settle_a_pool_at_once_one_begins_its_grace(scene: Scene) -> None:

@@ -9,7 +9,7 @@ import pytest_asyncio
 from actors import ME
 
 from pool_daemon.capacity.exhaustion import Resource
-from pool_daemon.capacity.grace import PoolGrace
+from pool_daemon.capacity.grace import WINDOW_SECONDS, PoolGrace
 from pool_daemon.errors import PoolNotFoundError, StoreConflictError
 from pool_daemon.store.client import Database, Session, connect
 from pool_daemon.store.grace import GRACE, GraceRecord, GraceStore
@@ -110,3 +110,14 @@ async def test_a_spoilt_record_counts_as_none_and_hides_no_other(
     await database.collection(GRACE).update_one({"_id": 1}, {"$set": spoilt})
     assert list(await store.of([1, 2])) == [2]
     assert await listed(store) == [2]
+
+
+async def test_what_counts_for_no_budget_any_more_is_removed_unless_the_pool_is_still_empty(
+    database: Database, store: GraceStore
+) -> None:
+    now = WINDOW_SECONDS + 20
+    lately = PoolGrace(spent=((5, 9), (15, 21)))
+    await save(database, [GraceRecord(1, 7, PoolGrace(spent=((5, 19),))), GraceRecord(2, 7, lately)])
+    await save(database, [GraceRecord(3, 7, OVER), GraceRecord(4, 7, RUNNING)])
+    assert await store.purge(now=now) == 1
+    assert await listed(store, running=False) == [2, 3, 4]

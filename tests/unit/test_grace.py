@@ -107,7 +107,8 @@ def test_writes_of_the_explorer_move_no_anchor_however_many() -> None:
 def test_a_stale_write_of_the_explorer_from_before_the_end_moves_no_anchor() -> None:
     known = look(pool(), ENDS_AT).after
     stale = replace(pool(), last_updated=ENDS_AT - 1, cus=1.0, sus=1.4)
-    assert look(stale, ENDS_AT + 5, known=known).after == known
+    decision = look(stale, ENDS_AT + 5, known=known)
+    assert (decision.after, decision.began, decision.ended) == (known, (), ())
 
 
 def test_a_resource_that_lasts_again_has_a_new_anchor_when_it_runs_out_again() -> None:
@@ -139,6 +140,19 @@ def test_what_nothing_uses_any_more_is_over_but_stays_anchored_for_it_is_as_empt
     decision = topped_up(POLICY, written, known, now=ENDS_AT + 6)
     assert decision.after.since == known.since
     assert decision.after.running == ()
+
+
+def test_a_pool_whose_end_lies_ahead_by_the_explorers_clock_alone_stays_in_grace() -> None:
+    known = look(pool(), ENDS_AT).after
+    written = replace(rewritten(pool(), ENDS_AT + 9), last_updated=ENDS_AT + 12, empty_at=ENDS_AT + 12)
+    assert topped_up(POLICY, written, known, now=ENDS_AT + 10).after == known
+
+
+def test_a_grace_that_is_over_runs_on_if_it_spares_something_all_the_same() -> None:
+    known = look(pool(), ENDS_AT).after
+    over = look(rewritten(pool(), ENDS_AT + 9), ENDS_AT + 9, known=known, workloads=[CONTAINER]).after
+    again = look(rewritten(pool(), ENDS_AT + 9), ENDS_AT + 20, known=over).after
+    assert again.running == (Resource.STORAGE,)
 
 
 def test_a_workload_that_was_created_after_the_end_has_no_grace() -> None:

@@ -1,5 +1,6 @@
 """What the review of pools in grace does, and when it leaves them alone."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from virtual_time import ProcessClock, in_virtual_time
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.grace import Ended, GraceEnd, PoolGrace
 from pool_daemon.errors import StoreConflictError, StoreUnavailableError
-from pool_daemon.expiry.grace_reviewer import GraceReviewer
+from pool_daemon.expiry.grace_reviewer import PURGE_SECONDS, GraceReviewer
 from pool_daemon.guards.gate import Closed
 from pool_daemon.store.grace import GraceRecord
 
@@ -22,6 +23,7 @@ class Pools:
     records: list[GraceRecord] = field(default_factory=list)
     due: set[int] = field(default_factory=set)
     ended: list[int] = field(default_factory=list)
+    purged: list[int] = field(default_factory=list)
     reads: int = 0
     error: Exception | None = None
 
@@ -40,6 +42,10 @@ class Pools:
         if isinstance(self.error, StoreUnavailableError):
             raise self.error
         return self.due.intersection(pool_ids)
+
+    async def purge(self, *, now: int) -> int:
+        self.purged.append(now)
+        return 0
 
     async def end(self, pool_ids: Sequence[int], *, now: int) -> list[Ended]:
         del now
@@ -128,3 +134,14 @@ async def test_a_settlement_that_is_faster_costs_the_others_of_the_page_nothing(
     scene.pools.error = StoreConflictError("a settlement")
     await scene.reviewer.review()
     assert scene.looked_at == [2]
+
+
+@in_virtual_time
+async def test_old_records_are_removed_at_first_and_then_once_an_hour() -> None:
+    scene = Scene()
+    for _ in range(3):
+        await scene.reviewer.review()
+    assert scene.pools.purged == [int(scene.clock.now())]
+    await asyncio.sleep(PURGE_SECONDS)
+    await scene.reviewer.review()
+    assert len(scene.pools.purged) == 2

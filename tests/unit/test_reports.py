@@ -1,5 +1,7 @@
 """What the pass tells of a batch: how late it was, and in how many lines."""
 
+from dataclasses import replace
+
 import pytest
 from structlog.testing import capture_logs
 from telemetry_scene import gone, new_observer
@@ -51,6 +53,19 @@ def test_lateness_counts_from_the_end_of_the_pool_or_from_what_came_after_it(
 
     assert lines[0]["lateness_ms"] == late_seconds * 1000
     assert observer.metrics.registry.get_sample_value("pool_daemon_lateness_seconds_sum") == late_seconds
+
+
+@pytest.mark.parametrize("detail", ["workload", "pool"])
+def test_what_was_in_grace_is_late_from_the_end_of_its_grace_alone(observer: Observer, detail: str) -> None:
+    reports = Reports(observer=observer, settings=Log.model_validate({"detail": detail}))
+    settlement = settlement_of(1)
+    (case,) = settlement.cases
+    settlement.cases = [replace(case, gone=(replace(case.gone[0], grace_ended_at=EMPTY_AT + 8),))]
+    with capture_logs() as lines:
+        reports.settlement(settlement, at=EMPTY_AT + 10, seconds=0.1)
+
+    assert lines[0]["lateness_ms"] == 2000
+    assert observer.metrics.registry.get_sample_value("pool_daemon_lateness_seconds_sum") == 2
 
 
 def test_what_was_asked_for_in_the_pass_before_counts_no_more(reports: Reports) -> None:

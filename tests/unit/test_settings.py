@@ -481,3 +481,11 @@ def test_a_time_of_grace_is_a_duration_and_none_of_them_is_grace(text: str | int
 def test_a_time_of_grace_that_is_no_duration_is_refused_with_the_remedy(text: object) -> None:
     with pytest.raises(ValueError, match=r"volume"):
         Grace.model_validate({"volume": text})
+
+
+def test_to_wait_until_an_owner_was_told_without_telling_any_is_refused(write_config: WriteConfig) -> None:
+    config = write_config("[grace]\nvolume = '1d'\nuntil_told = true\n")
+    with pytest.raises(ConfigurationError, match=r"^grace\.until_told .*needs notices\.before"):
+        load_settings(config, {})
+    told = write_config("[grace]\nvolume = '1d'\nuntil_told = true\n[notices]\nbefore = ['1d']\n")
+    assert load_settings(told, {}).grace.until_told
