@@ -91,12 +91,17 @@ class Commits:
         raise BenchError(f"no index of {CAPACITY_POOLS} was built within {within_seconds:g} s")
 
     def updates(self) -> dict[int, list[float]]:
-        """Return, by pool id, the unix seconds of each update outside of transactions."""
-        query = {"ts": {"$gt": self._since}, "op": "u", "ns": f"{self._database}.{CAPACITY_POOLS}"}
+        """Return, by pool id, the unix seconds of each update, within transactions and outside of them."""
+        pools = f"{self._database}.{CAPACITY_POOLS}"
+        written: list[Mapping[str, Any]] = [{"op": "u", "ns": pools}, {"op": "c", "o.applyOps.ns": pools}]
+        ids = {"$cond": [{"$eq": ["$op", "u"]}, ["$o2._id"], _ids_of(pools)]}
         updated_at = defaultdict(list)
         with translated("reading the server's log of operations"):
-            for entry in self._oplog.find(query, {"wall": 1, "o2": 1}):
-                updated_at[entry["o2"]["_id"]].append(_instant(entry["wall"]))
+            for entry in self._oplog.aggregate(
+                [{"$match": {"ts": {"$gt": self._since}, "$or": written}}, {"$project": {"wall": 1, "ids": ids}}]
+            ):
+                for pool_id in entry["ids"]:
+                    updated_at[pool_id].append(_instant(entry["wall"]))
         return updated_at
 
 

@@ -74,6 +74,12 @@ def test_a_storm_is_counted_from_its_second_and_by_all_three(stage: BenchDatabas
     assert figure_of(result, "pace", "× one by one").value == pytest.approx(daemon / plain)
 
 
+def test_a_reconciliation_writes_the_pools_that_drifted_and_no_others(stage: BenchDatabase) -> None:
+    (result,) = results([Reconciliation(pools=2_000, workloads_each=2, drifted=20, trials=1)], stage)
+    assert figure_of(result, "drifted pools written").value == 100
+    assert figure_of(result, "other pools written").value == 0
+
+
 @pytest.mark.parametrize(("saturating", "bound"), [(20, 5), (1000, None)])
 def test_memory_must_be_constant_only_from_where_every_batch_is_full(
     stage: BenchDatabase, monkeypatch: pytest.MonkeyPatch, saturating: int, bound: float | None
