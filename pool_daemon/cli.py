@@ -4,18 +4,36 @@ import errno
 import os
 import select
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Final
 
 from pool_daemon import signals_blocked
 from pool_daemon.commands import build_parser
 from pool_daemon.errors import ExitCode, PoolDaemonError
 from pool_daemon.plain_text import escaped, escaped_lines, mask_credentials
 
+LEAVE_SECONDS: Final = 1.0
+"""How long the end of the process waits for threads of the driver. One may wait for an answer for minutes: while an
+index is built, or a lock is held. What counts is done by then, and the server goes on without it."""
+
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
-    """Run the command that `argv` names (by default the process's own arguments) and return its exit code."""
+    """Run the command that `argv` names and return its exit code.
+
+    By default these are the arguments of the process, which then ends within a moment.
+    """
+    exit_code = _outcome(argv)
+    if argv is None:
+        leaving = threading.Timer(LEAVE_SECONDS, os._exit, [int(exit_code)])
+        leaving.daemon = True
+        leaving.start()
+    return exit_code
+
+
+def _outcome(argv: Sequence[str] | None) -> ExitCode:
     _open_missing_streams()
     try:
         exit_code = _dispatch(sys.argv[1:] if argv is None else argv)

@@ -44,7 +44,8 @@ AGE: Final[Keys] = (("at", 1),)
 stay."""
 
 INDEXES: Final[dict[str, tuple[Keys, ...]]] = {
-    CAPACITY_POOLS: ((("customer_tid", 1),), (("empty_at", 1),)),
+    # They are built in this order: a first start waits for the one of ends.
+    CAPACITY_POOLS: ((("empty_at", 1),), (("customer_tid", 1),)),
     # Finds the deployed workloads of a pool in the order of their ids, without reading those that were deleted long ago
     # or are free: a customer may keep any number of free ones, of any size, for ever. If the explorer's own index on
     # the next action is missing, this one finds those that are to be deleted.

@@ -69,6 +69,30 @@ def test_an_idle_daemon_stops_at_once(explorer: Explorer, ledger: Ledger, mongo_
     soonest(took, within_seconds=STOP_SECONDS, what="an idle daemon to stop")
 
 
+def test_a_daemon_whose_index_waits_for_a_lock_stops_at_once(
+    explorer: Explorer, mongo_uri: str, mongo: MongoClient[Document]
+) -> None:
+    """The answer to the build comes when the other transaction ends, which may be in a minute."""
+    explorer.buy(Rates(cu=PLENTY), [CONTAINER])
+    builds: list[Document] = [{"$currentOp": {}}, {"$match": {"command.createIndexes": "capacity-pools"}}]
+
+    def took() -> float:
+        explorer.pools.drop_indexes()
+        with mongo.start_session() as session, session.start_transaction():
+            explorer.pools.update_many({}, {"$set": {"x_note": 1}}, session=session)
+            with running_daemon(uri=mongo_uri, database_name=explorer.database.name) as daemon:
+                wait_until(
+                    lambda: list(mongo.admin.aggregate(builds)), within_seconds=START_SECONDS, what="a build that waits"
+                )
+                asked_at = time.monotonic()
+                daemon.stop()
+                seconds = time.monotonic() - asked_at
+            session.abort_transaction()
+        return seconds
+
+    soonest(took, within_seconds=STOP_SECONDS, what="a daemon to stop whose index waits")
+
+
 SIGNALLED_WHILE_IMPORTED = """
 import os, signal, sys
 from pool_daemon import commands, cli
