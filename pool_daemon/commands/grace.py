@@ -12,7 +12,7 @@ from typing import Any, Final
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import add_limit_argument, duration
 from pool_daemon.commands.connection import connection, operator
-from pool_daemon.commands.pools_edit import line
+from pool_daemon.commands.pools_edit import declined, line
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import Settings, load_settings
@@ -72,8 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> ExitCode:
     """List, extend or end; FAILED if the pool is not in grace, or a person does not want it."""
     settings = load_settings(arguments.config)
-    if arguments.action == "end" and not (arguments.yes or arguments.dry_run or _confirmed(arguments.pool_id)):
-        print("nothing changed; --yes does it without asking", file=sys.stderr)
+    if arguments.action == "end" and declined(arguments, workloads="Workloads"):
         return ExitCode.FAILED
     with connection(settings) as database:
         return asyncio.run((_list if arguments.action == "list" else _change)(database, settings, arguments))
@@ -132,14 +131,6 @@ async def _ends(database: Database, settings: Settings) -> Callable[[GraceRecord
     now = int(time.time())
     policy_of = await GraceViews(database=database, default=default_policy(settings.grace)).policies()
     return lambda record: latest_end(policy_of(record.customer_tid), record.grace, now=now)
-
-
-def _confirmed(pool_id: int) -> bool:
-    if not sys.stdin.isatty():
-        return False
-    print(f"Workloads of pool {pool_id} are going to stop. Type its id to go on: ", end="", file=sys.stderr)
-    sys.stderr.flush()
-    return sys.stdin.readline().strip() == str(pool_id)
 
 
 def _line(record: GraceRecord, *, ends_at: int) -> str:

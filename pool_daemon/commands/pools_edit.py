@@ -150,8 +150,7 @@ def _refused(arguments: argparse.Namespace) -> ExitCode | None:
     if arguments.action == "top-up" and not any(amounts(arguments)):
         print("pool-daemon pools top-up: error: name what to add: --cu, --su or --ipv4", file=sys.stderr)
         return ExitCode.USAGE
-    if arguments.action == "end" and not (arguments.yes or arguments.dry_run or _confirmed(arguments.pool_id)):
-        print("nothing changed; --yes does it without asking", file=sys.stderr)
+    if arguments.action == "end" and declined(arguments, workloads="All workloads"):
         return ExitCode.FAILED
     return None
 
@@ -178,10 +177,18 @@ async def _make(arguments: argparse.Namespace, edits: PoolEdits, now: int) -> Ed
             return await edits.end(arguments.pool_id, now)
 
 
-def _confirmed(pool_id: int) -> bool:
+def declined(arguments: argparse.Namespace, *, workloads: str) -> bool:
+    """Return whether such workloads of a pool must not stop: nobody typed its id at a terminal, or said --yes."""
+    if arguments.yes or arguments.dry_run or _confirmed(workloads, arguments.pool_id):
+        return False
+    print("nothing changed; --yes does it without asking", file=sys.stderr)
+    return True
+
+
+def _confirmed(workloads: str, pool_id: int) -> bool:
     if not sys.stdin.isatty():
         return False
-    print(f"All workloads of pool {pool_id} are going to stop. Type its id to go on: ", end="", file=sys.stderr)
+    print(f"{workloads} of pool {pool_id} are going to stop. Type its id to go on: ", end="", file=sys.stderr)
     sys.stderr.flush()
     return sys.stdin.readline().strip() == str(pool_id)
 

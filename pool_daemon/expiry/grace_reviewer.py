@@ -16,6 +16,9 @@ from pool_daemon.store.grace import GraceRecord
 REVIEW_SECONDS: Final = 2.0
 """How soon a top-up or an operator's end is noticed. A round costs two queries for each thousand pools in grace."""
 
+PURGE_SECONDS: Final = 3600.0
+"""How often old records are removed."""
+
 
 class PoolsInGrace(Protocol):
     """Reads the pools in grace, and ends the grace of those that are not due any more; see GraceReview."""
@@ -31,10 +34,6 @@ class PoolsInGrace(Protocol):
 
     async def end(self, pool_ids: Sequence[int], *, now: int) -> list[Ended]:
         """End the grace of those pools that are not due at the unix second `now`."""
-
-
-PURGE_SECONDS: Final = 3600.0
-"""How often old records are removed."""
 
 
 class GraceObserver(Teller, Protocol):
