@@ -4,32 +4,29 @@ import errno
 import os
 import select
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Final
+from contextlib import nullcontext, suppress
 
 from pool_daemon import signals_blocked
 from pool_daemon.commands import build_parser
 from pool_daemon.errors import ExitCode, PoolDaemonError
 from pool_daemon.plain_text import escaped, escaped_lines, mask_credentials
 
-LEAVE_SECONDS: Final = 1.0
-"""How long the end of the process waits for threads of the driver. One may wait for an answer for minutes: while an
-index is built, or a lock is held. What counts is done by then, and the server goes on without it."""
-
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
-    """Run the command that `argv` names and return its exit code.
+    """Run the command that `argv` names and return its exit code; by default the process's own, which then ends at once.
 
-    By default these are the arguments of the process, which then ends within a moment.
+    The interpreter is not taken apart first: that waits for threads of the driver, of which one may wait for an answer
+    for minutes, and what it finds on the way, such as a future that nobody awaited, is logged where no thread can write
+    it any more, which waits for ever. What counts is done and written by then.
     """
     exit_code = _outcome(argv)
     if argv is None:
-        leaving = threading.Timer(LEAVE_SECONDS, os._exit, [int(exit_code)])
-        leaving.daemon = True
-        leaving.start()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed, or its reader has left
+                stream.flush()
+        os._exit(exit_code)
     return exit_code
 
 

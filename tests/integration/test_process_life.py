@@ -93,6 +93,28 @@ def test_a_daemon_whose_index_waits_for_a_lock_stops_at_once(
     soonest(took, within_seconds=STOP_SECONDS, what="a daemon to stop whose index waits")
 
 
+class LeavesAFuture(DaemonProcess):
+    """A daemon that ends with a future whose error nobody has asked for, which a future logs as it goes."""
+
+    program = (
+        "-c",
+        """
+import asyncio, sys
+from pool_daemon import cli
+
+future = asyncio.new_event_loop().create_future()
+future.set_exception(RuntimeError)
+sys.argv.insert(1, "run")
+cli.main()
+""",
+    )
+
+
+def test_a_daemon_that_has_stopped_ends_whatever_there_would_be_to_log_at_the_end() -> None:
+    with LeavesAFuture(uri="none", database_name="none") as daemon:
+        daemon.wait_for_exit(code=ExitCode.CONFIGURATION)
+
+
 SIGNALLED_WHILE_IMPORTED = """
 import os, signal, sys
 from pool_daemon import commands, cli
@@ -103,7 +125,8 @@ class Command(commands.Command):
         return super().load()
 
 commands.COMMANDS["run"] = Command(*commands.COMMANDS["run"])
-sys.exit(cli.main(["run", *sys.argv[1:]]))
+sys.argv.insert(1, "run")
+cli.main()
 """
 
 
