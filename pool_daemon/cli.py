@@ -15,11 +15,12 @@ from pool_daemon.plain_text import escaped, escaped_lines, mask_credentials
 
 
 def main(argv: Sequence[str] | None = None) -> ExitCode:
-    """Run the command that `argv` names and return its exit code; by default the process's own, which then ends at once.
+    """Run the command that `argv` names and return its exit code.
 
-    The interpreter is not taken apart first: that waits for threads of the driver, of which one may wait for an answer
-    for minutes, and what it finds on the way, such as a future that nobody awaited, is logged where no thread can write
-    it any more, which waits for ever. What counts is done and written by then.
+    By default these are the arguments of the process, which then ends at once with that code. The interpreter is not
+    taken apart first: that waits for threads of the driver, of which one may wait for an answer for minutes, and what
+    it finds on the way, such as a future that nobody awaited, is logged where no thread can write it any more, which
+    waits for ever. What counts is done and written by then.
     """
     exit_code = _outcome(argv)
     if argv is None:

@@ -22,8 +22,8 @@ WATCH_FIRST_SECONDS: Final = 3.0
 the latter case the pass goes ahead, and the opening requests another full scan."""
 
 FOLLOWING_PASSES: Final = 7
-"""Passes that may follow a single one: the brake counts many late pools twice before it lets them go, and most writers
-that have locked a pool commit within seconds."""
+"""Passes that may follow a single one, a second apart: the brake counts many late pools for five seconds before it lets
+them go, and most writers that have locked a pool commit within seconds."""
 
 LEASE_BESIDE_ARBITER_SECONDS: Final = 15.0
 """With an arbiter, one secondary away leaves no majority. A longer lease would delay the report of that as long."""
@@ -107,9 +107,11 @@ class Daemon:
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
             for _ in range(FOLLOWING_PASSES):
                 if not parts.queue.full_scan_requested:  # by the brake, which counts before it acts
-                    if not report.locked:
+                    if not report.locked and not parts.queue.full_scan_comes:
                         break
                     await asyncio.sleep(1)
+                    if parts.queue.full_scan_comes:
+                        parts.queue.request_full_scan()
                 report = await self._next_pass(report)
             if not self._dry_run:  # pools held by earlier passes are reported, too
                 await parts.held_pools.review(parts.gate)
@@ -129,14 +131,15 @@ class Daemon:
 
     def left_undone(self, report: PassReport) -> dict[str, Any]:
         """Return what a single pass has left undone: numbers of pools by reason, and a closed gate's reason."""
-        now = self._parts.observer.status.snapshot
+        now, queue = self._parts.observer.status.snapshot, self._parts.queue
+        scans = queue.full_scan_requested or queue.full_scan_comes
         left = {
             "gate": report.cut_short_by,
             "held": {hold.reason: hold.detail if hold.pools is None else hold.pools for hold in now.holds},
             "failure": None if report.failure is None else str(report.failure),
             "failed": report.failed_pools,
             "locked": report.locked,
-            "waiting": "for another full scan" if self._parts.queue.full_scan_requested and not self._dry_run else None,
+            "waiting": "for another full scan" if scans and not self._dry_run else None,
             "quarantined": now.quarantined,
             "unreadable": now.unreadable,
         }

@@ -17,7 +17,7 @@ from pool_daemon.expiry.batches import Batch
 from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.pass_report import PassReport
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
-from pool_daemon.guards.brake import Brake
+from pool_daemon.guards.brake import RECOUNT_SECONDS, Brake
 from pool_daemon.guards.gate import Closed, Gates
 from pool_daemon.guards.guards import Guards
 from pool_daemon.guards.held_pools import HeldPools
@@ -182,6 +182,9 @@ class Scene:
         """Run passes until none is asked for; return how many workloads were decommissioned."""
         number = (await self.run_pass()).decommissioned
         for _ in range(10):
+            if self.queue.full_scan_comes:
+                self.clock.pass_time(RECOUNT_SECONDS)
+                self.queue.request_full_scan()
             if not self.queue.full_scan_requested:
                 return number
             number += (await self.run_pass()).decommissioned

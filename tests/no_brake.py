@@ -20,6 +20,5 @@ class NoBrake:
         del pool_ids, settlement, now, full_scan
         return set()
 
-    def passed(self, *, complete: bool) -> bool:
+    def passed(self, *, complete: bool) -> None:
         del complete
-        return False

@@ -149,8 +149,9 @@ class ExpiryPass:
                     break
         finally:
             results = await asyncio.gather(*self._running, return_exceptions=True)
-            if self._context.guards.brake.passed(complete=complete):
-                self._queue.request_full_scan()
+            recount_seconds = self._context.guards.brake.passed(complete=complete)
+            if recount_seconds is not None:
+                self._queue.request_full_scan_in(recount_seconds)
         for result in results:
             if isinstance(result, BaseException):
                 raise result

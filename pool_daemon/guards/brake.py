@@ -19,8 +19,8 @@ it instead, which leaves it unchanged. Only withheld pools are judged.
 - *Late* pools are *past* (written over a minute after their end) or *unseen* (found due though no change told of them).
   A restored backup brings them in pieces, so one scan decides nothing: a full scan counts them, by kind and owner, and
   leaves them waiting. The next one holds all late pools if that count is too many, else it lets go as many as were
-  counted. While a count above `min_pools` grows from scan to scan, none is let go yet. Held pools count, too: while one
-  part of a backup waits for an operator, the rest of it does.
+  counted. Of a count above `min_pools`, none is let go until it has not grown for `STILL_SECONDS`. Held pools count,
+  too: while one part of a backup waits for an operator, the rest of it does.
 
 Only those numbers are kept in memory, and no ids of pools that are held or wait.
 
@@ -36,6 +36,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Final
 
 from pool_daemon.capacity.pool import NEVER
 from pool_daemon.clock import Clock
@@ -47,13 +48,21 @@ from pool_daemon.store.holds import State
 from pool_daemon.store.pool_counts import MOST, PoolCounts
 from pool_daemon.store.pools import DuePool
 
+STILL_SECONDS: Final = 5.0
+"""For how long a number of late pools above `min_pools` has to stand before they may go: a restore pauses between its
+parts, and a busy server makes it slower."""
+
+RECOUNT_SECONDS: Final = 1.0
+"""Interval of the full scans meanwhile."""
+
 
 class Brake:
     """Decides which due pools may be settled, batch by batch, in one pass at a time.
 
     `_reasons` says why withheld pools of a kind are held in this pass, and `_cleared` how many late ones may go.
-    `_waiting` counts those that wait for the next pass to judge them; `_counted` is how many that were when they were
-    judged last, and had to be counted again. `_judged_writes` writes had been reported when near ends were judged last.
+    `_waiting` counts those that wait for the next full scan to judge them; `_counted` is how many that were when they
+    were judged last, and had to be counted again; they have been as many since `_grew_monotonic`. `_judged_writes`
+    writes had been reported when near ends were judged last.
     Every method that is awaited raises StoreUnavailableError or StoreRefusedError.
     """
 
@@ -62,11 +71,13 @@ class Brake:
         self._held = held
         self._pool_counts = pool_counts
         self._settings = settings
+        self._clock = clock
         self._in_pass = False
         self._reasons: dict[Kind, str | None] = dict.fromkeys(Kind)
         self._cleared = Census()
         self._waiting = Census()
         self._counted = 0
+        self._grew_monotonic = -math.inf
         self._judged_writes = 0
 
     async def inspect(self, after: int | None, now: int) -> None:
@@ -132,28 +143,44 @@ class Brake:
         await self._held.drop_released(pool_ids)
         return going
 
-    def passed(self, *, complete: bool) -> bool:
-        """Note that a pass is over; what an incomplete one has counted is discarded. Return whether pools wait."""
+    def passed(self, *, complete: bool) -> float | None:
+        """Note that a pass is over; what an incomplete one has counted is discarded.
+
+        Return in how many seconds those that wait are to be counted again; None if none waits.
+        """
         self._in_pass = False
         self._held.passed()
-        waits = bool(self._waiting)
+        if not self._waiting:
+            return None
         if not complete:
             self._waiting.clear()
-        return waits
+        return RECOUNT_SECONDS if self._counted else 0.0
 
     async def _judge_late(self, after: int | None, now: int) -> None:
-        """Judge what the last full scan has left waiting: it is held now, may go, or waits on while it becomes more."""
-        counted, self._waiting = self._waiting, Census()
+        """Judge what the last full scan has left waiting: a full scan holds it now, lets it go, or counts it again."""
+        counted = self._waiting
         if after is None:
             await self._held.refresh()
+            self._waiting = Census()
         elif not self._held.dry_run:  # which settles nothing, so that every full scan finds the same again
             self.unexpected.known_through = after
         late = self.unexpected.census(Kind.PAST, Kind.UNSEEN) + counted
         reason = await self._excess(late, now, held=self._held.count)
         self._reasons = {Kind.NEAR: None, Kind.PAST: reason, Kind.UNSEEN: reason}
         few = measure(late, self._settings)[0] + self._held.count <= self._settings.min_pools
-        is_final = few or counted.total() <= self._counted
-        self._cleared, self._counted = (counted, 0) if is_final else (Census(), counted.total())
+        self._cleared = Census()
+        if after is None:
+            self._clear(counted, few=few)
+
+    def _clear(self, counted: Census, *, few: bool) -> None:
+        """Let as many late pools go as were counted, if they are few or have not become more for a while."""
+        now = self._clock.monotonic()
+        if counted.total() > self._counted:
+            self._grew_monotonic = now
+        if few or now - self._grew_monotonic >= STILL_SECONDS:
+            self._cleared, self._counted = counted, 0
+        else:
+            self._counted = counted.total()
 
     async def _judge_near(self, now: int) -> None:
         """Judge the pools that were written near their end, which has come, unless such pools are held already."""

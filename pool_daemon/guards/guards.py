@@ -22,10 +22,10 @@ class PoolBrake(Protocol):
     async def judge(self, pool_ids: Collection[int], settlement: Settlement, *, now: int, full_scan: bool) -> set[int]:
         """Hold what a batch withheld, or let it go: return the ids of the latter; note its settled pools."""
 
-    def passed(self, *, complete: bool) -> bool:
+    def passed(self, *, complete: bool) -> float | None:
         """Note that a pass is over; `complete` says whether it has met everything that was due.
 
-        Return whether pools wait for a full scan.
+        Return in how many seconds pools that wait need a full scan; None if none waits.
         """
 
 

@@ -144,6 +144,33 @@ async def test_a_small_share_goes_only_once_it_has_stopped_growing(scene: Scene)
     assert scene.held() == set(ids(restored))
 
 
+async def test_a_restore_may_pause_between_its_parts(scene: Scene) -> None:
+    """Meanwhile the first part, a small share, is counted again and again."""
+    scene.buy_lasting(10 * FEW)
+    scene.start()
+    restored = scene.buy(FEW + 2)
+    gone = 0
+    for _ in range(4):
+        scene.queue.request_full_scan()
+        gone += (await scene.run_pass()).decommissioned
+    restored += scene.buy(2 * FEW)
+    assert await scene.run_passes() == gone == 0
+    assert scene.held() == set(ids(restored))
+
+
+async def test_what_falls_due_while_late_pools_are_counted_goes_and_they_are_counted_on(scene: Scene) -> None:
+    scene.buy_lasting(10 * FEW)
+    scene.start()
+    late = scene.buy(FEW + 2)
+    for _ in range(2):
+        await scene.run_pass()
+    assert scene.queue.full_scan_comes
+    punctual = scene.buy(1, ended_ago=-1)
+    scene.clock.pass_time(1)
+    assert (await scene.run_pass()).decommissioned == len(punctual)
+    assert await scene.run_passes() == len(late)
+
+
 async def test_what_turns_up_behind_what_was_settled_is_a_restore_even_of_one_owner(scene: Scene) -> None:
     """A full scan meets it before the stream tells of it; he cannot have arranged that."""
     await scene.run_pass()

@@ -1,5 +1,7 @@
 """What is checked, in which order, and what rings."""
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,21 @@ def test_a_full_scan_requested_during_a_pass_is_not_forgotten_when_the_pass_fini
     queue.request_full_scan()
     queue.done(100)
     assert queue.take(101).after is None
+
+
+async def test_a_full_scan_that_comes_is_requested_in_time_unless_another_was_made_before() -> None:
+    queue = WorkQueue()
+    for made_before in (False, True):
+        queue.take(100)
+        queue.done(100)
+        queue.request_full_scan_in(0.05)
+        assert (queue.full_scan_comes, queue.full_scan_requested, queue.settled_through) == (True, False, None)
+        if made_before:
+            queue.request_full_scan()
+            queue.take(100)
+            queue.done(100)
+        await asyncio.sleep(0.1)
+        assert (queue.full_scan_comes, queue.full_scan_requested) == (False, not made_before)
 
 
 def test_a_clock_that_steps_back_makes_the_pass_a_full_scan_and_the_watermark_follows_it() -> None:
