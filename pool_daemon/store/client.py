@@ -6,6 +6,7 @@ Beside it what all reads share: pages, the server's clock, and the report of how
 import asyncio
 import contextlib
 import random
+import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -48,6 +49,17 @@ stop waits no longer than that."""
 
 FIRST_WAIT_SECONDS: Final = 0.004
 """The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
+
+COLLECTION_LOCKED: Final = 24
+"""LockTimeout: a transaction waits for five milliseconds only for its lock on a collection. Whoever alters one, or
+builds an index on it, has that lock alone for moments, and everybody queues behind a build that waits for it."""
+
+COLLECTION_LOCK_SECONDS: Final = 1.0
+"""How long a transaction is begun again while a collection is locked, however often that is. It is the daemon's own
+indexes that are built beside its first passes."""
+
+COLLECTION_WAIT_SECONDS: Final = 0.05
+"""The longest wait between attempts while a collection is locked."""
 
 SAFETY: Final[Mapping[str, Any]] = {
     "readPreference": "primary",
@@ -190,19 +202,27 @@ class Database:
         """Run `body` in a transaction: it reads from a snapshot, commits to a majority, all of it or nothing.
 
         After a conflict with another writer it is begun again, `attempts` times in all, after a short random wait that
-        grows. Raises what `body` raises, StoreConflictError when every attempt lost, or StoreUnavailableError; in the
-        last case the transaction may have been committed.
+        grows; while a collection is locked, for a second. Raises what `body` raises, StoreConflictError when every
+        attempt lost, or StoreUnavailableError; in the last case the transaction may have been committed.
         """
+        until_monotonic = time.monotonic() + COLLECTION_LOCK_SECONDS
         with translated("committing a batch"), self._renewing():
             async with self._sessions.lend() as session:
-                for attempt in range(1, attempts):
+                attempt = 0
+                while True:
+                    attempt += 1
                     try:
                         return await self._attempt(session, body)
                     except (PyMongoError, StoreError) as error:
-                        if not _lost_a_race(error):
+                        code = _lost_race(error)
+                        longest_wait_seconds = FIRST_WAIT_SECONDS * 2**attempt
+                        lost = code is None or attempt >= attempts
+                        if code == COLLECTION_LOCKED:
+                            longest_wait_seconds = COLLECTION_WAIT_SECONDS
+                            lost = time.monotonic() >= until_monotonic
+                        if lost:
                             raise
-                    await asyncio.sleep(random.uniform(0, FIRST_WAIT_SECONDS * 2**attempt))  # noqa: S311 - jitter
-                return await self._attempt(session, body)
+                    await asyncio.sleep(random.uniform(0, longest_wait_seconds))  # noqa: S311 - jitter
 
     async def _attempt(self, session: Session, body: Callable[[Session], Awaitable[T]]) -> T:
         transaction = session.start_transaction(
@@ -273,11 +293,13 @@ class Database:
         self._stream_client.close()
 
 
-def _lost_a_race(error: BaseException) -> bool:
-    """Return whether the server aborted the transaction in favour of another writer, not because a connection broke."""
+def _lost_race(error: BaseException) -> int | None:
+    """Return the server's code if it aborted a transaction in favour of another; None if, say, a connection broke."""
     if isinstance(error, StoreError):
         error = error.__cause__ or error
-    return isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")
+    if isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError"):
+        return error.code
+    return None
 
 
 class ServerClock:

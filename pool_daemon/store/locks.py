@@ -18,7 +18,7 @@ from bson import Int64
 from bson.errors import BSONError
 from pymongo.errors import OperationFailure, PyMongoError
 
-from pool_daemon.store.client import Database
+from pool_daemon.store.client import COLLECTION_LOCKED, Database
 from pool_daemon.store.codec import integer
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.sessions import Probe
@@ -48,7 +48,8 @@ class Locks:
     async def locked_among(self, pool_ids: Sequence[int]) -> set[int]:
         """Return those of some pools that are locked.
 
-        What cannot be found out, because the server is away or has no room, counts as not locked: settling it says why.
+        What cannot be found out, because the server is away or has no room, or because a collection is locked as a
+        whole, counts as not locked: settling it says why.
         """
         async with self._database.probe() as run:
             # Each command would take twice as long if the event loop waited for it.
@@ -88,7 +89,7 @@ def _conflicting(run: Probe, ids: Mapping[str, Sequence[Any]]) -> str | None:
             try:
                 run(_update(name, ids[name]) | transaction | start)
             except OperationFailure as error:
-                if not error.has_error_label("TransientTransactionError"):
+                if not error.has_error_label("TransientTransactionError") or error.code == COLLECTION_LOCKED:
                     raise
                 conflicting = name
                 break

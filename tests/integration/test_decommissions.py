@@ -15,6 +15,7 @@ from deadline import soonest_of, wait_until
 from explorer import CONTAINER, FREE, MISSING, PUBLIC_IP, VOLUME, Explorer, Purchase
 from fail_point import fail_point, times_entered
 from pymongo import MongoClient
+from waiting_build import waiting_build
 
 from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreConflictError, StoreError, StoreUnavailableError
@@ -487,6 +488,37 @@ async def test_a_batch_that_loses_to_a_writer_who_is_soon_done_is_begun_again_at
     assert len(lost) == conflicts
     assert_decommissioned(explorer, pool.workload_ids)
     assert explorer.stored(explorer.pools, pool.pool_id)["x_note"] == 1
+
+
+async def test_a_collection_that_an_index_build_locks_for_moments_is_waited_for(
+    explorer: Explorer, mongo: Client, mongo_uri: str
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    refused: list[str] = []
+    with waiting_build(mongo, explorer.workloads) as session:
+
+        def finished(name: str, seconds: float, /, *, failed: bool) -> None:
+            """End the wait as soon as more attempts were refused than another writer is given."""
+            del seconds
+            if failed and name != "abortTransaction":
+                refused.append(name)
+                if len(refused) == TRANSACTION_ATTEMPTS + 1:
+                    session.abort_transaction()
+
+        database = connect(uri=mongo_uri, name=explorer.database.name, listeners=[CommandLog(finished)])
+        await decommissions_of(database).settle([pool.pool_id], now=now())
+        database.close()
+    assert len(refused) > TRANSACTION_ATTEMPTS
+    assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_a_collection_that_stays_locked_is_no_pool_s_fault(
+    explorer: Explorer, mongo: Client, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    with waiting_build(mongo, explorer.workloads), pytest.raises(StoreUnavailableError):
+        await decommissions.settle([pool.pool_id], now=now())
+    assert_untouched(explorer, pool.workload_ids)
 
 
 async def test_a_duplicate_that_stays_is_no_matter_of_who_was_faster(

@@ -12,6 +12,7 @@ from explorer import CONTAINER, Explorer, Purchase
 from fail_point import fail_point
 from pymongo import MongoClient
 from pymongo.collection import Collection
+from waiting_build import waiting_build
 
 from pool_daemon.store.client import CommandLog, Database, connect
 from pool_daemon.store.locks import MOST_BYTES, Locks
@@ -83,6 +84,13 @@ async def test_a_pool_whose_workload_is_locked_is_locked(
 ) -> None:
     with locked(mongo, explorer.workloads, pools[7].workload_ids):
         assert await locks.locked_among(ids(pools)) == {pools[7].pool_id}
+
+
+async def test_a_collection_that_is_locked_as_a_whole_locks_no_pool(
+    mongo: Client, explorer: Explorer, locks: Locks, pools: list[Purchase]
+) -> None:
+    with waiting_build(mongo, explorer.pools):
+        assert await locks.locked_among(ids(pools)) == set()
 
 
 async def test_no_more_is_written_than_the_server_has_room_for(
