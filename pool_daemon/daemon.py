@@ -106,12 +106,13 @@ class Daemon:
             await parts.clock_guard.check()
             report = await parts.expirer.run_pass(math.floor(parts.clock.now()))
             for _ in range(FOLLOWING_PASSES):
-                if not parts.queue.full_scan_requested:  # by the brake, which counts before it acts
-                    if not report.locked and not parts.queue.full_scan_comes:
-                        break
+                brake_counts = parts.queue.full_scan_is_ahead
+                if not brake_counts and not report.locked:
+                    break
+                if not parts.queue.full_scan_requested:
                     await asyncio.sleep(1)
-                    if parts.queue.full_scan_comes:
-                        parts.queue.request_full_scan()
+                if brake_counts:
+                    parts.queue.request_full_scan()
                 report = await self._next_pass(report)
             if not self._dry_run:  # pools held by earlier passes are reported, too
                 await parts.held_pools.review(parts.gate)
@@ -132,14 +133,13 @@ class Daemon:
     def left_undone(self, report: PassReport) -> dict[str, Any]:
         """Return what a single pass has left undone: numbers of pools by reason, and a closed gate's reason."""
         now, queue = self._parts.observer.status.snapshot, self._parts.queue
-        scans = queue.full_scan_requested or queue.full_scan_comes
         left = {
             "gate": report.cut_short_by,
             "held": {hold.reason: hold.detail if hold.pools is None else hold.pools for hold in now.holds},
             "failure": None if report.failure is None else str(report.failure),
             "failed": report.failed_pools,
             "locked": report.locked,
-            "waiting": "for another full scan" if scans and not self._dry_run else None,
+            "waiting": "for another full scan" if queue.full_scan_is_ahead and not self._dry_run else None,
             "quarantined": now.quarantined,
             "unreadable": now.unreadable,
         }

@@ -182,11 +182,11 @@ class Scene:
         """Run passes until none is asked for; return how many workloads were decommissioned."""
         number = (await self.run_pass()).decommissioned
         for _ in range(10):
-            if self.queue.full_scan_comes:
+            if not self.queue.full_scan_is_ahead:
+                return number
+            if not self.queue.full_scan_requested:
                 self.clock.pass_time(RECOUNT_SECONDS)
                 self.queue.request_full_scan()
-            if not self.queue.full_scan_requested:
-                return number
             number += (await self.run_pass()).decommissioned
         raise AssertionError("the brake asks for one full scan after the other")
 

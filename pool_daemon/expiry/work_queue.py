@@ -95,7 +95,7 @@ class WorkQueue:
 
     To be read from outside, and set by the queue alone: `deadline`, the armed instant (unix seconds), None if none is
     known; `pool_id`, the pool that runs empty then, if any; `watermark`, None before the first full scan;
-    `full_scan_requested`, whether the next pass is a full scan; `full_scan_comes`, whether one is to be requested soon.
+    `full_scan_requested`, whether the next pass is a full scan.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class WorkQueue:
         self._added_at: int | None = None
         self.watermark: int | None = None
         self.full_scan_requested = True
-        self.full_scan_comes = False
+        self._coming_scan: asyncio.TimerHandle | None = None
         self._entries: dict[int, _Entry] = {}
         self._bounded_entries = 0
         self._taken: dict[int, _Entry] = {}
@@ -176,26 +176,28 @@ class WorkQueue:
 
         None while a full scan is requested, now or soon, or in progress.
         """
-        is_known = not self.full_scan_requested and not self.full_scan_comes and self._at_work is not _AtWork.FULL_SCAN
+        is_known = not self.full_scan_is_ahead and self._at_work is not _AtWork.FULL_SCAN
         return self.watermark if is_known else None
+
+    @property
+    def full_scan_is_ahead(self) -> bool:
+        """Whether a full scan is requested, or is to be requested soon."""
+        return self.full_scan_requested or self._coming_scan is not None
 
     def request_full_scan(self) -> None:
         """Make the next pass a full scan: after a start or a gap, when anything may have been missed."""
         self.full_scan_requested = True
-        self.full_scan_comes = False
+        if self._coming_scan is not None:
+            self._coming_scan.cancel()
+            self._coming_scan = None
         self.ring()
 
     def request_full_scan_in(self, seconds: float) -> None:
         """Request a full scan in some seconds, unless another one comes before."""
         if seconds <= 0:
             self.request_full_scan()
-        elif not self.full_scan_requested and not self.full_scan_comes:
-            self.full_scan_comes = True
-            asyncio.get_running_loop().call_later(seconds, self._request_what_comes)
-
-    def _request_what_comes(self) -> None:
-        if self.full_scan_comes:
-            self.request_full_scan()
+        elif not self.full_scan_is_ahead:
+            self._coming_scan = asyncio.get_running_loop().call_later(seconds, self.request_full_scan)
 
     def add(self, pool_id: int, *, at: int, cause: Cause) -> None:
         """Add a check of a pool at the unix second `at`; of two entries the earlier one stays."""

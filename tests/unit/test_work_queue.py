@@ -34,13 +34,13 @@ async def test_a_full_scan_that_comes_is_requested_in_time_unless_another_was_ma
         queue.take(100)
         queue.done(100)
         queue.request_full_scan_in(0.05)
-        assert (queue.full_scan_comes, queue.full_scan_requested, queue.settled_through) == (True, False, None)
+        assert (queue.full_scan_is_ahead, queue.full_scan_requested, queue.settled_through) == (True, False, None)
         if made_before:
             queue.request_full_scan()
             queue.take(100)
             queue.done(100)
         await asyncio.sleep(0.1)
-        assert (queue.full_scan_comes, queue.full_scan_requested) == (False, not made_before)
+        assert queue.full_scan_is_ahead == queue.full_scan_requested == (not made_before)
 
 
 def test_a_clock_that_steps_back_makes_the_pass_a_full_scan_and_the_watermark_follows_it() -> None:
