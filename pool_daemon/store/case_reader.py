@@ -15,11 +15,12 @@ from pool_daemon.capacity.exhaustion import ExhaustedWorkload, Resource
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.errors import NotFiniteError, UnreadableDocumentError
 from pool_daemon.store.cases import Case, Decommissioned, Limits, Rest, Settlement, Unreadable
-from pool_daemon.store.client import Collection, Database, Session
+from pool_daemon.store.client import Collection, Database
 from pool_daemon.store.codec import RAW, decoded, document_id, integer, pool_from_document
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.grace_decisions import GraceReader, Graces, evaluated
 from pool_daemon.store.pools import CAPACITY_POOLS, DuePool
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import NODE_ID_CHARACTERS, DeployedWorkload, WorkloadStore, deployed_workload, plain
 
 NO_ANCHORS: Final[Mapping[Resource, int]] = MappingProxyType({})

@@ -14,9 +14,10 @@ from typing import Any, Final
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.client import STREAM_AWAIT_MS, Database, Session
+from pool_daemon.store.client import STREAM_AWAIT_MS, Database
 from pool_daemon.store.error_mapping import translated_stream
 from pool_daemon.store.pools import CAPACITY_POOLS
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import WORKLOADS
 
 BATCH: Final = 1000

@@ -3,10 +3,7 @@
 Beside it what all reads share: pages, the server's clock, and the report of how long each command took.
 """
 
-import asyncio
 import contextlib
-import random
-import time
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,49 +14,25 @@ from bson import Binary
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import (
     AsyncIOMotorClient,
-    AsyncIOMotorClientSession,
     AsyncIOMotorCollection,
     AsyncIOMotorDatabase,
 )
 from pymongo import monitoring
-from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.monitoring import CommandListener, TopologyListener
-from pymongo.read_concern import ReadConcern
-from pymongo.read_preferences import ReadPreference
-from pymongo.write_concern import WriteConcern
 
-from pool_daemon.errors import ConfigurationError, StoreError, StoreUnavailableError
+from pool_daemon.errors import ConfigurationError, StoreUnavailableError
 from pool_daemon.store.address import read_address
 from pool_daemon.store.codec import LENIENT
 from pool_daemon.store.error_mapping import one_line, translated
-from pool_daemon.store.sessions import SEARCHES, Probe, Sessions, renewing
+from pool_daemon.store.sessions import SEARCHES, TRANSACTION_ATTEMPTS, Probe, Session, Sessions, renewing
 from pool_daemon.store.topology import OneRouter
 
 T = TypeVar("T")
 Collection = AsyncIOMotorCollection[Any]
-Session = AsyncIOMotorClientSession
-
-TRANSACTION_ATTEMPTS: Final = 3
-"""Attempts at a transaction that loses to another writer; together they take some milliseconds. A writer that commits
-is done by then. One that does not commit may lock a document for a minute, and the caller has other work."""
 
 STREAM_AWAIT_MS: Final = 1000
 """Time for which the server delays an answer of the change stream while nothing changes: one command a second, and a
 stop waits no longer than that."""
-
-FIRST_WAIT_SECONDS: Final = 0.004
-"""The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
-
-COLLECTION_LOCKED: Final = 24
-"""LockTimeout: a transaction waits for five milliseconds only for its lock on a collection. Whoever alters one, or
-builds an index on it, has that lock alone for moments, and everybody queues behind a build that waits for it."""
-
-COLLECTION_LOCK_SECONDS: Final = 1.0
-"""How long a transaction is begun again while a collection is locked, however often that is. It is the daemon's own
-indexes that are built beside its first passes."""
-
-COLLECTION_WAIT_SECONDS: Final = 0.05
-"""The longest wait between attempts while a collection is locked."""
 
 SAFETY: Final[Mapping[str, Any]] = {
     "readPreference": "primary",
@@ -205,49 +178,8 @@ class Database:
         grows; while a collection is locked, for a second. Raises what `body` raises, StoreConflictError when every
         attempt lost, or StoreUnavailableError; in the last case the transaction may have been committed.
         """
-        until_monotonic = time.monotonic() + COLLECTION_LOCK_SECONDS
         with translated("committing a batch"), self._renewing():
-            async with self._sessions.lend() as session:
-                attempt = 0
-                while True:
-                    attempt += 1
-                    try:
-                        return await self._attempt(session, body)
-                    except (PyMongoError, StoreError) as error:
-                        code = _lost_race(error)
-                        longest_wait_seconds = FIRST_WAIT_SECONDS * 2**attempt
-                        lost = code is None or attempt >= attempts
-                        if code == COLLECTION_LOCKED:
-                            longest_wait_seconds = COLLECTION_WAIT_SECONDS
-                            lost = time.monotonic() >= until_monotonic
-                        if lost:
-                            raise
-                    await asyncio.sleep(random.uniform(0, longest_wait_seconds))  # noqa: S311 - jitter
-
-    async def _attempt(self, session: Session, body: Callable[[Session], Awaitable[T]]) -> T:
-        transaction = session.start_transaction(
-            read_concern=ReadConcern("snapshot"),
-            write_concern=WriteConcern("majority"),
-            read_preference=ReadPreference.PRIMARY,
-        )
-        async with transaction:
-            result = await body(session)
-            await self._commit(session)
-        return result
-
-    async def _commit(self, session: Session) -> None:
-        """Commit; the driver retries within its time limit, and the server recognizes a commit that it has done.
-
-        Without an answer, the transaction is aborted on the server: left open, it would lock its pools against every
-        other writer, the next pass included, for a minute. A transaction that was committed after all stays committed.
-        """
-        try:
-            await session.commit_transaction()
-        except PyMongoError as error:
-            if error.has_error_label("UnknownTransactionCommitResult"):
-                with contextlib.suppress(PyMongoError):
-                    await self._client.admin.command("killSessions", [session.session_id])
-            raise
+            return await self._sessions.transact(body, attempts=attempts)
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator[Probe]:
@@ -291,15 +223,6 @@ class Database:
         """Close every connection; operations still waiting fail."""
         self._client.close()
         self._stream_client.close()
-
-
-def _lost_race(error: BaseException) -> int | None:
-    """Return the server's code if it aborted a transaction in favour of another; None if, say, a connection broke."""
-    if isinstance(error, StoreError):
-        error = error.__cause__ or error
-    if isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError"):
-        return error.code
-    return None
 
 
 class ServerClock:

@@ -13,7 +13,7 @@ from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreConflictError, StoreError
 from pool_daemon.store.case_reader import CaseReader
 from pool_daemon.store.cases import Case, Limits, Settlement
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import changed_fields, exact_fields, protecting_steps
 from pool_daemon.store.ends import Attempt, Ends
 from pool_daemon.store.error_mapping import is_duplicate, translated
@@ -22,6 +22,7 @@ from pool_daemon.store.grace import GraceStore
 from pool_daemon.store.grace_decisions import GraceChange, GraceReader
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.records import Actor
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import Order, WorkloadStore
 
 SYNCED_FIELDS: Final = ("cus", "sus", "ipv4us", "last_updated")

@@ -12,10 +12,11 @@ from bson import Int64
 
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import CapacityError, StoreConflictError
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import RAW
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pool_changes import Write
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import NO_ARRAY, WORKLOADS, WORKQUEUE, WorkloadStore
 
 MOST_WORKLOADS: Final = 2000

@@ -8,8 +8,8 @@ from pymongo.errors import ConnectionFailure
 from pool_daemon.clock import Clock
 from pool_daemon.errors import StoreError
 from pool_daemon.store.cases import Settlement
-from pool_daemon.store.client import Session
 from pool_daemon.store.outbox import Outbox, has_ended
+from pool_daemon.store.sessions import Session
 
 OFF_SECONDS: Final = 30.0
 """How long nothing is written to an outbox that has refused something: no batch of a storm is tried twice meanwhile."""

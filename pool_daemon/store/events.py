@@ -14,10 +14,11 @@ from pool_daemon.capacity.drift import Drift
 from pool_daemon.capacity.pool import Pool
 from pool_daemon.errors import StoreConflictError
 from pool_daemon.store.cases import Case
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.grace_decisions import GraceChange
 from pool_daemon.store.records import EVENTS, Actor, EventKind, Subject, Why, envelope, numbers
+from pool_daemon.store.sessions import Session
 
 EXHAUSTED: Final = "resource exhausted"
 

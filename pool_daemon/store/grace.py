@@ -13,9 +13,10 @@ from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.grace import WINDOW_SECONDS, PoolGrace
 from pool_daemon.errors import PoolNotFoundError, UnreadableDocumentError
 from pool_daemon.plain_text import cut
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import REASON_CHARACTERS, translated
 from pool_daemon.store.records import EVENTS, Actor, EventKind, Subject, Why, envelope
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import WorkloadStore
 
 GRACE: Final = "pool-daemon-grace"

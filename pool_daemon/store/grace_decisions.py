@@ -7,8 +7,8 @@ from typing import Any
 from pool_daemon.capacity.exhaustion import Evaluation, Resource, evaluate
 from pool_daemon.capacity.grace import Ended, GraceDecision, GracePolicy, PoolGrace, View, decide, topped_up
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.store.client import Session
 from pool_daemon.store.grace import GraceRecord, GraceStore
+from pool_daemon.store.sessions import Session
 
 PolicyOf = Callable[[int], GracePolicy]
 """Returns the policy of an owner."""

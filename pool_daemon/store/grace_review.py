@@ -6,13 +6,14 @@ from bson import Int64
 
 from pool_daemon.capacity.grace import Ended
 from pool_daemon.store.case_reader import readable_pools
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import RAW
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.grace import GraceRecord
 from pool_daemon.store.grace_decisions import GraceReader
 from pool_daemon.store.pools import CAPACITY_POOLS, PoolStore
 from pool_daemon.store.records import Actor
+from pool_daemon.store.sessions import Session
 
 
 class GraceReview:

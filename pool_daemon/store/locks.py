@@ -18,10 +18,10 @@ from bson import Int64
 from bson.errors import BSONError
 from pymongo.errors import OperationFailure, PyMongoError
 
-from pool_daemon.store.client import COLLECTION_LOCKED, Database
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import integer
 from pool_daemon.store.pools import CAPACITY_POOLS
-from pool_daemon.store.sessions import Probe
+from pool_daemon.store.sessions import COLLECTION_LOCKED, Probe
 from pool_daemon.store.workloads import BILLED, DEPLOYED, WORKLOADS
 
 PARTS: Final = 8

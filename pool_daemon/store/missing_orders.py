@@ -17,7 +17,7 @@ from pymongo import UpdateOne
 from pool_daemon.capacity import fields
 from pool_daemon.capacity.workload import NextAction
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.client import PAGE, Database, Session, pages
+from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.codec import RAW, integer
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.events import EventStore
@@ -25,6 +25,7 @@ from pool_daemon.store.excerpts import number_only
 from pool_daemon.store.pool_workloads import SHORT_NODE_ID
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.records import Actor, EventKind, Subject, Why, envelope
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import WORKLOADS, WORKQUEUE, WorkloadStore
 
 DELETE: Final = int(NextAction.DELETE)

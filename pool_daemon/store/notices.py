@@ -11,12 +11,13 @@ from pymongo import DeleteOne, ReplaceOne
 
 from pool_daemon.capacity import fields
 from pool_daemon.errors import UnreadableDocumentError
-from pool_daemon.store.client import PAGE, Database, Session, pages
+from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.outbox import Entry, Message, Outbox
 from pool_daemon.store.pool_counts import Upcoming
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.receivers import ReceiverStore
+from pool_daemon.store.sessions import Session
 
 NOTICES: Final = "pool-daemon-notices"
 

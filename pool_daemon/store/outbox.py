@@ -18,8 +18,9 @@ from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.plain_text import cut, shown_id
 from pool_daemon.store.cases import Case
 from pool_daemon.store.client import Collection as Documents
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import REASON_CHARACTERS, translated
+from pool_daemon.store.sessions import Session
 
 OUTBOX: Final = "pool-daemon-outbox"
 

@@ -11,10 +11,11 @@ from pool_daemon.capacity.grace import GracePolicy
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.plain_text import shown_id
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pool_changes import Write
 from pool_daemon.store.records import EVENTS, Actor, EventKind, Subject, Why, envelope
+from pool_daemon.store.sessions import Session
 
 POLICIES: Final = "pool-daemon-policies"
 

@@ -10,11 +10,12 @@ from typing import Any, Final
 from bson import Int64, json_util
 
 from pool_daemon.capacity.pool import Pool
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import RAW, decoded, pool_from_document, pool_to_document
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.records import Actor, ActorKind, EventKind, Subject, Why, envelope, numbers
+from pool_daemon.store.sessions import Session
 
 ATTEMPTS: Final = 10
 """How often a change that loses to another writer is begun; nobody else waits for it."""

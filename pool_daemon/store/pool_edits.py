@@ -15,7 +15,7 @@ from bson import Int64
 from pool_daemon.capacity.pool import Amounts, Pool, new_pool
 from pool_daemon.capacity.workload import cloud_units
 from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictError
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import workload_to_document
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.pool_changes import (
@@ -30,6 +30,7 @@ from pool_daemon.store.pool_changes import (
 )
 from pool_daemon.store.pools import next_id
 from pool_daemon.store.records import EVENTS, NUMBERS, EventKind
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import WORKLOADS
 
 

@@ -18,7 +18,7 @@ from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.workload import cloud_units
 from pool_daemon.errors import StoreConflictError, UnitsError, UnreadableDocumentError
 from pool_daemon.store.cases import Unreadable
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import RAW, changed_fields, decoded, document_id, integer, pool_from_document, unchanged
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.events import EventStore
@@ -28,6 +28,7 @@ from pool_daemon.store.missing_orders import MissingOrders
 from pool_daemon.store.overdue import OverduePools, unhurried
 from pool_daemon.store.pools import CAPACITY_POOLS
 from pool_daemon.store.records import Actor
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import WORKLOADS
 
 BEGINNING: Final = -math.inf

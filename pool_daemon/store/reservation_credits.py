@@ -17,7 +17,7 @@ from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.reservation import Reservation, ReservationData
 from pool_daemon.capacity.reservation_checks import refuse_unless_all_hold, signature_checks
 from pool_daemon.errors import CapacityError, PoolNotFoundError, StoreConflictError, VerificationError
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.deployments import Deployments
 from pool_daemon.store.pool_changes import (
     ATTEMPTS,
@@ -32,6 +32,7 @@ from pool_daemon.store.pool_changes import (
 from pool_daemon.store.pool_edits import Edit
 from pool_daemon.store.records import EVENTS, SCHEMA, EventKind
 from pool_daemon.store.reservations import APPLIED, Applied, Reservations
+from pool_daemon.store.sessions import Session
 
 
 @dataclass(frozen=True, slots=True)

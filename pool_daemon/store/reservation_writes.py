@@ -13,13 +13,14 @@ from pool_daemon.capacity.pool import new_pool
 from pool_daemon.capacity.reservation import Reservation
 from pool_daemon.capacity.reservation_checks import checks, refuse_unless_all_hold
 from pool_daemon.errors import ReservationError, ReservationNotFoundError, StoreConflictError
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import reservation_to_document
 from pool_daemon.store.error_mapping import is_duplicate, translated
 from pool_daemon.store.pool_changes import ATTEMPTS, Author, Write, carry_out, change_record, pool_write
 from pool_daemon.store.pools import CAPACITY_RESERVATIONS, next_id
 from pool_daemon.store.records import EVENTS, SCHEMA, EventKind
 from pool_daemon.store.reservations import SUBMITTED, Reservations
+from pool_daemon.store.sessions import Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from pool_daemon.capacity.pool import Pool
 from pool_daemon.capacity.reservation import Reservation
 from pool_daemon.capacity.reservation_checks import Known, User
 from pool_daemon.errors import PoolNotFoundError, ReservationNotFoundError, UnreadableDocumentError
-from pool_daemon.store.client import PAGE, Database, Session, pages
+from pool_daemon.store.client import PAGE, Database, pages
 from pool_daemon.store.codec import RAW, decoded, reservation_from_document
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.excerpts import number_only
 from pool_daemon.store.pools import CAPACITY_RESERVATIONS, PoolStore
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.workloads import NODE_ID_CHARACTERS
 
 USERS: Final = "user"

@@ -1,14 +1,19 @@
-"""The sessions in which transactions run, and the recovery of a client from two permanent failures of the driver."""
+"""Transactions, the sessions in which they run, and a client's recovery from two permanent failures of the driver."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from bson import Binary
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession
-from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
+from pymongo import ReadPreference
+from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
 
 from pool_daemon.errors import StoreError
 from pool_daemon.store.error_mapping import lacks_sessions
@@ -16,8 +21,31 @@ from pool_daemon.store.error_mapping import lacks_sessions
 SESSIONS: Final = 36
 """More than `expiry.concurrency` may be, plus a few for restored orders; a transaction waits while none is free."""
 
+TRANSACTION_ATTEMPTS: Final = 3
+"""Attempts at a transaction that loses to another writer; together they take some milliseconds. A writer that commits
+is done by then. One that does not commit may lock a document for a minute, and the caller has other work."""
+
+FIRST_WAIT_SECONDS: Final = 0.004
+"""The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
+
+COLLECTION_LOCKED: Final = 24
+"""LockTimeout: a transaction waits for five milliseconds only for its lock on a collection. Whoever alters one, or
+builds an index on it, has that lock alone for moments, and everybody queues behind a build that waits for it."""
+
+COLLECTION_LOCK_SECONDS: Final = 1.0
+"""How long a transaction is begun again while a collection is locked, however often that is. It is the daemon's own
+indexes that are built beside its first passes."""
+
+COLLECTION_WAIT_SECONDS: Final = 0.05
+"""The longest wait between attempts while a collection is locked."""
+
 SEARCHES: Final = 4
 """Searches for locked pools at once, each in a session of its own."""
+
+
+Client = AsyncIOMotorClient[Any]
+Session = AsyncIOMotorClientSession
+T = TypeVar("T")
 
 
 class Probe(Protocol):
@@ -35,8 +63,8 @@ class Sessions:
         self._number = number
         self._turns = asyncio.Semaphore(number)
         self._starting = asyncio.Lock()
-        self._all: list[AsyncIOMotorClientSession] = []
-        self._free: list[AsyncIOMotorClientSession] = []
+        self._all: list[Session] = []
+        self._free: list[Session] = []
 
     async def ids(self) -> list[Binary]:
         """Return the ids of all sessions; nothing is sent."""
@@ -44,7 +72,7 @@ class Sessions:
         return [cast("Mapping[str, Binary]", session.session_id)["id"] for session in self._all]
 
     @asynccontextmanager
-    async def lend(self) -> AsyncIterator[AsyncIOMotorClientSession]:
+    async def lend(self) -> AsyncIterator[Session]:
         """Lend a session for one transaction.
 
         A session whose transaction was cancelled is discarded, for the driver may still use it. Its replacement is made
@@ -62,6 +90,54 @@ class Sessions:
                 if any(each is session for each in self._all):
                     self._free.append(session)
 
+    async def transact(self, body: Callable[[Session], Awaitable[T]], *, attempts: int) -> T:
+        """Run `body` in a transaction, and begin that again when it loses to another writer.
+
+        That is `attempts` times in all; while a collection is locked, for a second. Raises the last error.
+        """
+        until_monotonic = time.monotonic() + COLLECTION_LOCK_SECONDS
+        async with self.lend() as session:
+            attempt = 0
+            while True:
+                attempt += 1
+                try:
+                    return await self._attempt(session, body)
+                except (PyMongoError, StoreError) as error:
+                    code = _lost_race(error)
+                    longest_wait_seconds = FIRST_WAIT_SECONDS * 2**attempt
+                    lost = code is None or attempt >= attempts
+                    if code == COLLECTION_LOCKED:
+                        longest_wait_seconds = COLLECTION_WAIT_SECONDS
+                        lost = time.monotonic() >= until_monotonic
+                    if lost:
+                        raise
+                await asyncio.sleep(random.uniform(0, longest_wait_seconds))  # noqa: S311 - jitter
+
+    async def _attempt(self, session: Session, body: Callable[[Session], Awaitable[T]]) -> T:
+        transaction = session.start_transaction(
+            read_concern=ReadConcern("snapshot"),
+            write_concern=WriteConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
+        )
+        async with transaction:
+            result = await body(session)
+            await self._commit(session)
+        return result
+
+    async def _commit(self, session: Session) -> None:
+        """Commit; the driver retries within its time limit, and the server recognizes a commit that it has done.
+
+        Without an answer, the transaction is aborted on the server: left open, it would lock its pools against every
+        other writer, the next pass included, for a minute. A transaction that was committed after all stays committed.
+        """
+        try:
+            await session.commit_transaction()
+        except PyMongoError as error:
+            if error.has_error_label("UnknownTransactionCommitResult"):
+                with contextlib.suppress(PyMongoError):
+                    await self._client.admin.command("killSessions", [session.session_id])
+            raise
+
     def forget(self) -> None:
         """Discard all sessions: they belong to former servers, and would go on gossiping their cluster time."""
         self._all, self._free = [], []
@@ -75,7 +151,13 @@ class Sessions:
                 self._free.append(session)
 
 
-Client = AsyncIOMotorClient[Any]
+def _lost_race(error: BaseException) -> int | None:
+    """Return the server's code if it aborted a transaction in favour of another; None if, say, a connection broke."""
+    if isinstance(error, StoreError):
+        error = error.__cause__ or error
+    if isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError"):
+        return error.code
+    return None
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from pymongo import UpdateOne
 
 from pool_daemon.capacity.workload import FREE_TYPES, UNIT_FIELDS, NextAction
 from pool_daemon.errors import StoreConflictError, UnreadableDocumentError
-from pool_daemon.store.client import Database, Session
+from pool_daemon.store.client import Database
 from pool_daemon.store.codec import RAW, decoded, integer
 from pool_daemon.store.error_mapping import one_line, translated
+from pool_daemon.store.sessions import Session
 
 WORKLOADS: Final = "workload"
 WORKQUEUE: Final = "workqueue"

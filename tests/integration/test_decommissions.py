@@ -21,8 +21,9 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.errors import StoreConflictError, StoreError, StoreUnavailableError
 from pool_daemon.store import impact
 from pool_daemon.store.cases import Limits, Settlement
-from pool_daemon.store.client import TRANSACTION_ATTEMPTS, CommandLog, Database, connect
+from pool_daemon.store.client import CommandLog, Database, connect
 from pool_daemon.store.decommissions import Decommissions
+from pool_daemon.store.sessions import TRANSACTION_ATTEMPTS
 from pool_daemon.store.workloads import WorkloadStore, deployed_workload
 
 Client = MongoClient[dict[str, Any]]

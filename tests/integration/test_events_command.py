@@ -32,13 +32,14 @@ from pool_daemon.errors import ExitCode
 from pool_daemon.harness import environment
 from pool_daemon.store import event_history
 from pool_daemon.store.cases import Case, Decommissioned
-from pool_daemon.store.client import Session, connect
+from pool_daemon.store.client import connect
 from pool_daemon.store.event_history import EventFilter, EventHistory, Record
 from pool_daemon.store.event_stream import EventStream
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.pool_changes import Author
 from pool_daemon.store.pool_edits import PoolEdits
 from pool_daemon.store.records import NUMBERS, Actor, ActorKind, EventKind, Subject, Why, envelope
+from pool_daemon.store.sessions import Session
 
 NOON = 1_796_040_000
 """2026-11-30 12:00 UTC"""

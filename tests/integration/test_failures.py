@@ -8,8 +8,9 @@ from arithmetic_model import Document
 from pymongo import MongoClient, UpdateOne
 
 from pool_daemon.errors import StoreError, StoreRefusedError
-from pool_daemon.store.client import Database, Session, connect
+from pool_daemon.store.client import Database, connect
 from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.sessions import Session
 
 PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long as these tests
 REMEDY = "run deploy/mongodb/create-user.js"

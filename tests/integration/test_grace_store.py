@@ -11,9 +11,10 @@ from actors import ME
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.grace import WINDOW_SECONDS, PoolGrace
 from pool_daemon.errors import PoolNotFoundError, StoreConflictError
-from pool_daemon.store.client import Database, Session, connect
+from pool_daemon.store.client import Database, connect
 from pool_daemon.store.grace import GRACE, GraceRecord, GraceStore
 from pool_daemon.store.records import EVENTS
+from pool_daemon.store.sessions import Session
 from pool_daemon.store.setup import create_collections
 
 RUNNING = PoolGrace(

@@ -22,9 +22,9 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from pool_daemon.errors import StoreConflictError, StoreUnavailableError
 from pool_daemon.settings import Lease as LeaseSettings
-from pool_daemon.store.client import Database, Session, connect
+from pool_daemon.store.client import Database, connect
 from pool_daemon.store.lease import LEADER, LEASE, LONGEST_SECONDS, LeaseRecord, LeaseStore
-from pool_daemon.store.sessions import SEARCHES, SESSIONS
+from pool_daemon.store.sessions import SEARCHES, SESSIONS, Session
 from pool_daemon.store.setup import create_collections
 from pool_daemon.store.store import Leases
 

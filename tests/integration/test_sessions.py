@@ -7,7 +7,8 @@ import pytest_asyncio
 
 from pool_daemon.errors import StoreUnavailableError
 from pool_daemon.store.changes import open_stream
-from pool_daemon.store.client import Database, Session, connect
+from pool_daemon.store.client import Database, connect
+from pool_daemon.store.sessions import Session
 
 
 @pytest_asyncio.fixture

@@ -12,10 +12,10 @@ from telemetry_scene import LogOnly
 from virtual_time import ProcessClock, in_virtual_time
 
 from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError
-from pool_daemon.store.client import Session
 from pool_daemon.store.events import EventStore
 from pool_daemon.store.journal import CLOSE_SECONDS, MOST_WAITING, PORTION, Journal
 from pool_daemon.store.records import EventKind, Subject, Why
+from pool_daemon.store.sessions import Session
 
 
 class Written(EventStore):
