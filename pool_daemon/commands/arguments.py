@@ -8,23 +8,18 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pool_daemon.commands import add_config_argument
-
-UNITS: Final = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-"""Each unit's length in seconds."""
+from pool_daemon.durations import seconds_of
 
 LONGEST_SECONDS: Final = 100 * 366 * 86_400
 
 MOST: Final = 999_999_999
 """The highest limit of a list."""
 
-_DURATION: Final = re.compile(rf"(\d{{1,12}}(?:\.\d{{1,6}})?)({'|'.join(UNITS)})", re.ASCII)
-
 
 def duration(text: str) -> int:
     """Read a duration, such as 90s, 15min, 1h or 30d, in whole seconds; anything else is a usage error."""
-    match = _DURATION.fullmatch(text)
-    seconds = round(float(match[1]) * UNITS[match[2]]) if match else 0
-    if not 1 <= seconds <= LONGEST_SECONDS:
+    seconds = seconds_of(text)
+    if seconds is None or not 1 <= seconds <= LONGEST_SECONDS:
         raise argparse.ArgumentTypeError("must be a duration from 1s to 100 years, such as 90s, 15min, 1h or 30d")
     return seconds
 
@@ -32,12 +27,6 @@ def duration(text: str) -> int:
 def duration_or_none(text: str) -> int:
     """Read a duration, or 0 for none at all, in whole seconds; anything else is a usage error."""
     return 0 if text == "0" else duration(text)
-
-
-def as_typed(seconds: int) -> str:
-    """Return whole seconds as a duration that can be typed: in the largest unit that leaves no rest."""
-    fitting = [name for name in ("d", "h", "min", "s") if seconds % UNITS[name] == 0]
-    return f"{seconds // UNITS[fitting[0]]}{fitting[0]}" if seconds else "0"
 
 
 def instant(text: str) -> float:

@@ -10,13 +10,15 @@ from typing import Any, Final
 
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.commands import add_config_argument, int64
-from pool_daemon.commands.arguments import as_typed, duration_or_none
+from pool_daemon.commands.arguments import duration_or_none
 from pool_daemon.commands.connection import connection, operator
 from pool_daemon.commands.pools_edit import line
+from pool_daemon.durations import as_written
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import load_settings
-from pool_daemon.store.policies import GRACE_TYPES, LONGEST_SECONDS, OwnerPolicy, PolicyStore
+from pool_daemon.settings.grace import LONGEST_SECONDS
+from pool_daemon.store.policies import GRACE_TYPES, OwnerPolicy, PolicyStore
 
 EXAMPLES = (
     "pool-daemon policy set 144 --container 2h --volume 7d --budget 10d --reason 'contract 12'",
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for action in (setting, unsetting):
         action.add_argument("owner", type=int64, metavar="OWNER", help="the customer (customer_tid)")
-    for kind in GRACE_TYPES:
+    for kind in GRACE_TYPES.values():
         setting.add_argument(
             _option(kind), type=_seconds, dest=kind.name.lower(), metavar="DURATION", help="such as 7d, or 0 for none"
         )
@@ -73,7 +75,7 @@ def _option(kind: WorkloadType) -> str:
 def _seconds(text: str) -> int:
     seconds = duration_or_none(text)
     if seconds > LONGEST_SECONDS:
-        raise argparse.ArgumentTypeError(f"must be at most {as_typed(LONGEST_SECONDS)}")
+        raise argparse.ArgumentTypeError(f"must be at most {as_written(LONGEST_SECONDS)}")
     return seconds
 
 
@@ -81,7 +83,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """List, set or unset; FAILED if a listed policy is malformed, or the owner has none that could be unset."""
     chosen = _chosen(arguments) if arguments.action == "set" else None
     if arguments.action == "set" and chosen is None:
-        options = ", ".join(map(_option, GRACE_TYPES))
+        options = ", ".join(map(_option, GRACE_TYPES.values()))
         print(f"pool-daemon policy set: error: name what the owner gets: {options} or --budget", file=sys.stderr)
         return ExitCode.USAGE
     settings = load_settings(arguments.config)
@@ -94,7 +96,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 def _chosen(arguments: argparse.Namespace) -> OwnerPolicy | None:
     """Return the policy that is asked for, None if nothing is named that it would change."""
-    named = {kind: getattr(arguments, kind.name.lower()) for kind in GRACE_TYPES}
+    named = {kind: getattr(arguments, kind.name.lower()) for kind in GRACE_TYPES.values()}
     grace = {kind: seconds for kind, seconds in named.items() if seconds is not None}
     if not grace and arguments.budget is None:
         return None
@@ -150,7 +152,7 @@ def _line(policy: OwnerPolicy) -> str:
 
 def _grace(policy: OwnerPolicy) -> str:
     durations: Mapping[str, Any] = policy.grace_by_name | {"budget": policy.budget_seconds}
-    return ", ".join(f"{name} {as_typed(seconds)}" for name, seconds in durations.items() if seconds is not None)
+    return ", ".join(f"{name} {as_written(seconds)}" for name, seconds in durations.items() if seconds is not None)
 
 
 def _as_json(policy: OwnerPolicy) -> dict[str, Any]:

@@ -1,25 +1,20 @@
 """The section of the settings for grace: how much longer a workload of each type may stay."""
 
-import re
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from pool_daemon.durations import seconds_of
 from pool_daemon.settings.fields import Section
 
-UNITS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
-"""Each unit's length in seconds."""
-
 LONGEST_SECONDS: Final = 366 * 86_400
-
-_DURATION: Final = re.compile(rf"(\d{{1,8}})({'|'.join(UNITS)})", re.ASCII)
+"""The longest grace, and the largest budget."""
 
 
 def duration_seconds(duration: str) -> int:
     """Return the length of a duration, such as 0, 30min or 7d. Raises ValueError if it is none, or over 366 days."""
-    match = _DURATION.fullmatch(duration)
-    seconds = 0 if duration == "0" else int(match[1]) * UNITS[match[2]] if match else LONGEST_SECONDS + 1
-    if seconds > LONGEST_SECONDS:
+    seconds = 0 if duration == "0" else seconds_of(duration)
+    if seconds is None or seconds > LONGEST_SECONDS:
         raise ValueError('must be "0" or a duration up to 366d, such as "30min", "12h" or "7d"')
     return seconds
 

@@ -8,10 +8,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from pool_daemon.durations import seconds_of
 from pool_daemon.settings.fields import Section, split
-
-LEAD_UNITS: Final = {"min": 60, "h": 3600, "d": 86_400}
-"""Each unit's length in seconds."""
 
 SHORTEST_LEAD_SECONDS: Final = 60
 LONGEST_LEAD_SECONDS: Final = 366 * 86_400
@@ -26,14 +24,12 @@ PRIVATE: Final = "whsk_"
 
 KEY_BYTES: Final = {SYMMETRIC: range(24, 65), PRIVATE: range(32, 33)}
 
-_LEAD: Final = re.compile(rf"(\d{{1,5}})({'|'.join(LEAD_UNITS)})", re.ASCII)
 _URL: Final = re.compile(r"https?://[^\s/?#@]+(:\d{1,5})?([/?][!-~]*)?", re.ASCII)
 
 
 def lead_seconds(lead: str) -> int:
     """Return the length of a lead, such as 30min, 1h or 7d; 0 if it is none."""
-    match = _LEAD.fullmatch(lead)
-    return int(match[1]) * LEAD_UNITS[match[2]] if match else 0
+    return seconds_of(lead) or 0
 
 
 def key_bytes(key: str) -> bytes | None:

@@ -11,6 +11,7 @@ from pool_daemon.capacity.grace import GracePolicy
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.plain_text import shown_id
+from pool_daemon.settings.grace import LONGEST_SECONDS, TYPES
 from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pool_changes import Write
@@ -19,20 +20,8 @@ from pool_daemon.store.sessions import Session
 
 POLICIES: Final = "pool-daemon-policies"
 
-LONGEST_SECONDS: Final = 366 * 86_400
-"""The longest grace, and the largest budget."""
-
-GRACE_TYPES: Final = (
-    WorkloadType.ZDB,
-    WorkloadType.CONTAINER,
-    WorkloadType.VOLUME,
-    WorkloadType.KUBERNETES,
-    WorkloadType.PUBLIC_IP,
-    WorkloadType.VIRTUAL_MACHINE,
-)
-"""The types of workloads that drain a pool; the others never go."""
-
-_TYPES: Final[Mapping[str, WorkloadType]] = {kind.name.lower(): kind for kind in GRACE_TYPES}
+GRACE_TYPES: Final[Mapping[str, WorkloadType]] = {name: WorkloadType[name.upper()] for name in TYPES}
+"""The types of workloads that drain a pool, by the names of their settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +143,12 @@ def _policy(document: Mapping[str, Any]) -> OwnerPolicy:
     grace = document.get("grace")
     if not isinstance(grace, Mapping):
         raise UnreadableDocumentError("grace is missing, or no document of seconds by type")
-    if unknown := sorted(set(grace) - set(_TYPES)):
-        raise UnreadableDocumentError(f"grace.{shown_id(unknown[0])} is none of {', '.join(_TYPES)}")
+    if unknown := sorted(set(grace) - set(GRACE_TYPES)):
+        raise UnreadableDocumentError(f"grace.{shown_id(unknown[0])} is none of {', '.join(GRACE_TYPES)}")
     has_budget = document.get("budget") is not None
     return OwnerPolicy(
         owner=fields.whole(document, "_id", UnreadableDocumentError),
-        grace={kind: _seconds(grace, name) for name, kind in _TYPES.items() if name in grace},
+        grace={kind: _seconds(grace, name) for name, kind in GRACE_TYPES.items() if name in grace},
         budget_seconds=_seconds(document, "budget") if has_budget else None,
         reason=str(document.get("reason") or ""),
         by=str(document.get("by") or ""),
