@@ -299,6 +299,25 @@ POLICY_MALFORMED = _GRACE.warning(
 TABLE: Final = tuple(row for row in tuple(globals().values()) if isinstance(row, Event))
 """All rows above, in their order."""
 
+BACKGROUND_FAILURES: Final = (
+    FORECAST_READ_FAILED,
+    GRACE_READ_FAILED,
+    GRACE_REVIEW_FAILED,
+    HOLDS_READ_FAILED,
+    NOTICES_FAILED,
+    ORDERS_READ_FAILED,
+    POLICIES_READ_FAILED,
+    QUARANTINE_READ_FAILED,
+    QUARANTINE_WRITE_FAILED,
+    RECONCILIATION_FAILED,
+    RECORDS_NOT_WRITTEN,
+    REPAIR_FAILED,
+    SETUP_FAILED,
+    UNREADABLE_DEADLINES_READ_FAILED,
+)
+"""The failures of work beside the passes. It is repeated, and pools end meanwhile; so a metric counts them, or nobody
+would notice that they do not end."""
+
 
 def as_markdown() -> str:
     """Return the events that ask for an operator as deploy/RUNBOOK.md shows them."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, get_args
 
+from pool_daemon import events
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.grace import GraceEnd
 from pool_daemon.capacity.workload import WorkloadType
@@ -278,6 +279,11 @@ COMMAND_ERRORS = Counter(
     name="database_command_errors_total",
     about="Commands that the database answered with an error or not at all, by command.",
     labels={"command": COMMANDS},
+)
+BACKGROUND_FAILURES = Counter(
+    name="background_failures_total",
+    about="Failures of work beside the passes, by their event in the log; it is repeated, and pools end meanwhile.",
+    labels={"event": tuple(event.name for event in events.BACKGROUND_FAILURES)},
 )
 LOG_LINES_DROPPED = Counter(
     name="log_lines_dropped_total",

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from telemetry_scene import gone, make_ready, new_observer
 from virtual_clock import NOW, VirtualClock
 
+from pool_daemon import events
 from pool_daemon.capacity.exhaustion import Resource
 from pool_daemon.capacity.grace import GraceEnd
 from pool_daemon.errors import StoreError
@@ -65,6 +66,12 @@ MOVES: list[tuple[Callable[[Observer], None], str, dict[str, str], float]] = [
     (lambda o: o.receivers_seen(WAITING), "notices_dead", {"receiver": "webhook"}, 2),
     (lambda o: o.receivers_seen(WAITING), "receiver_off", {"receiver": "webhook"}, 1),
     (lambda o: o.ends_untold(3, reason="refused"), "ends_untold_total", {}, 3),
+    (
+        lambda o: o.tell(events.RECONCILIATION_FAILED, reason="no"),
+        "background_failures_total",
+        {"event": "reconciliation_failed"},
+        1,
+    ),
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader", {}, 1),
     (lambda o: o.role_seen(Role.LEADER, term=7, leader="me"), "leader_term", {}, 7),
     (lambda o: o.role_seen(Role.STANDBY, leader="other"), "leader", {}, 0),
@@ -173,6 +180,13 @@ def test_every_metric_of_the_table_is_moved_by_a_verb() -> None:
     derived = {"build_info", "last_completed_pass_age_seconds"}
     for row in TABLE:
         assert row.name in derived or any(name in (row.name, f"{row.name}_sum") for name in moved), row.name
+
+
+def test_no_failure_that_is_repeated_goes_uncounted() -> None:
+    """Else nobody would notice that it fails for ever."""
+    counted_by_others = {"pass_failed", "pool_failed", "delivery_failed", "http_failed"}
+    counted = {event.name for event in events.BACKGROUND_FAILURES}
+    assert {event.name for event in events.TABLE if event.name.endswith("_failed")} - counted == counted_by_others
 
 
 def test_the_version_is_a_label_of_the_build(observer: Observer) -> None:
