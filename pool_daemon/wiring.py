@@ -9,7 +9,7 @@ from pool_daemon.clock import SystemClock
 from pool_daemon.expiry.expirer import Expirer
 from pool_daemon.expiry.loop import ExpiryLoop
 from pool_daemon.expiry.timer import Timer
-from pool_daemon.expiry.watcher import Watcher
+from pool_daemon.expiry.watcher import PoolGuards, Watcher
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.grace_parts import GraceParts
 from pool_daemon.guards.brake import Brake
@@ -171,7 +171,7 @@ class Wiring:
             clock=clock,
             settings=self.live.view(lambda now: now.stream),
             observer=self.observer,
-            recent_writes=self.brake.unexpected,
+            guards=PoolGuards(recent_writes=self.brake.unexpected, is_failing=self.quarantine.knows),
         )
         self.expirer = Expirer(
             store=Store(

@@ -47,11 +47,11 @@ class Expirer:
         )
 
     async def any_due(self, now: int) -> bool:
-        """Return whether any pool to be checked by id is due at the unix second `now`; drop those that are not.
+        """Return whether any pool to be checked by id is due at the unix second `now`; if none is, drop them all.
 
-        So a deployment into a pool that lasts costs one indexed read and no pass. More than a page of them are left to
-        a pass, for which other pools need not wait. With a gate closed nothing is due. Raises StoreUnavailableError or
-        StoreRefusedError; nothing is dropped then.
+        So a deployment into a pool that lasts costs one indexed read and no pass. If one is due, all are left to a
+        pass; likewise more than a page of them, for which other pools need not wait. With a gate closed nothing is due,
+        and the queue is cleared. Raises StoreUnavailableError or StoreRefusedError; nothing is dropped then.
         """
         if self._gate.closed_by() is not None:
             self._clear()
@@ -67,7 +67,7 @@ class Expirer:
             if due:
                 self._queue.put_back(work)
             else:
-                self._context.locked.forget(work.by_id)
+                await self._context.not_due(work.by_id)
         return due
 
     async def run_pass(self, now: int) -> PassReport:

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -49,6 +49,11 @@ class PassContext:
     throttle: Throttle
     evidence: Evidence
     locked: LockedPools
+
+    async def not_due(self, pool_ids: Collection[int]) -> None:
+        """Forget that pools were locked or have failed: they were to be checked by id, and are not due any more."""
+        self.locked.forget(pool_ids)
+        await self.guards.quarantine.not_due(pool_ids)
 
 
 class ExpiryPass:
@@ -121,7 +126,7 @@ class ExpiryPass:
         locked = self._context.locked
         async with aclosing(due_by_id(self._context.store, work, now=now)) as pages:
             async for pool_ids, pools in pages:
-                locked.forget(pool_ids - {pool.pool_id for pool in pools})
+                await self._context.not_due(pool_ids - {pool.pool_id for pool in pools})
                 if waiting := [pool for pool in pools if pool.pool_id in locked]:
                     self._search.add_locked_before(self._batches.cut(waiting, now))
                 yield [pool for pool in pools if pool.pool_id not in locked]

@@ -1,9 +1,9 @@
-"""The watcher: turns changes into entries of the work queue and does nothing else; it reads no pool."""
+"""The watcher: turns changes into entries of the work queue, and tells the brake of writes; it reads no pool."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from pool_daemon.backoff import Backoff
 from pool_daemon.clock import Clock
@@ -46,10 +46,21 @@ class StreamObserver(Teller, Protocol):
         """Record changes of the stream that were not understood."""
 
 
+class PoolGuards(NamedTuple):
+    """What the guards have to do with writes.
+
+    `recent_writes` receives those that may move an end, for the brake. `is_failing` returns whether a pool has failed
+    by itself: as soon as it is topped up, it has not.
+    """
+
+    recent_writes: UnexpectedPools
+    is_failing: Callable[[int], bool]
+
+
 class Watcher:
     """Keeps a change stream open and adds to the work queue what may have become due or moved.
 
-    `open_stream` opens the stream behind a token, or now. `recent_writes` receives every write.
+    `open_stream` opens the stream behind a token, or now.
     """
 
     def __init__(
@@ -60,14 +71,15 @@ class Watcher:
         clock: Clock,
         settings: sections.Stream,
         observer: StreamObserver,
-        recent_writes: UnexpectedPools,
+        guards: PoolGuards,
     ) -> None:
         self._open_stream = open_stream
         self._queue = queue
         self._clock = clock
         self._settings = settings
         self._observer = observer
-        self._recent_writes = recent_writes
+        self._recent_writes = guards.recent_writes
+        self._is_failing = guards.is_failing
         self._token: Mapping[str, Any] | None = None
         self._token_moved_monotonic = clock.monotonic()
         self._failures = 0
@@ -155,12 +167,14 @@ class Watcher:
             self._enter(change)
 
     def _enter(self, change: Change) -> None:
-        """Expect the end of a pool if it is known and to come; else add the pool, which may be due."""
-        now = self._clock.now()
+        """Expect the end of a pool if it is known and to come; add the pool if it may be due, or was and has failed."""
+        now, pool_id = self._clock.now(), change.subject_id
         if change.empty_at is not None and change.empty_at > now:
             self._queue.expect(change.empty_at)
-        elif change.subject_id is not None:
-            self._queue.add(change.subject_id, at=int(now), cause=Cause.CHANGED)
+            if pool_id is None or not self._is_failing(pool_id):
+                return
+        if pool_id is not None:
+            self._queue.add(pool_id, at=int(now), cause=Cause.CHANGED)
 
     def _check_token(self, token: Mapping[str, Any]) -> bool:
         """Record the stream's position: only a moving token is a sign of life, an answer alone is none.

@@ -97,6 +97,7 @@ class Quarantine:
         Raises StoreUnavailableError or StoreRefusedError.
         """
         released = {pool_id for pool_id in self._quarantined if self._failures[pool_id].stored}
+        now = math.floor(self._clock.now())
         retries = {}
         async with aclosing(self._store.all()) as everything:
             async for quarantined in everything:
@@ -105,8 +106,10 @@ class Quarantine:
                     retries[quarantined.pool_id] = quarantined.next_try_at
         for pool_id in released & self._quarantined:
             self._forget(pool_id)
-            retries[pool_id] = math.floor(self._clock.now())
+            retries[pool_id] = now
             self._observer.tell(events.POOL_RELEASED, pool=pool_id, reason="by an operator")
+        # A try may have got lost while a gate was closed. If such a pool is not due any more, no full scan finds it.
+        retries |= {pool_id: now for pool_id, each in self._failures.items() if each.next_try_at < now - RELOAD_SECONDS}
         if retries:
             self._look_again(retries)
         self._loaded_monotonic = self._clock.monotonic()
@@ -142,7 +145,7 @@ class Quarantine:
         return tried
 
     def knows(self, pool_id: int) -> bool:
-        """Return whether a pool has failed by itself, and has not been settled since."""
+        """Return whether a pool has failed by itself, and has been neither settled nor found not due since."""
         return pool_id in self._failures
 
     async def failed(self, pool_id: int, error: Exception, now: int, *, owner: int | None) -> int:
@@ -155,17 +158,24 @@ class Quarantine:
         return next_try_at
 
     async def settled(self, pool_ids: Iterable[int]) -> None:
-        """Record that these pools were settled; a query only if one of them was in quarantine.
+        """Forget the failures of pools that were settled; a query only if one of them was in quarantine.
 
         Errors of the database are not raised.
         """
+        await self._release(pool_ids, "it could be settled")
+
+    async def not_due(self, pool_ids: Iterable[int]) -> None:
+        """Forget the failures of pools that are not due any more, such as those that were topped up; as `settled`."""
+        await self._release(pool_ids, "it is not due any more")
+
+    async def _release(self, pool_ids: Iterable[int], reason: str) -> None:
         for pool_id in pool_ids:
             if pool_id in self._failures:
                 quarantined, owner = pool_id in self._quarantined, self._failures[pool_id].owner
                 self._forget(pool_id)
                 if quarantined:
-                    self._observer.tell(events.POOL_RELEASED, pool=pool_id, reason="it could be settled")
-                    self._record(EventKind.RELEASED, Subject(pool_id, owner), Why("quarantine: it could be settled"))
+                    self._observer.tell(events.POOL_RELEASED, pool=pool_id, reason=reason)
+                    self._record(EventKind.RELEASED, Subject(pool_id, owner), Why(f"quarantine: {reason}"))
                     await self._write([pool_id])
 
     async def _count(self, pool_id: int, reason: str, now: int, owner: int | None) -> int:

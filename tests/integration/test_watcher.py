@@ -17,7 +17,7 @@ from pymongo import MongoClient
 from structlog.testing import capture_logs
 
 from pool_daemon.clock import SystemClock
-from pool_daemon.expiry.watcher import Watcher
+from pool_daemon.expiry.watcher import PoolGuards, Watcher
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.unexpected import Kind, UnexpectedPools
 from pool_daemon.settings import Stream, sections
@@ -34,8 +34,11 @@ PATIENCE_SECONDS = 10.0
 class Watched:
     """A running watcher, and its queue armed for a deadline an hour from now."""
 
-    def __init__(self, *, queue: WorkQueue, watcher: Watcher, recent_writes: UnexpectedPools) -> None:
+    def __init__(
+        self, *, queue: WorkQueue, watcher: Watcher, recent_writes: UnexpectedPools, failing: set[int]
+    ) -> None:
         self.recent_writes = recent_writes
+        self.failing = failing
         self.queue = queue
         self.watcher = watcher
         self.deadline = time.time() + 3600
@@ -46,6 +49,15 @@ class Watched:
         self.queue.take(int(time.time()) + 1)
         self.queue.done(int(time.time()))
         self.queue.arm(self.deadline, pool_id=pool_id)
+
+    async def taken_with(self, pool_id: int) -> set[int]:
+        """Take pools out of the queue until that one is among them; return them all."""
+        taken: set[int] = set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while pool_id not in taken:
+                await asyncio.sleep(0.01)
+                taken.update(self.queue.take(int(time.time())).by_id)
+        return taken
 
     async def rings(self) -> None:
         assert await self.queue.wait(within_seconds=PATIENCE_SECONDS)
@@ -72,18 +84,19 @@ async def watched(mongo_uri: str, explorer: Explorer) -> AsyncIterator[Watched]:
     database = connect(uri=mongo_uri, name=explorer.database.name, timeout_seconds=5)
     queue = WorkQueue()
     recent_writes = UnexpectedPools(sections.Brake(), SystemClock())
+    failing: set[int] = set()
     watcher = Watcher(
         open_stream=lambda token: open_stream(database, token=token),
         queue=queue,
         clock=SystemClock(),
         settings=Stream(),
         observer=Observer(identity="me", version="0", clock=SystemClock()),
-        recent_writes=recent_writes,
+        guards=PoolGuards(recent_writes, is_failing=failing.__contains__),
     )
     task = asyncio.create_task(watcher.run(), name="watcher")
     async with asyncio.timeout(PATIENCE_SECONDS):
         await watcher.watching.wait()
-    watched = Watched(queue=queue, watcher=watcher, recent_writes=recent_writes)
+    watched = Watched(queue=queue, watcher=watcher, recent_writes=recent_writes, failing=failing)
     watched.arm()
     yield watched
     task.cancel()
@@ -109,6 +122,19 @@ async def test_a_top_up_of_the_pool_that_the_timer_is_armed_for_wakes(watched: W
     watched.arm(pool_id=pool.pool_id)
     explorer.top_up(pool.pool_id, Rates(cu=1e6))
     await watched.rings()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_top_up_of_a_pool_has_it_checked_only_if_it_has_failed(
+    watched: Watched, explorer: Explorer, *, fails: bool
+) -> None:
+    pool = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [CONTAINER])
+    await watched.taken_with(pool.pool_id)  # its workload came to be deployed
+    if fails:
+        watched.failing.add(pool.pool_id)
+    explorer.top_up(pool.pool_id, Rates(cu=1e6))
+    due = explorer.buy_expired(CONTAINER)
+    assert (pool.pool_id in await watched.taken_with(due.pool_id)) == fails
 
 
 async def test_the_removal_of_the_pool_that_the_timer_is_armed_for_wakes(watched: Watched, explorer: Explorer) -> None:

@@ -375,6 +375,24 @@ class TestWhoseFaultItIs:
         await scene.expirer.run_pass(NOW)
         assert scene.recorded == [(EventKind.QUARANTINED, Subject(poison, 144))]
 
+    @pytest.mark.parametrize("beside", [False, True])
+    async def test_a_pool_that_has_failed_and_was_topped_up_fails_no_more(self, scene: Scene, *, beside: bool) -> None:
+        """Else it would count as undone for ever: nothing that is due leads to it again."""
+        scene.grid.add(10, empty_at=NOW)
+        (poison,) = scene.grid.add(1, empty_at=NOW)
+        scene.grid.on_settle = failing([poison])
+        await scene.expirer.run_pass(NOW)
+        assert scene.quarantine.knows(poison)
+        retry_at = scene.queue.next_at()
+        assert retry_at is not None
+        scene.grid.move(poison, empty_at=NOW + 86_400)
+        if beside:
+            scene.grid.add(1, empty_at=retry_at)
+            await scene.expirer.run_pass(retry_at)
+        else:
+            assert not await scene.expirer.any_due(retry_at)
+        assert not scene.quarantine.knows(poison)
+
     async def test_where_all_fail_alike_the_pass_has_failed_and_nobody_is_blamed(self, scene: Scene) -> None:
         pools = scene.grid.add(2000, empty_at=NOW)
         scene.grid.on_settle = failing(pools)

@@ -247,6 +247,32 @@ async def test_a_release_by_an_operator_is_noticed_within_seconds() -> None:
 
 
 @in_virtual_time
+async def test_a_pool_that_is_not_due_any_more_leaves_the_quarantine() -> None:
+    scene = Scene()
+    await scene.fail(7, times=5)
+    with capture_logs() as logs:
+        await scene.quarantine.not_due([7, 8])
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("pool_released", "it is not due any more")]
+    assert not scene.quarantine.knows(7)
+    assert await scene.stored() == []
+    assert scene.recorded[-1] == (EventKind.RELEASED, Subject(7, OWNER), "quarantine: it is not due any more")
+
+
+@in_virtual_time
+async def test_a_try_that_got_lost_is_made_up_for() -> None:
+    """While a gate is closed nothing is kept to be checked by id, and what was topped up no full scan finds."""
+    scene = Scene()
+    await scene.fail(7, times=1)
+    tried_at = scene.looks.pop(7)
+    running = asyncio.create_task(scene.quarantine.run())
+    await scene.wait(60)
+    assert scene.looks == {}
+    await scene.wait(80)
+    assert scene.looks[7] > tried_at
+    running.cancel()
+
+
+@in_virtual_time
 async def test_what_another_daemon_has_quarantined_is_known_within_a_minute() -> None:
     ours = Scene()
     await ours.quarantine.load()
