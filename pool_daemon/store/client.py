@@ -1,6 +1,7 @@
-"""The connection to MongoDB: one client, its time-outs, and the transaction in which effects are committed.
+"""The connection to MongoDB: two clients with their time-outs, one of them for the change stream.
 
-Beside it what all reads share: pages, the server's clock, and the report of how long each command took.
+Beside it what all reads share: pages, the server's clock, and the report of how long each command took. How a
+transaction runs is in `sessions.py`.
 """
 
 import contextlib
@@ -171,14 +172,18 @@ class Database:
                 command, session=session, codec_options=LENIENT
             )
 
-    async def transact(self, body: Callable[[Session], Awaitable[T]], *, attempts: int = TRANSACTION_ATTEMPTS) -> T:
+    async def transact(
+        self, body: Callable[[Session], Awaitable[T]], *, doing: str, attempts: int = TRANSACTION_ATTEMPTS
+    ) -> T:
         """Run `body` in a transaction: it reads from a snapshot, commits to a majority, all of it or nothing.
 
-        After a conflict with another writer it is begun again, `attempts` times in all, after a short random wait that
-        grows; while a collection is locked, for a second. Raises what `body` raises, StoreConflictError when every
+        `doing` names the operation in errors, as far as `body` has not named a part of it.
+
+        After a conflict with another writer it is begun again, until `attempts` have lost, after a short random wait
+        that grows; while a collection is locked, for a second. Raises what `body` raises, StoreConflictError when every
         attempt lost, or StoreUnavailableError; in the last case the transaction may have been committed.
         """
-        with translated("committing a batch"), self._renewing():
+        with translated(doing), self._renewing():
             return await self._sessions.transact(body, attempts=attempts)
 
     @asynccontextmanager

@@ -29,13 +29,10 @@ SYNCED_FIELDS: Final = ("cus", "sus", "ipv4us", "last_updated")
 """Fields that are saved of a synced pool, in BSON's exact types; a field that the document lacks is zero and stays
 missing."""
 
-MOST_WORKLOADS: Final = 2000
-"""Default limit on the workloads of one transaction. It writes three times as many documents, some six megabytes of
-oplog: far below the 16 at which the server splits a transaction."""
-
 MOST_BYTES: Final = 16 * 2**20
-"""Default limit on the bytes of workload documents that one transaction copies, or one document if that is longer. It
-is more than a full batch of ordinary documents, and little enough for a daemon of 512 MiB."""
+"""The limit on the bytes of workload documents that one transaction copies, or one document if that is longer. It
+is more than a full batch of ordinary documents, and little enough for a daemon of 512 MiB. For 2000 workloads, the most
+that settings allow, it writes some six megabytes of oplog: far below the 16 at which the server splits it."""
 
 
 class _LargeDocumentsError(Exception):
@@ -76,7 +73,7 @@ class Decommissions:
         pool_ids: Sequence[int],
         *,
         now: int,
-        limits: Limits = Limits(MOST_WORKLOADS, MOST_BYTES),  # noqa: B008 - it is frozen
+        limits: Limits,
         after: Any = None,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission the workloads that use their exhausted resources.
@@ -84,9 +81,9 @@ class Decommissions:
         A pool is due if its `empty_at` is at most `now` (unix seconds) at the moment of commit; other
         pools are left alone. What does not fit in the limits is left over; `after` continues a single pool behind that
         workload id. Raises StoreConflictError if another writer has an uncommitted write to any of the documents, after
-        some attempts of milliseconds.
-        Raises StoreUnavailableError, in which case the batch may have been committed: settling again is safe, because
-        committed work is not found again.
+        some attempts of milliseconds. A collection that is locked as a whole is waited for, a second at most.
+        Raises StoreUnavailableError after that, or if MongoDB is away. Then the batch may have been committed: settling
+        again is safe, because committed work is not found again.
         """
         read = partial(
             self._reader.read,
@@ -124,12 +121,12 @@ class Decommissions:
         for each. A duplicate that remains is not an older order, and not a race.
         """
         try:
-            return await self._database.transact(partial(decide_and_write, anew=True))
+            return await self._database.transact(partial(decide_and_write, anew=True), doing="committing a batch")
         except StoreConflictError as error:
             if not is_duplicate(error):
                 raise
         try:
-            return await self._database.transact(partial(decide_and_write, anew=False))
+            return await self._database.transact(partial(decide_and_write, anew=False), doing="committing a batch")
         except StoreConflictError as error:
             if not is_duplicate(error):
                 raise

@@ -139,14 +139,11 @@ class GraceStore:
                 subject=Subject(pool_id, known.customer_tid),
                 why=Why(reason, resources=known.grace.running),
             )
-            with translated(f"changing the grace of pool {pool_id}"):
-                await self._documents.update_one(
-                    {"_id": Int64(pool_id)}, {"$set": {"operator": operator}}, session=session
-                )
-                await self._events.insert_one(event | {"until": Int64(until)}, session=session)
+            await self._documents.update_one({"_id": Int64(pool_id)}, {"$set": {"operator": operator}}, session=session)
+            await self._events.insert_one(event | {"until": Int64(until)}, session=session)
             return known
 
-        return await self._database.transact(change)
+        return await self._database.transact(change, doing=f"changing the grace of pool {pool_id}")
 
 
 def _document(record: GraceRecord) -> dict[str, Any]:

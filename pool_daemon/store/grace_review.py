@@ -60,4 +60,4 @@ class GraceReview:
                 await self._events.graces(changes, at=now, session=session)
             return [ended for change in changes for ended in change.ended]
 
-        return await self._database.transact(decide_and_write)
+        return await self._database.transact(decide_and_write, doing="ending graces")

@@ -121,7 +121,7 @@ class MissingOrders:
             await self._events.add([self._record(workload, pool_id, now)], session=session)
             return RestoredOrder(workload_id, pool_id)
 
-        return await self._database.transact(transaction)
+        return await self._database.transact(transaction, doing=f"restoring the order of workload {workload_id}")
 
     def _record(self, workload: Mapping[str, Any], pool_id: int, now: float) -> dict[str, Any]:
         return envelope(

@@ -113,7 +113,7 @@ class NoticeStore:
             await self._write(changes, session)
             return changes
 
-        return await self._database.transact(decide_and_write)
+        return await self._database.transact(decide_and_write, doing="committing notices")
 
     async def forget(self, pool_ids: Iterable[int], *, event_id: str) -> None:
         """Take back that an event has told these pools, so that they are told again when they are near."""

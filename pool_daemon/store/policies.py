@@ -85,12 +85,11 @@ class PolicyStore:
         record["policy"] = document
 
         async def write(session: Session) -> None:
-            with translated(f"setting the policy of customer {policy.owner}"):
-                await self._policies.replace_one({"_id": document["_id"]}, document, upsert=True, session=session)
-                await self._events.insert_one(record, session=session)
+            await self._policies.replace_one({"_id": document["_id"]}, document, upsert=True, session=session)
+            await self._events.insert_one(record, session=session)
 
         if not dry_run:
-            await self._database.transact(write)
+            await self._database.transact(write, doing=f"setting the policy of customer {policy.owner}")
         return Write(POLICIES, {"_id": document["_id"]}, document), Write(EVENTS, None, record)
 
     async def unset(self, owner: int, *, actor: Actor, reason: str, at: int, dry_run: bool = False) -> bool:
@@ -100,14 +99,13 @@ class PolicyStore:
         record = envelope(EventKind.POLICY_UNSET, at=at, actor=actor, subject=subject, why=why)
 
         async def remove(session: Session) -> bool:
-            with translated(f"removing the policy of customer {owner}"):
-                result = await self._policies.delete_one(query, session=session)
-                if result.deleted_count:
-                    await self._events.insert_one(record, session=session)
+            result = await self._policies.delete_one(query, session=session)
+            if result.deleted_count:
+                await self._events.insert_one(record, session=session)
             return bool(result.deleted_count)
 
         if not dry_run:
-            return await self._database.transact(remove)
+            return await self._database.transact(remove, doing=f"removing the policy of customer {owner}")
         with translated("reading the policies of owners"):
             return await self._policies.find_one(query, {"_id": 1}) is not None
 

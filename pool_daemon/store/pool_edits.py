@@ -196,7 +196,9 @@ class PoolEdits:
             if self._dry_run:
                 return await decide_and_write(None)
             try:
-                return await self._database.transact(decide_and_write, attempts=ATTEMPTS)
+                return await self._database.transact(
+                    decide_and_write, doing=f"changing pool {pool_id}", attempts=ATTEMPTS
+                )
             except StoreConflictError:
                 made = await self._made_before()  # another run with this key was faster, and its record is there
                 if made is None:

@@ -182,15 +182,14 @@ class ReconciliationStore:
         }
 
         async def transaction(session: Session) -> bool:
-            with translated(f"repairing pool {pool.pool_id}"):
-                update = {verb: what for verb, what in changes.items() if what}
-                result = await self._pools.update_one(query, update, session=session)
+            update = {verb: what for verb, what in changes.items() if what}
+            result = await self._pools.update_one(query, update, session=session)
             if result.matched_count:
                 await self._events.repaired(pool, after, drift, at=now, session=session)
             return bool(result.matched_count)
 
         try:
-            return await self._database.transact(transaction)
+            return await self._database.transact(transaction, doing=f"repairing pool {pool.pool_id}")
         except StoreConflictError:  # another writer is changing the pool
             return False
 

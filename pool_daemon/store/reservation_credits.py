@@ -87,7 +87,9 @@ class ReservationCredits:
         if self._dry_run:
             return await credit(None)
         try:
-            return await self._database.transact(credit, attempts=ATTEMPTS)
+            return await self._database.transact(
+                credit, doing=f"crediting reservation {reservation_id}", attempts=ATTEMPTS
+            )
         except StoreConflictError:
             applied = await self._reservations.applied(reservation_id)  # another run was faster
             if applied is None:

@@ -62,11 +62,13 @@ class ReservationWrites:
         saved = replace(reservation, reservation_id=await next_id(self._database))
         writes = self._writes(saved, key, now)
 
+        doing = f"saving reservation {saved.reservation_id}"
+
         async def write(session: Session) -> None:
-            await carry_out(self._database, writes, session, doing=f"saving reservation {saved.reservation_id}")
+            await carry_out(self._database, writes, session, doing=doing)
 
         try:
-            await self._database.transact(write, attempts=ATTEMPTS)
+            await self._database.transact(write, doing=doing, attempts=ATTEMPTS)
         except StoreConflictError as error:
             made = await self._made_before(key)  # another run was faster, and its record is there
             if made is not None:

@@ -25,8 +25,8 @@ TRANSACTION_ATTEMPTS: Final = 3
 """Attempts at a transaction that loses to another writer; together they take some milliseconds. A writer that commits
 is done by then. One that does not commit may lock a document for a minute, and the caller has other work."""
 
-FIRST_WAIT_SECONDS: Final = 0.004
-"""The longest first wait after a conflict, about the length of the transaction it lost to; it doubles each time."""
+FIRST_WAIT_SECONDS: Final = 0.008
+"""The longest wait after the first conflict, about the length of the transaction it lost to; it doubles each time."""
 
 COLLECTION_LOCKED: Final = 24
 """LockTimeout: a transaction waits for five milliseconds only for its lock on a collection. Whoever alters one, or
@@ -93,23 +93,24 @@ class Sessions:
     async def transact(self, body: Callable[[Session], Awaitable[T]], *, attempts: int) -> T:
         """Run `body` in a transaction, and begin that again when it loses to another writer.
 
-        That is `attempts` times in all; while a collection is locked, for a second. Raises the last error.
+        That is until `attempts` have lost; while a collection is locked, for a second. Raises the last error.
         """
         until_monotonic = time.monotonic() + COLLECTION_LOCK_SECONDS
         async with self.lend() as session:
-            attempt = 0
+            conflicts = 0
             while True:
-                attempt += 1
                 try:
                     return await self._attempt(session, body)
                 except (PyMongoError, StoreError) as error:
                     code = _lost_race(error)
-                    longest_wait_seconds = FIRST_WAIT_SECONDS * 2**attempt
-                    lost = code is None or attempt >= attempts
                     if code == COLLECTION_LOCKED:
                         longest_wait_seconds = COLLECTION_WAIT_SECONDS
-                        lost = time.monotonic() >= until_monotonic
-                    if lost:
+                        is_final = time.monotonic() >= until_monotonic
+                    else:
+                        longest_wait_seconds = FIRST_WAIT_SECONDS * 2**conflicts
+                        conflicts += 1
+                        is_final = code is None or conflicts >= attempts
+                    if is_final:
                         raise
                 await asyncio.sleep(random.uniform(0, longest_wait_seconds))  # noqa: S311 - jitter
 

@@ -63,7 +63,7 @@ class Settler(Protocol):
         pool_ids: Sequence[int],
         *,
         now: int,
-        limits: Limits = ...,
+        limits: Limits,
         after: Any = None,
     ) -> Settlement:
         """Sync those of the pools that are due and decommission what uses their exhausted resources."""

@@ -56,7 +56,9 @@ async def test_a_record_of_a_transition_has_the_fields_described(database: Datab
     gone = Decommissioned(Int64(1), 2, 3, 1, "node", (Resource.COMPUTE,), 4)
     case = Case(as_read=pool, synced=pool, gone=(gone,), orders=(None,), sizes=(0,))
 
-    await database.transact(lambda session: events.decommissioned([case], at=time.time(), session=session))
+    await database.transact(
+        lambda session: events.decommissioned([case], at=time.time(), session=session), doing="writing"
+    )
 
     assert await written(database, EVENTS) == described(EVENTS)
 
@@ -71,7 +73,7 @@ async def test_records_whose_insertion_is_repeated_are_there_once(database: Data
     assert await database.collection(EVENTS).distinct("pool_id") == [0, 1, 2]
     assert await database.collection(EVENTS).count_documents({}) == 3
     with pytest.raises(StoreConflictError):
-        await database.transact(lambda session: events.add([first], session=session), attempts=1)
+        await database.transact(lambda session: events.add([first], session=session), doing="writing", attempts=1)
 
 
 def test_every_kind_of_record_is_described() -> None:
@@ -110,7 +112,7 @@ async def test_a_pool_in_quarantine_has_the_fields_described(database: Database)
 async def test_a_pool_in_grace_has_the_fields_described(database: Database) -> None:
     grace = PoolGrace(since={Resource.STORAGE: 5}, newest={Resource.STORAGE: 7}, spent=((1, 2),))
     store = GraceStore(database=database)
-    await database.transact(lambda session: store.write([GraceRecord(1, 2, grace)], session=session))
+    await database.transact(lambda session: store.write([GraceRecord(1, 2, grace)], session=session), doing="writing")
     await store.set_end(1, 9, at=6, actor=ME, reason="on holiday")
 
     assert await written(database, GRACE) == described(GRACE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from actors import ME
+from actors import ME, ROOMY
 from arithmetic_model import Rates
 from bson import Decimal128, Int64
 from deadline import soonest_of, wait_until
@@ -69,7 +69,7 @@ async def test_what_uses_an_exhausted_resource_goes_and_the_rest_stays(
 ) -> None:
     pool = explorer.buy(Rates(0.5, 1e9, 0.5), [CONTAINER, VOLUME, PUBLIC_IP, FREE[0]], bought_at=now() - 3600)
     container, volume, address, free = pool.workload_ids
-    settlement = await decommissions.settle([pool.pool_id], now=now())
+    settlement = await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, [container, address])
     assert_untouched(explorer, [volume, free])
     assert {gone.workload_id: gone.resources for gone in settlement.decommissioned} == {
@@ -83,16 +83,16 @@ async def test_the_pool_is_asked_for_again_when_the_next_resource_runs_out(
 ) -> None:
     moment = now()
     pool = explorer.buy(Rates(0.5, 5000, 0), [CONTAINER, VOLUME], bought_at=moment - 3600)
-    settlement = await decommissions.settle([pool.pool_id], now=moment)
+    settlement = await decommissions.settle([pool.pool_id], now=moment, limits=ROOMY)
     drained = sum(explorer.rates[workload].su for workload in pool.workload_ids)
     assert settlement.look_again == {pool.pool_id: moment - 3600 + int(5000 / drained)}
 
 
 async def test_settling_again_finds_nothing_left_to_do(explorer: Explorer, decommissions: Decommissions) -> None:
     pool = explorer.buy_expired(CONTAINER)
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     saved = explorer.bytes_of(explorer.pools, pool.pool_id)
-    again = await decommissions.settle([pool.pool_id], now=now() + 5)
+    again = await decommissions.settle([pool.pool_id], now=now() + 5, limits=ROOMY)
     assert again.decommissioned == []
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == saved
     assert_decommissioned(explorer, pool.workload_ids)
@@ -109,14 +109,14 @@ async def test_a_pool_of_an_old_explorer_is_settled_and_no_field_is_added(
     moment = now()
     pool = explorer.buy_expired(CONTAINER, **dict.fromkeys(missing, MISSING))
     before = explorer.pools.find_one({"_id": pool.pool_id}) or {}
-    await decommissions.settle([pool.pool_id], now=moment)
+    await decommissions.settle([pool.pool_id], now=moment, limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
     after = explorer.pools.find_one({"_id": pool.pool_id}) or {}
     assert list(after) == list(before)
     assert after["cus"] == 0.0
     saved = explorer.bytes_of(explorer.pools, pool.pool_id)
     explorer.deploy(pool.workload_ids[0])
-    await decommissions.settle([pool.pool_id], now=moment)
+    await decommissions.settle([pool.pool_id], now=moment, limits=ROOMY)
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == saved
 
 
@@ -125,7 +125,7 @@ async def test_a_pool_is_protected_whatever_its_last_update_says(
     explorer: Explorer, decommissions: Decommissions, last_updated: float
 ) -> None:
     pool = explorer.buy_expired(CONTAINER, last_updated=last_updated, cus=0.0, active_cu=0.0)
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
 
 
@@ -137,7 +137,7 @@ async def test_an_order_takes_the_place_of_an_older_one_though_a_field_of_the_wo
     explorer.workloads.delete_one({"_id": workload_id})
     explorer.workloads.insert_one(pool.workloads[0] | {"$top": {"$inner": ["$x"], "a.b": 1}, "": "$$ROOT"})
     explorer.orders.insert_one({"_id": workload_id, "next_action": 3, "stale": True})
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
 
 
@@ -152,7 +152,7 @@ async def test_a_record_is_no_older_than_the_decision_when_the_clock_steps_back(
             return super().now() - 3600
 
     stepped = Decommissions(database=database, clock=SteppedBack(), actor=ME)
-    await stepped.settle([pool.pool_id], now=decided_at)
+    await stepped.settle([pool.pool_id], now=decided_at, limits=ROOMY)
     record = explorer.events.find_one({"workload_id": pool.workload_ids[0]})
     assert record is not None
     assert record["at"].replace(tzinfo=UTC).timestamp() == decided_at
@@ -160,7 +160,7 @@ async def test_a_record_is_no_older_than_the_decision_when_the_clock_steps_back(
 
 async def test_a_pool_that_is_not_due_is_left_alone(explorer: Explorer, decommissions: Decommissions) -> None:
     pool = explorer.buy(Rates(100, 100, 0), [CONTAINER])
-    settlement = await decommissions.settle([pool.pool_id, 404], now=now())
+    settlement = await decommissions.settle([pool.pool_id, 404], now=now(), limits=ROOMY)
     assert list(settlement.cases) == []
     assert_untouched(explorer, pool.workload_ids)
 
@@ -171,7 +171,7 @@ async def during(
     """Settle a pool, and act while the server holds back the daemon's first command of that name."""
     before = times_entered(mongo)
     with fail_point(mongo, command, mode=mode, blockConnection=True, blockTimeMS=400):
-        settling = asyncio.create_task(decommissions.settle([pool.pool_id], now=now()))
+        settling = asyncio.create_task(decommissions.settle([pool.pool_id], now=now(), limits=ROOMY))
         await asyncio.to_thread(
             wait_until, lambda: times_entered(mongo) > before, within_seconds=5, what=f"the daemon's {command}"
         )
@@ -208,7 +208,7 @@ async def test_a_pool_empty_since_this_very_second_is_decommissioned_and_stays_a
         {"$set": {"cus": 0.0, "sus": 0.0, "ipv4us": 0.0}, "$max": {"last_updated": moment, "empty_at": moment}},
     )
     saved = explorer.bytes_of(explorer.pools, pool.pool_id)
-    await decommissions.settle([pool.pool_id], now=moment)
+    await decommissions.settle([pool.pool_id], now=moment, limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == saved
 
@@ -238,7 +238,7 @@ async def test_a_commit_that_fails_once_is_repeated_and_happens_once(
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
     with fail_point(mongo, "commitTransaction", **answer_lost):
-        await decommissions.settle([pool.pool_id], now=now())
+        await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
 
 
@@ -250,8 +250,8 @@ async def test_a_commit_whose_answer_never_comes_raises_and_settling_again_does_
         fail_point(mongo, "commitTransaction", mode="alwaysOn", closeConnection=True),
         pytest.raises(StoreUnavailableError),
     ):
-        await decommissions.settle([pool.pool_id], now=now())
-    await decommissions.settle([pool.pool_id], now=now())
+        await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
 
 
@@ -405,7 +405,7 @@ async def test_a_pool_with_megabytes_of_nodes_and_ids_is_read_without_them(
     grown = {"node_ids": ["n" * 1000] * 8000, "active_workload_ids": list(range(10**9, 10**9 + 200_000))}
     explorer.pools.update_one({"_id": pool.pool_id}, {"$set": grown})
     before = explorer.bytes_by_id("capacity-pools")[pool.pool_id]
-    settlement = await decommissions.settle([pool.pool_id], now=now())
+    settlement = await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert settlement.cases[0].as_read.node_ids is None
     assert_decommissioned(explorer, pool.workload_ids)
     assert len(explorer.bytes_by_id("capacity-pools")[pool.pool_id]) == len(before)
@@ -420,7 +420,7 @@ async def test_an_older_order_of_a_workload_with_a_dollar_sign_is_replaced_too(
     explorer.workloads.delete_one({"_id": workload_id})
     explorer.workloads.insert_one({**document, "$odd": {"$set": "$literal"}})
     explorer.orders.insert_one({"_id": workload_id, "next_action": 3})
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, [workload_id])
 
 
@@ -430,7 +430,7 @@ async def test_a_pool_at_the_end_of_all_time_loses_its_workloads(
     pool = explorer.buy_expired(CONTAINER)
     explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"cus": 0.0, "last_updated": Int64(2**63 - 1)}})
     before = explorer.bytes_of(explorer.pools, pool.pool_id)
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
     assert explorer.bytes_of(explorer.pools, pool.pool_id) == before
 
@@ -442,7 +442,7 @@ async def test_a_field_that_a_pool_lacks_is_zero_and_stays_missing(
     lacking = ("ipv4us", "active_ipv4", "sponsor_tid", "sus", "active_su")
     explorer.pools.update_one({"_id": pool.pool_id}, {"$unset": dict.fromkeys(lacking, "")})
     before = explorer.stored(explorer.pools, pool.pool_id)
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
     assert set(explorer.stored(explorer.pools, pool.pool_id)) == set(before)
 
@@ -455,14 +455,14 @@ async def test_what_another_transaction_has_written_is_given_up_in_milliseconds(
     async def took() -> float:
         began_at = time.monotonic()
         with pytest.raises(StoreConflictError):
-            await decommissions.settle([pool.pool_id], now=now())
+            await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
         return time.monotonic() - began_at
 
     with mongo.start_session() as session, session.start_transaction():
         explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"x_note": 1}}, session=session)
         await soonest_of(took, within_seconds=0.5, what="what is locked to be given up")
         session.abort_transaction()
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
 
 
@@ -484,7 +484,7 @@ async def test_a_batch_that_loses_to_a_writer_who_is_soon_done_is_begun_again_at
                     session.commit_transaction()
 
         database = connect(uri=mongo_uri, name=explorer.database.name, listeners=[CommandLog(finished)])
-        await decommissions_of(database).settle([pool.pool_id], now=now())
+        await decommissions_of(database).settle([pool.pool_id], now=now(), limits=ROOMY)
         database.close()
     assert len(lost) == conflicts
     assert_decommissioned(explorer, pool.workload_ids)
@@ -507,10 +507,38 @@ async def test_a_collection_that_an_index_build_locks_for_moments_is_waited_for(
                     session.abort_transaction()
 
         database = connect(uri=mongo_uri, name=explorer.database.name, listeners=[CommandLog(finished)])
-        await decommissions_of(database).settle([pool.pool_id], now=now())
+        await decommissions_of(database).settle([pool.pool_id], now=now(), limits=ROOMY)
         database.close()
     assert len(refused) > TRANSACTION_ATTEMPTS
     assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_what_a_locked_collection_refuses_is_no_conflict_with_another_writer(
+    explorer: Explorer, mongo: Client, mongo_uri: str
+) -> None:
+    """An index build ends, and then a writer is met who is soon done: that is the first conflict, and not the last."""
+    pool = explorer.buy_expired(CONTAINER)
+    refused: list[str] = []
+    with waiting_build(mongo, explorer.workloads) as build, mongo.start_session() as writer, writer.start_transaction():
+        explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"x_note": 1}}, session=writer)
+
+        def finished(name: str, seconds: float, /, *, failed: bool) -> None:
+            """End the wait as soon as the build has refused it often enough, then the write once it was met."""
+            del seconds
+            if failed and name != "abortTransaction":
+                refused.append(name)
+                if len(refused) == TRANSACTION_ATTEMPTS:
+                    build.abort_transaction()
+                elif name == "update" and writer.in_transaction:
+                    writer.commit_transaction()
+
+        database = connect(uri=mongo_uri, name=explorer.database.name, listeners=[CommandLog(finished)])
+        await decommissions_of(database).settle([pool.pool_id], now=now(), limits=ROOMY)
+        database.close()
+    assert "update" not in refused[:TRANSACTION_ATTEMPTS]
+    assert refused.count("update") == 1
+    assert_decommissioned(explorer, pool.workload_ids)
+    assert explorer.stored(explorer.pools, pool.pool_id)["x_note"] == 1
 
 
 async def test_a_collection_that_stays_locked_is_no_pool_s_fault(
@@ -518,7 +546,7 @@ async def test_a_collection_that_stays_locked_is_no_pool_s_fault(
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
     with waiting_build(mongo, explorer.workloads), pytest.raises(StoreUnavailableError):
-        await decommissions.settle([pool.pool_id], now=now())
+        await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_untouched(explorer, pool.workload_ids)
 
 
@@ -530,7 +558,7 @@ async def test_a_duplicate_that_stays_is_no_matter_of_who_was_faster(
     node_id = explorer.stored(explorer.workloads, pool.workload_ids[0])["node_id"]
     explorer.orders.insert_one({"_id": "another", "node_id": node_id})
     with pytest.raises(StoreError) as raised:
-        await decommissions.settle([pool.pool_id], now=now())
+        await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert not isinstance(raised.value, StoreConflictError)
     assert_untouched(explorer, pool.workload_ids)
 
@@ -541,7 +569,7 @@ async def test_an_older_order_is_replaced_and_the_others_of_the_batch_are_not_he
     pools = [explorer.buy_expired(CONTAINER) for _ in range(3)]
     workload_ids = [pool.workload_ids[0] for pool in pools]
     explorer.orders.insert_one({"_id": workload_ids[1], "next_action": 3, "left": "over"})
-    await decommissions.settle([pool.pool_id for pool in pools], now=now())
+    await decommissions.settle([pool.pool_id for pool in pools], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, workload_ids)
 
 
@@ -550,11 +578,11 @@ async def test_a_workload_that_is_deployed_again_and_goes_again_at_the_same_end_
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
     (workload_id,) = pool.workload_ids
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 3}})
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 3}})
-    await decommissions.settle([pool.pool_id], now=now())
+    await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert explorer.next_actions([workload_id]) == [4]
     assert explorer.events.count_documents({"workload_id": workload_id}) == 3
 
@@ -585,7 +613,7 @@ async def test_workloads_whose_pool_id_is_an_array_are_reported_and_cut_no_porti
     assert_decommissioned(explorer, [*pool.workload_ids, last["_id"]])
     assert_untouched(explorer, [*kept.workload_ids, *(each["_id"] for each in foreign)])
     assert any(portion.unreadable for portion in portions)
-    settlement = await decommissions.settle([pool.pool_id], now=now())
+    settlement = await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert {each.document_id for each in settlement.unreadable} == {each["_id"] for each in foreign}
 
 

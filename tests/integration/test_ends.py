@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from actors import ME
+from actors import ME, ROOMY
 from arithmetic_model import Document, Rates
 from explorer import CONTAINER, Explorer
 from fail_point import fail_point
@@ -81,7 +81,7 @@ class Scene:
         """Have one pool run empty and settled; return whether its workload went, with its order and its record."""
         pool = self.explorer.buy(Rates(cu=60), [CONTAINER], bought_at=int(time.time()) - AN_HOUR)
         (workload_id,) = pool.workload_ids
-        await self.decommissions.settle([pool.pool_id], now=int(time.time()))
+        await self.decommissions.settle([pool.pool_id], now=int(time.time()), limits=ROOMY)
         order = self.explorer.orders.find_one({"_id": workload_id})
         record = self.explorer.events.find_one({"workload_id": workload_id})
         return self.explorer.next_actions([workload_id]) == [4] and None not in (order, record)
@@ -162,5 +162,5 @@ async def test_a_connection_that_breaks_is_no_refusal_and_loses_no_event(
         await scene.end_one()
     assert scene.told.untold == []
     pool_ids = [pool["_id"] for pool in scene.explorer.pools.find({}, {"_id": 1})]
-    await scene.decommissions.settle(pool_ids, now=int(time.time()))
+    await scene.decommissions.settle(pool_ids, now=int(time.time()), limits=ROOMY)
     assert len(scene.events) == 2

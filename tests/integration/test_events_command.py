@@ -95,7 +95,7 @@ def test_a_record_that_the_daemon_made_is_shown(run: Run, mongo_uri: str, databa
         async def body(session: Session) -> None:
             await store.decommissioned([case], at=NOON + 0.25, session=session)
 
-        await database.transact(body)
+        await database.transact(body, doing="writing")
         database.close()
 
     asyncio.run(write())

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from actors import ROOMY
 from arithmetic_model import Rates
 from bson import Int64
 from explorer import CONTAINER, FREE, PLENTY, VOLUME, Explorer, Purchase
@@ -61,7 +62,7 @@ class Explain:
             settler = Decommissions(
                 database=database, clock=SystemClock(), actor=Actor(ActorKind.DAEMON, "daemon-a", term=lambda: 3)
             )
-            await settler.settle([pool.pool_id], now=int(time.time()))
+            await settler.settle([pool.pool_id], now=int(time.time()), limits=ROOMY)
             database.close()
 
         asyncio.run(settle())

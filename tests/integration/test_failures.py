@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 
 import pytest
+from actors import ME
 from addresses import as_stranger, as_user
 from arithmetic_model import Document
+from fail_point import fail_point
 from pymongo import MongoClient, UpdateOne
 
-from pool_daemon.errors import StoreError, StoreRefusedError
+from pool_daemon.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from pool_daemon.store.client import Database, connect
 from pool_daemon.store.error_mapping import translated
+from pool_daemon.store.policies import OwnerPolicy, PolicyStore
 from pool_daemon.store.sessions import Session
 
 PASSWORD = "correct-horse"  # noqa: S105 - it opens a server that lives as long as these tests
@@ -32,7 +35,7 @@ async def refusal(database: Database) -> str:
         await database.collection("workqueue").bulk_write([write], session=session)
 
     with pytest.raises(StoreError) as refused:
-        await database.transact(body)
+        await database.transact(body, doing="committing a batch")
     return str(refused.value)
 
 
@@ -42,6 +45,17 @@ async def test_a_validator_is_named_as_the_cause(
     mongo[database_name].create_collection("workqueue", validator={"node_id": {"$exists": True}})
     database = connect(uri=mongo_uri, name=database_name)
     assert await refusal(database) == "committing a batch: Document failed validation"
+    database.close()
+
+
+async def test_what_fails_in_its_commit_is_named_by_what_was_to_be_done(
+    mongo: MongoClient[Document], mongo_uri: str, database_name: str
+) -> None:
+    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=1)
+    policy = OwnerPolicy(owner=7, grace={}, budget_seconds=3600, reason="agreed", by="ops", at=1)
+    failing = fail_point(mongo, "commitTransaction", mode="alwaysOn", closeConnection=True)
+    with failing, pytest.raises(StoreUnavailableError, match=r"^setting the policy of customer 7: "):
+        await PolicyStore(database=database).set(policy, actor=ME)
     database.close()
 
 

@@ -43,7 +43,7 @@ def store(database: Database) -> GraceStore:
 
 async def save(database: Database, records: Sequence[GraceRecord]) -> None:
     store = GraceStore(database=database)
-    await database.transact(lambda session: store.write(records, session=session))
+    await database.transact(lambda session: store.write(records, session=session), doing="writing")
 
 
 async def listed(store: GraceStore, *, running: bool = True) -> list[int]:
@@ -97,7 +97,7 @@ async def test_of_an_operator_and_a_settlement_that_write_at_once_one_decides_an
         await store.write([replace(known, grace=OVER)], session=session)
 
     with pytest.raises(StoreConflictError):
-        await database.transact(settle, attempts=1)
+        await database.transact(settle, doing="settling", attempts=1)
     assert (await store.of([1]))[1].grace.operator_until == 900
 
 

@@ -366,7 +366,7 @@ class Holder:
             if self.tries > 1:
                 raise StoreConflictError("its work is begun anew, and is no longer its to do")
 
-        await self.database.transact(body)
+        await self.database.transact(body, doing="writing")
 
 
 async def test_a_successor_ends_the_transactions_of_a_holder_that_froze_and_they_can_not_be_committed(
@@ -407,7 +407,7 @@ async def test_all_transactions_run_in_the_sessions_that_the_lease_names(databas
         used.add(session.delegate.session_id["id"])  # motor's own types take it for a method
         await database.collection("capacity-pools").find_one({}, session=session)
 
-    await asyncio.gather(*(database.transact(body) for _ in range(3 * SESSIONS + SEARCHES)))
+    await asyncio.gather(*(database.transact(body, doing="writing") for _ in range(3 * SESSIONS + SEARCHES)))
     assert used <= set(named)
     assert len(named) == SESSIONS + SEARCHES
 
@@ -421,7 +421,7 @@ async def test_nobody_ends_sessions_of_its_own(database: Database) -> None:
         await database.collection("capacity-pools").insert_one({"_id": 5}, session=session)
         await lease.end_sessions(seen)
 
-    await database.transact(body)
+    await database.transact(body, doing="writing")
     assert await database.collection("capacity-pools").find_one({"_id": 5}) == {"_id": 5}
 
 
@@ -435,7 +435,7 @@ async def test_a_session_whose_transaction_was_cancelled_is_not_used_again(datab
         begun.set()
         await asyncio.Event().wait()
 
-    transaction = asyncio.create_task(database.transact(body))
+    transaction = asyncio.create_task(database.transact(body, doing="writing"))
     await begun.wait()
     transaction.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from actors import ME
+from actors import ME, ROOMY
 from bson import Int64
 from explorer import CONTAINER, VOLUME, Explorer, Purchase
 
@@ -37,7 +37,7 @@ def decommission(mongo_uri: str, database_name: str) -> Callable[[Purchase], Non
         await create_collections(database)
         await setup(database)
         settler = Decommissions(database=database, clock=SystemClock(), actor=ME)
-        await settler.settle([pool.pool_id], now=int(time.time()))
+        await settler.settle([pool.pool_id], now=int(time.time()), limits=ROOMY)
         database.close()
 
     return lambda pool: asyncio.run(settle(pool))

@@ -27,7 +27,7 @@ async def count(database: Database) -> int:
     async def body(session: Session) -> int:
         return await database.collection("capacity-pools").count_documents({}, session=session)
 
-    return await database.transact(body)
+    return await database.transact(body, doing="writing")
 
 
 def spoil_connections(database: Database) -> None:

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from actors import ME
+from actors import ME, ROOMY
 from arithmetic_model import Rates
 from bson import Int64
 from daemon_process import DaemonProcess, running_daemon
@@ -213,7 +213,7 @@ def test_what_a_batch_does_is_in_the_outbox_if_and_only_if_it_is_committed(
         ends = Ends(outbox=outbox, clock=SystemClock(), observer=new_observer())
         decommissions = Decommissions(database=database, clock=SystemClock(), actor=ME, ends=ends)
         for _ in range(2):  # the second finds nothing to do, and tells nothing
-            await decommissions.settle([pool.pool_id for pool in pools], now=int(time.time()))
+            await decommissions.settle([pool.pool_id for pool in pools], now=int(time.time()), limits=ROOMY)
         database.close()
 
     asyncio.run(settle())
