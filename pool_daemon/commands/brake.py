@@ -18,7 +18,7 @@ from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import load_settings, sections
 from pool_daemon.store.events import EventStore
-from pool_daemon.store.holds import Hold, HoldStore, OwnerHolds, State
+from pool_daemon.store.holds import Hold, HoldState, HoldStore, OwnerHolds
 from pool_daemon.store.journal import Journal
 from pool_daemon.telemetry import logs
 
@@ -84,7 +84,7 @@ async def _show(holds: HoldStore, settings: sections.Brake, *, as_json: bool) ->
     if not owners:
         print("no pool is held")
         return ExitCode.OK
-    print(f"{_total(owners, State.HELD)} held, {_total(owners, State.RELEASED)} released and not settled yet")
+    print(f"{_total(owners, HoldState.HELD)} held, {_total(owners, HoldState.RELEASED)} released and not settled yet")
     print(OWNER_LINE.format("owner", "state", "pools", "workloads"))
     for each in owners[:SHOWN]:
         print(OWNER_LINE.format(each.owner or UNKNOWN, each.state, each.pools, each.workloads))
@@ -96,7 +96,7 @@ async def _show(holds: HoldStore, settings: sections.Brake, *, as_json: bool) ->
     return ExitCode.OK
 
 
-def _total(owners: Sequence[OwnerHolds], state: State) -> str:
+def _total(owners: Sequence[OwnerHolds], state: HoldState) -> str:
     chosen = [each for each in owners if each.state is state]
     pools, workloads = sum(each.pools for each in chosen), sum(each.workloads for each in chosen)
     return f"{pools:,} pools with {workloads:,} workloads"
@@ -118,14 +118,16 @@ async def _release(holds: HoldStore, journal: Journal, pool_ids: Sequence[int], 
 async def _release_many(holds: HoldStore, journal: Journal, arguments: argparse.Namespace) -> ExitCode:
     """Release all pools, or all of one owner, after a person has confirmed the decommissions that follow."""
     held = [
-        each for each in await holds.by_owner() if each.state is State.HELD and arguments.owner in (None, each.owner)
+        each
+        for each in await holds.by_owner()
+        if each.state is HoldState.HELD and arguments.owner in (None, each.owner)
     ]
     if held and not arguments.yes and not _agreed(held):
         print("nothing released; --yes does it without asking", file=sys.stderr)
         return ExitCode.FAILED
     number = 0
     # Page by page, so that no single operation exceeds its time-out, however many pools there are.
-    async for page in holds.all(state=State.HELD, owner=arguments.owner):
+    async for page in holds.all(state=HoldState.HELD, owner=arguments.owner):
         number += len(await holds.release([hold.pool_id for hold in page], at=time.time()))
         await journal.write()
     _print_released(number, [], as_json=arguments.json)
@@ -134,7 +136,7 @@ async def _release_many(holds: HoldStore, journal: Journal, arguments: argparse.
 
 def _agreed(held: Sequence[OwnerHolds]) -> bool:
     """Show what a release decommissions, and ask for confirmation; without a terminal the answer is no."""
-    print(f"{_total(held, State.HELD)} of {len(held):,} owners are going to be decommissioned", file=sys.stderr)
+    print(f"{_total(held, HoldState.HELD)} of {len(held):,} owners are going to be decommissioned", file=sys.stderr)
     if not sys.stdin.isatty():
         return False
     print("Release them? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -21,8 +21,8 @@ from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import Settings, load_settings
 from pool_daemon.settings.notices import lead_seconds
 from pool_daemon.store.client import Database
-from pool_daemon.store.notices import NoticeStore, Told
-from pool_daemon.store.outbox import Entry, Kind, Outbox, State, new_event_id
+from pool_daemon.store.notices import LastNotice, NoticeStore
+from pool_daemon.store.outbox import DeliveryState, Entry, MessageKind, Outbox, new_event_id
 from pool_daemon.store.receivers import ReceiverStore
 from pool_daemon.views.texts import span, when
 
@@ -82,14 +82,14 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             keep_seconds=settings.notices.keep_seconds,
         )
         if arguments.action == "list":
-            states = [State.DEAD] if arguments.dead else list(State)
+            states = [DeliveryState.DEAD] if arguments.dead else list(DeliveryState)
             return asyncio.run(_list(outbox, states, limit=arguments.limit, as_json=arguments.json))
         if arguments.action == "replay":
             return asyncio.run(_replay(outbox, arguments.event_id, as_json=arguments.json))
         return asyncio.run(_preview(database, outbox, settings, arguments.pool, as_json=arguments.json))
 
 
-async def _list(outbox: Outbox, states: list[State], *, limit: int, as_json: bool) -> ExitCode:
+async def _list(outbox: Outbox, states: list[DeliveryState], *, limit: int, as_json: bool) -> ExitCode:
     entries = await outbox.page(states=states, limit=limit)
     if as_json:
         for entry in entries:
@@ -164,7 +164,7 @@ async def _sent(receiver: Receiver, database_name: str) -> Outcome:
         "specversion": "1.0",
         "id": new_event_id(),
         "source": f"/pool-daemon/{database_name}",
-        "type": Kind.TEST,
+        "type": MessageKind.TEST,
         "datacontenttype": "application/json",
         "data": {"customer_tid": 0, "pools": []},
     }
@@ -205,7 +205,7 @@ async def _preview(database: Database, outbox: Outbox, settings: Settings, pool_
     return ExitCode.OK
 
 
-def _about(told: Told | None) -> str:
+def _about(told: LastNotice | None) -> str:
     if told is None:
         return "nothing is told of it now"
     return (

@@ -18,7 +18,7 @@ from pool_daemon.plain_text import escaped, shown_id
 from pool_daemon.settings import Settings
 from pool_daemon.store.client import Database
 from pool_daemon.store.excerpts import Excerpt, Excerpts, Selection, SortBy
-from pool_daemon.store.holds import HoldStore, State
+from pool_daemon.store.holds import HoldState, HoldStore
 from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import QuarantineStore
@@ -157,7 +157,7 @@ async def _taken(
     by_id = {row.excerpt.pool.pool_id: row for row in rows if row.excerpt.pool is not None}
     due = await PoolStore(database=database).due_among(by_id, until=now)
     holds = await HoldStore(database=database, identity=socket.gethostname()).of(due)
-    held = {pool_id for pool_id, hold in holds.items() if settings.brake.enabled and hold.state is State.HELD}
+    held = {pool_id for pool_id, hold in holds.items() if settings.brake.enabled and hold.state is HoldState.HELD}
     resting = await QuarantineStore(database=database).among(by_id)
     waiting = {pool_id for pool_id, each in resting.items() if each.next_try_at > now} - held
     if held:

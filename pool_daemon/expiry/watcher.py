@@ -12,7 +12,7 @@ from pool_daemon.events import PRIMARY_CHANGED, Teller
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.unexpected import UnexpectedPools
 from pool_daemon.settings import sections
-from pool_daemon.store.changes import Change, ChangeStream, Subject, change_of
+from pool_daemon.store.changes import Change, ChangeStream, ChangeSubject, change_of
 
 RESUMES: Final = 3
 """Errors in a row after which a resume token is discarded, whichever the errors are."""
@@ -141,9 +141,9 @@ class Watcher:
             self._queue.request_full_scan()
 
     def _handle(self, change: Change) -> None:
-        if change.subject is Subject.COLLECTION:
+        if change.subject is ChangeSubject.COLLECTION:
             self._queue.request_full_scan()
-        elif change.subject is Subject.WORKLOAD:
+        elif change.subject is ChangeSubject.WORKLOAD:
             self._handle_workload(change)
         else:
             self._handle_pool(change)

@@ -44,7 +44,7 @@ from pool_daemon.guards.held_pools import HeldPools
 from pool_daemon.guards.unexpected import Census, Key, Kind, UnexpectedPools, measure
 from pool_daemon.settings import sections
 from pool_daemon.store.cases import Settlement
-from pool_daemon.store.holds import State
+from pool_daemon.store.holds import HoldState
 from pool_daemon.store.pool_counts import MOST, PoolCounts
 from pool_daemon.store.pools import DuePool
 
@@ -105,7 +105,7 @@ class Brake:
         allowed: list[DuePool] = []
         for pool in pools:
             hold = holds.get(pool.pool_id)
-            if hold is not None and hold.state is State.HELD:
+            if hold is not None and hold.state is HoldState.HELD:
                 self.unexpected.forget(pool.pool_id)
                 continue
             is_released = hold is not None and not self.unexpected.written_after(pool.pool_id, hold.held_at)

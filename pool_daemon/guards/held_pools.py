@@ -11,7 +11,7 @@ from pool_daemon.errors import StoreError
 from pool_daemon.guards.gate import Gate
 from pool_daemon.guards.quarantine import LookAgain
 from pool_daemon.settings import sections
-from pool_daemon.store.holds import FIRST, Hold, HoldStore, State
+from pool_daemon.store.holds import FIRST, Hold, HoldState, HoldStore
 from pool_daemon.store.pools import DuePool
 
 REVIEW_SECONDS: Final = 2.0
@@ -56,14 +56,14 @@ class HeldPools:
         self._look_again = look_again
         self._any = True  # held or released, until the database says that there is none
         self._released: dict[int, Hold] = {}
-        self._behind = dict.fromkeys(State, FIRST)
+        self._behind = dict.fromkeys(HoldState, FIRST)
         self._reason = "held before"
         self._logged = 0
 
     async def of(self, pools: Sequence[DuePool]) -> dict[int, Hold]:
         """Return, by id, the holds that concern some pools that are due; no query while there are none at all."""
         holds = await self._holds.of(pools) if self._any and pools else {}
-        self._released.update((hold.pool_id, hold) for hold in holds.values() if hold.state is State.RELEASED)
+        self._released.update((hold.pool_id, hold) for hold in holds.values() if hold.state is HoldState.RELEASED)
         return holds
 
     async def hold(self, pools: Sequence[DuePool], reason: str, now: int) -> None:
@@ -89,7 +89,7 @@ class HeldPools:
     async def refresh(self) -> None:
         """Count the pools that are held or released, by this daemon or another."""
         before = self.count
-        held, released = [await self._holds.count(state) for state in State]
+        held, released = [await self._holds.count(state) for state in HoldState]
         if before == self.count:  # else something was held meanwhile
             self.count, self._any = held, bool(held or released)
             self._logged = self._logged if self.dry_run else min(self._logged, held)
@@ -112,11 +112,11 @@ class HeldPools:
         if not self._settings.enabled:
             self._observer.taken_off_hold("brake")
         elif self._any:
-            for state in State:
+            for state in HoldState:
                 await self._review_page(state, gate)
             await self.refresh()
 
-    async def _review_page(self, state: State, gate: Gate) -> None:
+    async def _review_page(self, state: HoldState, gate: Gate) -> None:
         now = math.floor(self._clock.now())
         # The gate speaks of this very reading. By a wrong one nothing held may be due, and all would be dropped.
         if gate.closed_by() is not None:
@@ -125,7 +125,7 @@ class HeldPools:
         self._behind[state] = page[-1].pool_id if len(page) == PAGE else FIRST
         standing = await self._holds.standing(page, now=now)
         await self._holds.drop(hold for hold in page if hold.pool_id not in standing)
-        if state is State.RELEASED and standing:
+        if state is HoldState.RELEASED and standing:
             self._observer.tell(events.BRAKE_RELEASED, pools=len(standing))
             self._look_again(dict.fromkeys(standing, now))
 

@@ -11,7 +11,7 @@ from pool_daemon.notices.http import Poster
 from pool_daemon.notices.receiver import Outcome, digest_of
 from pool_daemon.plain_text import date
 from pool_daemon.settings import notices as settings
-from pool_daemon.store.outbox import Kind
+from pool_daemon.store.outbox import MessageKind
 
 ALERTS: Final = "/api/v2/alerts"
 
@@ -23,12 +23,12 @@ TEST_SECONDS: Final = 60.0
 EXPIRING: Final = "PoolExpiring"
 
 NAMES: Final[Mapping[str, str]] = {
-    Kind.EXPIRING: EXPIRING,
-    Kind.MANY_EXPIRING: EXPIRING,
-    Kind.REPLENISHED: EXPIRING,
-    Kind.MANY_REPLENISHED: EXPIRING,
-    Kind.EXHAUSTED: "PoolExhausted",
-    Kind.DECOMMISSIONED: "PoolWorkloadsDecommissioned",
+    MessageKind.EXPIRING: EXPIRING,
+    MessageKind.MANY_EXPIRING: EXPIRING,
+    MessageKind.REPLENISHED: EXPIRING,
+    MessageKind.MANY_REPLENISHED: EXPIRING,
+    MessageKind.EXHAUSTED: "PoolExhausted",
+    MessageKind.DECOMMISSIONED: "PoolWorkloadsDecommissioned",
 }
 """The alert of each type of event; of a top-up that of the notice, which it resolves."""
 
@@ -68,12 +68,12 @@ class Alertmanager:
 
 def alerts_of(event: Mapping[str, Any], *, now: float) -> Iterator[dict[str, Any]]:
     """Yield the alerts of an event that is sent at the unix instant `now`, one for each pool."""
-    if event["type"] == Kind.TEST:
+    if event["type"] == MessageKind.TEST:
         yield _alert("PoolDaemonTest", event, {}, {"summary": "A test of pool-daemon"}, until=now + TEST_SECONDS)
     for pool in event["data"]["pools"]:
         labels = {"pool_id": str(pool["pool_id"]), "customer_tid": str(event["data"]["customer_tid"])}
-        is_notice = event["type"] in {Kind.EXPIRING, Kind.MANY_EXPIRING}
-        is_over = event["type"] in {Kind.REPLENISHED, Kind.MANY_REPLENISHED}
+        is_notice = event["type"] in {MessageKind.EXPIRING, MessageKind.MANY_EXPIRING}
+        is_over = event["type"] in {MessageKind.REPLENISHED, MessageKind.MANY_REPLENISHED}
         until = now if is_over else pool["empty_at"] if is_notice else now + SHOWN_SECONDS
         yield _alert(NAMES[event["type"]], event, labels, _annotations(event, pool), until=until)
 
@@ -92,9 +92,9 @@ def _alert(
 def _annotations(event: Mapping[str, Any], pool: Mapping[str, Any]) -> dict[str, str]:
     pool_id, at = pool["pool_id"], date(pool["empty_at"])
     match event["type"]:
-        case Kind.EXHAUSTED:
+        case MessageKind.EXHAUSTED:
             summary = f"Pool {pool_id} has run empty"
-        case Kind.DECOMMISSIONED:
+        case MessageKind.DECOMMISSIONED:
             summary = f"{pool['workloads']} workloads of pool {pool_id} were decommissioned"
         case _:
             summary = f"Pool {pool_id} runs empty at {at}"

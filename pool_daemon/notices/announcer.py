@@ -13,8 +13,8 @@ from pool_daemon.guards.gate import Gate
 from pool_daemon.notices.episodes import Forget, Replenished, Tell, grouped, next_step
 from pool_daemon.notices.receiver import reason_of
 from pool_daemon.settings.notices import Notices, lead_seconds
-from pool_daemon.store.notices import Changes, NoticeStore, Situation, Told
-from pool_daemon.store.outbox import Entry, Kind, Message, State, new_event_id
+from pool_daemon.store.notices import LastNotice, NoticeChanges, NoticeStore, Situation
+from pool_daemon.store.outbox import DeliveryState, Entry, Message, MessageKind, new_event_id
 from pool_daemon.store.pool_counts import Upcoming
 
 MOST: Final = 20_000
@@ -32,7 +32,7 @@ class _News:
 
     expiring: list[tuple[Upcoming, int]] = field(default_factory=list)
     replenished: dict[frozenset[str | None], list[tuple[Upcoming, int]]] = field(default_factory=dict)
-    changes: Changes = field(default_factory=Changes)
+    changes: NoticeChanges = field(default_factory=NoticeChanges)
 
 
 class Announcer:
@@ -93,7 +93,7 @@ class Announcer:
                 self._observer.tell(NOTICES_WRITTEN, events=len(changes.messages), pools=told)
         return len(found) < MOST
 
-    def decide(self, situation: Situation, *, is_digest: bool) -> Changes:
+    def decide(self, situation: Situation, *, is_digest: bool) -> NoticeChanges:
         """Return what follows for some pools; in a digest, what is told of them is one event for each kind."""
         news = _News()
         for pool in situation.pools.values():
@@ -102,7 +102,7 @@ class Announcer:
             self._tell(pools, news.changes)
         for receivers, pools_again in news.replenished.items():
             for pools in _parts(pools_again, whole=is_digest):
-                kind = Kind.REPLENISHED if len(pools) == 1 else Kind.MANY_REPLENISHED
+                kind = MessageKind.REPLENISHED if len(pools) == 1 else MessageKind.MANY_REPLENISHED
                 news.changes.messages.append((self._message(kind, pools), receivers))
         return news.changes
 
@@ -111,7 +111,7 @@ class Announcer:
         match self._step(pool, told), told:
             case Tell(lead), _:
                 news.expiring.append((pool, lead))
-            case Replenished(within), Told():
+            case Replenished(within), LastNotice():
                 receivers = self._receivers_told(situation.deliveries.get(told.event_id, {}))
                 if receivers is None:
                     return
@@ -137,18 +137,18 @@ class Announcer:
                 break
         return found
 
-    def _moved(self, pools: Collection[Upcoming], told: dict[int, Told]) -> dict[int, Upcoming]:
+    def _moved(self, pools: Collection[Upcoming], told: dict[int, LastNotice]) -> dict[int, Upcoming]:
         return {pool.pool_id: pool for pool in pools if self._step(pool, told.get(pool.pool_id)) is not None}
 
-    def _step(self, pool: Upcoming, told: Told | None) -> Tell | Replenished | Forget | None:
+    def _step(self, pool: Upcoming, told: LastNotice | None) -> Tell | Replenished | Forget | None:
         remaining = pool.empty_at - math.floor(self._clock.now())
         return next_step(remaining, None if told is None else told.lead, self._leads)
 
-    def _tell(self, pools: Sequence[tuple[Upcoming, int]], changes: Changes) -> None:
-        message = self._message(Kind.EXPIRING if len(pools) == 1 else Kind.MANY_EXPIRING, pools)
+    def _tell(self, pools: Sequence[tuple[Upcoming, int]], changes: NoticeChanges) -> None:
+        message = self._message(MessageKind.EXPIRING if len(pools) == 1 else MessageKind.MANY_EXPIRING, pools)
         changes.messages.append((message, self._store.outbox.receivers))
         for pool, lead in pools:
-            changes.told.append(Told(pool.pool_id, lead, message.event_id, pool.empty_at, message.at))
+            changes.told.append(LastNotice(pool.pool_id, lead, message.event_id, pool.empty_at, message.at))
 
     def _receivers_told(self, deliveries: Mapping[str | None, Entry]) -> frozenset[str | None] | None:
         """Return which receivers know of a notice, since only they are to know that it is over; all, if it is too old.
@@ -158,25 +158,25 @@ class Announcer:
         if not deliveries:
             return frozenset(self._store.outbox.receivers)
         now, entries = self._clock.now(), deliveries.values()
-        if any(entry.state is State.PENDING and entry.leased_until.timestamp() > now for entry in entries):
+        if any(entry.state is DeliveryState.PENDING and entry.leased_until.timestamp() > now for entry in entries):
             return None
-        return frozenset(entry.receiver for entry in entries if entry.state is State.DELIVERED)
+        return frozenset(entry.receiver for entry in entries if entry.state is DeliveryState.DELIVERED)
 
-    def _message(self, kind: Kind, pools: Sequence[tuple[Upcoming, int]]) -> Message:
+    def _message(self, kind: MessageKind, pools: Sequence[tuple[Upcoming, int]]) -> Message:
         """Make an event; a notice is worth sending until its pool runs empty, the news of a top-up while it is kept."""
         now = self._clock.now()
-        is_notice = kind in {Kind.EXPIRING, Kind.MANY_EXPIRING}
+        is_notice = kind in {MessageKind.EXPIRING, MessageKind.MANY_EXPIRING}
         until = max(pool.empty_at for pool, _ in pools) if is_notice else now + self._settings.keep_seconds
         told = [{"pool_id": pool.pool_id, "empty_at": pool.empty_at, "lead_seconds": lead} for pool, lead in pools]
         return Message(new_event_id(), kind, pools[0][0].customer_tid, told, now, until)
 
 
-def _take_back(pool: Upcoming, within: int | None, changes: Changes, *, at: float) -> None:
+def _take_back(pool: Upcoming, within: int | None, changes: NoticeChanges, *, at: float) -> None:
     """Take back what was told; a longer lead whose episode goes on stays told, if anything was."""
     if within is None:
         changes.forgotten.append(pool.pool_id)
     else:
-        changes.told.append(Told(pool.pool_id, within, new_event_id(), pool.empty_at, at))
+        changes.told.append(LastNotice(pool.pool_id, within, new_event_id(), pool.empty_at, at))
 
 
 def _parts(pools: Sequence[tuple[Upcoming, int]], *, whole: bool) -> Iterator[Sequence[tuple[Upcoming, int]]]:

@@ -21,7 +21,7 @@ from pool_daemon.guards.gate import Gate
 from pool_daemon.notices.episodes import Verdict, at_sending
 from pool_daemon.notices.receiver import Delivered, Failed, Gone, Outcome, Receiver, reason_of
 from pool_daemon.store.notices import NoticeStore
-from pool_daemon.store.outbox import Entry, Kind, State
+from pool_daemon.store.outbox import DeliveryState, Entry, MessageKind
 from pool_daemon.store.pool_counts import Upcoming
 
 POLL_SECONDS: Final = 2.0
@@ -44,8 +44,8 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 3600.0
 REST: Final = {"first_seconds": 1.0, "longest_seconds": 20.0}
 """How long a receiver that fails is left alone between two attempts of any events."""
 
-NOTICES: Final = frozenset({Kind.EXPIRING, Kind.MANY_EXPIRING})
-REPLENISHMENTS: Final = frozenset({Kind.REPLENISHED, Kind.MANY_REPLENISHED})
+NOTICES: Final = frozenset({MessageKind.EXPIRING, MessageKind.MANY_EXPIRING})
+REPLENISHMENTS: Final = frozenset({MessageKind.REPLENISHED, MessageKind.MANY_REPLENISHED})
 
 Sleep = Callable[[float], Coroutine[Any, Any, None]]
 
@@ -142,8 +142,8 @@ class Delivery:
             await self._outbox.postpone(entry, seconds=min(now.waiting.values()), error=None)
         elif now.pools or now.has_ended:
             await self._give_up(entry, entry.last_error or TOO_LATE)
-        elif await self._outbox.finish(entry, State.SUPERSEDED):
-            self._observer.event_sent(self._receiver.name, State.SUPERSEDED)
+        elif await self._outbox.finish(entry, DeliveryState.SUPERSEDED):
+            self._observer.event_sent(self._receiver.name, DeliveryState.SUPERSEDED)
         return 0
 
     async def _look_whether_on(self) -> bool:
@@ -162,9 +162,9 @@ class Delivery:
         match outcome:
             case Delivered():
                 await self._store.forget(now.waiting, event_id=entry.event_id)
-                if await self._outbox.finish(entry, State.DELIVERED):
+                if await self._outbox.finish(entry, DeliveryState.DELIVERED):
                     delay_seconds = max(0.0, self._clock.now() - entry.created_at)
-                    self._observer.event_sent(self._receiver.name, State.DELIVERED, delay_seconds=delay_seconds)
+                    self._observer.event_sent(self._receiver.name, DeliveryState.DELIVERED, delay_seconds=delay_seconds)
                 self._backoff.reset()
                 self._tell_whether(failing=False)
                 return 0
@@ -193,8 +193,8 @@ class Delivery:
             await self._give_up(entry, failed.reason)
 
     async def _give_up(self, entry: Entry, reason: str) -> None:
-        if await self._outbox.finish(entry, State.DEAD, error=reason):
-            self._observer.event_sent(self._receiver.name, State.DEAD)
+        if await self._outbox.finish(entry, DeliveryState.DEAD, error=reason):
+            self._observer.event_sent(self._receiver.name, DeliveryState.DEAD)
             self._observer.tell(EVENT_DEAD, receiver=self._receiver.name, event_id=entry.event_id, reason=reason)
 
     async def _now(self, entry: Entry) -> Now:

@@ -24,7 +24,7 @@ BATCH: Final = 1000
 """Changes a round trip; at 2,000 changes a second two round trips."""
 
 
-class Subject(StrEnum):
+class ChangeSubject(StrEnum):
     """The kind of document that a change concerns."""
 
     POOL = "pool"
@@ -45,7 +45,7 @@ class Change:
     clock.
     """
 
-    subject: Subject
+    subject: ChangeSubject
     subject_id: Any = None
     empty_at: int | None = None
     owner: int | None = None
@@ -239,14 +239,14 @@ def change_of(event: Mapping[str, Any]) -> Change:
     key = event.get("documentKey", {})
     body = event.get("fullDocument") or event.get("updateDescription", {}).get("updatedFields", {})
     if operation in OF_COLLECTIONS:
-        return Change(Subject.COLLECTION)
+        return Change(ChangeSubject.COLLECTION)
     if operation not in OF_DOCUMENTS:
         raise UnreadableDocumentError(f"a change of the unknown kind {operation!r}")
     at = event["clusterTime"].time
     if collection == WORKLOADS:
-        return Change(Subject.WORKLOAD, key.get("_id"), pool_id=_whole(body, "pool_id"), at=at)
+        return Change(ChangeSubject.WORKLOAD, key.get("_id"), pool_id=_whole(body, "pool_id"), at=at)
     return Change(
-        Subject.POOL,
+        ChangeSubject.POOL,
         _whole(key, "_id"),
         empty_at=_whole(body, "empty_at"),
         owner=_whole(body, "customer_tid"),

@@ -13,7 +13,7 @@ from pool_daemon.store.sessions import Session
 PolicyOf = Callable[[int], GracePolicy]
 """Returns the policy of an owner."""
 
-Told = Callable[[Mapping[int, float], Session | None], Awaitable[set[int]]]
+OwnersTold = Callable[[Mapping[int, float], Session | None], Awaitable[set[int]]]
 """Returns the pools whose owners have been told of their end since a unix instant each."""
 
 NO_GRACE = PoolGrace()
@@ -108,7 +108,7 @@ class GraceReader:
     """
 
     def __init__(
-        self, *, store: GraceStore, policy_of: PolicyOf, told: Told | None = None, lead_seconds: int = 0
+        self, *, store: GraceStore, policy_of: PolicyOf, told: OwnersTold | None = None, lead_seconds: int = 0
     ) -> None:
         self.store = store
         self._policy_of = policy_of

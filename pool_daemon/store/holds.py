@@ -29,7 +29,7 @@ BATCH: Final = 1000
 """Documents a round trip."""
 
 
-class State(StrEnum):
+class HoldState(StrEnum):
     """Whether a pool is held, or released and not settled yet."""
 
     HELD = "held"
@@ -44,7 +44,7 @@ class Hold:
     """
 
     pool_id: int
-    state: State
+    state: HoldState
     reason: str
     empty_at: int
     held_at: int
@@ -65,7 +65,7 @@ class OwnerHolds:
     """How many pools of one owner are in one state, and how many workloads they would lose."""
 
     owner: int | None
-    state: State
+    state: HoldState
     pools: int
     workloads: int
 
@@ -87,7 +87,7 @@ class HoldStore:
         self._identity = identity
         self.dry_run = dry_run
 
-    async def count(self, state: State) -> int:
+    async def count(self, state: HoldState) -> int:
         """Count the pools in that state."""
         with translated("counting holds"):
             return await self._holds.count_documents({"state": state})
@@ -96,17 +96,17 @@ class HoldStore:
         """Return the owners of pools that are held or released, most pools first."""
         sums = {"pools": {"$sum": 1}, "workloads": {"$sum": "$workloads"}}
         pipeline: list[dict[str, Any]] = [
-            {"$match": {"state": {"$in": list(State)}}},
+            {"$match": {"state": {"$in": list(HoldState)}}},
             {"$group": {"_id": {"owner": "$owner", "state": "$state"}} | sums},
             {"$sort": {"pools": -1, "_id": 1}},
         ]
         with translated("grouping holds"):
             groups = await self._holds.aggregate(pipeline, allowDiskUse=True).to_list(None)
         numbers = [(each["_id"], each["pools"], integer(each["workloads"]) or 0) for each in groups]
-        return [OwnerHolds(integer(key.get("owner")), State(key["state"]), *sums) for key, *sums in numbers]
+        return [OwnerHolds(integer(key.get("owner")), HoldState(key["state"]), *sums) for key, *sums in numbers]
 
     async def page(
-        self, *, behind: int = FIRST, state: State | None = None, owner: int | None = None, limit: int = BATCH
+        self, *, behind: int = FIRST, state: HoldState | None = None, owner: int | None = None, limit: int = BATCH
     ) -> list[Hold]:
         """Return the next holds behind a pool's id, ordered by id; of one state or owner, or all."""
         wanted = {"state": state, "owner": owner}
@@ -114,7 +114,9 @@ class HoldStore:
         with translated("reading holds"):
             return _readable(await self._holds.find(query, sort=[("_id", 1)], limit=limit).to_list(limit))
 
-    async def all(self, *, state: State | None = None, owner: int | None = None) -> AsyncGenerator[list[Hold], None]:
+    async def all(
+        self, *, state: HoldState | None = None, owner: int | None = None
+    ) -> AsyncGenerator[list[Hold], None]:
         """Stream the holds by id, in pages."""
         behind = FIRST
         while page := await self.page(behind=behind, state=state, owner=owner):
@@ -140,7 +142,7 @@ class HoldStore:
         if not pools or self.dry_run:
             return
         held_at = datetime.fromtimestamp(at, UTC)
-        held = {"state": State.HELD, "reason": reason, "held_at": held_at, "by": self._identity}
+        held = {"state": HoldState.HELD, "reason": reason, "held_at": held_at, "by": self._identity}
         documents = [
             held
             | {"_id": Int64(pool.pool_id), "empty_at": Int64(pool.empty_at)}
@@ -163,9 +165,9 @@ class HoldStore:
 
     async def release(self, pool_ids: Sequence[int], *, at: float) -> list[int]:
         """Release those of the pools that are held, and return them."""
-        held = {**_ids(pool_ids), "state": State.HELD}
+        held = {**_ids(pool_ids), "state": HoldState.HELD}
         released_at = datetime.fromtimestamp(at, UTC)
-        released = {"state": State.RELEASED, "released_at": released_at, "released_by": self._identity}
+        released = {"state": HoldState.RELEASED, "released_at": released_at, "released_by": self._identity}
         with translated("releasing pools"):
             found = await self._holds.find(held, dict.fromkeys(NUMBERS, 1)).to_list(None)
             await self._holds.update_many(held, {"$set": released})
@@ -185,7 +187,7 @@ class HoldStore:
             with translated("dropping holds"):
                 await self._holds.bulk_write(deletes, ordered=False)
             for hold in holds:
-                if hold.state is State.HELD:
+                if hold.state is HoldState.HELD:
                     why = Why("brake: topped up, or not due any more", empty_at=hold.empty_at)
                     self._record(EventKind.RELEASED, Subject(hold.pool_id, hold.owner), why)
 
@@ -201,7 +203,7 @@ def _readable(documents: Iterable[Mapping[str, Any]]) -> list[Hold]:
         pool_id, empty_at, owner, workloads = (integer(document.get(name)) for name in NUMBERS)
         at, reason, by = (document.get(name) for name in ("held_at", "reason", "by"))
         held_at = int(at.timestamp()) if isinstance(at, datetime) else 0
-        state = State.RELEASED if document.get("state") == State.RELEASED else State.HELD
+        state = HoldState.RELEASED if document.get("state") == HoldState.RELEASED else HoldState.HELD
         if pool_id is not None and empty_at is not None:
             holds.append(Hold(pool_id, state, str(reason), empty_at, held_at, str(by), owner, workloads or 0))
     return holds

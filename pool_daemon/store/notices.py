@@ -28,7 +28,7 @@ NUMBERS: Final = ("_id", "lead_seconds", "empty_at")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LastNotice:
     """What was told last of a pool: the lead (seconds), the event, and when the pool was to run empty then."""
 
     pool_id: int
@@ -43,15 +43,15 @@ class Situation:
     """Some pools as they are, what was told of them, and what became of the events that told it."""
 
     pools: Mapping[int, Upcoming]
-    told: Mapping[int, Told]
+    told: Mapping[int, LastNotice]
     deliveries: Mapping[str, Mapping[str | None, Entry]]
 
 
 @dataclass(slots=True)
-class Changes:
+class NoticeChanges:
     """What is told now, in which events and to which receivers, and of which pools nothing is told any more."""
 
-    told: list[Told] = field(default_factory=list)
+    told: list[LastNotice] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
     messages: list[tuple[Message, Collection[str | None]]] = field(default_factory=list)
 
@@ -84,21 +84,21 @@ class NoticeStore:
             documents = await self._pools.find(query, dict.fromkeys(ENDS, 1), session=session).to_list(None)
         return {pool.pool_id: pool for pool in _upcoming(documents)}
 
-    async def told(self, pool_ids: Collection[int], session: Session | None = None) -> dict[int, Told]:
+    async def told(self, pool_ids: Collection[int], session: Session | None = None) -> dict[int, LastNotice]:
         """Return what was told of some pools, by id."""
         query = {"_id": {"$in": [Int64(pool_id) for pool_id in pool_ids]}}
         with translated("reading what was told"):
             documents = await self._documents.find(query, session=session).to_list(None)
         return {told.pool_id: told for told in _all_told(documents)}
 
-    async def all_told(self) -> AsyncGenerator[list[Told], None]:
+    async def all_told(self) -> AsyncGenerator[list[LastNotice], None]:
         """Stream what was told, by pool."""
         cursor = self._documents.find({}, sort=[("_id", 1)], batch_size=PAGE)
         async with aclosing(pages(cursor, doing="reading what was told")) as found:
             async for documents in found:
                 yield _all_told(documents)
 
-    async def update(self, pool_ids: Collection[int], decide: Callable[[Situation], Changes]) -> Changes:
+    async def update(self, pool_ids: Collection[int], decide: Callable[[Situation], NoticeChanges]) -> NoticeChanges:
         """Read some pools again, decide, and write what is told with its events, in one transaction.
 
         Of two that decide about a pool at once one loses and decides anew: both write the pool's notice. Raises
@@ -106,7 +106,7 @@ class NoticeStore:
         another call finds out.
         """
 
-        async def decide_and_write(session: Session) -> Changes:
+        async def decide_and_write(session: Session) -> NoticeChanges:
             told = await self.told(pool_ids, session)
             deliveries = await self.outbox.deliveries({each.event_id for each in told.values()}, session)
             changes = decide(Situation(await self.pools(pool_ids, session), told, deliveries))
@@ -121,7 +121,7 @@ class NoticeStore:
         with translated("taking notices back"):
             await self._documents.delete_many(query)
 
-    async def _write(self, changes: Changes, session: Session) -> None:
+    async def _write(self, changes: NoticeChanges, session: Session) -> None:
         writes: list[Any] = [
             ReplaceOne({"_id": Int64(each.pool_id)}, _document(each), upsert=True) for each in changes.told
         ]
@@ -132,7 +132,7 @@ class NoticeStore:
         await self.outbox.add(changes.messages, session)
 
 
-def _document(told: Told) -> dict[str, Any]:
+def _document(told: LastNotice) -> dict[str, Any]:
     return {
         "_id": Int64(told.pool_id),
         "lead_seconds": told.lead,
@@ -142,13 +142,15 @@ def _document(told: Told) -> dict[str, Any]:
     }
 
 
-def _all_told(documents: Sequence[Mapping[str, Any]]) -> list[Told]:
+def _all_told(documents: Sequence[Mapping[str, Any]]) -> list[LastNotice]:
     """Return what was told; a document that another program has spoilt counts as if it were not there."""
     found = []
     for document in documents:
         with suppress(KeyError, AttributeError, UnreadableDocumentError):
             pool_id, lead, empty_at = (fields.whole(document, name, UnreadableDocumentError) for name in NUMBERS)
-            found.append(Told(pool_id, lead, str(document["event_id"]), empty_at, document["told_at"].timestamp()))
+            found.append(
+                LastNotice(pool_id, lead, str(document["event_id"]), empty_at, document["told_at"].timestamp())
+            )
     return found
 
 

@@ -33,7 +33,7 @@ PURGED: Final = 1000
 AT_ONCE: Final = datetime.fromtimestamp(0, UTC)
 
 
-class State(StrEnum):
+class DeliveryState(StrEnum):
     """The state of an event for one receiver."""
 
     PENDING = "pending"
@@ -42,7 +42,7 @@ class State(StrEnum):
     DEAD = "dead"
 
 
-class Kind(StrEnum):
+class MessageKind(StrEnum):
     """The type of an event; of `pools…` there are several in one."""
 
     EXPIRING = "pool.expiring"
@@ -54,7 +54,7 @@ class Kind(StrEnum):
     TEST = "pool-daemon.test"
 
 
-ENDINGS: Final = frozenset({Kind.EXPIRING, Kind.MANY_EXPIRING, Kind.EXHAUSTED})
+ENDINGS: Final = frozenset({MessageKind.EXPIRING, MessageKind.MANY_EXPIRING, MessageKind.EXHAUSTED})
 """The types of events that tell of a pool's end, before it or in it."""
 
 
@@ -66,7 +66,7 @@ class Message:
     """
 
     event_id: str
-    kind: Kind
+    kind: MessageKind
     owner: int
     pools: Sequence[Mapping[str, Any]]
     at: float
@@ -84,7 +84,7 @@ class Entry:
     owner: int
     pools: tuple[Mapping[str, Any], ...]
     event: Mapping[str, Any]
-    state: State
+    state: DeliveryState
     attempts: int
     created_at: float
     next_at: float
@@ -145,17 +145,17 @@ class Outbox:
         by the first batch that syncs it; if another writer has written the pool since its end, it is left out. Returns
         whether there was anything to write.
         """
-        ends: dict[tuple[Kind, int], list[Mapping[str, Any]]] = {}
+        ends: dict[tuple[MessageKind, int], list[Mapping[str, Any]]] = {}
         for case in cases:
             pool = case.as_read
             told: dict[str, Any] = {"pool_id": Int64(pool.pool_id), "empty_at": Int64(pool.empty_at)}
             if _is_first_sync(case):
-                ends.setdefault((Kind.EXHAUSTED, pool.customer_tid), []).append(told)
+                ends.setdefault((MessageKind.EXHAUSTED, pool.customer_tid), []).append(told)
             if case.gone:
                 named = [shown_id(gone.workload_id) for gone in case.gone[:NAMED_WORKLOADS]]
                 resources = sorted({str(resource) for gone in case.gone for resource in gone.resources})
                 lost = {"workloads": len(case.gone), "workload_ids": named, "resources": resources}
-                ends.setdefault((Kind.DECOMMISSIONED, pool.customer_tid), []).append(told | lost)
+                ends.setdefault((MessageKind.DECOMMISSIONED, pool.customer_tid), []).append(told | lost)
         until = at + self._keep.total_seconds()
         messages = [Message(new_event_id(), kind, owner, pools, at, until) for (kind, owner), pools in ends.items()]
         await self.add([(message, self.receivers) for message in messages], session)
@@ -191,7 +191,11 @@ class Outbox:
                 for pool_id in states.keys() & {pool["pool_id"] for pool in document["event"]["data"]["pools"]}:
                     if document["created_at"].timestamp() >= since[pool_id]:
                         states[pool_id].add(document["state"])
-        return {each for each, found in states.items() if State.DELIVERED in found and State.PENDING not in found}
+        return {
+            each
+            for each, found in states.items()
+            if DeliveryState.DELIVERED in found and DeliveryState.PENDING not in found
+        }
 
     async def claim(self, receiver: str, *, seconds: float) -> Entry | None:
         """Claim the event that is due next, for so many seconds of the database's clock; None if none is due.
@@ -202,14 +206,14 @@ class Outbox:
         leased_until = {"$add": ["$$NOW", int(seconds * 1000)]}
         with translated("claiming an event"):
             document = await self._documents.find_one_and_update(
-                {"receiver": receiver, "state": State.PENDING, "$expr": due},
+                {"receiver": receiver, "state": DeliveryState.PENDING, "$expr": due},
                 [{"$set": {"leased_until": leased_until, "attempts": {"$add": ["$attempts", 1]}}}],
                 sort=[("next_at", 1)],
                 return_document=ReturnDocument.AFTER,
             )
         return None if document is None else _entry(document)
 
-    async def finish(self, entry: Entry, state: State, *, error: str | None = None) -> bool:
+    async def finish(self, entry: Entry, state: DeliveryState, *, error: str | None = None) -> bool:
         """Record what became of a claimed event; False if the claim has ended, and another may have been made."""
         return await self._settle(entry, {"state": state, "last_error": error})
 
@@ -219,7 +223,7 @@ class Outbox:
         return await self._settle(entry, {"next_at": next_at, "last_error": error})
 
     async def _settle(self, entry: Entry, change: Mapping[str, Any]) -> bool:
-        claim = {"_id": entry.key, "state": State.PENDING, "leased_until": entry.leased_until}
+        claim = {"_id": entry.key, "state": DeliveryState.PENDING, "leased_until": entry.leased_until}
         literal = {name: value if isinstance(value, dict) else {"$literal": value} for name, value in change.items()}
         with translated("recording a delivery"):
             result = await self._documents.update_one(claim, [{"$set": literal | {"leased_until": AT_ONCE}}])
@@ -231,18 +235,18 @@ class Outbox:
         It is worth sending for as long again as it is kept.
         """
         until = datetime.fromtimestamp(now, UTC) + self._keep
-        change = {"state": State.PENDING, "next_at": AT_ONCE, "useful_until": until, "expires_at": until}
+        change = {"state": DeliveryState.PENDING, "next_at": AT_ONCE, "useful_until": until, "expires_at": until}
         keys = {name: entry_key(event_id, name) for name in self.receivers if name is not None}
         revived = []
         for name, key in keys.items():
             with translated("sending an event again"):
                 result = await self._documents.update_one(
-                    {"_id": key, "state": {"$ne": State.PENDING}}, {"$set": change}
+                    {"_id": key, "state": {"$ne": DeliveryState.PENDING}}, {"$set": change}
                 )
             revived += [name] * result.modified_count
         return revived
 
-    async def page(self, *, states: Collection[State], limit: int) -> list[Entry]:
+    async def page(self, *, states: Collection[DeliveryState], limit: int) -> list[Entry]:
         """Return the newest events in some states."""
         query = {"state": {"$in": list(states)}}
         with translated("reading the outbox"):
@@ -264,7 +268,7 @@ class Outbox:
             "_id": entry_key(message.event_id, receiver),
             "event_id": message.event_id,
             "receiver": receiver,
-            "state": State.DELIVERED if receiver is None else State.PENDING,
+            "state": DeliveryState.DELIVERED if receiver is None else DeliveryState.PENDING,
             "event": {
                 "specversion": "1.0",
                 "id": message.event_id,
@@ -302,7 +306,7 @@ def _read(document: Mapping[str, Any]) -> Entry:
         owner=event["data"]["customer_tid"],
         pools=tuple(event["data"]["pools"]),
         event=event,
-        state=State(document["state"]),
+        state=DeliveryState(document["state"]),
         attempts=document["attempts"],
         created_at=document["created_at"].timestamp(),
         next_at=document["next_at"].timestamp(),

@@ -8,7 +8,7 @@ from typing import Final
 from pool_daemon.plain_text import cut
 from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import REASON_CHARACTERS, translated
-from pool_daemon.store.outbox import OUTBOX, State
+from pool_daemon.store.outbox import OUTBOX, DeliveryState
 
 RECEIVERS: Final = "pool-daemon-receivers"
 
@@ -65,13 +65,13 @@ class ReceiverStore:
 
     async def _standing(self, name: str, digest: str, *, now: float) -> Standing:
         due = {"next_at": {"$lte": datetime.fromtimestamp(now, UTC)}}
-        waiting = {"receiver": name, "state": State.PENDING, "$or": [due, {"last_error": {"$ne": None}}]}
+        waiting = {"receiver": name, "state": DeliveryState.PENDING, "$or": [due, {"last_error": {"$ne": None}}]}
         count: Sequence[dict[str, object]] = [
             {"$match": waiting},
             {"$limit": MOST_COUNTED},
             {"$group": {"_id": None, "pending": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}},
         ]
-        dead = {"receiver": name, "state": State.DEAD}
+        dead = {"receiver": name, "state": DeliveryState.DEAD}
         with translated("counting what waits for a receiver"):
             found = await self._outbox.aggregate(count).to_list(1)
             dead_events = await self._outbox.count_documents(dead, limit=MOST_COUNTED)

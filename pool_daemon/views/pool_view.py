@@ -14,7 +14,7 @@ from pool_daemon.capacity.workload import NextAction
 from pool_daemon.plain_text import cut, date, escaped, shown_id
 from pool_daemon.store.client import Database
 from pool_daemon.store.excerpts import Excerpt, Excerpts
-from pool_daemon.store.holds import FIRST, Hold, HoldStore, State
+from pool_daemon.store.holds import FIRST, Hold, HoldState, HoldStore
 from pool_daemon.store.pool_workloads import MOST_COUNTED, SHOWN, PoolWorkload, PoolWorkloads
 from pool_daemon.store.pools import PoolStore
 from pool_daemon.store.quarantine import Quarantined, QuarantineStore
@@ -126,7 +126,7 @@ def facts(view: PoolView) -> Iterator[tuple[str, str]]:
 
 def _guards(view: PoolView) -> Iterator[tuple[str, str]]:
     if (hold := view.hold) is not None:
-        state = "held since" if hold.state is State.HELD else "released, held since"
+        state = "held since" if hold.state is HoldState.HELD else "released, held since"
         yield "brake", f"{state} {date(hold.held_at)}: {escaped(hold.reason)}"
     if (quarantined := view.quarantined) is not None:
         yield "quarantine", f"since {date(quarantined.first_failed_at)}: {escaped(quarantined.reason)}"

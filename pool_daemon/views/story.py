@@ -15,7 +15,7 @@ from pool_daemon.capacity.workload import NextAction
 from pool_daemon.plain_text import date, shown_id
 from pool_daemon.store.event_history import Record
 from pool_daemon.store.excerpts import Bought
-from pool_daemon.store.holds import Hold, State
+from pool_daemon.store.holds import Hold, HoldState
 from pool_daemon.store.pool_workloads import PoolWorkload
 from pool_daemon.store.quarantine import Quarantined
 from pool_daemon.store.reconciliation import Page
@@ -72,7 +72,7 @@ class Known:
     @property
     def is_kept(self) -> bool:
         """Whether a guard keeps the daemon from the pool."""
-        held = self.hold is not None and self.hold.state is State.HELD
+        held = self.hold is not None and self.hold.state is HoldState.HELD
         return held or (self.quarantined is not None and self.quarantined.next_try_at > self.now)
 
 
@@ -144,7 +144,7 @@ def change(event: Record) -> str:
 
 def _guards(known: Known) -> Iterator[Line]:
     if (hold := known.hold) is not None:
-        state = "held by the brake" if hold.state is State.HELD else "held by the brake, and released since"
+        state = "held by the brake" if hold.state is HoldState.HELD else "held by the brake, and released since"
         yield Line(hold.held_at, f"{state}: {hold.reason}")
     if (quarantined := known.quarantined) is not None:
         yield Line(quarantined.first_failed_at, f"failing since then, in quarantine: {quarantined.reason}")

@@ -20,8 +20,8 @@ from pool_daemon.store.events import EventStore
 from pool_daemon.store.grace import GRACE, GraceRecord, GraceStore
 from pool_daemon.store.holds import BRAKE, HoldStore
 from pool_daemon.store.lease import LEASE, LeaseStore
-from pool_daemon.store.notices import NOTICES, Changes, NoticeStore, Told
-from pool_daemon.store.outbox import OUTBOX, Kind, Message, Outbox, State
+from pool_daemon.store.notices import NOTICES, LastNotice, NoticeChanges, NoticeStore
+from pool_daemon.store.outbox import OUTBOX, DeliveryState, Message, MessageKind, Outbox
 from pool_daemon.store.pools import DuePool
 from pool_daemon.store.quarantine import QUARANTINE, Quarantined, QuarantineStore
 from pool_daemon.store.records import EVENTS, Actor, ActorKind, EventKind, Subject, Why, envelope
@@ -120,8 +120,8 @@ async def test_a_pool_in_grace_has_the_fields_described(database: Database) -> N
 
 async def test_a_notice_and_its_event_in_the_outbox_have_the_fields_described(database: Database) -> None:
     outbox = Outbox(database=database, receivers=["webhook"], keep_seconds=60)
-    message = Message("e", Kind.EXPIRING, 3, [{"pool_id": 1, "empty_at": 5, "lead_seconds": 60}], 4, 5)
-    changes = Changes(told=[Told(1, 60, "e", 5, 4)], messages=[(message, ["webhook"])])
+    message = Message("e", MessageKind.EXPIRING, 3, [{"pool_id": 1, "empty_at": 5, "lead_seconds": 60}], 4, 5)
+    changes = NoticeChanges(told=[LastNotice(1, 60, "e", 5, 4)], messages=[(message, ["webhook"])])
 
     await NoticeStore(database=database, outbox=outbox).update([1], lambda _: changes)
 
@@ -131,4 +131,4 @@ async def test_a_notice_and_its_event_in_the_outbox_have_the_fields_described(da
 
 def test_every_type_and_state_of_an_event_is_described() -> None:
     chapter = DATA.partition(f"### `{OUTBOX}`\n")[2].partition("\n### ")[0].partition("\n## ")[0]
-    assert [name for name in (*Kind, *State) if f"`{name}`" not in chapter] == []
+    assert [name for name in (*MessageKind, *DeliveryState) if f"`{name}`" not in chapter] == []

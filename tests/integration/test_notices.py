@@ -17,7 +17,7 @@ from pymongo.monitoring import CommandListener
 from pool_daemon.errors import StoreConflictError
 from pool_daemon.guards.gate import Closed
 from pool_daemon.notices.receiver import Failed, Gone
-from pool_daemon.store.outbox import State
+from pool_daemon.store.outbox import DeliveryState
 
 Client = MongoClient[Document]
 
@@ -412,7 +412,7 @@ async def test_a_round_past_pools_that_last_is_three_reads_by_index_that_meet_no
 async def test_a_replayed_event_is_sent_again_under_its_id(scene: Scene) -> None:
     scene.lasting(30 * MINUTE)
     await scene.round()
-    (entry,) = await scene.store.outbox.page(states=list(State), limit=5)
+    (entry,) = await scene.store.outbox.page(states=list(DeliveryState), limit=5)
     assert await scene.store.outbox.revive(entry.event_id, now=scene.clock.now()) == ["inbox"]
     assert await scene.store.outbox.revive(entry.event_id, now=scene.clock.now()) == []
     await scene.deliver()

@@ -13,7 +13,7 @@ from pool_daemon.errors import ConfigurationError
 from pool_daemon.notices.alertmanager import NAMES, Alertmanager, alerts_of
 from pool_daemon.notices.receiver import Delivered, Failed, Gone, Outcome
 from pool_daemon.settings.notices import Alertmanager as Settings
-from pool_daemon.store.outbox import Kind
+from pool_daemon.store.outbox import MessageKind
 
 NOW = 1_000_000.0
 END = 1_000_600
@@ -31,34 +31,36 @@ def ends_at(alert: dict[str, Any]) -> float:
 @pytest.mark.parametrize(
     ("kind", "until"),
     [
-        (Kind.EXPIRING, END),
-        (Kind.MANY_EXPIRING, END),
-        (Kind.REPLENISHED, NOW),
-        (Kind.MANY_REPLENISHED, NOW),
-        (Kind.EXHAUSTED, NOW + 3600),
-        (Kind.DECOMMISSIONED, NOW + 3600),
+        (MessageKind.EXPIRING, END),
+        (MessageKind.MANY_EXPIRING, END),
+        (MessageKind.REPLENISHED, NOW),
+        (MessageKind.MANY_REPLENISHED, NOW),
+        (MessageKind.EXHAUSTED, NOW + 3600),
+        (MessageKind.DECOMMISSIONED, NOW + 3600),
     ],
 )
-def test_each_pool_of_an_event_is_an_alert_that_ends(kind: Kind, until: float) -> None:
+def test_each_pool_of_an_event_is_an_alert_that_ends(kind: MessageKind, until: float) -> None:
     (alert,) = alerts_of(event(kind), now=NOW)
     assert ends_at(alert) == until
     assert (alert["labels"]["alertname"], alert["labels"]["pool_id"]) == (NAMES[kind], str(2**60))
 
 
 def test_a_top_up_has_the_labels_of_the_notice_that_it_resolves() -> None:
-    (notice,), (over,) = (list(alerts_of(event(kind), now=NOW)) for kind in (Kind.EXPIRING, Kind.REPLENISHED))
+    (notice,), (over,) = (
+        list(alerts_of(event(kind), now=NOW)) for kind in (MessageKind.EXPIRING, MessageKind.REPLENISHED)
+    )
     assert notice["labels"] == over["labels"]
 
 
 def test_an_end_that_no_calendar_knows_is_no_obstacle() -> None:
-    far = event(Kind.REPLENISHED)
+    far = event(MessageKind.REPLENISHED)
     far["data"]["pools"][0]["empty_at"] = 2**63 - 1
     (alert,) = alerts_of(far, now=NOW)
     assert ends_at(alert) == NOW
 
 
 def test_every_type_of_event_is_some_alert() -> None:
-    assert set(NAMES) == set(Kind) - {Kind.TEST}
+    assert set(NAMES) == set(MessageKind) - {MessageKind.TEST}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ async def test_alerts_are_posted_to_the_second_version_of_the_interface(status: 
         url = SecretStr(f"http://127.0.0.1:{receiver.port}/prefix/")
         sender = Alertmanager(alertmanager=Settings(url=url), clock=SystemClock())
         try:
-            assert await sender.send(event(Kind.EXPIRING)) == outcome
+            assert await sender.send(event(MessageKind.EXPIRING)) == outcome
         finally:
             await sender.close()
     (request,) = receiver.requests
