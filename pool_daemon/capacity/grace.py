@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from pool_daemon.capacity.exhaustion import Evaluation, Resource, evaluate, exhausted_resources, levels
+from pool_daemon.capacity.exhaustion import RESOURCES, Evaluation, Resource, evaluate, exhausted_resources, levels
 from pool_daemon.capacity.pool import Pool
 
 WINDOW_SECONDS: Final = 30 * 86_400
@@ -135,7 +135,7 @@ def _fresh(
     wanted: set[Resource] = set()
     if not exhausted_resources(view.synced) <= known.since.keys():
         evaluate(view.synced, workloads, now=view.now, grace=_Wanted(policy, wanted))
-    asked = [each for each in Resource if each in wanted and each not in known.since]
+    asked = [each for each in RESOURCES if each in wanted and each not in known.since]
     return {each: ran_out_at(view.as_read, each, now=view.now) for each in asked}
 
 

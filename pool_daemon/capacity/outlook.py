@@ -4,13 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Final
 
 from pool_daemon.capacity.arithmetic import LATEST, runs_out_at
-from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.exhaustion import RESOURCES, Resource
 from pool_daemon.capacity.pool import NEVER, Amounts, Pool
-
-_RESOURCES: Final = tuple(Resource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ def outlook(pool: Pool, *, now: int) -> tuple[Outlook, ...]:
     synced.sync_current_capacity(now)
     return tuple(
         Outlook(resource, left, rate, _end(was, rate, pool.last_updated))
-        for resource, was, left, rate in zip(_RESOURCES, _left(pool), _left(synced), pool.draining, strict=True)
+        for resource, was, left, rate in zip(RESOURCES, _left(pool), _left(synced), pool.draining, strict=True)
     )
 
 

@@ -6,14 +6,11 @@ Nothing is changed: every function returns a copy. The explorer asks the same qu
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
-from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.exhaustion import RESOURCES
 from pool_daemon.capacity.outlook import Outlook, first_to_run_out
 from pool_daemon.capacity.pool import Amounts, Pool
 from pool_daemon.capacity.workload import CloudUnits
-
-_RESOURCES: Final = tuple(Resource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +75,6 @@ def staying(workloads: Sequence[CloudUnits], outlooks: Sequence[Outlook]) -> lis
         return [True] * len(workloads)
     gone = {each.resource for each in outlooks if not each.is_unused and each.runs_out_at == first.runs_out_at}
     return [
-        not any(rate > 0 and resource in gone for resource, rate in zip(_RESOURCES, units, strict=True))
+        not any(rate > 0 and resource in gone for resource, rate in zip(RESOURCES, units, strict=True))
         for units in workloads
     ]

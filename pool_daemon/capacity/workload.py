@@ -1,7 +1,7 @@
 """A workload: its type and its next action, and the units that are deducted from its pool every second.
 
 The daemon reads of its document: `_id` and `pool_id`, `next_action` and `workload_type` as below, `node_id` for its
-records, and the fields of its type from which `cloud_units` computes what it drains. A document states resources
+records, and the fields of its type from which `cloud_units` computes what it drains. A document states hardware
 (cores, GiB); a pool holds cloud units. The tables and the rounding are those of the explorer service, which adds the
 same units to the pool when the workload is deployed.
 """
@@ -48,7 +48,7 @@ class WorkloadType(IntEnum):
 
 
 CUSTOM_SIZE: Final = -1
-"""The `size` of a virtual machine that states its resources itself, in `custom_size`."""
+"""The `size` of a virtual machine that states its hardware itself, in `custom_size`."""
 
 CONTAINER_ROOT_GIB: Final = 50.0
 """The part of a container's disk, its root filesystem, that is not charged."""
@@ -65,8 +65,8 @@ class CloudUnits(NamedTuple):
     ipv4u: float
 
 
-class ResourceUnits(NamedTuple):
-    """Resources of a node: cores, GiB of memory, GiB of hard disk and of SSD, IPv4 addresses."""
+class Hardware(NamedTuple):
+    """What a workload takes of its node: cores, GiB of memory, GiB of hard disk and of SSD; and IPv4 addresses."""
 
     cru: float = 0
     mru: float = 0
@@ -75,8 +75,8 @@ class ResourceUnits(NamedTuple):
     ipv4u: float = 0
 
 
-MACHINE_SIZES: Final[Mapping[int, ResourceUnits]] = {
-    size: ResourceUnits(cru=cru, mru=mru, sru=sru)
+MACHINE_SIZES: Final[Mapping[int, Hardware]] = {
+    size: Hardware(cru=cru, mru=mru, sru=sru)
     for size, cru, mru, sru in (
         (1, 1, 2, 50),
         (2, 2, 4, 100),
@@ -98,7 +98,7 @@ MACHINE_SIZES: Final[Mapping[int, ResourceUnits]] = {
         (18, 1, 1, 25),
     )
 }
-"""The resources of each size of Kubernetes nodes and virtual machines."""
+"""The hardware of each size of Kubernetes nodes and virtual machines."""
 
 
 UNIT_FIELDS: Final = ("workload_type", "capcity", "size", "type", "disk_type", "custom_size")
@@ -115,10 +115,10 @@ def cloud_units(document: Mapping[str, Any]) -> CloudUnits:
     if not isinstance(document, Mapping):
         raise UnitsError(f"a workload is a document, not {type(document).__name__}")
     workload_type = fields.whole(document, "workload_type", UnitsError)
-    resources_of = _RESOURCES.get(workload_type)
-    if resources_of is None:
+    hardware_of = _HARDWARE.get(workload_type)
+    if hardware_of is None:
         raise UnitsError(f"workload_type {workload_type} has no known units")
-    cru, mru, hru, sru, ipv4u = resources_of(document)
+    cru, mru, hru, sru, ipv4u = hardware_of(document)
     cu = _rounded(min(mru / 4, cru / 2), 1000)
     su = _rounded(hru / 1200 + sru / 300, 1000)
     if not (math.isfinite(cu) and math.isfinite(su)):
@@ -126,7 +126,7 @@ def cloud_units(document: Mapping[str, Any]) -> CloudUnits:
     return CloudUnits(cu, su, float(ipv4u))
 
 
-def _container(document: Mapping[str, Any]) -> ResourceUnits:
+def _container(document: Mapping[str, Any]) -> Hardware:
     # The field is spelt like this in the database; only JSON says "capacity".
     capacity = _subdocument(document, "capcity")
     cru = fields.whole(capacity, "cpu", UnitsError)
@@ -135,20 +135,20 @@ def _container(document: Mapping[str, Any]) -> ResourceUnits:
     disk_type = fields.whole(capacity, "disk_type", UnitsError)
     # A customer may send any number as the disk type. The explorer then charges no disk, but cores and memory.
     hru, sru = charged * (disk_type == HDD), charged * (disk_type == SSD)
-    return ResourceUnits(cru=cru, mru=mru, hru=hru, sru=sru)
+    return Hardware(cru=cru, mru=mru, hru=hru, sru=sru)
 
 
-def _volume(document: Mapping[str, Any]) -> ResourceUnits:
+def _volume(document: Mapping[str, Any]) -> Hardware:
     hru, sru = _hdd_or_ssd(fields.whole(document, "size", UnitsError), document, "type")
-    return ResourceUnits(hru=hru, sru=sru)
+    return Hardware(hru=hru, sru=sru)
 
 
-def _zdb(document: Mapping[str, Any]) -> ResourceUnits:
+def _zdb(document: Mapping[str, Any]) -> Hardware:
     hru, sru = _hdd_or_ssd(fields.whole(document, "size", UnitsError), document, "disk_type")
-    return ResourceUnits(hru=hru, sru=sru)
+    return Hardware(hru=hru, sru=sru)
 
 
-def _machine(document: Mapping[str, Any]) -> ResourceUnits:
+def _machine(document: Mapping[str, Any]) -> Hardware:
     size = fields.whole(document, "size", UnitsError)
     if size == CUSTOM_SIZE:
         return _custom_machine(_subdocument(document, "custom_size"))
@@ -157,23 +157,23 @@ def _machine(document: Mapping[str, Any]) -> ResourceUnits:
     return MACHINE_SIZES[size]
 
 
-def _custom_machine(custom: Mapping[str, Any]) -> ResourceUnits:
+def _custom_machine(custom: Mapping[str, Any]) -> Hardware:
     mru = fields.number(custom, "mru", UnitsError)
     sru = fields.number(custom, "sru", UnitsError)
     if not (math.isfinite(mru) and math.isfinite(sru)):
         raise UnitsError(f"custom_size must be finite, not mru {mru} and sru {sru}")
-    return ResourceUnits(cru=fields.whole(custom, "cru", UnitsError), mru=mru, sru=sru)
+    return Hardware(cru=fields.whole(custom, "cru", UnitsError), mru=mru, sru=sru)
 
 
-def _public_ip(_document: Mapping[str, Any]) -> ResourceUnits:
-    return ResourceUnits(ipv4u=1)
+def _public_ip(_document: Mapping[str, Any]) -> Hardware:
+    return Hardware(ipv4u=1)
 
 
-def _free(_document: Mapping[str, Any]) -> ResourceUnits:
-    return ResourceUnits()
+def _free(_document: Mapping[str, Any]) -> Hardware:
+    return Hardware()
 
 
-_RESOURCES: Final[Mapping[int, Callable[[Mapping[str, Any]], ResourceUnits]]] = {
+_HARDWARE: Final[Mapping[int, Callable[[Mapping[str, Any]], Hardware]]] = {
     WorkloadType.ZDB: _zdb,
     WorkloadType.CONTAINER: _container,
     WorkloadType.VOLUME: _volume,
@@ -189,7 +189,7 @@ _RESOURCES: Final[Mapping[int, Callable[[Mapping[str, Any]], ResourceUnits]]] = 
 }
 
 
-FREE_TYPES: Final = frozenset(int(kind) for kind, resources_of in _RESOURCES.items() if resources_of is _free)
+FREE_TYPES: Final = frozenset(int(kind) for kind, hardware_of in _HARDWARE.items() if hardware_of is _free)
 """The workload types that drain nothing, and so are never decommissioned."""
 
 
