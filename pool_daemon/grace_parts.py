@@ -6,6 +6,7 @@ from typing import Any
 
 from pool_daemon.clock import Clock
 from pool_daemon.expiry.grace_reviewer import GraceReviewer
+from pool_daemon.expiry.policies_in_force import PoliciesInForce
 from pool_daemon.expiry.work_queue import Cause, WorkQueue
 from pool_daemon.guards.gate import Gate
 from pool_daemon.notices.parts import NoticeParts
@@ -15,8 +16,7 @@ from pool_daemon.store.client import Database
 from pool_daemon.store.grace import GraceStore
 from pool_daemon.store.grace_decisions import GraceReader
 from pool_daemon.store.grace_review import GraceReview
-from pool_daemon.store.policies import PolicyStore
-from pool_daemon.store.policies_in_force import PoliciesInForce, default_policy
+from pool_daemon.store.policies import PolicyStore, default_policy
 from pool_daemon.store.records import Actor
 from pool_daemon.telemetry.grace_watch import GraceWatch
 from pool_daemon.telemetry.observer import Observer

@@ -18,7 +18,7 @@ from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import Settings, load_settings
 from pool_daemon.store.client import Database
 from pool_daemon.store.grace import GraceRecord, GraceStore
-from pool_daemon.store.policies_in_force import default_policy
+from pool_daemon.store.policies import default_policy
 from pool_daemon.views.grace_view import GraceViews, latest_end, since
 from pool_daemon.views.texts import NAMES, when
 

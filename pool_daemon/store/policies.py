@@ -11,7 +11,7 @@ from pool_daemon.capacity.grace import GracePolicy
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.errors import UnreadableDocumentError
 from pool_daemon.plain_text import shown_id
-from pool_daemon.settings.grace import LONGEST_SECONDS, TYPES
+from pool_daemon.settings.grace import LONGEST_SECONDS, TYPES, Grace, duration_seconds
 from pool_daemon.store.client import Database
 from pool_daemon.store.error_mapping import translated
 from pool_daemon.store.pool_changes import Write
@@ -22,6 +22,13 @@ POLICIES: Final = "pool-daemon-policies"
 
 GRACE_TYPES: Final[Mapping[str, WorkloadType]] = {name: WorkloadType[name.upper()] for name in TYPES}
 """The types of workloads that drain a pool, by the names of their settings."""
+
+
+def default_policy(settings: Grace) -> GracePolicy:
+    """Return the policy of owners with whom nothing is agreed."""
+    seconds = {int(GRACE_TYPES[name]): seconds for name, seconds in settings.seconds.items()}
+    until_told_seconds = settings.until_told_seconds if settings.until_told else 0
+    return GracePolicy(seconds, duration_seconds(settings.budget), until_told_seconds)
 
 
 @dataclass(frozen=True, slots=True)

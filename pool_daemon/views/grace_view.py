@@ -13,8 +13,7 @@ from pool_daemon.settings.grace import Grace
 from pool_daemon.store.client import Database
 from pool_daemon.store.grace import GraceRecord, GraceStore
 from pool_daemon.store.grace_decisions import GraceReader
-from pool_daemon.store.policies import PolicyStore
-from pool_daemon.store.policies_in_force import default_policy
+from pool_daemon.store.policies import PolicyStore, default_policy
 from pool_daemon.store.pool_workloads import PoolWorkloads
 from pool_daemon.views.texts import NAMES, UNITS, remaining, span, type_name, when
 

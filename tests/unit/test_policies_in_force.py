@@ -12,8 +12,8 @@ from virtual_time import in_virtual_time
 from pool_daemon.capacity.grace import GracePolicy
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.errors import StoreUnavailableError
+from pool_daemon.expiry.policies_in_force import INTERVAL_SECONDS, PoliciesInForce
 from pool_daemon.store.policies import OwnerPolicy, Policies, policies_of
-from pool_daemon.store.policies_in_force import INTERVAL_SECONDS, PoliciesInForce
 
 DAY = 86_400
 DEFAULT = GracePolicy({WorkloadType.VOLUME: 7 * DAY, WorkloadType.CONTAINER: 0}, 7 * DAY, until_told_seconds=60)

@@ -5,21 +5,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 from pool_daemon.capacity.grace import GracePolicy
-from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.errors import StoreError
 from pool_daemon.events import POLICIES_READ_FAILED, POLICY_MALFORMED, Teller
-from pool_daemon.settings.grace import Grace, duration_seconds
 from pool_daemon.store.policies import Policies
 
 INTERVAL_SECONDS: Final = 5.0
 """Between two readings: one query, whose answer is short."""
-
-
-def default_policy(settings: Grace) -> GracePolicy:
-    """Return the policy of owners with whom nothing is agreed."""
-    seconds = {int(WorkloadType[name.upper()]): seconds for name, seconds in settings.seconds.items()}
-    until_told_seconds = settings.until_told_seconds if settings.until_told else 0
-    return GracePolicy(seconds, duration_seconds(settings.budget), until_told_seconds)
 
 
 class PolicySource(Protocol):
