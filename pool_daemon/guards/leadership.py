@@ -84,12 +84,12 @@ class Leadership:
         self._stepping = asyncio.Lock()
         self._resigned = False
         self._term: int | None = None
-        self._trusted_until = -math.inf
+        self._trusted_until_monotonic = -math.inf
         self._leading = False
         self._deposed = False
         self._told_holder: str | None = None
         self._seen: LeaseRecord | None = LeaseRecord()
-        self._unchanged_since = -math.inf  # as far as is known there never was a lease
+        self._unchanged_since_monotonic = -math.inf  # as far as is known there never was a lease
         self._latest_term = 0
         self._held_monotonic: float | None = None
 
@@ -120,7 +120,7 @@ class Leadership:
 
         Compares with the clock each time, so a process that stood still finds its trust gone as soon as it goes on.
         """
-        trusted = not self._resigned and self._clock.monotonic() < self._trusted_until
+        trusted = not self._resigned and self._clock.monotonic() < self._trusted_until_monotonic
         return None if trusted else Closed.STANDBY
 
     async def run(self) -> None:
@@ -164,9 +164,11 @@ class Leadership:
         return wait_seconds
 
     async def _renew(self, term: int) -> float:
-        sent = self._clock.monotonic()
+        sent_monotonic = self._clock.monotonic()
         if await self._store.renew(term=term):
-            return self._hold(term, sent=sent, reason="renewed", previous_holder=self._store.identity)
+            return self._hold(
+                term, sent_monotonic=sent_monotonic, reason="renewed", previous_holder=self._store.identity
+            )
         self._lose("another daemon has taken it, or it was edited by hand")
         self._term = None
         self._deposed = True
@@ -178,15 +180,15 @@ class Leadership:
         reason = self._why_free(seen)
         if reason is None:
             if seen.holder is not None:  # what cannot be read is waited for, but is not held
-                self._held_monotonic = self._unchanged_since
+                self._held_monotonic = self._unchanged_since_monotonic
             self._tell_standby(seen)
             return min(POLL_SECONDS, max(SHORTEST_WAIT_SECONDS, seen.remaining_seconds))
         term = (self._latest_term + 1) % TERMS or 1
-        sent = self._clock.monotonic()
+        sent_monotonic = self._clock.monotonic()
         if await self._store.take(seen, term=term):
             if reason != "released":
                 await self._end_sessions(seen)
-            wait_seconds = self._hold(term, sent=sent, reason=reason, previous_holder=seen.holder)
+            wait_seconds = self._hold(term, sent_monotonic=sent_monotonic, reason=reason, previous_holder=seen.holder)
             from_whom = f", held by {seen.holder} before" if seen.holder else ""
             self._record(EventKind.TOOK_OVER, NO_SUBJECT, Why(f"the lease was {reason}{from_whom}"))
             return wait_seconds
@@ -199,27 +201,27 @@ class Leadership:
         except PoolDaemonError as error:
             self._tell(events.LEASE_SESSIONS_NOT_ENDED, reason=str(error))
 
-    def _hold(self, term: int, *, sent: float, reason: str, previous_holder: str | None) -> float:
+    def _hold(self, term: int, *, sent_monotonic: float, reason: str, previous_holder: str | None) -> float:
         """Trust the lease from when it was asked for; return the seconds until it is to be renewed."""
         self._notice_end_of_trust()
         self._term = self._latest_term = term
         self._seen = None  # a holder does not look; what it saw before is history once it looks again
-        self._trusted_until = sent + TRUSTED_FRACTION * self._store.seconds
-        self._held_monotonic = sent
+        self._trusted_until_monotonic = sent_monotonic + TRUSTED_FRACTION * self._store.seconds
+        self._held_monotonic = sent_monotonic
         if not self._leading and self.closed_by() is None:
             self._leading = True
             self._told_holder = None
             self._tell(events.LEASE_ACQUIRED, term=term, previous_holder=previous_holder, reason=reason)
             self._on_acquired()
         interval_seconds = self._store.seconds / RENEWALS_PER_LEASE * random.uniform(0.8, 1)  # noqa: S311 - jitter
-        return max(0.0, sent + interval_seconds - self._clock.monotonic())
+        return max(0.0, sent_monotonic + interval_seconds - self._clock.monotonic())
 
     def _notice_end_of_trust(self) -> None:
-        if self._clock.monotonic() >= self._trusted_until:
+        if self._clock.monotonic() >= self._trusted_until_monotonic:
             self._lose("MongoDB did not renew it in time")
 
     def _lose(self, reason: str) -> None:
-        self._trusted_until = -math.inf
+        self._trusted_until_monotonic = -math.inf
         if self._leading:
             self._leading = False
             self._tell(events.LEASE_LOST, term=self._term, reason=reason)
@@ -230,7 +232,7 @@ class Leadership:
         That is now and not when the look was sent, for it may have become so in between.
         """
         if self._seen is None or seen.document != self._seen.document:
-            self._unchanged_since = self._clock.monotonic()
+            self._unchanged_since_monotonic = self._clock.monotonic()
             problem = "it has vanished" if seen.document is None else seen.problem
             if problem is not None:
                 self._tell(events.LEASE_UNREADABLE, reason=problem, taken_in_seconds=self._store.seconds)
@@ -251,7 +253,7 @@ class Leadership:
             if seen.holder == self._store.identity and not self._deposed:
                 return "restarted"
         length_seconds = max(self._store.seconds, seen.seconds)
-        unclaimed = self._clock.monotonic() - self._unchanged_since >= length_seconds
+        unclaimed = self._clock.monotonic() - self._unchanged_since_monotonic >= length_seconds
         return "unclaimed" if unclaimed else None
 
     def _tell_standby(self, seen: LeaseRecord) -> None:
