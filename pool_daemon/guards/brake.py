@@ -1,28 +1,25 @@
 """The brake: pools that end unexpectedly are held if they are suspiciously many, until an operator releases them.
 
-**The measure.** A pool is unexpected if it would lose a workload and its end could not be known: another writer wrote
-it when that end was past or within `notice_seconds`, or it is found due although the change stream has not told of it
-(a start, a gap, a full scan that finds more than earlier passes have settled). A pool whose end stood in the database
-for longer is never held, however many end with it; a standby follows the stream, too, so that a take-over holds
-nothing. A pool that was allowed or released is not unexpected again, unless it is written again.
+**The measure.** A pool is unexpected if it would lose a workload (one that has grace: when its grace begins) and its
+end could not be known: another writer wrote it when that end was past or within `notice_seconds`, or it is found due
+although the change stream has not told of it (a start, a gap, a full scan that finds more than earlier passes have
+settled). An end that stood in the database for longer holds no pool, however many end with it, unless no daemon watched
+when it came; a standby watches, too, so that a take-over holds nothing. A pool that was allowed, for a day at most, or
+released is not unexpected again until it is settled, unless it is written after that (a released one: since held).
 
 **The limit.** Unexpected pools are too many if those in flight, those that have lost a workload lately and the new ones
 together exceed both `min_pools`, for which each owner counts for a few at most, and `max_share` of the pools in use.
 Then the new ones are held, and no others.
 
 **The decision.** A pool that may be unexpected is protected: a transaction that would take a workload from it withholds
-it instead, which leaves it unchanged. Only withheld pools are judged.
+it instead, which leaves it unchanged. Only withheld pools are judged, and only their numbers are kept in memory.
 
 - *Near* pools (written close to their end) are known from the change stream, and counted before each batch. While they
   are few, they are not even protected. A write that the stream has not reported when the batch begins, some
   milliseconds later, is not counted.
 - *Late* pools are *past* (written over a minute after their end) or *unseen* (found due though no change told of them).
-  A restored backup brings them in pieces, so one scan decides nothing: a full scan counts them, by kind and owner, and
-  leaves them waiting. The next one holds all late pools if that count is too many, else it lets go as many as were
-  counted. Of a count above `min_pools`, none is let go until it has not grown for `STILL_SECONDS`. Held pools count,
-  too: while one part of a backup waits for an operator, the rest of it does.
-
-Only those numbers are kept in memory, and no ids of pools that are held or wait.
+  A restored backup brings them in pieces, so full scans count them, by kind and owner, before any goes (see `Brake`).
+  Held pools count, too: while one part of a backup waits for an operator, the rest of it does.
 
 **What customers can do.** One owner alone cannot have any pool held, neither those of others nor his own. A customer
 with more than `min_pools / per_owner` identities (21 by default), whose pools also exceed the share (a hundred
@@ -59,10 +56,12 @@ RECOUNT_SECONDS: Final = 1.0
 class Brake:
     """Decides which due pools may be settled, batch by batch, in one pass at a time.
 
-    `_reasons` says why withheld pools of a kind are held in this pass, and `_cleared` how many late ones may go.
-    `_waiting` counts those that wait for the next full scan to judge them; `_counted` is how many that were when they
-    were judged last, and had to be counted again; they have been as many since `_grew_monotonic`. `_judged_writes`
-    writes had been reported when near ends were judged last.
+    Late pools are judged by one full scan after the other:
+    1. the first one counts them, withholds them all, and has the next one follow at once;
+    2. that holds all late pools if the count is too many, and lets as many as were counted go if they are few;
+    3. else it counts them again, and so does a scan each second;
+    4. once the count has not grown for `STILL_SECONDS`, that scan lets as many go.
+
     Every method that is awaited raises StoreUnavailableError or StoreRefusedError.
     """
 
@@ -72,13 +71,13 @@ class Brake:
         self._pool_counts = pool_counts
         self._settings = settings
         self._clock = clock
-        self._in_pass = False
-        self._reasons: dict[Kind, str | None] = dict.fromkeys(Kind)
-        self._cleared = Census()
-        self._waiting = Census()
-        self._counted = 0
-        self._grew_monotonic = -math.inf
-        self._judged_writes = 0
+        self._in_pass = False  # late pools are judged when a pass begins, and not again before it is over
+        self._reasons: dict[Kind, str | None] = dict.fromkeys(Kind)  # why this pass holds withheld pools of a kind
+        self._cleared = Census()  # how many late pools this pass may still let go
+        self._waiting = Census()  # late pools that a full scan has counted, for the next one to judge
+        self._counted = 0  # how many were counted when they were judged last; 0 if they were let go
+        self._grew_monotonic = -math.inf  # when that number grew last
+        self._judged_writes = 0  # how many writes had been reported when near pools were judged last
 
     async def inspect(self, after: int | None, now: int) -> None:
         """Decide what to hold in a pass over the unix seconds (after, now], a full scan if `after` is None.

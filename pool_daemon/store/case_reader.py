@@ -292,9 +292,9 @@ def _pool_id(raw: RawBSONDocument) -> int | None:
 
 
 def _at_stake(case: Case, graces: Graces | None) -> int:
-    """Return how many workloads a pool loses, or would lose but for a grace that begins only now.
+    """Return how many workloads of a pool the brake has to judge.
 
-    One that had its grace before was at stake when that began.
+    A workload is judged once: when it would go, or, if it has grace, when that begins.
     """
     if case.grace is None and graces is None:
         return len(case.gone)
