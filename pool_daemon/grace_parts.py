@@ -15,7 +15,7 @@ from pool_daemon.settings.notices import lead_seconds
 from pool_daemon.store.client import Database
 from pool_daemon.store.grace import GraceStore
 from pool_daemon.store.grace_decisions import GraceReader
-from pool_daemon.store.grace_review import GraceReview
+from pool_daemon.store.grace_ender import GraceEnder
 from pool_daemon.store.policies import PolicyStore, default_policy
 from pool_daemon.store.records import Actor
 from pool_daemon.telemetry.grace_watch import GraceWatch
@@ -70,7 +70,7 @@ class GraceParts:
     def reviewer(self, *, gate: Gate, clock: Clock, actor: Actor) -> GraceReviewer:
         """Return what ends graces before their time, and writes."""
         self._reviewer = GraceReviewer(
-            pools=GraceReview(database=self._database, grace=self.reader, actor=actor),
+            pools=GraceEnder(database=self._database, grace=self.reader, actor=actor),
             gate=gate,
             clock=clock,
             # As if a resource ended now: what goes by a word of today was not due before, and is not late.

@@ -118,7 +118,7 @@ class Batches:
     """The batches of one pass.
 
     `limits` returns the current limits of one batch. With `in_order`, pools go longest due first, and none overtakes.
-    `on_unreadable` is called with documents whose id is invalid. `awaits` returns whether a pool will be checked by id.
+    `on_unreadable` is called with documents whose id is invalid. `is_entered` returns whether a check by id is ahead.
     """
 
     def __init__(
@@ -128,13 +128,13 @@ class Batches:
         limits: Callable[[], Limits],
         in_order: bool,
         on_unreadable: Callable[[Iterable[PoolResult]], None],
-        awaits: Callable[[int], bool] = lambda _: False,
+        is_entered: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._limits = limits
         self._in_order = in_order
         self._on_unreadable = on_unreadable
-        self._awaits = awaits
+        self._is_entered = is_entered
         self._growing = FIRST_WORKLOADS
         self._lanes: deque[AsyncGenerator[Batch, None]] = deque()
         self._fresh = 0
@@ -241,7 +241,7 @@ class Batches:
         synced = [pool.pool_id for pool in pools if pool.synced]
         deploying = await self._store.workloads.deploying(synced) if synced else set()
         if self._store.graces is not None:
-            awaited = [pool_id for pool_id in deploying if self._awaits(pool_id)]
+            awaited = [pool_id for pool_id in deploying if self._is_entered(pool_id)]
             deploying -= await self._store.graces.resting(awaited)
         return [pool for pool in pools if not pool.synced or pool.pool_id in deploying]
 

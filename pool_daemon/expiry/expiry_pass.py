@@ -74,7 +74,7 @@ class ExpiryPass:
             limits=lambda: context.throttle.limits,
             in_order=context.throttle.enabled,
             on_unreadable=context.reports.unreadable_pools,
-            awaits=context.queue.awaits,
+            is_entered=context.queue.is_entered,
         )
         self._evidence = context.evidence
         self._taken: list[Work] = []

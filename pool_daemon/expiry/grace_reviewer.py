@@ -20,8 +20,8 @@ PURGE_SECONDS: Final = 3600.0
 """How often old records are removed."""
 
 
-class PoolsInGrace(Protocol):
-    """Reads the pools in grace, and ends the grace of those that are not due any more; see GraceReview."""
+class ReviewedPools(Protocol):
+    """Reads the pools in grace, and ends the grace of those that are not due any more; see GraceEnder."""
 
     def running(self) -> AsyncGenerator[list[GraceRecord], None]:
         """Stream the records of pools in grace by id, in pages."""
@@ -53,7 +53,7 @@ class GraceReviewer:
     def __init__(
         self,
         *,
-        pools: PoolsInGrace,
+        pools: ReviewedPools,
         gate: Gate,
         clock: Clock,
         look_again: Callable[[Mapping[int, int]], None],

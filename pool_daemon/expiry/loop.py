@@ -122,7 +122,7 @@ class ExpiryLoop:
     def _arm(self) -> None:
         deadline, pool_id = self._next
         self._queue.arm(deadline, pool_id=pool_id)
-        armed = deadline, pool_id = self._queue.deadline, self._queue.pool_id
+        armed = deadline, pool_id = self._queue.deadline, self._queue.armed_pool_id
         self._timer.at("deadline", deadline, ring=self._queue.ring)
         if armed != self._armed:  # with each deployment into a pool that lasts, the timer is as it was
             self._armed = armed

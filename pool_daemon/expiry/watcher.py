@@ -157,13 +157,13 @@ class Watcher:
             self._queue.add(change.pool_id, at=int(self._clock.now()), cause=Cause.CHANGED)
 
     def _handle_pool(self, change: Change) -> None:
-        if change.subject_id is not None and change.subject_id == self._queue.pool_id:
+        if change.subject_id is not None and change.subject_id == self._queue.armed_pool_id:
             self._queue.ring()
         if change.removed:
             return
         if change.subject_id is not None and not change.amounts_only:
             self._recent_writes.record(change.subject_id, change.empty_at, change.at, change.owner)
-        if not change.amounts_only or self._queue.has_pending(change.subject_id):
+        if not change.amounts_only or self._queue.may_be_checked_later(change.subject_id):
             self._enter(change)
 
     def _enter(self, change: Change) -> None:

@@ -1,8 +1,8 @@
 """The work queue: what the daemon has to check, and when. What comes before the armed deadline rings.
 
-The watermark is the unix second through which everything due has been settled. A pass reads only what lies behind it,
-so a pool whose nodes never answer costs nothing twice. A pool that has to be checked again below the watermark is added
-here by id: it was changed, or failed, or another of its resources runs out.
+The watermark is the unix second through which everything due was settled, held, or put aside to be checked by id. A
+pass reads only what lies behind it, so a pool whose nodes never answer costs nothing twice. A pool that has to be
+checked again below the watermark is added here by id: it was changed, or failed, or another of its resources runs out.
 
 The queue is in memory only. Its loss loses no work: without a watermark the next pass is a full scan.
 """
@@ -94,7 +94,7 @@ class WorkQueue:
     a change that comes after the read still ends the next wait.
 
     To be read from outside, and set by the queue alone: `deadline`, the armed instant (unix seconds), None if none is
-    known; `pool_id`, the pool that runs empty then, if any; `watermark`, None before the first full scan;
+    known; `armed_pool_id`, the pool that runs empty then, if any; `watermark`, None before the first full scan;
     `full_scan_requested`, whether the next pass is a full scan.
     """
 
@@ -103,7 +103,7 @@ class WorkQueue:
         self._is_stale = True
         self._is_armed = False
         self.deadline: float | None = None
-        self.pool_id: int | None = None
+        self.armed_pool_id: int | None = None
         self._expected: float | None = None
         self._added_at: int | None = None
         self.watermark: int | None = None
@@ -142,7 +142,7 @@ class WorkQueue:
         is_stale, self._is_stale = self._is_stale, False
         self._ringing.clear()
         self._is_armed = False
-        self.deadline = self.pool_id = self._expected = self._added_at = None
+        self.deadline = self.armed_pool_id = self._expected = self._added_at = None
         return is_stale
 
     def arm(self, deadline: float | None, *, pool_id: int | None = None) -> None:
@@ -153,7 +153,7 @@ class WorkQueue:
         """
         self._is_armed = True
         self.deadline = deadline
-        self.pool_id = pool_id
+        self.armed_pool_id = pool_id
         if self._added_at is not None and (deadline is None or self._added_at < deadline):
             self._ringing.set()
         if self._expected is not None:
@@ -172,7 +172,7 @@ class WorkQueue:
 
     @property
     def settled_through(self) -> int | None:
-        """The unix second through which no due pool is left, except missed ones.
+        """The unix second through which no due pool is left, but for those held, put aside by id, or missed.
 
         None while a full scan is requested, now or soon, or in progress.
         """
@@ -231,15 +231,15 @@ class WorkQueue:
             self._workload_ids.clear()
             self.request_full_scan()
 
-    def has_pending(self, pool_id: int | None) -> bool:
-        """Return whether a check of a pool is ahead, such as one at the end of another of its resources.
+    def may_be_checked_later(self, pool_id: int | None) -> bool:
+        """Return whether a check of a pool by id is ahead, or a pass in progress may be about to add one.
 
-        A pass in progress may be about to add one, by what it read before: meanwhile the answer is True for any pool.
+        It may add one for any pool, by what it read before. Such a check is at the end of another resource, for one.
         """
         return self._at_work is not _AtWork.NOTHING or pool_id in self._entries
 
-    def awaits(self, pool_id: int) -> bool:
-        """Return whether a pool is checked by id later on."""
+    def is_entered(self, pool_id: int) -> bool:
+        """Return whether a check of a pool by id is ahead."""
         return pool_id in self._entries
 
     def next_at(self) -> int | None:
@@ -286,7 +286,7 @@ class WorkQueue:
             self._enter(pool_id, self._taken[pool_id])
 
     def done(self, through: int) -> None:
-        """Record that a pass has settled everything due by the unix second `through`."""
+        """Record that what is due by the unix second `through` was settled, held, or put aside to be checked by id."""
         self._at_work = _AtWork.NOTHING
         self.watermark = through
 

@@ -23,7 +23,7 @@ from pool_daemon.store.client import Database, connect
 from pool_daemon.store.decommissions import Decommissions
 from pool_daemon.store.grace import GRACE, GraceStore
 from pool_daemon.store.grace_decisions import GraceReader
-from pool_daemon.store.grace_review import GraceReview
+from pool_daemon.store.grace_ender import GraceEnder
 from pool_daemon.store.impact import ImpactReader
 from pool_daemon.store.interface import get_pool
 from pool_daemon.store.overdue import OverduePools
@@ -157,9 +157,9 @@ async def test_a_pool_that_was_topped_up_leaves_grace_and_a_new_end_begins_a_new
     pool = scene.buy(VOLUME, ended_at=ended_at)
     await scene.settle(pool, now=ended_at + 1)
     scene.explorer.top_up(pool.pool_id, Rates(su=1e6))
-    review = GraceReview(database=scene.database, grace=scene.reader, actor=ME)
-    assert await review.due_among([pool.pool_id], now=int(time.time())) == set()
-    await review.end([pool.pool_id], now=int(time.time()))
+    ender = GraceEnder(database=scene.database, grace=scene.reader, actor=ME)
+    assert await ender.due_among([pool.pool_id], now=int(time.time())) == set()
+    await ender.end([pool.pool_id], now=int(time.time()))
     record = scene.record(pool)
     assert (record["since"], record["running"]) == ({}, False)
     assert [each["from"] for each in record["spent"]] == [ended_at]

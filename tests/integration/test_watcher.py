@@ -176,7 +176,7 @@ async def test_amounts_that_change_while_the_end_stays_matter_only_to_a_pool_tha
 ) -> None:
     waiting, other = (explorer.buy(Rates(10, 1e6), [CONTAINER]) for _ in range(2))
     marker = explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.queue.has_pending(marker.pool_id), "all that was bought to be heard of")
+    await until(lambda: watched.queue.may_be_checked_later(marker.pool_id), "all that was bought to be heard of")
     watched.arm()
     watched.queue.add_all({waiting.pool_id: int(time.time()) + 7200}, cause=Cause.RESOURCE_ENDS)
     for pool in (other, waiting):
@@ -190,7 +190,7 @@ async def test_amounts_that_change_in_somebodys_transaction_matter_as_any_other(
 ) -> None:
     pool = explorer.buy(Rates(10, 1e6), [CONTAINER])
     marker = explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.queue.has_pending(marker.pool_id), "all that was bought to be heard of")
+    await until(lambda: watched.queue.may_be_checked_later(marker.pool_id), "all that was bought to be heard of")
     watched.arm()
     watched.queue.add_all({pool.pool_id: int(time.time()) + 7200}, cause=Cause.RESOURCE_ENDS)
     with mongo.start_session() as session, session.start_transaction():
@@ -204,7 +204,7 @@ async def test_a_synced_pool_saved_in_a_transaction_as_the_daemon_does_wakes_nob
 ) -> None:
     pool = explorer.buy(Rates(10, 1e6), [CONTAINER])
     marker = explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.queue.has_pending(marker.pool_id), "all that was bought to be heard of")
+    await until(lambda: watched.queue.may_be_checked_later(marker.pool_id), "all that was bought to be heard of")
     watched.arm()
     watched.queue.add_all({pool.pool_id: int(time.time()) + 7200}, cause=Cause.RESOURCE_ENDS)
     with mongo.start_session() as session, session.start_transaction():
@@ -219,7 +219,7 @@ async def test_a_workload_moved_to_another_pool_puts_that_pool_into_the_queue(
     watched: Watched, explorer: Explorer
 ) -> None:
     lasting, empty = explorer.buy(Rates(YEAR_SECONDS, 1e12, 0), [CONTAINER]), explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.queue.has_pending(empty.pool_id), "all that was bought to be heard of")
+    await until(lambda: watched.queue.may_be_checked_later(empty.pool_id), "all that was bought to be heard of")
     watched.arm()
     explorer.workloads.update_one({"_id": lasting.workload_ids[0]}, {"$set": {"pool_id": Int64(empty.pool_id)}})
     await watched.rings()
@@ -265,7 +265,7 @@ async def noticed_afterwards(watched: Watched, explorer: Explorer) -> None:
     """Hold the watcher to going on as ever."""
     watched.arm()
     pool = explorer.buy_expired(CONTAINER)
-    await until(lambda: watched.queue.has_pending(pool.pool_id), "the next change")
+    await until(lambda: watched.queue.may_be_checked_later(pool.pool_id), "the next change")
 
 
 async def test_a_pool_whose_id_is_a_whole_double_is_put_into_the_queue_as_any_other(
@@ -396,7 +396,9 @@ async def test_a_server_without_streams_or_a_right_taken_away_is_an_outage_and_n
             await until(lambda: events(logs).count("stream_lost") >= 3, "the stream to be tried again and again")
             pool = explorer.buy_expired(CONTAINER)
         await until(lambda: "stream_opened" in events(logs), "the stream to be opened again")
-        await until(lambda: watched.queue.has_pending(pool.pool_id), "what was written meanwhile to be noticed")
+        await until(
+            lambda: watched.queue.may_be_checked_later(pool.pool_id), "what was written meanwhile to be noticed"
+        )
     lost = [entry for entry in logs if entry["event"] == "stream_lost"]
     assert {entry["cause"] for entry in lost} == {cause}
     assert all(("create-user.js" in entry["reason"]) == (cause == "refused") for entry in lost)

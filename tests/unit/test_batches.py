@@ -50,7 +50,7 @@ class Scene:
             limits=lambda: self.limits,
             in_order=in_order,
             on_unreadable=lambda _: None,
-            awaits=lambda pool_id: pool_id in awaited,
+            is_entered=lambda pool_id: pool_id in awaited,
         )
         if by_id:
             self.batches.add_by_id(pages(by_id), now=NOW)

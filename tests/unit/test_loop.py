@@ -99,7 +99,7 @@ async def test_the_timer_is_armed_for_what_the_pass_found_next() -> None:
     later = int(SystemClock().now()) + 40
     passes = Passes(PassReport(next_at=later, next_pool_id=7))
     queue = await run(passes)
-    assert (queue.deadline, queue.pool_id) == (later, 7)
+    assert (queue.deadline, queue.armed_pool_id) == (later, 7)
     shown = passes.observer.status.snapshot
     assert (shown.next_at, shown.next_pool_id) == (later, 7)
     assert shown.timers.keys() == {"deadline", "longest sleep", "full scan"}

@@ -181,12 +181,12 @@ def test_a_check_of_any_pool_is_pending_while_a_pass_is_at_work_and_afterwards_o
     queue = WorkQueue()
     for end in (lambda _: queue.done(100), queue.put_back):
         work = queue.take(100)
-        assert queue.has_pending(7)
+        assert queue.may_be_checked_later(7)
         end(work)
-        assert not queue.has_pending(7)
+        assert not queue.may_be_checked_later(7)
     queue.add_all({7: 200}, cause=Cause.RESOURCE_ENDS)
-    assert queue.has_pending(7)
-    assert not queue.has_pending(8)
+    assert queue.may_be_checked_later(7)
+    assert not queue.may_be_checked_later(8)
 
 
 def test_where_very_many_pools_change_a_full_scan_takes_their_place() -> None:
@@ -254,11 +254,11 @@ def armed() -> WorkQueue:
 
 class TestRinging:
     async def test_what_was_armed_is_shown_and_replaced(self, armed: WorkQueue) -> None:
-        assert (armed.deadline, armed.pool_id) == (LATER, 7)
+        assert (armed.deadline, armed.armed_pool_id) == (LATER, 7)
         armed.disarm()
-        assert (armed.deadline, armed.pool_id) == (None, None)
+        assert (armed.deadline, armed.armed_pool_id) == (None, None)
         armed.arm(LATER + 1)
-        assert (armed.deadline, armed.pool_id) == (LATER + 1, None)
+        assert (armed.deadline, armed.armed_pool_id) == (LATER + 1, None)
         assert not await rings(armed)
 
     @pytest.mark.parametrize("disarmed", [False, True])
@@ -317,7 +317,7 @@ class TestRinging:
         armed.disarm()
         armed.add(8, at=at, cause=Cause.CHANGED)
         armed.arm(LATER, pool_id=7)
-        assert (armed.deadline, armed.pool_id) == (LATER, 7)
+        assert (armed.deadline, armed.armed_pool_id) == (LATER, 7)
         assert await rings(armed) is expected
         assert not armed.disarm()
 

@@ -16,7 +16,7 @@ from pool_daemon.store.records import Actor
 from pool_daemon.store.sessions import Session
 
 
-class GraceReview:
+class GraceEnder:
     """Ends the grace of pools that are not due any more; a settlement would find out only when they run out again.
 
     `actor` is written into every record. Every method raises StoreUnavailableError when MongoDB is away, and
