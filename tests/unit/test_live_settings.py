@@ -1,6 +1,10 @@
+import re
+from pathlib import Path
+
+from pool_daemon import wiring
 from pool_daemon.settings import Settings
 from pool_daemon.settings.sections import Brake, Clock, Database, Log, Reconcile
-from pool_daemon.settings.settings import LiveSettings
+from pool_daemon.settings.settings import RELOADABLE, LiveSettings
 
 
 def test_a_view_follows_what_is_put_in_force() -> None:
@@ -30,3 +34,9 @@ def test_what_has_to_wait_stays_as_it_is() -> None:
     live.replace(Settings(database=Database(name="other")))
     assert live.current.database.name == "explorer"
     assert live.replace(Settings(database=Database(name="other")))[1] == ["database.name"]
+
+
+def test_what_a_reload_changes_is_what_the_parts_read_anew() -> None:
+    """Else a reload would say that a setting is in force which no part reads, or no reload would reach a view."""
+    source = Path(wiring.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r"live\.(?:view\(lambda now: now|current)\.(\w+)", source)) == RELOADABLE

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from structlog.testing import capture_logs
 
+from pool_daemon.capacity.workload import FREE_TYPES, WorkloadType
 from pool_daemon.commands import run
 from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.settings import Database, Settings, Sources, example_toml, load_settings
-from pool_daemon.settings.grace import Grace
+from pool_daemon.settings.grace import TYPES, Grace
 from pool_daemon.settings.settings import SECTIONS
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -475,6 +476,13 @@ def test_a_time_of_grace_is_a_duration_and_none_of_them_is_grace(text: str | int
     grace = Grace.model_validate({"volume": text})
     assert grace.seconds == ({"volume": seconds} if seconds else {})
     assert Grace().seconds == {}
+
+
+def test_every_type_of_workload_that_drains_a_pool_may_have_grace() -> None:
+    """Else a new type would silently have none. A network has no known units, so it never goes."""
+    draining = set(WorkloadType) - {WorkloadType.NETWORK} - FREE_TYPES
+    assert sorted(TYPES) == sorted(kind.name.lower() for kind in draining)
+    assert set(TYPES) <= set(Grace.model_fields)
 
 
 @pytest.mark.parametrize("text", ["7", "-1d", "1y", "367d", "7 d", "", 5, True, None])
