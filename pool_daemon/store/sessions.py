@@ -128,13 +128,14 @@ class Sessions:
     async def _commit(self, session: Session) -> None:
         """Commit; the driver retries within its time limit, and the server recognizes a commit that it has done.
 
-        Without an answer, the transaction is aborted on the server: left open, it would lock its pools against every
-        other writer, the next pass included, for a minute. A transaction that was committed after all stays committed.
+        If that fails, and the server has not aborted the transaction itself, it is aborted there: left open, it would
+        lock its pools against every other writer, the next pass included, for a minute. The driver aborts none that it
+        has begun to commit. One that was committed after all, and whose answer was lost, stays committed.
         """
         try:
             await session.commit_transaction()
         except PyMongoError as error:
-            if error.has_error_label("UnknownTransactionCommitResult"):
+            if not error.has_error_label("TransientTransactionError"):
                 with contextlib.suppress(PyMongoError):
                     await self._client.admin.command("killSessions", [session.session_id])
             raise

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC
 from typing import Any
 
+import pymongo
 import pytest
 import pytest_asyncio
 from actors import ME, ROOMY
@@ -253,6 +254,17 @@ async def test_a_commit_whose_answer_never_comes_raises_and_settling_again_does_
         await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
     assert_decommissioned(explorer, pool.workload_ids)
+
+
+async def test_a_commit_that_is_refused_leaves_nothing_locked(
+    explorer: Explorer, mongo: Client, decommissions: Decommissions
+) -> None:
+    pool = explorer.buy_expired(CONTAINER)
+    with fail_point(mongo, "commitTransaction", mode="alwaysOn", errorCode=8), pytest.raises(StoreError):
+        await decommissions.settle([pool.pool_id], now=now(), limits=ROOMY)
+    with pymongo.timeout(5):
+        explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"x_note": 1}})
+    assert_untouched(explorer, pool.workload_ids)
 
 
 BYTES = 2**20
