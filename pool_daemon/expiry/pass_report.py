@@ -59,7 +59,7 @@ class PassReport:
 
 
 class Reports(Teller, Protocol):
-    """The receiver of the events of a pass."""
+    """The receiver of the events of a pass; in the daemon the class of this name in `telemetry/reports.py`."""
 
     def begin(self) -> None:
         """Begin a pass: discard the due times of the pools of the pass before."""
