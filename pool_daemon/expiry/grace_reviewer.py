@@ -20,17 +20,25 @@ PURGE_SECONDS: Final = 3600.0
 """How often old records are removed."""
 
 
-class ReviewedPools(Protocol):
-    """Reads the pools in grace, and ends the grace of those that are not due any more; see GraceEnder."""
+class GraceRecords(Protocol):
+    """The records of grace; see GraceStore."""
 
-    def running(self) -> AsyncGenerator[list[GraceRecord], None]:
+    def list(self) -> AsyncGenerator[list[GraceRecord], None]:
         """Stream the records of pools in grace by id, in pages."""
-
-    async def due_among(self, pool_ids: Sequence[int], *, now: int) -> set[int]:
-        """Return those of some pools that are due at the unix second `now`."""
 
     async def purge(self, *, now: int) -> int:
         """Remove records that say nothing any more at the unix second `now`; return how many."""
+
+
+class ReviewedPools(Protocol):
+    """Reads the pools in grace, and ends the grace of those that are not due any more; see GraceEnder."""
+
+    @property
+    def records(self) -> GraceRecords:
+        """The records of their grace."""
+
+    async def due_among(self, pool_ids: Sequence[int], *, now: int) -> set[int]:
+        """Return those of some pools that are due at the unix second `now`."""
 
     async def end(self, pool_ids: Sequence[int], *, now: int) -> list[Ended]:
         """End the grace of those pools that are not due at the unix second `now`."""
@@ -98,7 +106,7 @@ class GraceReviewer:
 
     async def _review(self, *, looks_at_all: bool) -> None:
         await self._purge()
-        async for page in self._pools.running():
+        async for page in self._pools.records.list():
             now = math.floor(self._clock.now())
             # The gate speaks of this very reading: by a wrong one no pool would be due.
             if self._gate.closed_by() is not None:
@@ -110,7 +118,7 @@ class GraceReviewer:
         if self._clock.monotonic() - self._purged_monotonic >= PURGE_SECONDS:
             now = math.floor(self._clock.now())
             if self._gate.closed_by() is None:
-                await self._pools.purge(now=now)
+                await self._pools.records.purge(now=now)
                 self._purged_monotonic = self._clock.monotonic()
 
     async def _review_page(self, page: Sequence[GraceRecord], now: int, *, looks_at_all: bool) -> None:

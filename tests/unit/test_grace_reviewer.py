@@ -15,37 +15,46 @@ from pool_daemon.expiry.grace_reviewer import PURGE_SECONDS, GraceReviewer
 from pool_daemon.guards.gate import Closed
 from pool_daemon.store.grace import GraceRecord
 
+Page = list[GraceRecord]
+
+
+@dataclass
+class Records:
+    """The records of the pools in grace."""
+
+    page: Page = field(default_factory=Page)
+    purged: list[int] = field(default_factory=list)
+    reads: int = 0
+
+    async def list(self) -> AsyncGenerator[Page, None]:
+        self.reads += 1
+        yield self.page
+
+    async def purge(self, *, now: int) -> int:
+        self.purged.append(now)
+        return 0
+
 
 @dataclass
 class Pools:
     """Pools in grace, some of them due; `error` is raised instead of an answer."""
 
-    records: list[GraceRecord] = field(default_factory=list)
+    records: Records = field(default_factory=Records)
     due: set[int] = field(default_factory=set)
     ended: list[int] = field(default_factory=list)
-    purged: list[int] = field(default_factory=list)
-    reads: int = 0
     error: Exception | None = None
 
     def add(self, pool_id: int, *, due: bool = True, until: int | None = None) -> None:
         grace = PoolGrace(since={Resource.STORAGE: 5}, operator_until=until, operator_at=5 if until else 0)
-        self.records.append(GraceRecord(pool_id, 7, grace))
+        self.records.page.append(GraceRecord(pool_id, 7, grace))
         if due:
             self.due.add(pool_id)
-
-    async def running(self) -> AsyncGenerator[list[GraceRecord], None]:
-        self.reads += 1
-        yield self.records
 
     async def due_among(self, pool_ids: Sequence[int], *, now: int) -> set[int]:
         del now
         if isinstance(self.error, StoreUnavailableError):
             raise self.error
         return self.due.intersection(pool_ids)
-
-    async def purge(self, *, now: int) -> int:
-        self.purged.append(now)
-        return 0
 
     async def end(self, pool_ids: Sequence[int], *, now: int) -> list[Ended]:
         del now
@@ -99,7 +108,7 @@ async def test_with_the_gate_closed_nothing_is_read_and_no_clock_is_believed(clo
     scene.pools.add(1, due=False)
     scene.closed = closed
     await scene.reviewer.review()
-    assert (scene.pools.reads, scene.pools.ended) == (0, [])
+    assert (scene.pools.records.reads, scene.pools.ended) == (0, [])
 
 
 @in_virtual_time
@@ -141,7 +150,7 @@ async def test_old_records_are_removed_at_first_and_then_once_an_hour() -> None:
     scene = Scene()
     for _ in range(3):
         await scene.reviewer.review()
-    assert scene.pools.purged == [int(scene.clock.now())]
+    assert scene.pools.records.purged == [int(scene.clock.now())]
     await asyncio.sleep(PURGE_SECONDS)
     await scene.reviewer.review()
-    assert len(scene.pools.purged) == 2
+    assert len(scene.pools.records.purged) == 2
