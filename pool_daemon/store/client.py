@@ -128,7 +128,7 @@ class Database:
         """Return a collection with these codec options."""
         return self._client.get_database(self.name).get_collection(name, codec_options=codec_options)
 
-    def unhurried(self, name: str) -> Collection:
+    def without_time_limit(self, name: str) -> Collection:
         """Return a collection whose commands have no time limit on the server; the wait for an answer stays bounded."""
         return self._stream_client.get_database(self.name).get_collection(name)
 

@@ -145,7 +145,7 @@ async def build_index(database: Database, index: Index) -> None:
     if index.keep_days is not None:
         await _set_age(database, index.keep_days)
         return
-    collection, keys = database.unhurried(index.collection), list(index.keys)
+    collection, keys = database.without_time_limit(index.collection), list(index.keys)
     with translated(f"creating the index on {index.label}"):
         try:
             await _build(collection, keys)
@@ -183,7 +183,7 @@ async def _set_age(database: Database, keep_days: int) -> None:
         if name is not None:
             await database.collection(EVENTS).drop_index(name)
         if keep_days:
-            await _build(database.unhurried(EVENTS), list(AGE), expireAfterSeconds=wanted_seconds)
+            await _build(database.without_time_limit(EVENTS), list(AGE), expireAfterSeconds=wanted_seconds)
 
 
 async def _default_collation(database: Database, name: str) -> Any:

@@ -104,7 +104,7 @@ async def test_a_router_that_goes_away_between_two_commands_of_a_stream_ends_it_
         await first.stop()
         while not any("find" in router.commands for router in routers):
             with contextlib.suppress(PyMongoError):
-                await database.unhurried("any").find_one()
+                await database.without_time_limit("any").find_one()
         with pytest.raises(StoreError, match="no such cursor"):
             await anext(answers)
     assert sum(router.strays for router in routers) == 1
