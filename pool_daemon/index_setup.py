@@ -14,8 +14,8 @@ RECHECK_SECONDS: Final = 300.0
 gone."""
 
 REMEDY: Final = (
-    "have an administrator run deploy/mongodb/create-user.js, which makes the indexes, with KEEP_DAYS if "
-    "events.keep_days is set; or make it by hand"
+    "have an administrator run deploy/mongodb/create-user.js, which makes the indexes, with KEEP_DAYS set to "
+    "events.keep_days, 0 too; or make it by hand"
 )
 
 USELESS: Final = (

@@ -110,13 +110,13 @@ class Index(NamedTuple):
 
 
 async def missing_indexes(
-    database: Database, *, notices: bool = False, grace: bool = False, keep_days: int = 0
+    database: Database, *, notices: bool = False, grace: bool = False, keep_days: int | None = None
 ) -> list[Index]:
     """List the indexes that are missing; one with the same keys under another name is not.
 
     A hidden, partial, sparse or expiring index does not count, nor one whose collation is not that of its collection:
-    reads may not use it. One that removes records of another age than `keep_days` is missing, too. Raises
-    StoreUnavailableError or StoreRefusedError.
+    reads may not use it. One that removes records of another age than `keep_days` is missing, too; 0 is for ever, and
+    None leaves the age of records as it is. Raises StoreUnavailableError or StoreRefusedError.
     """
     missing: list[Index] = []
     for name, wanted in _wanted_indexes(notices=notices, grace=grace).items():
@@ -127,9 +127,10 @@ async def missing_indexes(
             )
         there = {tuple(each["key"]) for each in existing if _serves(each) and each.get("collation") == collation}
         missing += [Index(name, keys) for keys in wanted if keys not in there]
-    _, expires_seconds = await _age_index(database)
-    if expires_seconds != (keep_days * DAY_SECONDS or None):
-        missing.append(Index(EVENTS, AGE, keep_days))
+    if keep_days is not None:
+        _, expires_seconds = await _age_index(database)
+        if expires_seconds != (keep_days * DAY_SECONDS or None):
+            missing.append(Index(EVENTS, AGE, keep_days))
     return missing
 
 
@@ -155,9 +156,12 @@ async def build_index(database: Database, index: Index) -> None:
             await _build(collection, keys, name=f"pool-daemon_{'_'.join(field for field, _ in keys)}")
 
 
-async def setup(database: Database) -> int:
-    """Create the indexes that are missing, and return how many."""
-    missing = await missing_indexes(database)
+async def setup(database: Database, *, keep_days: int | None = None) -> int:
+    """Create the indexes that are missing, and return how many.
+
+    Without `keep_days`, for how long records are kept stays as it is; 0 keeps them for ever.
+    """
+    missing = await missing_indexes(database, keep_days=keep_days)
     for index in missing:
         await build_index(database, index)
     return len(missing)

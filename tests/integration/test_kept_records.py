@@ -107,9 +107,19 @@ async def test_another_number_of_days_holds_at_once_and_none_keeps_them_for_ever
     assert await left(database) == ["ancient"]
 
 
+async def test_a_setup_that_names_no_days_leaves_the_age_of_records_as_it_is(database: Database) -> None:
+    await keep(database, 30)
+    await setup(database)
+    assert await missing_indexes(database, keep_days=30) == []
+    assert await setup(database, keep_days=60) == 1
+    assert await missing_indexes(database, keep_days=60) == []
+    assert await setup(database, keep_days=0) == 1
+    assert await missing_indexes(database, keep_days=0) == []
+
+
 async def test_an_index_on_the_instant_that_does_not_expire_is_replaced(database: Database) -> None:
     await database.collection(EVENTS).create_index("at", name="theirs")
-    assert await missing_indexes(database) == []
+    assert await missing_indexes(database, keep_days=0) == []
     await record(database, old=50)
     await keep(database, 30)
     await remain(database)
@@ -134,4 +144,6 @@ async def test_the_daemon_follows_its_settings_and_says_what_it_has_not_done_yet
     running.cancel()
     assert builds.is_set()
     assert await missing_indexes(database, keep_days=9) == []
-    assert [index.label for index in await missing_indexes(database)] == ["pool-daemon-events: at, kept for ever"]
+    assert [index.label for index in await missing_indexes(database, keep_days=0)] == [
+        "pool-daemon-events: at, kept for ever"
+    ]
