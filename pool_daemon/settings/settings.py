@@ -1,7 +1,8 @@
 """All settings as one value, the settings in force, and the example file.
 
-To add a section: write its model in `sections.py`, then give it a line in `Settings`. The file, the environment, the
-secrets folder, `check-config` and `config.example.toml` are derived from the models.
+To add a section: write its model in `sections.py`, or a module of its own like `grace.py`, then give it a line in
+`Settings`. The file, the environment, the secrets folder, `check-config` and `config.example.toml` are derived from the
+models.
 """
 
 import json
@@ -98,8 +99,15 @@ class LiveSettings:
                 if getattr(new, field) != getattr(getattr(self.current, name), field):
                     now = name in RELOADABLE and (name, field) not in FIXED
                     (changed if now else waiting).append(f"{name}.{field}")
-        self.current = self.current.model_copy(update={name: getattr(settings, name) for name in RELOADABLE})
+        self.current = self.current.model_copy(
+            update={name: self._in_force(name, getattr(settings, name)) for name in RELOADABLE}
+        )
         return changed, waiting
+
+    def _in_force(self, name: str, new: Section) -> Section:
+        """Return a section with its new values, but the old ones of fields that wait for a restart."""
+        old = getattr(self.current, name)
+        return new.model_copy(update={field: getattr(old, field) for section, field in FIXED if section == name})
 
 
 class _View:
@@ -116,6 +124,7 @@ HEAD = """\
 # The secrets folder ($POOL_DAEMON_SECRETS_DIR, else $CREDENTIALS_DIRECTORY; a file per secret, such as
 # database__uri) ranks above this file, and the environment (such as POOL_DAEMON_DATABASE__NAME) above both.
 # `pool-daemon check-config --config THIS_FILE` tells what is in force and where it came from.
+# A running daemon takes up changes on SIGHUP (`systemctl reload`), but for what needs a restart, which says so.
 """
 
 
@@ -126,13 +135,21 @@ def example_toml() -> str:
 
 def _section(name: str) -> str:
     about = type(Settings.model_fields[name].default).__doc__ or ""
-    fields = "\n".join("\n".join(_field(key, field)) for key, field in SECTIONS[name].items())
-    return f"\n# {about}\n[{name}]\n{fields}\n"
+    fields = "\n".join(
+        "\n".join(_field(key, field, restart=(name, key) in FIXED)) for key, field in SECTIONS[name].items()
+    )
+    if name not in RELOADABLE:
+        about = f"{about} Needs a restart."
+    return "\n" + "\n".join(_comment(about)) + f"\n[{name}]\n{fields}\n"
 
 
-def _field(key: str, field: FieldInfo) -> Iterator[str]:
+def _field(key: str, field: FieldInfo, *, restart: bool) -> Iterator[str]:
     accepted = takes(field)
     explained = f"{field.description} Takes {accepted}." if accepted else field.description
-    yield from textwrap.wrap(explained or "", width=110, initial_indent="# ", subsequent_indent="# ")
+    yield from _comment(f"{explained} Needs a restart." if restart else explained or "")
     value = field.examples[0] if field.default is None and field.examples else field.default
     yield f"#{key} = {json.dumps(value)}"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, width=110, initial_indent="# ", subsequent_indent="# ")

@@ -4,7 +4,7 @@ from pathlib import Path
 from pool_daemon import wiring
 from pool_daemon.settings import Settings
 from pool_daemon.settings.sections import Brake, Clock, Database, Log, Reconcile
-from pool_daemon.settings.settings import RELOADABLE, LiveSettings
+from pool_daemon.settings.settings import FIXED, RELOADABLE, LiveSettings
 
 
 def test_a_view_follows_what_is_put_in_force() -> None:
@@ -40,3 +40,15 @@ def test_what_a_reload_changes_is_what_the_parts_read_anew() -> None:
     """Else a reload would say that a setting is in force which no part reads, or no reload would reach a view."""
     source = Path(wiring.__file__).read_text(encoding="utf-8")
     assert set(re.findall(r"live\.(?:view\(lambda now: now|current)\.(\w+)", source)) == RELOADABLE
+
+
+def test_a_field_of_a_reloadable_section_that_waits_stays_as_it_is_and_is_named_each_time() -> None:
+    live = LiveSettings(Settings())
+    for name, field in sorted(FIXED):
+        fresh = Settings()
+        old = getattr(getattr(fresh, name), field)
+        new = not old if isinstance(old, bool) else "json" if isinstance(old, str) else old + 1
+        settings = fresh.model_copy(update={name: getattr(fresh, name).model_copy(update={field: new})})
+        for _ in range(2):
+            assert live.replace(settings) == ([], [f"{name}.{field}"])
+            assert getattr(getattr(live.current, name), field) == old

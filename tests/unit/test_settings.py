@@ -18,7 +18,7 @@ from pool_daemon.commands import run
 from pool_daemon.errors import ConfigurationError, ExitCode
 from pool_daemon.settings import Database, Settings, Sources, example_toml, load_settings
 from pool_daemon.settings.grace import TYPES, Grace
-from pool_daemon.settings.settings import SECTIONS
+from pool_daemon.settings.settings import FIXED, RELOADABLE, SECTIONS
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 URI = "mongodb://daemon:hunter2@db-1,db-2/?replicaSet=explorer"
@@ -451,6 +451,19 @@ def test_every_field_is_explained_and_every_number_bounded() -> None:
 
 def test_the_example_file_is_the_one_that_the_models_write() -> None:
     assert EXAMPLE.read_text() == example_toml(), "run: pool-daemon check-config --example > config.example.toml"
+
+
+def test_the_example_file_says_which_settings_need_a_restart() -> None:
+    sections, fields, section = set(), set(), ""
+    for comment, line in re.findall(r"((?:^# .*\n)+)^(\[\w+\]|#\w+ = .*)$", EXAMPLE.read_text(), re.MULTILINE):
+        needs_restart = "Needs a restart." in comment.replace("\n# ", " ")
+        if line.startswith("["):
+            section = line.strip("[]")
+            sections |= {section} if needs_restart else set()
+        elif needs_restart:
+            fields.add((section, line.strip("#").partition(" ")[0]))
+    assert sections == SECTIONS.keys() - RELOADABLE
+    assert fields == FIXED
 
 
 def test_the_example_file_changes_nothing_as_it_stands() -> None:
