@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from pool_daemon.clock import SystemClock
 from pool_daemon.commands import add_config_argument
 from pool_daemon.embedded import find_mongod
 from pool_daemon.errors import ExitCode, StoreUnavailableError
+from pool_daemon.notices.parts import receivers_of
 from pool_daemon.plain_text import mask_credentials
 from pool_daemon.settings import Settings, Sources, example_toml
 from pool_daemon.store.address import read_address
@@ -51,10 +53,12 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _try_out(settings: Settings) -> None:
-    """Reject, as `run` would, an invalid address, or an embedded mongod that cannot be found.
+    """Reject, as `run` would, an invalid address, an embedded mongod that cannot be found, or an unusable receiver.
 
     Nothing is sent: a server that does not answer is not an error of the settings.
     """
+    if settings.notices.before:
+        receivers_of(settings, clock=SystemClock())
     if settings.database.uri is None:
         find_mongod(settings.embedded.mongod)
         return

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from pool_daemon.clock import Clock
+from pool_daemon.errors import ConfigurationError
 from pool_daemon.guards.gate import Gate
 from pool_daemon.notices.alertmanager import Alertmanager
 from pool_daemon.notices.announcer import Announcer
@@ -26,12 +27,20 @@ def receiver_names(settings: Settings) -> list[str]:
 
 
 def receivers_of(settings: Settings, *, clock: Clock) -> list[Receiver]:
-    """Return the configured receivers; nothing is sent. Raises ConfigurationError if one cannot be used."""
+    """Return the configured receivers; nothing is sent.
+
+    Raises ConfigurationError if one cannot be used, or there is none although `grace.until_told` waits for one: an
+    event without a receiver counts as delivered once it is written.
+    """
     receivers: list[Receiver] = []
     if settings.webhook.url is not None:
         receivers.append(Webhook(webhook=settings.webhook, clock=clock))
     if settings.alertmanager.url is not None:
         receivers.append(Alertmanager(alertmanager=settings.alertmanager, clock=clock))
+    if settings.grace.until_told and not receivers:
+        raise ConfigurationError(
+            "grace.until_told: needs a receiver that confirms: set webhook.url or alertmanager.url"
+        )
     return receivers
 
 
