@@ -1,4 +1,4 @@
-"""Arguments of several commands: durations, instants, limits of lists, and what all that read the database take."""
+"""Arguments of several commands: durations, instants, texts, limits of lists, and what reads of the database take."""
 
 import argparse
 import re
@@ -11,6 +11,9 @@ from pool_daemon.commands import add_config_argument
 from pool_daemon.durations import seconds_of
 
 LONGEST_SECONDS: Final = 100 * 366 * 86_400
+
+LONGEST_TEXT: Final = 500
+"""Characters of a reason, a key or a node's id."""
 
 MOST: Final = 999_999_999
 """The highest limit of a list."""
@@ -41,6 +44,13 @@ def instant(text: str) -> float:
     raise argparse.ArgumentTypeError(
         "must be a date from 1970 on, such as 2026-11-30 or 2026-11-30T12:00, or how long ago, such as 1h"
     )
+
+
+def line(text: str) -> str:
+    """Read one line of text that a record can hold."""
+    if not text or len(text) > LONGEST_TEXT or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be one line of 1 to {LONGEST_TEXT} printable characters")
+    return text
 
 
 def add_config_and_json_arguments(parser: argparse.ArgumentParser, *, each: str | None = None) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 from pool_daemon.clock import SystemClock
 from pool_daemon.commands import int64
 from pool_daemon.commands.arguments import add_config_and_json_arguments
+from pool_daemon.commands.confirmation import agreed
 from pool_daemon.commands.connection import connection, operator
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
@@ -135,12 +136,9 @@ async def _release_many(holds: HoldStore, journal: Journal, arguments: argparse.
 
 
 def _agreed(held: Sequence[OwnerHolds]) -> bool:
-    """Show what a release decommissions, and ask for confirmation; without a terminal the answer is no."""
-    print(f"{_total(held, HoldState.HELD)} of {len(held):,} owners are going to be decommissioned", file=sys.stderr)
-    if not sys.stdin.isatty():
-        return False
-    print("Release them? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    """Show what a release decommissions, and ask for confirmation."""
+    going = f"{_total(held, HoldState.HELD)} of {len(held):,} owners are going to be decommissioned"
+    return agreed(going, "Release them?")
 
 
 def _print_released(number: int, not_held: Sequence[int], *, as_json: bool) -> None:

@@ -10,9 +10,10 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from pool_daemon.commands import add_config_argument, int64
-from pool_daemon.commands.arguments import add_limit_argument, duration
+from pool_daemon.commands.arguments import add_limit_argument, duration, line
 from pool_daemon.commands.connection import connection, operator
-from pool_daemon.commands.pools_edit import declined, line
+from pool_daemon.commands.output import warn_without_grace
+from pool_daemon.commands.pools_edit import declined
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
 from pool_daemon.settings import Settings, load_settings
@@ -75,6 +76,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     if arguments.action == "end" and declined(arguments, workloads="Workloads"):
         return ExitCode.FAILED
     with connection(settings) as database:
+        if arguments.action != "end":
+            warn_without_grace(settings)
         return asyncio.run((_list if arguments.action == "list" else _change)(database, settings, arguments))
 
 

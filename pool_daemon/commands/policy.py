@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.commands import add_config_argument, int64
-from pool_daemon.commands.arguments import duration_or_none
+from pool_daemon.commands.arguments import duration_or_none, line
 from pool_daemon.commands.connection import connection, operator
-from pool_daemon.commands.pools_edit import line
+from pool_daemon.commands.output import warn_without_grace
 from pool_daemon.durations import as_written
 from pool_daemon.errors import ExitCode
 from pool_daemon.plain_text import date, escaped
@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     settings = load_settings(arguments.config)
     with connection(settings) as database:
         store = PolicyStore(database=database)
+        if arguments.action != "unset":
+            warn_without_grace(settings)
         if chosen is not None:
             return asyncio.run(_set(store, chosen, arguments))
         return asyncio.run((_unset if arguments.action == "unset" else _list)(store, arguments))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pool_daemon.capacity.pool import NEVER, Amounts, Pool
 from pool_daemon.commands import add_config_argument, int64
-from pool_daemon.commands.arguments import duration
+from pool_daemon.commands.arguments import duration, line
 from pool_daemon.commands.connection import operator
 from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.settings import Settings
@@ -25,9 +25,6 @@ from pool_daemon.views.texts import short, when
 STANDS_SECONDS: Final = 2.0
 """After this long it is checked that a change stands: the explorer writes a pool back milliseconds after its read."""
 
-LONGEST_TEXT: Final = 500
-"""Characters of a reason, a key or a node's id."""
-
 _UNITS: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)x(.+)", re.ASCII)
 
 
@@ -38,13 +35,6 @@ def unit_seconds(text: str) -> float:
     if amount < 1:
         raise argparse.ArgumentTypeError("must be units for a duration, such as 2x30d or 0.5x12h")
     return float(amount)
-
-
-def line(text: str) -> str:
-    """Read one line of text that a record can hold."""
-    if not text or len(text) > LONGEST_TEXT or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"must be one line of 1 to {LONGEST_TEXT} printable characters")
-    return text
 
 
 def add_actions(actions: "argparse._SubParsersAction[Any]") -> None:

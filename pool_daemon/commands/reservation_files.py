@@ -23,8 +23,9 @@ from pool_daemon.capacity.reservation import (
 )
 from pool_daemon.capacity.reservation_checks import Check, Known, User, checks
 from pool_daemon.commands import int64
+from pool_daemon.commands.arguments import line
 from pool_daemon.commands.connection import connection
-from pool_daemon.commands.pools_edit import line, unit_seconds
+from pool_daemon.commands.pools_edit import unit_seconds
 from pool_daemon.errors import ExitCode, ReservationError
 from pool_daemon.plain_text import cut, escaped
 from pool_daemon.settings import load_settings

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pool_daemon.commands import int64
+from pool_daemon.commands.arguments import line
 from pool_daemon.commands.connection import operator
-from pool_daemon.commands.pools_edit import STANDS_SECONDS, line, state_of_pool
+from pool_daemon.commands.pools_edit import STANDS_SECONDS, state_of_pool
 from pool_daemon.commands.reservation_files import read_reservation
 from pool_daemon.errors import ExitCode, StoreUnavailableError
 from pool_daemon.plain_text import date, escaped

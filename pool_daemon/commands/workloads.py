@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from pool_daemon.capacity.workload import CUSTOM_SIZE, FREE_TYPES, HDD, SSD, WorkloadType, cloud_units
 from pool_daemon.commands import int64
+from pool_daemon.commands.arguments import line
 from pool_daemon.commands.connection import connection
-from pool_daemon.commands.pools_edit import add_change_arguments, line, make_change
+from pool_daemon.commands.pools_edit import add_change_arguments, make_change
 from pool_daemon.errors import ExitCode, UnitsError
 from pool_daemon.settings import load_settings
 from pool_daemon.store.pool_edits import Edit, PoolEdits

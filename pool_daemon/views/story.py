@@ -135,7 +135,7 @@ def _rate(name: str, event: Record) -> str:
 
 
 def change(event: Record) -> str:
-    """Return what an operator changed, by whom and why."""
+    """Return what an operator changed, or a daemon held or took over, by whom and why."""
     amounts = [units_for(each, 0, resource) for resource, each in zip(Resource, event.amounts, strict=False) if each]
     workload = [] if event.workload_id is None else [f"{type_name(event.workload_type)} {shown_id(event.workload_id)}"]
     what = ", ".join([*amounts, *event.nodes, *workload])

@@ -19,7 +19,9 @@ HOUR, DAY = 3600, 86_400
 
 
 @pytest.fixture
-def run(run_command: Run) -> Run:
+def run(run_command: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `policy` with settings under which volumes stay for a week."""
+    monkeypatch.setenv("POOL_DAEMON_GRACE__VOLUME", "7d")
     return partial(run_command, "policy")
 
 
@@ -49,6 +51,20 @@ def test_a_policy_is_written_as_it_is_documented_with_a_record_of_who_and_why(
     (record,) = records.find()
     assert (record["kind"], record["customer_tid"], record["reason"]) == ("policy_set", 7, "contract")
     assert (record["actor"], record["by"], record["policy"]) == ("operator", document["by"], document)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize(
+    "words",
+    [["policy", "set", "7", "--volume", "2h", "--reason", "a"], ["policy", "list"], ["grace", "list"]],
+    ids=lambda words: "-".join(words[:2]),
+)
+def test_what_has_no_effect_without_grace_in_the_settings_says_so(
+    run_command: Run, words: list[str], form: list[str]
+) -> None:
+    warning = "[grace] of these settings gives no type a time: policies and extensions have no effect until it does\n"
+    for line in run_command(*words, *form, error=warning):
+        assert "[grace]" not in line
 
 
 def test_another_policy_of_the_same_owner_takes_the_place_of_the_first(

@@ -167,3 +167,29 @@ def test_the_commands_list_and_release(mongo: Client, database_name: str, capsys
     capsys.readouterr()
     assert main(["events", "list", "--owner", str(OWNER), "--json"]) == ExitCode.OK
     assert json.loads(capsys.readouterr().out)["pool_id"] == 7
+
+
+@pytest.mark.usefixtures("command_environment")
+def test_all_pools_are_released_at_once_by_a_person_who_confirms_it(
+    mongo: Client, database_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = mongo[database_name]["pool-daemon-quarantine"]
+    at = datetime.fromtimestamp(1_700_000_000, UTC)
+    failing = {"reason": "refused", "tries": 5, "first_failed_at": at, "next_try_at": at, "by": "me", "owner": OWNER}
+    documents.insert_many([{"_id": pool_id, **failing} for pool_id in range(1, 1502)])
+    assert main(["quarantine", "release", "--all"]) == ExitCode.FAILED
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [
+        "1,501 pools are going to be tried again",
+        "nothing released; --yes does it without asking",
+    ]
+    assert (told.out, documents.count_documents({})) == ("", 1501)
+    assert main(["quarantine", "release", "--all", "--yes"]) == ExitCode.OK
+    assert capsys.readouterr().out == "1,501 pools released\n"
+    records = mongo[database_name]["pool-daemon-events"].find({"kind": "released", "actor": "operator"})
+    assert documents.count_documents({}) == 0
+    assert sorted(each["pool_id"] for each in records) == list(range(1, 1502))
+    assert main(["quarantine", "release", "--all", "--json"]) == ExitCode.OK
+    assert json.loads(capsys.readouterr().out) == {"released": 0}
+    for words in ([], ["7", "--all"]):
+        assert main(["quarantine", "release", *words]) == ExitCode.USAGE
