@@ -66,7 +66,7 @@ class Grace(Section):
     until_told: bool = Field(
         default=False,
         description="Whether what has grace waits, once that is over, until the notice of the end of its pool was "
-        "delivered. Needs notices.before and a receiver.",
+        "delivered. Needs notices.before, and webhook.url or alertmanager.url.",
     )
     until_told_seconds: int = Field(
         default=86_400,

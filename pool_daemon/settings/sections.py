@@ -69,7 +69,7 @@ class Expiry(Section):
         ge=0.1,
         le=3600,
         description="Longest sleep, in seconds, before a pass reads what has fallen due since the last one, even if "
-        "no change was reported. Costs one query.",
+        "no change was reported. Costs one query. The shipped alerts assume 60.",
     )
     full_scan_seconds: float = Field(
         default=600,
@@ -100,15 +100,17 @@ class Expiry(Section):
         ge=0,
         le=1_000_000,
         description="Work orders a second at most, to spare the nodes; 0 is no bound. With a bound, pools are "
-        "settled longest due first, regardless of their owners, and those that wait are counted by the metric "
+        "settled longest due first, regardless of their owners, in one transaction at a time (expiry.concurrency has "
+        "no effect) of a second's orders at most; those that wait are counted by the metric "
         "`pool_daemon_backlog_pools`.",
     )
     drain_seconds: float = Field(
         default=20,
         ge=0,
         le=600,
-        description="Seconds that the pass in progress may take to finish once the daemon is told to stop. Keep it "
-        "below the time-out of the service manager, by default 90 seconds in systemd, 30 in Kubernetes.",
+        description="Seconds that the pass in progress may take to finish once the daemon is told to stop; one that "
+        "takes longer is cut off (exit code 70). Up to lease.seconds + 5 come on top before the process ends: keep the "
+        "sum below the time-out of the service manager, 45 seconds in the shipped unit and deployment.",
     )
 
 
@@ -120,7 +122,8 @@ class Stream(Section):
         ge=0.1,
         le=3600,
         description="Seconds after which a stream whose resume token stands still counts as dead and is "
-        "opened again. The token moves about every ten seconds even when nothing happens.",
+        "opened again. The token moves about every ten seconds even when nothing happens. The shipped alerts "
+        "assume at most 60.",
     )
 
 
@@ -190,15 +193,17 @@ class Brake(Section):
         default=600,
         ge=0,
         le=86400,
-        description="Seconds for which a pool's end must have been in the database to be expected.",
+        description="Seconds for which a pool's end must have been in the database to be expected. An end that came "
+        "while no daemon acted is unexpected, too.",
     )
     per_owner: int = Field(
         default=5,
         ge=1,
         le=1_000_000,
         description="Unexpected pools that one owner counts for at most, so that one customer cannot cause "
-        "another customer's pool to be held. Of pools found due though no change told of it, it is a quarter of "
-        "brake.min_pools, if that is more.",
+        "another customer's pool to be held. Of pools found due though no change told of it, as after a time in which "
+        "no daemon acted, it is a quarter of brake.min_pools, if that is more. Pools written more than a minute past "
+        "their end all count, for no customer can arrange that.",
     )
 
 
