@@ -256,7 +256,7 @@ RECONCILIATION_FAILED = _RECONCILER.warning(
 RECONCILIATION_PAUSED = _RECONCILER.debug("reconciliation_paused", "the comparison waits for a gate to open")
 WORKLOAD_DOCUMENTS_MISSING = _RECONCILER.warning(
     "workload_documents_missing",
-    "pools list workloads that have no document, as during a restore; these pools are left alone",
+    "pools list workloads that have no document, as during a restore; these are not reconciled",
     "restore the collection `workload`",
 )
 WORKLOAD_DOCUMENTS_COMPLETE = _RECONCILER.info(
@@ -279,7 +279,9 @@ ENDS_UNTOLD = _NOTICES.warning(
 )
 ENDS_TOLD = _NOTICES.info("ends_told", "the ends of pools are written to the outbox again")
 EVENT_DEAD = _NOTICES.warning(
-    "event_dead", "a notice was not delivered in time", "`pool-daemon notices replay ID` sends it all the same"
+    "event_dead",
+    "a notice was not delivered in time",
+    "see to its receiver; `pool-daemon notices replay ID` sends the news of an end all the same",
 )
 
 _GRACE: Final = Part("pool_daemon.grace")

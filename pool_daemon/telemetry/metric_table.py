@@ -113,7 +113,8 @@ EXPIRING = Gauge(
 )
 BACKLOG = Gauge(
     name="backlog_pools",
-    about="Pools that have fallen due and are not settled yet, counted every ten seconds; no sample on a standby.",
+    about="Pools that have fallen due since the last completed pass, counted every ten seconds; no sample on a "
+    "standby. Those that are held, fail or are in quarantine are undone_pools.",
     read=lambda now, _: now.backlog,
 )
 QUARANTINED = Gauge(
@@ -175,7 +176,7 @@ IN_GRACE = Gauge(
 )
 HOLDING = Gauge(
     name="on_hold",
-    about="1 while due pools are on hold for the reason in the label; no sample otherwise.",
+    about="1 while due pools are on hold for the reason in the label, else 0.",
     labels={"reason": ("clock", "brake")},
     read=lambda now, _: dict.fromkeys((hold.reason for hold in now.holds), 1),
 )

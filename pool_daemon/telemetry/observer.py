@@ -124,7 +124,7 @@ class Observer(PassObserver, GuardObserver, NoticeObserver):
             pools=pools,
             workloads=workloads,
             pool_ids=list(pool_ids),
-            remedy="restore the collection workload; until then these pools are not compared, and not changed",
+            remedy="restore the collection workload; until then these pools are not reconciled",
         )
         self.missing_workloads_counted(pools)
 

@@ -1,6 +1,7 @@
 """The documentation: what it points to is there, and what it names exists."""
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
@@ -130,6 +131,17 @@ def test_every_event_named_in_the_runbook_is_one_that_the_daemon_logs() -> None:
 
     assert words
     assert [word for word in words if f'"{word}"' not in source and f"{word}=" not in source] == []
+
+
+def test_the_runbook_says_from_which_collections_a_thief_of_the_password_can_remove() -> None:
+    role = json.loads((DEPLOY / "mongodb/role.json").read_text(encoding="utf-8"))
+    removed = {each["resource"]["collection"] for each in role["privileges"] if "remove" in each["actions"]}
+    said = (
+        RUNBOOK.read_text(encoding="utf-8")
+        .partition("What a thief of the password can do:")[2]
+        .partition("No document of the explorer")[0]
+    )
+    assert set(re.findall(r"`(pool-daemon-\w+)`", said)) == removed
 
 
 def test_every_event_of_the_table_is_told_by_some_part() -> None:
