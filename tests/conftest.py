@@ -71,7 +71,8 @@ async def mongod(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> AsyncIterator[EmbeddedMongod]:
     # Test commands give fail points to the tests of faults. The loop of this fixture rests while tests run on theirs.
-    options = ["--setParameter=enableTestCommands=1"]
+    # Every five minutes the server would write down its sessions: `writes` in test_dry_run counts every write there is.
+    options = ["--setParameter=enableTestCommands=1", "--setParameter=disableLogicalSessionCacheRefresh=1"]
     folder, program = tmp_path_factory.mktemp("mongod"), pytestconfig.getoption("--mongod")
     async with EmbeddedMongod(folder=folder, mongod=program, options=options) as server:
         yield server

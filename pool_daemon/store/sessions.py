@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -32,9 +31,10 @@ COLLECTION_LOCKED: Final = 24
 """LockTimeout: a transaction waits for five milliseconds only for its lock on a collection. Whoever alters one, or
 builds an index on it, has that lock alone for moments, and everybody queues behind a build that waits for it."""
 
-COLLECTION_LOCK_SECONDS: Final = 1.0
-"""How long a transaction is begun again while a collection is locked, however often that is. It is the daemon's own
-indexes that are built beside its first passes."""
+COLLECTION_LOCK_ATTEMPTS: Final = 40
+"""Attempts at a transaction while a collection is locked; together they take about a second. It is the daemon's own
+indexes that are built beside its first passes. No clock bounds them: where the server or this process stood still, a
+second may be over and hardly anything tried."""
 
 COLLECTION_WAIT_SECONDS: Final = 0.05
 """The longest wait between attempts while a collection is locked."""
@@ -93,24 +93,22 @@ class Sessions:
     async def transact(self, body: Callable[[Session], Awaitable[T]], *, attempts: int) -> T:
         """Run `body` in a transaction, and begin that again when it loses to another writer.
 
-        That is until `attempts` have lost; while a collection is locked, for a second. Raises the last error.
+        That is until `attempts` have lost; while a collection is locked, for about a second. Raises the last error.
         """
-        until_monotonic = time.monotonic() + COLLECTION_LOCK_SECONDS
         async with self.lend() as session:
-            conflicts = 0
+            conflicts = locks = 0
             while True:
                 try:
                     return await self._attempt(session, body)
                 except (PyMongoError, StoreError) as error:
                     code = _lost_race(error)
                     if code == COLLECTION_LOCKED:
+                        locks += 1
                         longest_wait_seconds = COLLECTION_WAIT_SECONDS
-                        is_final = time.monotonic() >= until_monotonic
                     else:
                         longest_wait_seconds = FIRST_WAIT_SECONDS * 2**conflicts
                         conflicts += 1
-                        is_final = code is None or conflicts >= attempts
-                    if is_final:
+                    if code is None or conflicts >= attempts or locks >= COLLECTION_LOCK_ATTEMPTS:
                         raise
                 await asyncio.sleep(random.uniform(0, longest_wait_seconds))  # noqa: S311 - jitter
 

@@ -1,6 +1,5 @@
 """One batch, on a real server: what it writes, and what it does when the world changes in the middle of it."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC
@@ -12,9 +11,10 @@ import pytest_asyncio
 from actors import ME, ROOMY
 from arithmetic_model import Rates
 from bson import Decimal128, Int64
-from deadline import soonest_of, wait_until
+from deadline import soonest_of
 from explorer import CONTAINER, FREE, MISSING, PUBLIC_IP, VOLUME, Explorer, Purchase
-from fail_point import fail_point, times_entered
+from fail_point import fail_point
+from meanwhile import Meanwhile
 from pymongo import MongoClient
 from waiting_build import waiting_build
 
@@ -32,7 +32,7 @@ Client = MongoClient[dict[str, Any]]
 
 @pytest_asyncio.fixture
 async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
-    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
+    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=5)
     yield database
     database.close()
 
@@ -166,36 +166,32 @@ async def test_a_pool_that_is_not_due_is_left_alone(explorer: Explorer, decommis
     assert_untouched(explorer, pool.workload_ids)
 
 
-async def during(
-    mongo: Client, decommissions: Decommissions, pool: Purchase, command: str, act: Any, *, mode: Any = None
-) -> Settlement:
-    """Settle a pool, and act while the server holds back the daemon's first command of that name."""
-    before = times_entered(mongo)
-    with fail_point(mongo, command, mode=mode, blockConnection=True, blockTimeMS=400):
-        settling = asyncio.create_task(decommissions.settle([pool.pool_id], now=now(), limits=ROOMY))
-        await asyncio.to_thread(
-            wait_until, lambda: times_entered(mongo) > before, within_seconds=5, what=f"the daemon's {command}"
-        )
-        await asyncio.to_thread(act)
-        return await settling
+async def during(uri: str, explorer: Explorer, pool: Purchase, command: str, act: Any) -> Settlement:
+    """Settle a pool, and act before the daemon's first command of that name reaches the server."""
+    meanwhile = Meanwhile(command, act)
+    database = connect(uri=uri, name=explorer.database.name, listeners=[meanwhile])
+    settlement = await decommissions_of(database).settle([pool.pool_id], now=now(), limits=ROOMY)
+    database.close()
+    assert meanwhile.acted
+    return settlement
 
 
 async def test_a_top_up_committed_between_reading_and_writing_keeps_every_workload(
-    explorer: Explorer, mongo: Client, decommissions: Decommissions
+    explorer: Explorer, mongo_uri: str
 ) -> None:
     pool = explorer.buy_expired(CONTAINER, VOLUME)
-    await during(mongo, decommissions, pool, "aggregate", lambda: explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6)))
+    await during(mongo_uri, explorer, pool, "aggregate", lambda: explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6)))
     assert_untouched(explorer, pool.workload_ids)
 
 
 async def test_a_top_up_is_noticed_even_if_the_daemon_had_nothing_to_change_in_the_pool(
-    explorer: Explorer, mongo: Client, decommissions: Decommissions
+    explorer: Explorer, mongo_uri: str
 ) -> None:
     """A pool that is empty since this very second: syncing it again changes nothing, and yet it must be written."""
     pool = explorer.buy_expired(CONTAINER)
     explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"cus": 0.0, "sus": 0.0, "ipv4us": 0.0}})
     explorer.rewrite(pool.pool_id, lambda document: document.update(last_updated=now() + 60))
-    await during(mongo, decommissions, pool, "aggregate", lambda: explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6)))
+    await during(mongo_uri, explorer, pool, "aggregate", lambda: explorer.top_up(pool.pool_id, Rates(1e6, 1e6, 1e6)))
     assert_untouched(explorer, pool.workload_ids)
 
 
@@ -215,13 +211,13 @@ async def test_a_pool_empty_since_this_very_second_is_decommissioned_and_stays_a
 
 
 async def test_a_workload_deleted_by_its_customer_meanwhile_is_not_decommissioned_too(
-    explorer: Explorer, mongo: Client, decommissions: Decommissions
+    explorer: Explorer, mongo_uri: str
 ) -> None:
     pool = explorer.buy_expired(CONTAINER, CONTAINER)
     theirs, other = pool.workload_ids
     await during(
-        mongo,
-        decommissions,
+        mongo_uri,
+        explorer,
         pool,
         "update",
         lambda: explorer.workloads.update_one({"_id": theirs}, {"$set": {"next_action": 6}}),

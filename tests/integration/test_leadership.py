@@ -123,7 +123,7 @@ async def test_the_older_of_two_of_one_name_stops_acting_at_its_next_renewal(dat
             await newer.opens(within_seconds=5)
             await older.closes(within_seconds=SHORT_SECONDS)
             await renewals(database)
-            assert newer.is_open
+            await until(lambda: newer.is_open, within_seconds=PATIENCE_SECONDS, what="the newer acts, or acts again")
             assert not older.is_open
 
 

@@ -16,6 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from deadline import wait_until
 from explorer import CONTAINER, VOLUME, Explorer
 from fail_point import fail_point, times_entered
+from meanwhile import Meanwhile
 from oplog import Oplog
 from pymongo import MongoClient
 
@@ -32,7 +33,7 @@ NOW = 1_796_040_000
 
 @pytest_asyncio.fixture
 async def database(mongo_uri: str, database_name: str) -> AsyncIterator[Database]:
-    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=2)
+    database = connect(uri=mongo_uri, name=database_name, timeout_seconds=5)
     yield database
     database.close()
 
@@ -187,18 +188,14 @@ async def test_text_that_is_not_utf_8_is_copied_as_it_is(explorer: Explorer, ord
     assert explorer.bytes_of(explorer.orders, 7) == wrong
 
 
-async def during(
-    client: Client, orders: MissingOrders, workload_id: int, command: str, act: Any
-) -> RestoredOrder | None:
-    """Restore an order, and act while the server holds back the daemon's first command of that name."""
-    before = times_entered(client)
-    with fail_point(client, command, blockConnection=True, blockTimeMS=400):
-        restoring = asyncio.create_task(orders.restore(workload_id, now=NOW))
-        await asyncio.to_thread(
-            wait_until, lambda: times_entered(client) > before, within_seconds=5, what=f"the daemon's {command}"
-        )
-        await asyncio.to_thread(act)
-        return await restoring
+async def during(uri: str, explorer: Explorer, workload_id: int, command: str, act: Any) -> RestoredOrder | None:
+    """Restore an order, and act before the daemon's first command of that name reaches the server."""
+    meanwhile = Meanwhile(command, act)
+    database = connect(uri=uri, name=explorer.database.name, listeners=[meanwhile])
+    restored = await MissingOrders(database=database, actor=ME).restore(workload_id, now=NOW)
+    database.close()
+    assert meanwhile.acted
+    return restored
 
 
 def done(explorer: Explorer, workload_id: int) -> Callable[[], object]:
@@ -206,21 +203,19 @@ def done(explorer: Explorer, workload_id: int) -> Callable[[], object]:
     return lambda: explorer.workloads.update_one({"_id": workload_id}, {"$set": {"next_action": 6}})
 
 
-async def test_a_workload_that_is_done_after_it_was_read_gets_no_order(
-    explorer: Explorer, orders: MissingOrders, mongo: Client
-) -> None:
+async def test_a_workload_that_is_done_after_it_was_read_gets_no_order(explorer: Explorer, mongo_uri: str) -> None:
     workload_id = being_deleted(explorer, ordered=False)
-    assert await during(mongo, orders, workload_id, "update", done(explorer, workload_id)) is None
+    assert await during(mongo_uri, explorer, workload_id, "update", done(explorer, workload_id)) is None
     assert explorer.next_action(workload_id) == 6
     assert explorer.orders.count_documents({}) == 0
 
 
-async def test_an_order_that_comes_back_by_itself_is_not_replaced(
-    explorer: Explorer, orders: MissingOrders, mongo: Client
-) -> None:
+async def test_an_order_that_comes_back_by_itself_is_not_replaced(explorer: Explorer, mongo_uri: str) -> None:
     workload_id = being_deleted(explorer, ordered=False)
     theirs = {"_id": Int64(workload_id), "next_action": 4, "note": "theirs"}
-    restored = await during(mongo, orders, workload_id, "update", lambda: explorer.orders.insert_one(dict(theirs)))
+    restored = await during(
+        mongo_uri, explorer, workload_id, "update", lambda: explorer.orders.insert_one(dict(theirs))
+    )
     assert restored is None
     assert explorer.orders.find_one({"_id": workload_id}) == theirs
 

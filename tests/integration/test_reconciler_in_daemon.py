@@ -21,6 +21,7 @@ IN_SMALL_STEPS = {"EXPIRY__BATCH_WORKLOADS": "4", "EXPIRY__CONCURRENCY": "1", "B
 @pytest.fixture
 def daemon(mongo_uri: str, database_name: str) -> Iterator[DaemonProcess]:
     with running_daemon(uri=mongo_uri, database_name=database_name, **QUICK) as daemon:
+        wait_until(lambda: daemon.said("reconciliation_completed"), within_seconds=30, what="the first round")
         yield daemon
 
 

