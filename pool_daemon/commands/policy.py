@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.commands import add_config_argument, int64
 from pool_daemon.commands.arguments import duration_or_none, line
 from pool_daemon.commands.connection import connection, operator
@@ -52,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for action in (setting, unsetting):
         action.add_argument("owner", type=int64, metavar="OWNER", help="the customer (customer_tid)")
-    for kind in GRACE_TYPES.values():
+    for name in GRACE_TYPES:
         setting.add_argument(
-            _option(kind), type=_seconds, dest=kind.name.lower(), metavar="DURATION", help="such as 7d, or 0 for none"
+            _option(name), type=_seconds, dest=name, metavar="DURATION", help="such as 7d, or 0 for none"
         )
     setting.add_argument(
         "--budget", type=_seconds, metavar="DURATION", help="grace of a pool within 30 days, such as 10d"
@@ -68,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_config_argument(action)
 
 
-def _option(kind: WorkloadType) -> str:
-    return f"--{kind.name.lower().replace('_', '-')}"
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _seconds(text: str) -> int:
@@ -83,7 +82,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """List, set or unset; FAILED if a listed policy is malformed, or the owner has none that could be unset."""
     chosen = _chosen(arguments) if arguments.action == "set" else None
     if arguments.action == "set" and chosen is None:
-        options = ", ".join(map(_option, GRACE_TYPES.values()))
+        options = ", ".join(map(_option, GRACE_TYPES))
         print(f"pool-daemon policy set: error: name what the owner gets: {options} or --budget", file=sys.stderr)
         return ExitCode.USAGE
     settings = load_settings(arguments.config)
@@ -98,7 +97,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 def _chosen(arguments: argparse.Namespace) -> OwnerPolicy | None:
     """Return the policy that is asked for, None if nothing is named that it would change."""
-    named = {kind: getattr(arguments, kind.name.lower()) for kind in GRACE_TYPES.values()}
+    named = {kind: getattr(arguments, name) for name, kind in GRACE_TYPES.items()}
     grace = {kind: seconds for kind, seconds in named.items() if seconds is not None}
     if not grace and arguments.budget is None:
         return None

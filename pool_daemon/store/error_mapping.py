@@ -25,12 +25,16 @@ AUTHENTICATION_FAILED = 18
 REFUSED = frozenset({13, AUTHENTICATION_FAILED, 8000})
 """Unauthorized, AuthenticationFailed, and a hosted service's AtlasError: only an operator can help."""
 
+COLLECTION_LOCKED = 24
+"""LockTimeout: a transaction waits for five milliseconds only for its lock on a collection. Whoever alters one, or
+builds an index on it, has that lock alone for moments, and everybody queues behind a build that waits for it."""
+
 UNAVAILABLE = frozenset(
     {
         6,
         7,
         20,
-        24,
+        COLLECTION_LOCKED,
         50,
         63,
         64,
@@ -144,6 +148,15 @@ def is_duplicate(error: StoreError) -> bool:
     """Return whether a conflict was a duplicate: a document with the same id exists."""
     cause = error.__cause__
     return isinstance(cause, driver.OperationFailure) and DUPLICATE_KEY in {cause.code, *_write_error_codes(cause)}
+
+
+def lost_race(error: BaseException) -> int | None:
+    """Return the server's code if it aborted a transaction in favour of another; None if, say, a connection broke."""
+    if isinstance(error, StoreError):
+        error = error.__cause__ or error
+    if isinstance(error, driver.OperationFailure) and error.has_error_label("TransientTransactionError"):
+        return error.code
+    return None
 
 
 def failed_writes(error: StoreError) -> set[int]:

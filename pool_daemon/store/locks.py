@@ -20,8 +20,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from pool_daemon.store.client import Database
 from pool_daemon.store.codec import integer
+from pool_daemon.store.error_mapping import COLLECTION_LOCKED, lost_race
 from pool_daemon.store.pools import CAPACITY_POOLS
-from pool_daemon.store.sessions import COLLECTION_LOCKED, Probe
+from pool_daemon.store.sessions import Probe
 from pool_daemon.store.workloads import BILLED, DEPLOYED, WORKLOADS
 
 PARTS: Final = 8
@@ -89,7 +90,7 @@ def _conflicting(run: Probe, ids: Mapping[str, Sequence[Any]]) -> str | None:
             try:
                 run(_update(name, ids[name]) | transaction | start)
             except OperationFailure as error:
-                if not error.has_error_label("TransientTransactionError") or error.code == COLLECTION_LOCKED:
+                if lost_race(error) in {None, COLLECTION_LOCKED}:
                     raise
                 conflicting = name
                 break

@@ -10,12 +10,12 @@ from typing import Any, Final, Protocol, TypeVar, cast
 from bson import Binary
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorClientSession
 from pymongo import ReadPreference
-from pymongo.errors import OperationFailure, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from pool_daemon.errors import StoreError
-from pool_daemon.store.error_mapping import lacks_sessions
+from pool_daemon.store.error_mapping import COLLECTION_LOCKED, lacks_sessions, lost_race
 
 SESSIONS: Final = 36
 """More than `expiry.concurrency` may be, plus a few for restored orders; a transaction waits while none is free."""
@@ -26,10 +26,6 @@ is done by then. One that does not commit may lock a document for a minute, and 
 
 FIRST_WAIT_SECONDS: Final = 0.008
 """The longest wait after the first conflict, about the length of the transaction it lost to; it doubles each time."""
-
-COLLECTION_LOCKED: Final = 24
-"""LockTimeout: a transaction waits for five milliseconds only for its lock on a collection. Whoever alters one, or
-builds an index on it, has that lock alone for moments, and everybody queues behind a build that waits for it."""
 
 COLLECTION_LOCK_ATTEMPTS: Final = 40
 """Attempts at a transaction while a collection is locked; together they take about a second. It is the daemon's own
@@ -101,7 +97,7 @@ class Sessions:
                 try:
                     return await self._attempt(session, body)
                 except (PyMongoError, StoreError) as error:
-                    code = _lost_race(error)
+                    code = lost_race(error)
                     if code == COLLECTION_LOCKED:
                         locks += 1
                         longest_wait_seconds = COLLECTION_WAIT_SECONDS
@@ -149,15 +145,6 @@ class Sessions:
                 session = await self._client.start_session(causal_consistency=False)
                 self._all.append(session)
                 self._free.append(session)
-
-
-def _lost_race(error: BaseException) -> int | None:
-    """Return the server's code if it aborted a transaction in favour of another; None if, say, a connection broke."""
-    if isinstance(error, StoreError):
-        error = error.__cause__ or error
-    if isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError"):
-        return error.code
-    return None
 
 
 @contextlib.contextmanager

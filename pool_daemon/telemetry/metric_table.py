@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from pool_daemon import events
-from pool_daemon.capacity.exhaustion import Resource
+from pool_daemon.capacity.exhaustion import RESOURCES
 from pool_daemon.capacity.grace import GraceEnd
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.expiry.pass_report import PassOutcome
@@ -23,7 +23,6 @@ from pool_daemon.telemetry.snapshot import StreamState
 
 __all__ = ("OTHER", "Counter", "Gauge", "Histogram", "Metric")  # for those who read the rows, which are public, too
 
-RESOURCES: Final = tuple(Resource)
 WORKLOAD_TYPES: Final = tuple(kind.name.lower() for kind in WorkloadType)
 COMMANDS: Final = (
     "abortTransaction",

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pool_daemon import events
+from pool_daemon.capacity.exhaustion import RESOURCES
 from pool_daemon.capacity.workload import WorkloadType
 from pool_daemon.errors import StoreError
 from pool_daemon.expiry.pass_report import PassOutcome, PassReport
@@ -74,7 +75,7 @@ class PassCosts:
 
 def recorded_event(pool: RecordedPool) -> StatusEvent:
     """Return the event of a pool that an earlier daemon decommissioned; its lateness is not on record."""
-    resources = [resource for resource in table.RESOURCES if resource in pool.resources]
+    resources = [resource for resource in RESOURCES if resource in pool.resources]
     return StatusEvent(pool.decommissioned_at, "decommissioned", _told(resources, pool.workloads), pool.pool_id)
 
 
@@ -85,7 +86,7 @@ def _told(resources: Sequence[str], workloads: int) -> str:
 def _exhausted(workloads: Sequence[Decommissioned]) -> list[str]:
     """Name the exhausted resources of some workloads, in a fixed order."""
     exhausted = {resource for workload in workloads for resource in workload.resources}
-    return [resource for resource in table.RESOURCES if resource in exhausted]
+    return [resource for resource in RESOURCES if resource in exhausted]
 
 
 def _enumerated(words: Sequence[str]) -> str:
