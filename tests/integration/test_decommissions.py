@@ -1,7 +1,7 @@
 """One batch, on a real server: what it writes, and what it does when the world changes in the middle of it."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC
 from typing import Any
 
@@ -474,51 +474,58 @@ async def test_what_another_transaction_has_written_is_given_up_in_milliseconds(
     assert_decommissioned(explorer, pool.workload_ids)
 
 
+async def settled_though_refused(
+    uri: str, explorer: Explorer, pool: Purchase, react: Callable[[list[str]], None]
+) -> list[str]:
+    """Settle a pool; return the names of the commands that were refused meanwhile.
+
+    `react` is called with those so far, at each of them, before its error is raised: it ends what the pool waits for.
+    """
+    refused: list[str] = []
+
+    def finished(name: str, seconds: float, /, *, failed: bool) -> None:
+        del seconds
+        if failed and name != "abortTransaction":
+            refused.append(name)
+            react(refused)
+
+    database = connect(uri=uri, name=explorer.database.name, listeners=[CommandLog(finished)])
+    await decommissions_of(database).settle([pool.pool_id], now=now(), limits=ROOMY)
+    database.close()
+    assert_decommissioned(explorer, pool.workload_ids)
+    return refused
+
+
 @pytest.mark.parametrize("conflicts", range(1, TRANSACTION_ATTEMPTS))
 async def test_a_batch_that_loses_to_a_writer_who_is_soon_done_is_begun_again_at_once(
     explorer: Explorer, mongo: Client, mongo_uri: str, conflicts: int
 ) -> None:
     pool = explorer.buy_expired(CONTAINER)
-    lost: list[str] = []
     with mongo.start_session() as session, session.start_transaction():
         explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"x_note": 1}}, session=session)
 
-        def finished(name: str, seconds: float, /, *, failed: bool) -> None:
-            """Commit the other transaction as soon as the batch has met it so often, before its error is raised."""
-            del seconds
-            if failed and name == "update":
-                lost.append(name)
-                if len(lost) == conflicts:
-                    session.commit_transaction()
+        def commit_once_met(refused: list[str]) -> None:
+            if len(refused) == conflicts:
+                session.commit_transaction()
 
-        database = connect(uri=mongo_uri, name=explorer.database.name, listeners=[CommandLog(finished)])
-        await decommissions_of(database).settle([pool.pool_id], now=now(), limits=ROOMY)
-        database.close()
-    assert len(lost) == conflicts
-    assert_decommissioned(explorer, pool.workload_ids)
+        refused = await settled_though_refused(mongo_uri, explorer, pool, commit_once_met)
+    assert refused == ["update"] * conflicts
     assert explorer.stored(explorer.pools, pool.pool_id)["x_note"] == 1
 
 
 async def test_a_collection_that_an_index_build_locks_for_moments_is_waited_for(
     explorer: Explorer, mongo: Client, mongo_uri: str
 ) -> None:
+    """More attempts are refused than another writer is given."""
     pool = explorer.buy_expired(CONTAINER)
-    refused: list[str] = []
-    with waiting_build(mongo, explorer.workloads) as session:
+    with waiting_build(mongo, explorer.workloads) as build:
 
-        def finished(name: str, seconds: float, /, *, failed: bool) -> None:
-            """End the wait as soon as more attempts were refused than another writer is given."""
-            del seconds
-            if failed and name != "abortTransaction":
-                refused.append(name)
-                if len(refused) == TRANSACTION_ATTEMPTS + 1:
-                    session.abort_transaction()
+        def let_build(refused: list[str]) -> None:
+            if len(refused) == TRANSACTION_ATTEMPTS + 1:
+                build.abort_transaction()
 
-        database = connect(uri=mongo_uri, name=explorer.database.name, listeners=[CommandLog(finished)])
-        await decommissions_of(database).settle([pool.pool_id], now=now(), limits=ROOMY)
-        database.close()
+        refused = await settled_though_refused(mongo_uri, explorer, pool, let_build)
     assert len(refused) > TRANSACTION_ATTEMPTS
-    assert_decommissioned(explorer, pool.workload_ids)
 
 
 async def test_what_a_locked_collection_refuses_is_no_conflict_with_another_writer(
@@ -526,26 +533,18 @@ async def test_what_a_locked_collection_refuses_is_no_conflict_with_another_writ
 ) -> None:
     """An index build ends, and then a writer is met who is soon done: that is the first conflict, and not the last."""
     pool = explorer.buy_expired(CONTAINER)
-    refused: list[str] = []
     with waiting_build(mongo, explorer.workloads) as build, mongo.start_session() as writer, writer.start_transaction():
         explorer.pools.update_one({"_id": pool.pool_id}, {"$set": {"x_note": 1}}, session=writer)
 
-        def finished(name: str, seconds: float, /, *, failed: bool) -> None:
-            """End the wait as soon as the build has refused it often enough, then the write once it was met."""
-            del seconds
-            if failed and name != "abortTransaction":
-                refused.append(name)
-                if len(refused) == TRANSACTION_ATTEMPTS:
-                    build.abort_transaction()
-                elif name == "update" and writer.in_transaction:
-                    writer.commit_transaction()
+        def let_build_and_commit_once_met(refused: list[str]) -> None:
+            if len(refused) == TRANSACTION_ATTEMPTS:
+                build.abort_transaction()
+            elif refused[-1] == "update" and writer.in_transaction:
+                writer.commit_transaction()
 
-        database = connect(uri=mongo_uri, name=explorer.database.name, listeners=[CommandLog(finished)])
-        await decommissions_of(database).settle([pool.pool_id], now=now(), limits=ROOMY)
-        database.close()
+        refused = await settled_though_refused(mongo_uri, explorer, pool, let_build_and_commit_once_met)
     assert "update" not in refused[:TRANSACTION_ATTEMPTS]
     assert refused.count("update") == 1
-    assert_decommissioned(explorer, pool.workload_ids)
     assert explorer.stored(explorer.pools, pool.pool_id)["x_note"] == 1
 
 
